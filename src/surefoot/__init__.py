@@ -1,0 +1,3 @@
+"""Gradient descent with its guarantee attached."""
+
+__version__ = "0.1.0"
