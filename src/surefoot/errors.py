@@ -1,0 +1,48 @@
+"""The errors a person meets: each one sentence saying what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SurefootError(Exception):
+    """Base of every error that the command line turns into one sentence and exit code 2."""
+
+
+class UnknownNameError(SurefootError, LookupError):
+    """A name that is not there; the message lists the ones that are."""
+
+    def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(given, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        there = ", ".join(names) if names else "none"
+        super().__init__(f"unknown {kind} {given!r}; there are: {there}.{hint}")
+        self.given, self.known = given, names
+
+
+class MissingExtraError(SurefootError, ImportError):
+    """A part of surefoot needs packages that are not installed."""
+
+    def __init__(self, part: str, missing: str, extra: str) -> None:
+        super().__init__(
+            f"{part} needs {missing}, which is not installed; run: pip install 'surefoot[{extra}]'"
+        )
+
+
+class FileFormatError(SurefootError, ValueError):
+    """A file or folder that is not what it should be: truncated, of a newer format, or foreign."""
+
+
+class NonFiniteError(SurefootError, ArithmeticError):
+    """NaN or infinity in a recorded quantity: the run stops and says where."""
+
+    def __init__(
+        self, quantity: str, step: int, value: float, checkpoint: str | None = None
+    ) -> None:
+        good = (
+            f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was kept"
+        )
+        super().__init__(f"{quantity} is {value} at step {step}; {good}")
+        self.quantity, self.step, self.value, self.checkpoint = quantity, step, value, checkpoint

@@ -1,0 +1,129 @@
+"""The shared idea: what a theorem promises, under which conditions, and the words for the outcome."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float
+
+if TYPE_CHECKING:
+    from surefoot.record import Record
+
+Sense = Literal["upper", "lower", "equal"]
+HoldsIn = Literal["every run", "expectation"]
+Curve = Float[np.ndarray, " steps"] | Float[np.ndarray, "seeds steps"]
+
+
+class Verdict(enum.StrEnum):
+    """How a promise and a run compare.
+
+    KEPT: the measurements are within the bound wherever it was checked. BROKEN: they are evidence
+    against it. UNDECIDED: neither, yet. VACUOUS: the bound says less than something trivial.
+    NOT_PROMISED: a condition of the theorem fails on this run, so nothing was promised.
+    """
+
+    KEPT = "KEPT"
+    BROKEN = "BROKEN"
+    UNDECIDED = "UNDECIDED"
+    VACUOUS = "VACUOUS"
+    NOT_PROMISED = "NOT_PROMISED"
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """One condition of a theorem, as measured on this run.
+
+    Parameters
+    ----------
+    name
+        The condition, for instance "L-smooth along the path".
+    requires
+        What the theorem asks for, for instance "lr <= 1 / L".
+    measured
+        The number that was measured, or None where there is none.
+    holds
+        None where nobody can measure it here; the certificate then says so.
+    how
+        How it was measured, for instance "Lanczos, 20 Hessian-vector products, every 50 steps".
+    """
+
+    name: str
+    requires: str
+    measured: float | None
+    holds: bool | None
+    how: str
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """A theorem as a function of a record.
+
+    Parameters
+    ----------
+    name
+        Short name, unique within a study.
+    statement
+        The theorem in one line of mathematics, plain text.
+    source
+        Where it stands, for instance "arXiv 2410.08395, Theorem 10".
+    quantity
+        The record column it speaks of.
+    sense
+        "upper": measured <= bound; "lower": measured >= bound; "equal": measured = bound.
+    holds_in
+        "every run" (each seed is compared directly) or "expectation" (the mean over seeds is
+        tested, see `surefoot.evidence`).
+    bound
+        The promised curve over the steps at which the quantity was recorded, one row for all seeds
+        or one per seed. It must be positive where the claim is about an expectation.
+    assumptions
+        The conditions, as measured on this run.
+    heuristic
+        A claim without a proof: labelled so everywhere, can be refuted, never proven.
+    trivial
+        What holds without any theorem (the initial value, a probability of 1). A bound that is
+        nowhere stronger than this is VACUOUS.
+    value_range
+        (0, c) for a quantity that rarely drops far below its mean: the expectation is then tested
+        with a betting e-value instead of a Student limit.
+    tolerance
+        Relative tolerance of the comparison: rounding for "upper" and "lower", the half-width of
+        the equivalence region for "equal".
+    atol
+        Absolute tolerance of an "every run" comparison, in the unit of the quantity.
+    latex
+        The statement in LaTeX, for the report.
+    """
+
+    name: str
+    statement: str
+    source: str
+    quantity: str
+    sense: Sense
+    holds_in: HoldsIn
+    bound: Callable[[Record], Curve]
+    assumptions: Callable[[Record], tuple[Assumption, ...]] = lambda record: ()
+    heuristic: bool = False
+    trivial: Callable[[Record], Curve] | float | None = None
+    value_range: tuple[float, float] | None = None
+    tolerance: float = 1e-9
+    atol: float = 0.0
+    latex: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sense not in get_args(Sense):
+            raise ValueError(f"sense must be one of {get_args(Sense)}, got {self.sense!r}")
+        if self.holds_in not in get_args(HoldsIn):
+            raise ValueError(f"holds_in must be one of {get_args(HoldsIn)}, got {self.holds_in!r}")
+        if not self.tolerance >= 0 or not self.atol >= 0:
+            raise ValueError(
+                f"tolerance and atol must be >= 0, got {self.tolerance} and {self.atol}"
+            )
+        if self.value_range is not None and not (
+            self.value_range[0] == 0 and self.value_range[1] > 0
+        ):
+            raise ValueError(f"value_range must be (0, c) with c > 0, got {self.value_range}")

@@ -1,0 +1,289 @@
+"""What a run measured: named quantities over (seed, step), in memory and as Parquet on disk."""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int
+
+from surefoot.errors import FileFormatError, UnknownNameError
+
+SCHEMA = pa.schema(
+    [
+        ("quantity", pa.dictionary(pa.int32(), pa.string())),
+        ("seed", pa.int64()),
+        ("step", pa.int64()),
+        ("value", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One quantity over the steps at which every seed recorded it.
+
+    `complete` is False where some seed lacks a step that another one has.
+    """
+
+    seeds: Int[np.ndarray, " seeds"]
+    steps: Int[np.ndarray, " steps"]
+    values: Float[np.ndarray, "seeds steps"]
+    complete: bool
+
+
+@dataclass
+class _Column:
+    seed: array[int] = field(default_factory=lambda: array("q"))
+    step: array[int] = field(default_factory=lambda: array("q"))
+    value: array[float] = field(default_factory=lambda: array("d"))
+
+
+class Record:
+    """Quantities over (seed, step); appending is O(1), quantities may differ in their steps.
+
+    Parameters
+    ----------
+    folder
+        Where to flush while the run goes on: each flush adds one whole Parquet file, so a killed
+        process loses at most what came after the last flush. None keeps the record in memory.
+    flush_every
+        Seconds between flushes.
+    """
+
+    def __init__(self, folder: str | Path | None = None, *, flush_every: float = 5.0) -> None:
+        self._columns: dict[str, _Column] = {}
+        self._folder = Path(folder) if folder is not None else None
+        self._flush_every = flush_every
+        self._flushed: dict[str, int] = {}
+        self._last_flush = time.monotonic()
+        self._next_file = 0
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._next_file = len(list(self._folder.glob("*.parquet")))
+
+    def append(self, seed: int, step: int, /, **values: float) -> None:
+        """Add one row. Writing the same (quantity, seed, step) again replaces the value."""
+        self.update(seed, step, values)
+
+    def update(self, seed: int, step: int, values: Mapping[str, float]) -> None:
+        """Add one row whose quantities have names that are not Python identifiers."""
+        for name, value in values.items():
+            column = self._columns.get(name)
+            if column is None:
+                column = self._columns[name] = _Column()
+            column.seed.append(int(seed))
+            column.step.append(int(step))
+            column.value.append(float(value))
+        if self._folder is not None and time.monotonic() - self._last_flush > self._flush_every:
+            self.flush()
+
+    def extend(
+        self,
+        seed: int,
+        quantity: str,
+        values: Iterable[float],
+        steps: Iterable[int] | None = None,
+    ) -> None:
+        """Add a whole curve at once; `steps` defaults to 0, 1, 2, ..."""
+        column = self._columns.setdefault(quantity, _Column())
+        data = array("d", np.asarray(values if isinstance(values, np.ndarray) else list(values)))
+        where = array("q", range(len(data)) if steps is None else (int(s) for s in steps))
+        if len(where) != len(data):
+            raise ValueError(
+                f"steps and values must be equally long, got {len(where)} and {len(data)}"
+            )
+        column.value.extend(data)
+        column.step.extend(where)
+        column.seed.extend(array("q", [int(seed)]) * len(data))
+
+    @property
+    def quantities(self) -> list[str]:
+        """The names of the recorded quantities, sorted."""
+        return sorted(self._columns)
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds of the record, sorted."""
+        return sorted({s for c in self._columns.values() for s in c.seed})
+
+    def __contains__(self, quantity: str) -> bool:
+        return quantity in self._columns
+
+    def __len__(self) -> int:
+        return sum(len(c.value) for c in self._columns.values())
+
+    def _column(self, quantity: str) -> _Column:
+        try:
+            return self._columns[quantity]
+        except KeyError:
+            raise UnknownNameError("quantity", quantity, self._columns) from None
+
+    def curves(self, quantity: str) -> Curves:
+        """The quantity as a matrix over the seeds and the steps that all these seeds share."""
+        column = self._column(quantity)
+        seed, step = np.array(column.seed), np.array(column.step)
+        seeds, row = np.unique(seed, return_inverse=True)
+        steps, place = np.unique(step, return_inverse=True)
+        values = np.full((len(seeds), len(steps)), np.nan)
+        there = np.zeros(values.shape, dtype=bool)
+        values[row, place] = np.array(column.value)
+        there[row, place] = True
+        shared = there.all(axis=0)
+        return Curves(seeds, steps[shared], values[:, shared], bool(shared.all()))
+
+    def __getitem__(self, quantity: str) -> Float[np.ndarray, "seeds steps"]:
+        return self.curves(quantity).values
+
+    def constant(self, quantity: str) -> Float[np.ndarray, " seeds"]:
+        """The last value of a quantity for each seed: a constant measured once, or a final state."""
+        column = self._column(quantity)
+        last: dict[int, tuple[int, float]] = {}
+        for seed, step, value in zip(column.seed, column.step, column.value, strict=True):
+            if seed not in last or step >= last[seed][0]:
+                last[seed] = (step, value)
+        return np.array([last[s][1] for s in sorted(last)])
+
+    def frame(self) -> pd.DataFrame:
+        """A data frame indexed by (seed, step), one column a quantity, NaN where none was taken."""
+        table = self.table().to_pandas()
+        table["quantity"] = table["quantity"].astype(str)
+        table = table.drop_duplicates(["quantity", "seed", "step"], keep="last")
+        return table.pivot(index=["seed", "step"], columns="quantity", values="value")
+
+    def table(self, *, since: Mapping[str, int] | None = None) -> pa.Table:
+        """The record as an Arrow table with columns quantity, seed, step, value."""
+        since = since or {}
+        parts = []
+        for name in self.quantities:
+            column, first = self._columns[name], since.get(name, 0)
+            count = len(column.value) - first
+            if count:
+                indices = pa.array(np.zeros(count, dtype=np.int32))
+                parts.append(
+                    pa.table(
+                        [
+                            pa.DictionaryArray.from_arrays(indices, pa.array([name])),
+                            pa.array(np.array(column.seed[first:])),
+                            pa.array(np.array(column.step[first:])),
+                            pa.array(np.array(column.value[first:])),
+                        ],
+                        schema=SCHEMA,
+                    )
+                )
+        return pa.concat_tables(parts) if parts else SCHEMA.empty_table()
+
+    def flush(self) -> None:
+        """Write what is new since the last flush as one more Parquet file of the folder."""
+        if self._folder is None:
+            return
+        self._last_flush = time.monotonic()
+        table = self.table(since=self._flushed)
+        if not table.num_rows:
+            return
+        write_parquet(table, self._folder / f"{self._next_file:06d}.parquet")
+        self._next_file += 1
+        self._flushed = {name: len(c.value) for name, c in self._columns.items()}
+
+    def write(self, path: str | Path) -> None:
+        """Write the whole record as one Parquet file, atomically; an existing file is an error."""
+        path = Path(path)
+        if path.exists():
+            raise FileExistsError(f"{path} exists already and is not overwritten")
+        write_parquet(self.table(), path)
+
+    @classmethod
+    def read(cls, path: str | Path, *, part: str | None = None) -> Record:
+        """Read a Parquet file, or all Parquet files of a folder in the order of their names.
+
+        `part` keeps the rows of one part of a study whose table has such a column.
+        """
+        path = Path(path)
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not files or not path.exists():
+            raise FileFormatError(f"{path} holds no Parquet record")
+        record = cls()
+        for file in files:
+            table = read_parquet(file)
+            if part is not None:
+                table = table.filter(pa.compute.equal(table["part"].cast(pa.string()), part))
+            record._load(table)
+        return record
+
+    def _load(self, table: pa.Table) -> None:
+        names = table["quantity"].combine_chunks()
+        if isinstance(names, pa.ChunkedArray):
+            names = (
+                pa.concat_arrays(names.chunks) if names.num_chunks else pa.array([], pa.string())
+            )
+        codes = names if pa.types.is_dictionary(names.type) else names.dictionary_encode()
+        index = codes.indices.to_numpy(zero_copy_only=False)
+        arrays = {k: table[k].to_numpy() for k in ("seed", "step", "value")}
+        for code, name in enumerate(codes.dictionary.to_pylist()):
+            rows = index == code
+            if rows.any():
+                column = self._columns.setdefault(name, _Column())
+                column.seed.frombytes(arrays["seed"][rows].astype(np.int64).tobytes())
+                column.step.frombytes(arrays["step"][rows].astype(np.int64).tobytes())
+                column.value.frombytes(arrays["value"][rows].astype(np.float64).tobytes())
+
+    @classmethod
+    def concat(cls, records: Iterable[Record]) -> Record:
+        """One record with the rows of several, for instance of several seeds."""
+        whole = cls()
+        for record in records:
+            for name, column in record._columns.items():
+                target = whole._columns.setdefault(name, _Column())
+                target.seed.extend(column.seed)
+                target.step.extend(column.step)
+                target.value.extend(column.value)
+        return whole
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.flush()
+
+    def __repr__(self) -> str:
+        return (
+            f"Record({len(self.seeds)} seeds, quantities: {', '.join(self.quantities) or 'none'})"
+        )
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a table so that a reader sees the whole file or none of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        pq.write_table(table, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Read a record's table; anything that is not one is a FileFormatError."""
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        raise FileFormatError(
+            f"{path} is not a readable Parquet file (truncated?): {error}"
+        ) from None
+    missing = {"quantity", "seed", "step", "value"} - set(table.column_names)
+    if missing:
+        raise FileFormatError(f"{path} is not a record: column {sorted(missing)[0]!r} is missing")
+    return table
