@@ -149,6 +149,11 @@ class RunFolder:
         """Whether this seed ran to its end."""
         return (self.seed_folder(part, seed) / "done.json").exists()
 
+    def seconds(self, part: str) -> float:
+        """Process seconds that the finished seeds of a part took together."""
+        files = (self.seed_folder(part, s) / "done.json" for s in self.parts[part]["seeds"])
+        return sum(float(read_json(f)["seconds"]) for f in files if f.exists())
+
     def merge(self) -> dict[str, Record]:
         """Put the seeds together into record.parquet and return the record of each part."""
         records, tables = {}, []

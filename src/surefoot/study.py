@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -131,13 +132,14 @@ def study_title(name: str) -> str:
 
 
 def load_study(name: str) -> Study:
-    """Import a study by the name of its folder, or one of your own by its dotted module.
+    """Import a study by the name of its folder, or one of your own by the name of its module.
 
-    A module of yours needs a `STUDY`, whose `module` is that dotted name.
+    A module of yours needs a `STUDY`, whose `module` is that name.
     """
-    if "." not in name and name not in study_names():
+    own = name not in study_names()
+    if own and importlib.util.find_spec(name.split(".")[0]) is None:
         raise UnknownNameError("study", name, [*study_names(), "all"])
-    module = name if "." in name else f"surefoot.{name}.study"
+    module = name if own else f"surefoot.{name}.study"
     try:
         study = getattr(importlib.import_module(module), "STUDY", None)
     except ModuleNotFoundError as error:
@@ -215,9 +217,11 @@ def reproduce(study: Study, config: StudyConfig) -> str:
 
 def config_of(study: Study, folder: RunFolder) -> StudyConfig:
     """The configuration that a run folder was made with."""
-    stored = folder.config["config"]
+    stored: dict[str, Any] = folder.config["config"]
     names = {f.name for f in dataclasses.fields(study.config)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in names}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in names
+    }
     return study.config(**values)
 
 
@@ -300,7 +304,7 @@ def _labelled(certificate: Certificate, part: Part, missing: list[int]) -> Certi
         # The seeds that ended may differ from those that did not: their mean proves nothing.
         note = f"seeds {', '.join(map(str, missing))} did not end"
         changes["notes"] = (*certificate.notes, note)
-        if certificate.verdict is Verdict.KEPT:
+        if certificate.verdict in (Verdict.KEPT, Verdict.UNDECIDED):
             changes |= {"verdict": Verdict.UNDECIDED, "reason": note}
     return dataclasses.replace(certificate, **changes)
 
@@ -314,8 +318,7 @@ def _parallel(
 ) -> Iterable[SeedResult]:
     import joblib
 
-    if execution.backend not in BACKENDS:
-        raise UnknownNameError("backend", execution.backend, BACKENDS)
+    check_backend(execution.backend)
     jobs = execution.jobs if execution.jobs != -1 else (os.cpu_count() or 1)
     calls = [
         joblib.delayed(run_seed)(
@@ -351,3 +354,9 @@ def _backend(name: str, jobs: int) -> Iterator[None]:
     limits = {"inner_max_num_threads": 1} if name == "loky" else {}
     with joblib.parallel_config(backend=name, **limits):
         yield
+
+
+def check_backend(name: str) -> None:
+    """Refuse a backend that does not exist before anything is written."""
+    if name not in BACKENDS:
+        raise UnknownNameError("backend", name, BACKENDS)

@@ -1,0 +1,231 @@
+"""Record a training loop that is not ours: the loss at every step, probes now and then."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from math import isfinite
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from surefoot.certificate import Certificate, certify
+from surefoot.errors import NonFiniteError, UnknownNameError
+from surefoot.guarantee import Guarantee
+from surefoot.record import Record
+
+Probe = Callable[[nn.Module, torch.optim.Optimizer], float | Mapping[str, float]]
+
+
+def _norm(tensors: list[torch.Tensor]) -> float:
+    if not tensors:
+        return 0.0
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))))
+
+
+def _gradient_norm(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    return _norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+def _parameter_norm(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    return _norm([p.detach() for p in model.parameters()])
+
+
+def _learning_rate(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
+
+
+PROBES: dict[str, Probe] = {
+    "gradient_norm": _gradient_norm,
+    "parameter_norm": _parameter_norm,
+    "lr": _learning_rate,
+}
+
+
+def _read(found: list[float | torch.Tensor]) -> list[float]:
+    """The values; those on an accelerator all at once, so that it is waited for once."""
+    tensors = [v for v in found if isinstance(v, torch.Tensor)]
+    if len(tensors) == len(found) and tensors and tensors[0].is_cuda:
+        return list(torch.stack([t.reshape(()) for t in tensors]).double().tolist())
+    return [float(v) for v in found]
+
+
+def _averaged(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:
+    sums: dict[int, tuple[float, int]] = {}
+    for step, value in zip(steps, values, strict=True):
+        total, count = sums.get(step, (0.0, 0))
+        sums[step] = (total + value, count + 1)
+    return list(sums), [total / count for total, count in sums.values()]
+
+
+class Watch:
+    """Records a loop; made by `watch`.
+
+    Use it as a context manager, or call `close` at the end: the last values are checked there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        probes: Mapping[str, Probe],
+        every: int,
+        seed: int,
+        record: Record,
+        checkpoint: Path | None,
+    ) -> None:
+        self.record = record
+        self.step = 0
+        self._model, self._optimizer = model, optimizer
+        self._probes, self._every, self._seed = probes, every, seed
+        self._checkpoint = checkpoint
+        self._good: str | None = None
+        self._pending: dict[str, tuple[list[int], list[float | torch.Tensor]]] = {}
+        self._hook = optimizer.register_step_pre_hook(self._before_step)
+
+    def log(self, step: int | None = None, **values: float | torch.Tensor) -> None:
+        """Note quantities of the current step; call it between `backward` and `step`.
+
+        Tensors are read later, so that logging never waits for an accelerator. Several values of
+        one quantity at one step (gradient accumulation) are averaged.
+        """
+        at = self.step if step is None else step
+        pending = self._pending
+        for name, value in values.items():
+            if name not in pending:
+                pending[name] = ([], [])
+            steps, found = pending[name]
+            steps.append(at)
+            found.append(value.detach() if isinstance(value, torch.Tensor) else value)
+
+    def _before_step(self, *_: Any) -> None:
+        if self.step % self._every == 0:
+            self._settle()
+            found: dict[str, float] = {}
+            for name, probe in self._probes.items():
+                value = probe(self._model, self._optimizer)
+                found |= dict(value) if isinstance(value, Mapping) else {name: float(value)}
+            for name, number in found.items():
+                self._check(name, self.step, number)
+            self.record.update(self._seed, self.step, found)
+            self._save()
+        self.step += 1
+
+    def _check(self, name: str, step: int, value: float) -> None:
+        if not isfinite(value):
+            self.record.update(self._seed, step, {name: value})
+            self.record.flush()
+            raise NonFiniteError(name, step, value, self._good)
+
+    def _settle(self) -> None:
+        pending, self._pending = self._pending, {}
+        for name, (steps, found) in pending.items():
+            values = _read(found)
+            if len(set(steps)) < len(steps):
+                steps, values = _averaged(steps, values)
+            for step, value in zip(steps, values, strict=True):
+                if not isfinite(value):
+                    self._check(name, step, value)
+            self.record.extend(self._seed, name, values, steps)
+
+    def _save(self) -> None:
+        if self._checkpoint is None:
+            return
+        partial = self._checkpoint.with_name(f".{self._checkpoint.name}.{os.getpid()}.part")
+        state = {
+            "step": self.step,
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        torch.save(state, partial)
+        os.replace(partial, self._checkpoint)
+        self._good = f"{self._checkpoint} (step {self.step})"
+
+    def certify(self, guarantee: Guarantee, confidence: float = 0.99) -> Certificate:
+        """Compare what was recorded so far with a guarantee."""
+        self._settle()
+        return certify(self.record, guarantee, confidence)
+
+    def close(self) -> None:
+        """Check and flush the last values, and stop watching."""
+        self._hook.remove()
+        self._settle()
+        self.record.flush()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        self._hook.remove()
+        self.record.flush()
+
+
+def watch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    probes: Mapping[str, Probe] | tuple[str, ...] = (),
+    every: int = 50,
+    *,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+) -> Watch:
+    """Record a user's own training loop.
+
+    ```
+    with watch(model, optimizer, probes=("gradient_norm",), every=50) as w:
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = loss_fn(model(x), y)
+            loss.backward()
+            w.log(loss=loss)
+            optimizer.step()
+    w.certify(my_guarantee)
+    ```
+
+    Parameters
+    ----------
+    model, optimizer
+        What is being trained; steps are counted by the optimizer's own hooks.
+    probes
+        Names of built-in probes ("gradient_norm", "parameter_norm", "lr"), or your own callables
+        `probe(model, optimizer) -> float or {name: float}`, called before a step, when gradients
+        are there.
+    every
+        Steps between two calls of the probes; logged losses are read and checked as often.
+    seed
+        The seed under which the values are filed.
+    folder
+        Where the record is flushed, so that it outlives a killed process; None: memory only.
+    checkpoint
+        A file that holds the model and optimizer as of the last step found finite.
+
+    Raises
+    ------
+    NonFiniteError
+        A logged or probed quantity is NaN or infinite: names the step and the last good checkpoint.
+    UnknownNameError
+        No built-in probe has that name.
+    """
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
+    if not isinstance(probes, Mapping):
+        for name in probes:
+            if name not in PROBES:
+                raise UnknownNameError("probe", name, PROBES)
+        probes = {name: PROBES[name] for name in probes}
+    return Watch(
+        model, optimizer, probes, every, seed, Record(folder),
+        Path(checkpoint) if checkpoint is not None else None,
+    )  # fmt: skip

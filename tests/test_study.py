@@ -1,0 +1,170 @@
+"""Studies through their real door: seeds in processes, folders on disk, resume, crash, interrupt."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from surefoot.errors import SurefootError, UnknownNameError
+from surefoot.guarantee import Verdict
+from surefoot.run_folder import RunFolder
+from surefoot.study import (
+    Execution,
+    check_backend,
+    config_of,
+    execute,
+    load_study,
+    reproduce,
+    start,
+    study_names,
+    study_title,
+)
+
+TOYS = Path(__file__).parent / "toys"
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOYS))
+    monkeypatch.setenv("PYTHONPATH", str(TOYS))
+    return load_study("toy_study")
+
+
+def run(study, tmp_path, **changes):
+    config = study.config(**changes)
+    execution = Execution(out=tmp_path / "runs", backend="threading", jobs=2)
+    folder = start(study, config, execution)
+    return folder, config, execute(study, config, folder, execution)
+
+
+def test_verdicts_and_folder(study, tmp_path):
+    folder, _, certificates = run(study, tmp_path, part=("noisy", "planted"))
+    by_name = {c.name: c for c in certificates}
+    assert by_name["noisy descent"].verdict is Verdict.KEPT
+    assert len(by_name["noisy descent"].seeds) == 8
+    assert by_name["too good"].verdict is Verdict.BROKEN
+    assert not by_name["too good"].surprise
+    again = RunFolder.open(folder.path)
+    assert [c.to_json() for c in again.certificates()] == [c.to_json() for c in certificates]
+    assert again.record("noisy").seeds == list(range(8))
+    assert again.status["state"] == "finished"
+    assert dict(again.tables("noisy"))["last"].shape == (1, 1)
+    assert dict(again.figures("noisy"))["gap"]["data"]
+    with pytest.raises(UnknownNameError, match="there are: noisy, planted"):
+        again.record("nope")
+
+
+def test_loky_gives_the_same_record_as_threads(study, tmp_path):
+    threads, config, _ = run(study, tmp_path, part=("noisy",), seeds=2)
+    execution = Execution(out=tmp_path / "loky", backend="loky", jobs=2)
+    processes = start(study, config, execution)
+    execute(study, config, processes, execution)
+    assert processes.record("noisy").frame().equals(threads.record("noisy").frame())
+
+
+def test_crashed_seed_leaves_the_others_and_resume_mends_it(study, tmp_path, monkeypatch):
+    folder, config, certificates = run(study, tmp_path, part=("crash",))
+    assert folder.status["state"] == "failed"
+    assert [(f["part"], f["seed"]) for f in folder.status["failed"]] == [("crash", 1)]
+    assert "the toy breaks at seed 1" in (folder.seed_folder("crash", 1) / "error.txt").read_text()
+    # A mean over the seeds that survived proves nothing.
+    assert certificates[0].verdict is Verdict.UNDECIDED
+    assert "seeds 1 did not end" in certificates[0].reason
+    kept = folder.seed_folder("crash", 0) / "done.json"
+    before = kept.stat().st_mtime_ns
+    mended = tmp_path / "mended"
+    mended.touch()
+    monkeypatch.setenv("TOY_MENDED", str(mended))
+    execution = Execution(out=tmp_path / "runs", backend="threading")
+    certificates = execute(study, config_of(study, folder), folder, execution)
+    assert certificates[0].verdict is Verdict.KEPT
+    assert certificates[0].seeds == [0, 1, 2]
+    assert kept.stat().st_mtime_ns == before
+    assert folder.status["state"] == "finished"
+    assert dataclasses.asdict(config_of(study, folder)) == dataclasses.asdict(config)
+
+
+def test_two_runs_never_share_a_folder(study, tmp_path):
+    execution = Execution(out=tmp_path)
+    folders = {start(study, study.config(), execution).path for _ in range(5)}
+    assert len(folders) == 5
+
+
+def test_reproduce_names_every_changed_flag(study):
+    config = study.config(lr=0.25, part=("noisy",), seeds=3)
+    assert reproduce(study, config) == "surefoot run toy_study --part noisy --seeds 3 --lr 0.25"
+
+
+def test_unknown_names(study):
+    with pytest.raises(UnknownNameError, match="unknown study 'nesterof'.*Did you mean 'nesterov'"):
+        load_study("nesterof")
+    with pytest.raises(UnknownNameError, match="unknown backend 'spark'; there are: dask, loky"):
+        check_backend("spark")
+    with pytest.raises(UnknownNameError, match="unknown part of study toy 'nope'"):
+        study.chosen(study.config(part=("nope",)))
+    with pytest.raises(SurefootError, match="has no STUDY"):
+        load_study("json")
+
+
+def test_missing_backend_says_what_to_install(study, tmp_path):
+    for backend, package in (("ray", "ray"), ("dask", "distributed")):
+        execution = Execution(out=tmp_path, backend=backend)
+        folder = start(study, study.config(part=("planted",)), execution)
+        with pytest.raises(SurefootError, match=f"pip install {package}"):
+            execute(study, study.config(part=("planted",)), folder, execution)
+
+
+def test_registry_reads_titles_without_importing():
+    code = (
+        "import sys; from surefoot.study import study_names, study_title\n"
+        "assert all(study_title(n) for n in study_names())\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert "nesterov" in study_names()
+    assert study_title("nesterov")
+
+
+SLOW = """
+import sys, time
+sys.path.insert(0, {toys!r})
+import toy_study
+from surefoot.study import Execution, Part, Study, StudyConfig, execute, start
+from pathlib import Path
+def slow(config, seed, record):
+    record.append(seed, 0, gap=1.0)
+    if seed:
+        time.sleep(60)
+    record.append(seed, 1, gap=0.5)
+study = Study("slow", "slow", "none", StudyConfig, (Part("one", "one", slow),), module="slow")
+sys.modules["slow"] = type(sys)("slow"); sys.modules["slow"].STUDY = study
+sys.modules["slow"].__spec__ = __import__("importlib.machinery").machinery.ModuleSpec("slow", None)
+execution = Execution(out=Path({out!r}), backend="threading", jobs=1)
+folder = start(study, StudyConfig(seeds=2), execution)
+execute(study, StudyConfig(seeds=2), folder, execution)
+"""
+
+
+def test_interrupt_leaves_a_valid_folder(tmp_path):
+    code = SLOW.format(toys=str(TOYS), out=str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, env={**os.environ}, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("slow/*/seeds/one.0/done.json")):
+        assert time.monotonic() < deadline, process.stderr.read()
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    folder = RunFolder.all(tmp_path)[0]
+    assert folder.status["state"] == "interrupted"
+    assert 0 in folder.record("one").seeds
+    assert folder.is_done("one", 0)
+    assert not folder.is_done("one", 1)

@@ -1,0 +1,117 @@
+"""Watching somebody else's training loop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from surefoot import Guarantee, Verdict, watch
+from surefoot.errors import NonFiniteError, UnknownNameError
+from surefoot.record import Record
+
+
+def loop(steps, lr=0.1, **watching):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1, bias=False, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    x = torch.eye(3, dtype=torch.float64)
+    losses = []
+    with watch(model, optimizer, **watching) as w:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = 0.5 * (model(x) ** 2).sum()
+            loss.backward()
+            w.log(loss=loss)
+            losses.append(float(loss.detach()))
+            optimizer.step()
+    return w, losses, model
+
+
+def test_records_every_loss_and_probes_now_and_then():
+    w, losses, _ = loop(25, probes=("gradient_norm", "lr"), every=10)
+    assert w.record["loss"][0].tolist() == losses
+    assert w.record.curves("gradient_norm").steps.tolist() == [0, 10, 20]
+    # For f = |w|^2 / 2 the gradient is w, so |g|^2 = 2 f.
+    expected = np.sqrt(2 * np.array(losses)[[0, 10, 20]])
+    np.testing.assert_allclose(w.record["gradient_norm"][0], expected, rtol=1e-12)
+
+
+def guarantee(lr, rate):
+    return Guarantee(
+        name="geometric",
+        statement="f(x_n) <= rate^n f(x_0)",
+        source="closed form",
+        quantity="loss",
+        sense="upper",
+        holds_in="every run",
+        bound=lambda r: rate ** np.arange(r["loss"].shape[1]) * r["loss"][0, 0],
+    )
+
+
+def test_certify_kept_and_broken():
+    w, _, _ = loop(30)
+    assert w.certify(guarantee(0.1, 0.9**2)).verdict is Verdict.KEPT
+    assert w.certify(guarantee(0.1, 0.85**2)).verdict is Verdict.BROKEN
+
+
+def test_own_probe_may_return_several_quantities():
+    def probe(model, optimizer):
+        return {"a": 1.0, "b": float(optimizer.param_groups[0]["lr"])}
+
+    w, _, _ = loop(3, probes={"mine": probe}, every=1)
+    assert w.record["b"][0].tolist() == [0.1] * 3
+
+
+def test_accumulated_losses_are_averaged():
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch(model, optimizer) as w:
+        for value in (1.0, 3.0):
+            w.log(loss=value)
+        optimizer.step()
+        w.log(loss=5.0)
+    assert w.record["loss"][0].tolist() == [2.0, 5.0]
+
+
+def test_non_finite_stops_with_step_and_checkpoint(tmp_path):
+    path = tmp_path / "good.pt"
+    with pytest.raises(NonFiniteError, match=r"loss is inf at step \d+.*good.pt \(step \d+\)"):
+        loop(20_000, lr=3.0, every=50, checkpoint=path, folder=tmp_path / "record")
+    state = torch.load(path)
+    assert all(bool(torch.isfinite(t).all()) for t in state["model"].values())
+    # What was recorded up to the failure is on disk.
+    flushed = Record.read(tmp_path / "record")["loss"][0]
+    assert math.isinf(flushed[-1])
+    assert len(flushed) > 50
+
+
+def test_errors_inside_the_loop_pass_and_flush(tmp_path):
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with (
+        pytest.raises(KeyError, match="user"),
+        watch(model, optimizer, probes=("lr",), every=1, folder=tmp_path),
+    ):
+        optimizer.step()
+        raise KeyError("user")
+    assert Record.read(tmp_path)["lr"][0].tolist() == [0.1]
+
+
+def test_bad_arguments():
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+        watch(model, optimizer, every=0)
+    with pytest.raises(
+        UnknownNameError, match="unknown probe 'sharpness'; there are: gradient_norm"
+    ):
+        watch(model, optimizer, probes=("sharpness",))
+
+
+def test_watching_stops_at_close():
+    w, _, model = loop(2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step()
+    assert w.step == 2
