@@ -240,9 +240,6 @@ def test_vacuous_when_the_run_is_short():
 
 
 def test_unknown():
-    model, f = digits_mlp.network()
-    f0 = float(f().detach())
-
     def closed(**changes):
         model, f = digits_mlp.network()
         ran = run_nag(model.parameters(), f, mu=1e-3, eta=0.2, steps=30, **changes)
@@ -258,7 +255,6 @@ def test_unknown():
         wrong, g, mu=6e-4, eta=1 / three_or_eight.L, steps=300, f_star=0.1 * float(g().detach())
     )
     assert ran.measured.certificate().landscape.startswith("unknown")
-    assert f0 > 0
 
 
 def test_start_on_a_minimiser():

@@ -1,38 +1,116 @@
-"""The promised curves."""
+"""The promised curves of accelerated descent, vectorised over the step n.
+
+In the setting of arXiv 2410.08395 and 2302.05515; constants derived here. Each bounds f(x_n) - f*,
+not f(y_n), and takes f0_gap = f(x_0) - f* and dist0_sq, the squared distance to the minimisers.
+"""
 
 from __future__ import annotations
 
-import math
+from math import ceil, isfinite, log, log1p, sqrt
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from surefoot.nesterov.parameters import AgnesParams
+from surefoot.nesterov.parameters import AgnesParams, decreasing_offset
+
+Steps = (
+    int
+    | float
+    | Int[np.ndarray, "*n"]
+    | Float[np.ndarray, "*n"]
+    | Int[Tensor, "*n"]
+    | Float[Tensor, "*n"]
+)
+
+
+def _numbers(n: Steps) -> Any:
+    """n as float64 of its own kind."""
+    if isinstance(n, Tensor):
+        if bool((n < 0).any()):
+            raise ValueError(f"n must be >= 0, got {n.min().item()}")
+        return n.to(torch.float64)
+    if isinstance(n, np.ndarray):
+        if (n < 0).any():
+            raise ValueError(f"n must be >= 0, got {n.min()}")
+        return n.astype(np.float64)
+    if n < 0:
+        raise ValueError(f"n must be >= 0, got {n}")
+    return float(n)
+
+
+def _check(f0_gap: float, dist0_sq: float, sigma_add: float) -> None:
+    for name, value in (("f0_gap", f0_gap), ("dist0_sq", dist0_sq), ("sigma_add", sigma_add)):
+        if not (isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be >= 0, got {value}")
+
+
+def agnes_floor(params: AgnesParams, L: float, sigma_add: float) -> float:
+    """What additive noise leaves: (L eta^2 + gamma^2) sigma_a^2 / (2 s)."""
+    return (L * params.eta**2 + params.gamma**2) / 2 * sigma_add**2 / params.s
 
 
 def agnes_bound(
-    n: Any, params: AgnesParams, f0_gap: float, dist0_sq: float, mu: float, L: float,
+    n: Steps,
+    params: AgnesParams,
+    f0_gap: float,
+    dist0_sq: float,
+    mu: float,
+    L: float,
     sigma_add: float = 0.0,
-) -> Any:  # fmt: skip
-    """Bound of AGNES."""
-    decay = (1 - params.s) ** np.asarray(n, dtype=float)
-    floor = (L * params.eta**2 + params.gamma**2) / 2 * sigma_add**2 / params.s
+) -> Any:
+    """E f(x_n) - f* <= (1-s)^n L_0 + floor (1 - (1-s)^n), L_0 = f0_gap + mu/2 dist0_sq."""
+    _check(f0_gap, dist0_sq, sigma_add)
+    decay = (1 - params.s) ** _numbers(n)
+    floor = agnes_floor(params, L, sigma_add)
     return decay * (f0_gap + mu / 2 * dist0_sq) + floor * (1 - decay)
+
+
+def nag_bound(
+    n: Steps,
+    f0_gap: float,
+    dist0_sq: float,
+    mu: float,
+    eta: float,
+    *,
+    sigma_add: float = 0.0,
+    L: float | None = None,
+) -> Any:
+    """The bound of NAG with step eta <= 1/L; L = None stands for 1/eta."""
+    if not (mu > 0 and eta > 0 and mu * eta <= 1):
+        raise ValueError(f"mu and eta must be > 0 with mu * eta <= 1, got mu = {mu}, eta = {eta}")
+    if L is not None and not eta * L <= 1 + 1e-12:
+        raise ValueError(f"eta must be at most 1/L = {1 / L:.6g}, got {eta}")
+    s, root = sqrt(mu * eta), sqrt(eta)
+    params = AgnesParams(eta, eta, (1 - s) / (1 + s), s, root, root)
+    return agnes_bound(n, params, f0_gap, dist0_sq, mu, 1 / eta if L is None else L, sigma_add)
 
 
 def steps_to(
     tol: float, s: float, f0_gap: float, dist0_sq: float | None = None, mu: float | None = None
 ) -> int:
-    """Promised steps."""
-    L0 = 2 * f0_gap if dist0_sq is None or mu is None else f0_gap + mu / 2 * dist0_sq
-    return max(0, math.ceil(math.log(L0 / tol) / -math.log1p(-s)))
+    """The first n at which the noise-free promise is at most tol.
+
+    With L_0 where dist0_sq and mu are given, else with 2 f0_gap, which is never smaller.
+    """
+    if not tol > 0:
+        raise ValueError(f"tol must be > 0, got {tol}")
+    if not 0 < s <= 1:
+        raise ValueError(f"s must be in (0, 1], got {s}")
+    start = 2 * f0_gap if dist0_sq is None or mu is None else f0_gap + mu / 2 * dist0_sq
+    if start <= tol:
+        return 0
+    return 1 if s == 1 else ceil(log(start / tol) / -log1p(-s))
 
 
 def decreasing_bound(
-    n: Any, f0_gap: float, dist0_sq: float, mu: float, L: float, sigma_add: float = 0.0
+    n: Steps, f0_gap: float, dist0_sq: float, mu: float, L: float, sigma_add: float = 0.0
 ) -> Any:
-    """Bound of the decreasing step."""
-    n0 = max(2 * math.sqrt(L / mu), 3)
-    n = np.asarray(n, dtype=float)
-    L0 = f0_gap + mu / 2 * dist0_sq
-    return ((n0 - 1) * (n0 - 2) * L0 + 4 * n * sigma_add**2 / mu) / ((n + n0 - 1) * (n + n0 - 2))
+    """E f(x_n) - f* <= ((n0-1)(n0-2) L_0 + 4 n sigma_a^2/mu) / ((n+n0-1)(n+n0-2))."""
+    _check(f0_gap, dist0_sq, sigma_add)
+    n0 = decreasing_offset(mu, L)
+    k = _numbers(n)
+    start = (n0 - 1) * (n0 - 2) * (f0_gap + mu / 2 * dist0_sq)
+    return (start + 4 * k * sigma_add**2 / mu) / ((k + n0 - 1) * (k + n0 - 2))

@@ -200,7 +200,6 @@ class Ledger:
         unknown = "f* is not known" if self._f_star is None else None
         final_f = self._f_at_x()
         diverged = not final_f < self._f0_value()
-        about = {"s": self._rule.s, "alpha": self._rule.alpha, "diverged": diverged}
         if self._replays:
             problem = self._replay(judge)
             unknown = unknown or problem
@@ -219,7 +218,9 @@ class Ledger:
                 anchor_gap=self._anchor_gap,
                 final_anchor=isinstance(self._anchor, str) and self._anchor == "final",
                 unknown=unknown,
-                **about,
+                s=self._rule.s,
+                alpha=self._rule.alpha,
+                diverged=diverged,
             ),
             self._f_star or 0.0,
         )

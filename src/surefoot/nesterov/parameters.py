@@ -1,9 +1,14 @@
-"""From measured constants to step size, velocity step and momentum."""
+"""From measured constants to step size, velocity step and momentum.
+
+mu: strong aiming, L: smoothness, sigma_m = `sigma_mult` and sigma_a: E|g - grad f|^2 is at most
+sigma_a^2 + sigma_m^2 |grad f|^2, eps: the Hessian is at least -eps on the segments from x_n to y_n.
+"""
 
 from __future__ import annotations
 
-import math
+import warnings
 from dataclasses import dataclass
+from math import isfinite, sqrt
 
 
 class NoiseWarning(UserWarning):
@@ -12,9 +17,11 @@ class NoiseWarning(UserWarning):
 
 @dataclass(frozen=True)
 class AgnesParams:
-    """Constants of arXiv 2302.05515: eta (correction), alpha (lr), rho (momentum), rate s per step.
+    """Constants of arXiv 2302.05515.
 
-    `gamma` and `beta` are the weights of the velocity in the analysis.
+    eta is the gradient step (`correction`), alpha the velocity step (`lr`), rho the momentum,
+    s the rate a step is promised to gain; gamma and beta weigh the gradient and the velocity in the
+    Lyapunov function.
     """
 
     eta: float
@@ -25,25 +32,124 @@ class AgnesParams:
     beta: float
 
 
+def _check(mu: float, L: float, sigma_mult: float, eps: float) -> None:
+    if not (isfinite(L) and L > 0):
+        raise ValueError(f"L must be a positive number, got {L}")
+    if not (isfinite(mu) and 0 < mu <= L):
+        raise ValueError(f"mu must be in (0, L] = (0, {L}], got {mu}")
+    if not (isfinite(sigma_mult) and sigma_mult >= 0):
+        raise ValueError(f"sigma_mult must be >= 0, got {sigma_mult}")
+    if not (isfinite(eps) and eps >= 0):
+        raise ValueError(f"eps must be >= 0, got {eps}")
+
+
+def _chosen(eta: float | None, largest: float, why: str) -> float:
+    if eta is None:
+        return largest
+    # The last digits of 1/L are the caller's rounding, not a step that is too long.
+    if not (isfinite(eta) and 0 < eta <= largest * (1 + 1e-12)):
+        raise ValueError(f"eta must be in (0, {largest:.6g}] ({why}), got {eta}")
+    return eta
+
+
 def agnes_parameters(
     mu: float, L: float, sigma_mult: float = 0.0, eta: float | None = None, eps: float = 0.0
 ) -> AgnesParams:
-    """AGNES constants."""
-    if not (math.isfinite(mu) and mu > 0):
-        raise ValueError(f"mu must be > 0, got {mu}")
-    if not (math.isfinite(L) and mu <= L):
-        raise ValueError(f"mu must be at most L = {L}, got {mu}")
-    if not sigma_mult >= 0:
-        raise ValueError(f"sigma_mult must be >= 0, got {sigma_mult}")
+    """AGNES constants for additive and multiplicative noise; without noise those of NAG.
+
+    eta_max = 1/(L(1+sigma_m^2)), or (1+sigma_m^2) mu/eps^2 where eps > 0 makes that smaller;
+    gamma = sqrt(eta/(1+sigma_m^2)), s = sqrt(mu) gamma, rho = (1-s)/(1+s),
+    beta = gamma (1 - s(1+sigma_m^2))/(1-s), alpha = gamma beta.
+
+    Raises
+    ------
+    ValueError
+        A constant out of its range, or an eta above eta_max.
+
+    Notes
+    -----
+    Source: arXiv 2302.05515 and the authors' notebook for eta = eta_max; for any smaller eta derived
+    here. beta is the paper's (gamma - sqrt(mu) eta)/(1-s), written so that no digits are lost as
+    s -> 1 and that it equals gamma exactly without noise.
+    """
+    _check(mu, L, sigma_mult, eps)
+    noise = 1 + sigma_mult**2
+    largest = 1 / (L * noise)
+    why = "1 / (L (1 + sigma_mult^2))"
+    if eps > 0 and noise * mu / eps**2 < largest:
+        largest, why = noise * mu / eps**2, "(1 + sigma_mult^2) mu / eps^2"
+    eta = _chosen(eta, largest, why)
+    if sigma_mult == 0:
+        return _nag(mu, eta)
+    gamma = sqrt(eta / noise)
+    s = sqrt(mu) * gamma
+    beta = gamma * (1 - s * noise) / (1 - s)
+    return AgnesParams(eta, gamma * beta, (1 - s) / (1 + s), s, gamma, beta)
+
+
+def _nag(mu: float, eta: float) -> AgnesParams:
+    s = min(1.0, sqrt(mu * eta))
+    return AgnesParams(eta, eta, (1 - s) / (1 + s), s, sqrt(eta), sqrt(eta))
+
+
+def nag_admissible_noise(L: float, eta: float) -> float:
+    """The largest sigma_m^2 that NAG with step eta tolerates: (1 - L eta)/(1 + L eta). Derived here."""
+    return max(0.0, (1 - L * eta) / (1 + L * eta))
+
+
+def nag_parameters(
+    mu: float, L: float, sigma_mult: float = 0.0, eta: float | None = None, eps: float = 0.0
+) -> AgnesParams:
+    """NAG constants: eta <= 1/L, alpha = eta, s = sqrt(mu eta), rho = (1-s)/(1+s).
+
+    Under multiplicative noise the default is eta = (1 - sigma_m^2)/(L(1 + sigma_m^2)). A
+    `NoiseWarning` with the AGNES constants says that sigma_m is at least 1 (eta = 1/L is then kept)
+    or more than the given eta admits. Negative curvature asks for eta <= mu/eps^2 as well.
+
+    Notes
+    -----
+    Source: in the setting of arXiv 2410.08395; constants derived here.
+    """
+    _check(mu, L, sigma_mult, eps)
     sm2 = sigma_mult**2
-    most = 1 / (L * (1 + sm2))
-    if eps > 0:
-        most = min(most, (1 + sm2) * mu / eps**2)
-    if eta is None:
-        eta = most
-    if not 0 < eta <= most * (1 + 1e-12):
-        raise ValueError(f"eta must be in (0, {most:.6g}], got {eta}")
-    gamma = math.sqrt(eta / (1 + sm2))
-    s = math.sqrt(mu) * gamma
-    beta = gamma if s >= 1 or sm2 == 0 else gamma * (1 - s * (1 + sm2)) / (1 - s)
-    return AgnesParams(eta, gamma * beta if sm2 else eta, (1 - s) / (1 + s), s, gamma, beta)
+    largest, why = 1 / L, "1 / L"
+    if eps > 0 and mu / eps**2 < largest:
+        largest, why = mu / eps**2, "mu / eps^2"
+    if eta is None and sm2 < 1:
+        eta = min(largest, (1 - sm2) / (L * (1 + sm2)))
+    eta = _chosen(eta, largest, why)
+    admissible = nag_admissible_noise(L, eta)
+    if sm2 > admissible * (1 + 1e-9) + 1e-12:
+        other = agnes_parameters(mu, L, sigma_mult, eps=eps)
+        warnings.warn(
+            f"sigma_mult = {sigma_mult:.4g} is more than NAG with eta = {eta:.4g} tolerates "
+            f"({sqrt(admissible):.4g}): its loss may diverge; use AGNES with lr = {other.alpha:.6g}, "
+            f"correction = {other.eta:.6g}, momentum = {other.rho:.6g}",
+            NoiseWarning,
+            stacklevel=3,
+        )
+    return _nag(mu, eta)
+
+
+def convex_steps(L: float, sigma_mult: float = 0.0, *, agnes: bool = True) -> tuple[float, float]:
+    """(eta, alpha) for a convex f without strong aiming; rho_n follows `convex_momentum`.
+
+    AGNES: eta = 1/(L(1+2 sigma_m^2)), alpha = eta/(1+sigma_m^2); NAG: both 1/L.
+    Source: arXiv 2302.05515, the authors' notebook; no constant of the O(1/n^2) rate is claimed.
+    """
+    _check(L, L, sigma_mult, 0.0)
+    if not agnes:
+        return 1 / L, 1 / L
+    eta = 1 / (L * (1 + 2 * sigma_mult**2))
+    return eta, eta / (1 + sigma_mult**2)
+
+
+def convex_momentum(n: int, *, agnes: bool = True) -> float:
+    """rho_n = n/(n+5) for AGNES, n/(n+3) for NAG. Source: as `convex_steps`."""
+    return n / (n + (5 if agnes else 3))
+
+
+def decreasing_offset(mu: float, L: float) -> float:
+    """n0 = max(2 sqrt(L/mu), 3) of the decreasing step; not rounded. Derived here."""
+    _check(mu, L, 0.0, 0.0)
+    return max(2 * sqrt(L / mu), 3.0)

@@ -33,9 +33,8 @@ def hyperparameters(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> 
 
 def velocity(optimizer: torch.optim.Optimizer, p: Tensor, rule: AgnesParams) -> Tensor | None:
     """v_n of one parameter, None before its first step."""
-    state = optimizer.state.get(p, {})
     if isinstance(optimizer, AGNES):
-        return state.get("velocity")
+        return optimizer.velocity(p)
     # torch keeps u with v = -rho u.
-    buffer = state.get("momentum_buffer")
+    buffer = optimizer.state.get(p, {}).get("momentum_buffer")
     return None if buffer is None else -rule.rho * buffer

@@ -1,6 +1,6 @@
 """S5: a classifier on digits, where AGNES' edge over Nesterov momentum shows at small batches only.
 
-64-128-128-10, cross entropy. Every optimizer gets a grid of four learning rates; the one with the
+64-128-128-10, cross entropy. Every optimizer gets a grid of five learning rates; the one with the
 lowest validation loss is reported, with its training loss and its accuracy on the test split.
 Nothing is promised here: the landscape is not known to be benign, so this part has no certificate.
 """
@@ -26,23 +26,26 @@ Make = Callable[[Iterator[nn.Parameter], float], torch.optim.Optimizer]
 
 
 def arms() -> dict[str, tuple[Make, tuple[float, ...]]]:
-    """Name -> constructor and its four learning rates (for AGNES: eta, with alpha = eta / 10)."""
+    """Name -> constructor and its five learning rates (for AGNES: eta, with alpha = eta / 10)."""
     sgd = torch.optim.SGD
     return {
-        "SGD": (lambda p, lr: sgd(p, lr=lr), (0.02, 0.05, 0.1, 0.2)),
-        "heavy ball 0.9": (lambda p, lr: sgd(p, lr=lr, momentum=0.9), (0.002, 0.005, 0.01, 0.02)),
+        "SGD": (lambda p, lr: sgd(p, lr=lr), (0.02, 0.05, 0.1, 0.2, 0.5)),
+        "heavy ball 0.9": (
+            lambda p, lr: sgd(p, lr=lr, momentum=0.9),
+            (0.002, 0.005, 0.01, 0.02, 0.05),
+        ),
         "NAG 0.9": (
             lambda p, lr: sgd(p, lr=lr, momentum=0.9, nesterov=True),
-            (0.002, 0.005, 0.01, 0.02),
+            (0.002, 0.005, 0.01, 0.02, 0.05),
         ),
         "NAG 0.99": (
             lambda p, lr: sgd(p, lr=lr, momentum=0.99, nesterov=True),
-            (0.0005, 0.001, 0.002, 0.005),
+            (0.0005, 0.001, 0.002, 0.005, 0.01),
         ),
-        "Adam": (lambda p, lr: torch.optim.Adam(p, lr=lr), (0.0005, 0.001, 0.002, 0.005)),
+        "Adam": (lambda p, lr: torch.optim.Adam(p, lr=lr), (0.0005, 0.001, 0.002, 0.005, 0.01)),
         "AGNES": (
             lambda p, lr: AGNES(p, lr=lr / 10, correction=lr, momentum=0.99),
-            (0.005, 0.01, 0.02, 0.05),
+            (0.005, 0.01, 0.02, 0.05, 0.1),
         ),
     }
 

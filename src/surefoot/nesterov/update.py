@@ -1,0 +1,139 @@
+"""One step of AGNES on lists of tensors: a loop, a foreach and a fused version of the same formula.
+
+With r = alpha/eta and c = eta rho (r = 1 and c = alpha rho where eta = 0), the buffer u = -(alpha/c) v
+turns the two-step form of arXiv 2302.05515 into Nesterov SGD with dampening 1 - r:
+
+    u <- rho u + r g,    p <- p - eta g - c u,    x = p + c u.
+
+That is what torch's fused SGD kernel computes in one pass over memory; torch.optim.SGD refuses the
+combination of nesterov and dampening, and copies its first gradient undamped.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Scalar = float | Tensor
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The hyperparameters of one step, in the form in which the update uses them."""
+
+    eta: Scalar
+    rho: Scalar
+    r: Scalar
+    c: Scalar
+
+    @classmethod
+    def of(cls, alpha: Scalar, eta: Scalar, rho: Scalar) -> Constants:
+        """From the step sizes and the momentum."""
+        if not isinstance(eta, Tensor) and eta == 0:
+            return cls(eta, rho, 1.0, alpha * rho)
+        if alpha is eta:
+            return cls(eta, rho, 1.0, eta * rho)
+        return cls(eta, rho, alpha / eta, eta * rho)
+
+
+def velocity_scale(alpha: Scalar, constants: Constants) -> Scalar:
+    """What u must be multiplied with to give v; 0 where alpha or rho is 0, as v then plays no part."""
+    if not isinstance(alpha, Tensor) and alpha == 0:
+        return 0.0
+    return -constants.c / alpha
+
+
+def single_step(
+    params: list[Tensor],
+    grads: list[Tensor],
+    buffers: list[Tensor],
+    k: Constants,
+    weight_decay: float,
+    maximize: bool,
+) -> None:
+    """A loop over the tensors; also serves tensor hyperparameters and torch.compile."""
+    for p, g, u in zip(params, grads, buffers, strict=True):
+        if maximize:
+            g = -g
+        if weight_decay != 0:
+            g = g.add(p, alpha=weight_decay)
+        if torch.is_complex(p):
+            p, g, u = torch.view_as_real(p), torch.view_as_real(g), torch.view_as_real(u)
+        if isinstance(k.eta, Tensor) or isinstance(k.rho, Tensor) or isinstance(k.r, Tensor):
+            u.mul_(k.rho).add_(g * k.r)
+            p.sub_(g * k.eta + u * k.c)
+        else:
+            u.mul_(k.rho).add_(g, alpha=k.r)
+            p.add_(g, alpha=-k.eta).add_(u, alpha=-k.c)  # type: ignore[operator, arg-type]
+
+
+def foreach_step(
+    params: list[Tensor],
+    grads: list[Tensor],
+    buffers: list[Tensor],
+    k: Constants,
+    weight_decay: float,
+    maximize: bool,
+) -> None:
+    """Horizontally fused over the tensors; without weight decay it allocates nothing."""
+    if maximize:
+        grads = list(torch._foreach_neg(grads))
+    if weight_decay != 0:
+        grads = list(torch._foreach_add(grads, params, alpha=weight_decay))
+    torch._foreach_mul_(buffers, k.rho)
+    torch._foreach_add_(buffers, grads, alpha=k.r)
+    torch._foreach_add_(params, grads, alpha=-k.eta)
+    torch._foreach_add_(params, buffers, alpha=-k.c)
+
+
+def fused_step(
+    params: list[Tensor],
+    grads: list[Tensor],
+    buffers: list[Tensor],
+    k: Constants,
+    weight_decay: float,
+    maximize: bool,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+) -> None:
+    """One pass over memory, by the private kernel behind torch.optim.SGD(fused=True)."""
+    torch._fused_sgd_(
+        params,
+        grads,
+        # The kernel insists on no buffers without momentum; v is 0 then, whatever u holds.
+        buffers if k.rho else [],
+        weight_decay=weight_decay,
+        momentum=k.rho,
+        lr=k.eta,
+        dampening=1.0 - k.r,
+        nesterov=True,
+        maximize=maximize,
+        is_first_step=False,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
+    )
+
+
+@functools.cache
+def fused_works(device_type: str) -> bool:
+    """Whether the private kernel is there and computes the formula, tried on three elements."""
+    if device_type not in ("cpu", "cuda"):
+        return False
+    try:
+        options: dict[str, Any] = {"dtype": torch.float64, "device": device_type}
+        p = torch.tensor([1.0, -2.0, 0.5], **options)
+        g = torch.tensor([0.3, 0.7, -1.1], **options)
+        u = torch.tensor([0.2, -0.4, 0.9], **options)
+        k = Constants.of(0.04, 0.1, 0.8)
+        expected, buffer = p.clone(), u.clone()
+        single_step([expected], [g], [buffer], k, 0.01, False)
+        fused_step([p], [g], [u], k, 0.01, False)
+        return bool(torch.allclose(p, expected, rtol=1e-12, atol=0)) and bool(
+            torch.allclose(u, buffer, rtol=1e-12, atol=0)
+        )
+    except (AttributeError, RuntimeError, TypeError):
+        return False
