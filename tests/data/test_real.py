@@ -168,7 +168,8 @@ def test_smollm2(fresh):
 
 def test_smollm2_speaks(fresh):
     transformers = pytest.importorskip("transformers", reason="needs the extra llm")
-    pytest.importorskip("gguf", reason="needs the extra llm")
+    for other in ("gguf", "accelerate"):
+        pytest.importorskip(other, reason="needs the extra llm")
     import torch
 
     found = fresh("smollm2")
