@@ -133,8 +133,9 @@ def test_s4_names_the_cause_and_warns_before_the_loss_passes_its_start():
                 optimizer.zero_grad()
                 loss = f()
                 optimizer_steps.append(float(loss.detach()))
-                if optimizer_steps[-1] > optimizer_steps[0]:
+                if first is None and optimizer_steps[-1] > optimizer_steps[0]:
                     first = n
+                if optimizer_steps[-1] > 100 * optimizer_steps[0]:
                     break
                 loss.backward()
                 ledger.record()
@@ -267,6 +268,7 @@ def test_start_on_a_minimiser():
     assert certificate.verdict is Verdict.UNDECIDED
 
 
+@pytest.mark.filterwarnings("ignore::surefoot.nesterov.SmoothnessWarning")
 def test_minibatch_gradients_are_noticed():
     model, f = digits_mlp.network()
     optimizer = NAG(model.parameters(), lr=0.2, momentum=0.97)
@@ -280,7 +282,7 @@ def test_minibatch_gradients_are_noticed():
             p.grad += 0.1 * torch.randn(p.shape, dtype=p.dtype, generator=generator)
         ledger.record()
         optimizer.step()
-    assert "the replay ends" in ledger.close().landscape
+    assert "the replay did not end where the run did" in ledger.close().landscape
 
 
 def test_record_and_close_leave_everything_bit_exact():

@@ -87,6 +87,8 @@ def _npm(archive: Archive, work: Path, instead: str) -> None:
             + (f", or {instead}" if instead else "")
         )
     environment = os.environ | {"npm_config_cache": str(work / "npm"), "TMPDIR": str(work)}
+    # without a network npm's own two retries last over a minute
+    environment.setdefault("npm_config_fetch_retries", "1")
     command = [npm, "pack", "--ignore-scripts", "--loglevel=error", archive.pin]
     failed = _run(command, work, environment)
     if failed is not None:

@@ -393,8 +393,8 @@ def _same_end(replayed: Float[Tensor, " P"], run: Float[Tensor, " P"]) -> str | 
     if gap <= REPLAYED:
         return None
     return (
-        f"the replay ends {gap:.3g} (relative) away from the run: its gradients were not those of "
-        "the closure (minibatches?)"
+        f"the replay did not end where the run did, but {gap:.3g} (relative) away: its gradients were "
+        "not those of the closure (minibatches?)"
     )
 
 

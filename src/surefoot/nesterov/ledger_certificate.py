@@ -20,6 +20,7 @@ from surefoot.nesterov.landscape_verdict import (
 from surefoot.record import Record
 
 SOURCE = "in the setting of arXiv 2410.08395; constants derived here"
+IDENTITY = 1e-4
 COLUMNS = ("f_x", "f_y", "L", "A", "C", "D", "K", "T", "total", "mu_aim", "L_needed", "eps")
 
 
@@ -125,8 +126,15 @@ def ledger_certificate(
     )
     core = certify(record, promise)
     verdict, reason = _core_verdict(found, about)
+    n = _identity_fault(terms, s) if consecutive else None
+    if n is not None:
+        verdict = Verdict.BROKEN
+        reason = (
+            f"the exact identity of the ledger fails at n = {n}, which no landscape can cause: the "
+            "update, eta or rho is wrong"
+        )
     anchored = not found.landscape.startswith("unknown") and about.unknown is None
-    if anchored and consecutive and not about.diverged:
+    if n is None and anchored and consecutive and not about.diverged:
         allowed = posterior[keep] * (1 + 1e-9) + ROUNDING * L0
         beyond = np.flatnonzero(gap[keep] > allowed)
         if len(beyond):
@@ -168,6 +176,19 @@ def ledger_certificate(
         window=found.window,
         unchecked="points off the path, and steps after the judged ones",
     )
+
+
+def _identity_fault(terms: Mapping[str, Float[np.ndarray, " N"]], s: float) -> int | None:
+    """The first step whose terms do not account for L_{n+1}, far beyond what rounding explains."""
+    L = terms["L"]
+    if len(L) < 2:
+        return None
+    with np.errstate(invalid="ignore", over="ignore"):
+        defect = np.abs(L[1:] - (1 - s) * L[:-1] - terms["total"][:-1])
+        # Below 1e-16 L_0 the difference y - p has lost the digits that the identity needs.
+        resolved = np.isfinite(defect) & (L[:-1] > 1e-16 * L[0])
+        bad = np.flatnonzero(resolved & (defect > IDENTITY * (np.abs(L[1:]) + np.abs(L[:-1]))))
+    return int(bad[0]) if len(bad) else None
 
 
 def _ledger_holds(

@@ -1,17 +1,26 @@
-"""Interim."""
+"""Gradient noise: how it is measured at a point, and which constants may enter a guarantee."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
 
 import numpy as np
-from scipy.optimize import linprog
+from jaxtyping import Float
+from scipy.optimize import linprog, nnls
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class NoiseSample:
-    """Interim."""
+    """Noise of the batch gradient at one point.
+
+    V is its trace variance E|g - grad f|^2, grad_sq = |grad f|^2 (an estimate that may be negative
+    where it comes from batches: the gradient is then below the noise), V1 the trace variance of one
+    example's gradient, NaN where it was not measured.
+    """
 
     V: float
     grad_sq: float
@@ -21,20 +30,120 @@ class NoiseSample:
 
 @dataclass(frozen=True)
 class NoiseFit:
-    """Interim."""
+    """Constants with V <= sigma_add^2 + sigma_mult^2 |grad f|^2, exactly or in the mean.
+
+    `r2` is the weighted coefficient of determination, `n` the number of checkpoints; `certifying`
+    says whether the constants may enter a guarantee.
+    """
 
     sigma_mult: float
     sigma_add: float
     r2: float
     n: int
+    kind: str = "envelope"
+
+    @property
+    def certifying(self) -> bool:
+        """An envelope over at least five checkpoints."""
+        return self.kind == "envelope" and self.n >= 5
 
 
-def fit_noise(samples: Sequence[NoiseSample], kind: str = "envelope") -> NoiseFit:
-    """Interim."""
-    V = np.array([s.V for s in samples])
-    G = np.array([s.grad_sq for s in samples])
-    found = linprog(
-        [(1 / V).sum(), (G / V).sum()], A_ub=np.stack([-1 / V, -G / V], 1), b_ub=-np.ones(len(V)),
-        bounds=[(0, None)] * 2,
-    ).x  # fmt: skip
-    return NoiseFit(float(np.sqrt(found[1])), float(np.sqrt(found[0])), 0.0, len(V))
+def batch_variance(V1: float, batch_size: int, examples: int, *, replacement: bool) -> float:
+    """Trace variance of a mean of `batch_size` gradients drawn from `examples` ones.
+
+    V1/B with replacement, V1 (N-B)/(B(N-1)) without.
+    """
+    if not batch_size >= 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if replacement:
+        return V1 / batch_size
+    if batch_size > examples:
+        raise ValueError(
+            f"batch_size must be at most the number of examples = {examples} without replacement, "
+            f"got {batch_size}"
+        )
+    if examples == 1:
+        return 0.0
+    return V1 * (examples - batch_size) / (batch_size * (examples - 1))
+
+
+def noise_from_batches(gradients: Float[Tensor, "K P"], batch_size: int) -> NoiseSample:
+    """Noise from the gradients of K >= 8 independent batches at one point."""
+    K = len(gradients)
+    if K < 8:
+        raise ValueError(f"at least 8 batch gradients are needed, got {K}")
+    mean = gradients.mean(dim=0)
+    V = float(((gradients - mean) ** 2).sum()) / (K - 1)
+    return NoiseSample(V, float(mean @ mean) - V / K, float("nan"), batch_size)
+
+
+def fit_noise(
+    samples: Sequence[NoiseSample | tuple[float, float]],
+    kind: Literal["envelope", "least_squares"] = "envelope",
+) -> NoiseFit:
+    """Fit V <= sigma_a^2 + sigma_m^2 G over checkpoints, given as samples or (V, G) pairs.
+
+    "envelope" is the smallest upper envelope, a linear program: it alone may enter a guarantee.
+    "least_squares" is descriptive: non-negative, weighted with 1/V^2.
+
+    Raises
+    ------
+    ValueError
+        No sample, a negative V, a value that is not finite, or an unknown kind.
+
+    Notes
+    -----
+    Source: the noise model of arXiv 2302.05515; the two fits are derived here.
+    """
+    pairs = [(s.V, s.grad_sq) if isinstance(s, NoiseSample) else s for s in samples]
+    if not pairs:
+        raise ValueError("fit_noise needs at least one sample, got none")
+    V, G = np.array(pairs, dtype=np.float64).T
+    if not np.isfinite([V, G]).all() or (V < 0).any():
+        raise ValueError("every sample needs a finite V >= 0 and a finite squared gradient")
+    # An estimate below zero means that nothing is left of the gradient: all is additive there.
+    G = np.maximum(G, 0.0)
+    noisy = V > 0
+    if not noisy.any():
+        return NoiseFit(0.0, 0.0, 1.0, len(V), kind)
+    V_, G_ = V[noisy], G[noisy]
+    design = np.stack([1 / V_, G_ / V_], axis=1)
+    if kind == "envelope":
+        # In units of the largest columns: V and G may lie ten orders of magnitude apart.
+        scale = design.max(axis=0)
+        scale[scale == 0] = 1.0
+        found = linprog(
+            design.sum(axis=0) / scale / len(V_), A_ub=-design / scale, b_ub=-np.ones(len(V_)),
+            bounds=[(0, None), (0, None)], method="highs",
+        )  # fmt: skip
+        if not found.success:
+            raise ValueError(f"no envelope was found: {found.message}")
+        sa2, sm2 = found.x / scale
+        # The solver meets its constraints to a tolerance, a guarantee meets them.
+        with np.errstate(divide="ignore"):
+            excess = float((1 / (design @ [sa2, sm2])).max())
+        if excess > 1:
+            sa2, sm2 = sa2 * excess, sm2 * excess
+    elif kind == "least_squares":
+        (sa2, sm2), _ = nnls(design, np.ones(len(V_)))
+    else:
+        raise ValueError(f'kind must be "envelope" or "least_squares", got {kind!r}')
+    weight = 1 / V_**2
+    centre = (weight * V_).sum() / weight.sum()
+    spread = (weight * (V_ - centre) ** 2).sum()
+    left = (weight * (V_ - sa2 - sm2 * G_) ** 2).sum()
+    r2 = 1 - left / spread if spread > 0 else (1.0 if left < 1e-12 else 0.0)
+    return NoiseFit(sqrt(sm2), sqrt(sa2), float(r2), len(V), kind)
+
+
+def a_priori_noise(L_max: float, mu: float, batch_size: int) -> float:
+    """sigma_m^2 <= (L_max/mu - 1)/B where every example's loss is L_max-smooth and interpolated.
+
+    mu is the PL constant. Loose in practice; derived here.
+    """
+    if not (mu > 0 and L_max >= mu and batch_size >= 1):
+        raise ValueError(
+            f"needs 0 < mu <= L_max and batch_size >= 1, got mu = {mu}, L_max = {L_max}, "
+            f"batch_size = {batch_size}"
+        )
+    return (L_max / mu - 1) / batch_size

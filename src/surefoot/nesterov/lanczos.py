@@ -1,0 +1,74 @@
+"""The ends of a spectrum from matrix-vector products alone, with a residual that says how well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A Ritz value and its residual |A q - theta q|.
+
+    Some eigenvalue lies within the residual of `value`; as a Ritz value never lies outside the
+    spectrum, [low, high] is what is known about its end. `steps` counts the products that were used.
+    """
+
+    value: float
+    residual: float
+    low: float
+    high: float
+    steps: int
+
+
+def lanczos(
+    product: Callable[[Float[Tensor, " P"]], Float[Tensor, " P"]],
+    size: int,
+    k: int,
+    *,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> tuple[Interval, Interval]:
+    """(smallest, largest) eigenvalue of a symmetric operator after at most k products.
+
+    Full reorthogonalisation; stops early when the Krylov space is exhausted.
+
+    Raises ValueError for k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    basis = torch.zeros(min(k, size), size, dtype=dtype, device=device)
+    q = torch.randn(size, generator=generator, dtype=dtype).to(device)
+    basis[0] = q / q.norm()
+    diagonal: list[float] = []
+    off: list[float] = []
+    for j in range(len(basis)):
+        w = product(basis[j])
+        diagonal.append(float(basis[j] @ w))
+        for _ in range(2):
+            # Twice is enough: one pass of Gram-Schmidt leaves what cancellation made of it.
+            w = w - basis[: j + 1].T @ (basis[: j + 1] @ w)
+        beta = float(w.norm())
+        scale = max(abs(d) for d in [*diagonal, *off])
+        off.append(beta)
+        if j + 1 == len(basis) or beta <= 1e-13 * scale:
+            break
+        basis[j + 1] = w / beta
+    n = len(diagonal)
+    tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    for j in range(n - 1):
+        tridiagonal[j, j + 1] = tridiagonal[j + 1, j] = off[j]
+    values, vectors = torch.linalg.eigh(tridiagonal)
+    # |A q - theta q| of a Ritz pair is the last off-diagonal entry times the last component.
+    low_residual = off[n - 1] * abs(float(vectors[-1, 0]))
+    high_residual = off[n - 1] * abs(float(vectors[-1, -1]))
+    low, high = float(values[0]), float(values[-1])
+    return (
+        Interval(low, low_residual, low - low_residual, low, n),
+        Interval(high, high_residual, high, high + high_residual, n),
+    )
