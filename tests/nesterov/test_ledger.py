@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from surefoot.nesterov.landscape import Landscape
 from torch import nn
 
 from surefoot.certificate import Certificate
@@ -18,6 +17,7 @@ from surefoot.guarantee import Verdict
 from surefoot.nesterov.experiments import digits_mlp, three_or_eight
 from surefoot.nesterov.experiments.benign import arms
 from surefoot.nesterov.experiments.ledgers import restore, run_nag, store
+from surefoot.nesterov.landscape import Landscape
 from surefoot.nesterov.ledger import Ledger, SmoothnessWarning
 from surefoot.nesterov.optimizer import AGNES, NAG
 from surefoot.nesterov.parameters import agnes_parameters

@@ -25,9 +25,7 @@ MODES = {
 def tensors(dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shapes = [(7, 5), (5,), (3, 4, 2), (1,), (6,)]
-    return [
-        torch.randn(s, dtype=dtype, generator=generator).requires_grad_() for s in shapes
-    ]
+    return [torch.randn(s, dtype=dtype, generator=generator).requires_grad_() for s in shapes]
 
 
 def loss_of(params):
@@ -61,7 +59,9 @@ def groups(params, **constants):
 def test_nag_is_torch_sgd_with_nesterov(mode):
     constants = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
     ours, _ = run(lambda p: NAG(groups(p, **constants), 0.05, 0.9, **MODES[mode]), 200)
-    theirs, _ = run(lambda p: torch.optim.SGD(groups(p, **constants), 0.05, 0.9, nesterov=True), 200)
+    theirs, _ = run(
+        lambda p: torch.optim.SGD(groups(p, **constants), 0.05, 0.9, nesterov=True), 200
+    )
     assert distance(ours, theirs) <= 1e-12
 
 
@@ -133,9 +133,7 @@ def test_agnes_is_quasi_hyperbolic_momentum():
 
     rate = eta + alpha * rho / (1 - rho)
     ours = quadratic(lambda p: AGNES(p, alpha, eta, rho))
-    theirs = quadratic(
-        lambda p: QHM(p, lr=rate, momentum=rho, nu=(alpha * rho / (1 - rho)) / rate)
-    )
+    theirs = quadratic(lambda p: QHM(p, lr=rate, momentum=rho, nu=(alpha * rho / (1 - rho)) / rate))
     assert float((ours - theirs).abs().max()) <= 1e-12
 
 

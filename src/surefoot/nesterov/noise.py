@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import linprog, nnls
+from scipy.optimize import nnls
 from torch import Tensor
 
 
@@ -107,24 +108,10 @@ def fit_noise(
     if not noisy.any():
         return NoiseFit(0.0, 0.0, 1.0, len(V), kind)
     V_, G_ = V[noisy], G[noisy]
-    design = np.stack([1 / V_, G_ / V_], axis=1)
     if kind == "envelope":
-        # In units of the largest columns: V and G may lie ten orders of magnitude apart.
-        scale = design.max(axis=0)
-        scale[scale == 0] = 1.0
-        found = linprog(
-            design.sum(axis=0) / scale / len(V_), A_ub=-design / scale, b_ub=-np.ones(len(V_)),
-            bounds=[(0, None), (0, None)], method="highs",
-        )  # fmt: skip
-        if not found.success:
-            raise ValueError(f"no envelope was found: {found.message}")
-        sa2, sm2 = found.x / scale
-        # The solver meets its constraints to a tolerance, a guarantee meets them.
-        with np.errstate(divide="ignore"):
-            excess = float((1 / (design @ [sa2, sm2])).max())
-        if excess > 1:
-            sa2, sm2 = sa2 * excess, sm2 * excess
+        sa2, sm2 = _envelope(V_, G_)
     elif kind == "least_squares":
+        design = np.stack([1 / V_, G_ / V_], axis=1)
         (sa2, sm2), _ = nnls(design, np.ones(len(V_)))
     else:
         raise ValueError(f'kind must be "envelope" or "least_squares", got {kind!r}')
@@ -134,6 +121,26 @@ def fit_noise(
     left = (weight * (V_ - sa2 - sm2 * G_) ** 2).sum()
     r2 = 1 - left / spread if spread > 0 else (1.0 if left < 1e-12 else 0.0)
     return NoiseFit(sqrt(sm2), sqrt(sa2), float(r2), len(V), kind)
+
+
+def _envelope(V: Float[np.ndarray, " n"], G: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Minimise sum (a + m G_t)/V_t subject to a + m G_t >= V_t, a, m >= 0: a linear program in two
+    unknowns, whose solution is an edge of the upper hull of the points (G, V) or lies on an axis.
+    Exact where a solver's tolerance would not do: V and G may span ten orders of magnitude.
+    """
+    hull: list[tuple[float, float]] = []
+    for g, v in sorted(zip(G.tolist(), V.tolist(), strict=True)):
+        while len(hull) > 1:
+            (g1, v1), (g2, v2) = hull[-2:]
+            if (v2 - v1) * (g - g2) > (v - v2) * (g2 - g1):
+                break
+            hull.pop()
+        hull.append((g, v))
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(hull) if b[0] > a[0]]
+    if (G > 0).all():
+        slopes.append(float((V / G).max()))
+    candidates = [(max(0.0, float((V - m * G).max())), m) for m in [0.0, *slopes] if m >= 0]
+    return min(candidates, key=lambda c: float(((c[0] + c[1] * G) / V).sum()))
 
 
 def a_priori_noise(L_max: float, mu: float, batch_size: int) -> float:

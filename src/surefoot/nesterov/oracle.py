@@ -1,36 +1,102 @@
-"""Exact expectation."""
+"""Exact expectations on a quadratic under gradient noise: no Monte Carlo, no seeds.
+
+For f = sum lam_i x_i^2 / 2 the second moments M_i = E[(x_i, v_i)(x_i, v_i)^T] obey a closed linear
+recursion. With Y = (1, alpha), T_i = [Y - eta lam_i Y; rho((0, 1) - lam_i Y)], c = (-eta, -rho):
+
+    M_i <- T_i M_i T_i^T + var_i c c^T.
+
+Noise "colinear" (the gradient times 1 + sigma_m xi): var_i = sigma_m^2 lam_i^2 Y M_i Y^T + sigma_a^2/P;
+"isotropic": var_i = (sigma_m^2 sum_j lam_j^2 Y M_j Y^T + sigma_a^2)/P. Derived here, in the setting of
+arXiv 2302.05515.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from surefoot.nesterov.parameters import AgnesParams
 
+Noise = Literal["isotropic", "colinear"]
 
-def exact_quadratic_expectation(
-    lams: Any, x0: Any, params: AgnesParams, sigma_mult: float, sigma_add: float, n: int,
-    noise: str = "isotropic",
-) -> np.ndarray:  # fmt: skip
-    """E f(x_k), k = 0..n."""
-    lam, x = np.asarray(lams, float), np.asarray(x0, float)
-    P = len(lam)
+
+def _maps(
+    lam: Float[np.ndarray, " P"], params: AgnesParams
+) -> tuple[Float[np.ndarray, " 2"], Float[np.ndarray, " 2"], Float[np.ndarray, "P 2 2"]]:
     y = np.array([1.0, params.alpha])
     c = np.array([-params.eta, -params.rho])
-    T = np.stack(
-        [np.outer([1.0, 0.0], y) - params.eta * la * np.outer([1.0, 0.0], y)
-         + params.rho * np.outer([0.0, 1.0], np.array([0.0, 1.0]) - la * y) for la in lam]
-    )  # fmt: skip
-    M = np.zeros((P, 2, 2))
+    position = y[None, :] * (1 - params.eta * lam)[:, None]
+    velocity = params.rho * (np.array([0.0, 1.0]) - lam[:, None] * y)
+    return y, c, np.stack([position, velocity], axis=1)
+
+
+def exact_quadratic_expectation(
+    lams: Sequence[float] | Float[np.ndarray, " P"],
+    x0: Sequence[float] | Float[np.ndarray, " P"],
+    params: AgnesParams,
+    sigma_mult: float,
+    sigma_add: float,
+    n: int,
+    noise: Noise = "isotropic",
+) -> Float[np.ndarray, " n+1"]:
+    """E f(x_k) for k = 0..n, from rest at x0.
+
+    Raises ValueError for lams and x0 of different lengths, an unknown noise, or a negative n.
+    """
+    lam, x = np.asarray(lams, dtype=np.float64), np.asarray(x0, dtype=np.float64)
+    if lam.shape != x.shape or lam.ndim != 1:
+        raise ValueError(f"lams and x0 must be equally long, got {lam.shape} and {x.shape}")
+    if noise not in ("isotropic", "colinear"):
+        raise ValueError(f'noise must be "isotropic" or "colinear", got {noise!r}')
+    if n < 0:
+        raise ValueError(f"n must be >= 0, got {n}")
+    y, c, T = _maps(lam, params)
+    spread = np.outer(c, c)
+    M = np.zeros((len(lam), 2, 2))
     M[:, 0, 0] = x**2
-    out = [0.5 * float((lam * M[:, 0, 0]).sum())]
-    for _ in range(n):
-        grad = lam**2 * np.einsum("i,pij,j->p", y, M, y)
-        if noise == "colinear":
-            var = sigma_mult**2 * grad + sigma_add**2 / P
+    values = np.empty(n + 1)
+    for k in range(n + 1):
+        values[k] = 0.5 * (lam * M[:, 0, 0]).sum()
+        gradient = lam**2 * np.einsum("i,pij,j->p", y, M, y)
+        share = gradient if noise == "colinear" else np.full(len(lam), gradient.sum() / len(lam))
+        variance = sigma_mult**2 * share + sigma_add**2 / len(lam)
+        M = T @ M @ T.transpose(0, 2, 1) + variance[:, None, None] * spread
+    return values
+
+
+def moment_decay(
+    lams: Sequence[float], params: AgnesParams, sigma_mult: float, noise: Noise = "isotropic"
+) -> float:
+    """1 - spectral radius of the moment map: the exact asymptotic decay of E f a step."""
+    lam = np.asarray(lams, dtype=np.float64)
+    P = len(lam)
+    y, c, T = _maps(lam, params)
+    linear = np.zeros((4 * P, 4 * P))
+    spread, probe = np.outer(c, c).reshape(-1), np.outer(y, y).reshape(-1)
+    for i in range(P):
+        rows = slice(4 * i, 4 * i + 4)
+        linear[rows, rows] += np.kron(T[i], T[i])
+        for j in range(P):
+            weight = float(i == j) if noise == "colinear" else 1 / P
+            columns = slice(4 * j, 4 * j + 4)
+            linear[rows, columns] += sigma_mult**2 * weight * lam[j] ** 2 * np.outer(spread, probe)
+    return float(1 - np.abs(np.linalg.eigvals(linear)).max())
+
+
+def critical_noise(
+    lams: Sequence[float], params: AgnesParams, noise: Noise = "isotropic", tol: float = 1e-6
+) -> float:
+    """The sigma_m beyond which E f diverges, by bisection."""
+    low, high = 0.0, 1.0
+    while moment_decay(lams, params, high, noise) > 0:
+        high *= 2
+    while high - low > tol:
+        middle = (low + high) / 2
+        if moment_decay(lams, params, middle, noise) > 0:
+            low = middle
         else:
-            var = np.full(P, (sigma_mult**2 * grad.sum() + sigma_add**2) / P)
-        M = T @ M @ T.transpose(0, 2, 1) + var[:, None, None] * np.outer(c, c)
-        out.append(0.5 * float((lam * M[:, 0, 0]).sum()))
-    return np.array(out)
+            high = middle
+    return low

@@ -110,30 +110,25 @@ def project(
     target = 1e-26 * f_y
     t, f = retract(residual, start, target=target)
     tau, optimality = 1.0, float("inf")
+    tangential = _tangential(torch.func.jacrev(residual)(t), y - t)
     for _ in range(iterations):
-        away = y - t
-        length = float(away.norm())
-        if length == 0:
-            optimality = 0.0
-            break
-        tangential = _tangential(torch.func.jacrev(residual)(t), away)
-        optimality = float(tangential.norm()) / length
+        length = float((y - t).norm())
+        optimality = float(tangential.norm()) / length if length > 0 else 0.0
         if optimality < tol:
             break
-        moved = False
         for _ in range(40):
             candidate, f_new = retract(residual, t + tau * tangential, target=target)
-            # Sufficient decrease, so that steps do not shrink towards a point that is not stationary.
-            gain = 0.1 * tau * float(tangential @ tangential) / length
-            if f_new <= FAILED * f_y and float((y - candidate).norm()) < length - min(
-                gain, 0.5 * length
-            ):
-                t, f, moved = candidate, f_new, True
-                tau = min(2 * tau, 4.0)
+            following = _tangential(torch.func.jacrev(residual)(candidate), y - candidate)
+            # Near the end the distance no longer resolves progress, the tangential part does.
+            closer = float((y - candidate).norm()) < length * (1 - 0.1 * tau * optimality**2)
+            flatter = optimality < 1e-5 and float(following.norm()) < 0.9 * float(tangential.norm())
+            if f_new <= FAILED * f_y and (closer or flatter):
                 break
             tau /= 2
-        if not moved:
+        else:
             break
+        t, f, tangential = candidate, f_new, following
+        tau = min(2 * tau, 4.0)
     relative = f / f_y
     return Projection(
         t, float((y - t).norm()), relative, optimality, relative <= FAILED and optimality <= FAILED

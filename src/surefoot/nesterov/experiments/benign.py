@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Guarantee
@@ -103,9 +102,3 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
             }
         )
     return {"steps to 1e-8": pd.DataFrame(rows)}
-
-
-def negative_curvature(landscape: BenignLandscape, points: torch.Tensor) -> float:
-    """The most negative Hessian eigenvalue over some points, by dense second derivatives."""
-    lowest = [float(torch.linalg.eigvalsh(torch.func.hessian(landscape.f)(p))[0]) for p in points]
-    return min(lowest)
