@@ -14,7 +14,7 @@ EXTRAS = {
 }
 CORE = (
     "torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "joblib", "rich", "tyro",
-    "jaxtyping", "jinja2", "plotly", "latex2mathml",
+    "jaxtyping", "jinja2", "plotly", "latex2mathml", "filelock",
 )  # fmt: skip
 
 

@@ -1,0 +1,214 @@
+"""Pages built from a real run folder, in a real browser."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from surefoot.certificate import certify
+from surefoot.guarantee import Assumption, Guarantee, Verdict
+from surefoot.record import Record
+from surefoot.report import certificate_html, write_run_page, write_site
+from surefoot.run_folder import RunFolder, write_json
+
+NASTY = "<script>alert('x')</script> & \"quotes\""
+STEPS = np.arange(40)
+
+
+def guarantee(name, scale, **changes):
+    arguments = {
+        "statement": f"f(x_n) <= {scale} 0.9^n",
+        "latex": r"f(x_n) \le c\, 0.9^n",
+        "source": "arXiv 0000.00000, Theorem 1",
+        "quantity": "gap",
+        "sense": "upper",
+        "holds_in": "expectation",
+        "bound": lambda r: scale * 0.9 ** r.curves("gap").steps,
+    } | changes
+    return Guarantee(name=name, **arguments)
+
+
+def condition(holds):
+    return lambda record: (Assumption("step size", "lr <= 1/L", 0.5, holds, "given"),)
+
+
+GUARANTEES = (
+    (guarantee("kept", 2.0, assumptions=condition(True)), Verdict.KEPT),
+    (guarantee("broken", 0.5), Verdict.BROKEN),
+    (guarantee("undecided", 1.02, assumptions=condition(None)), Verdict.UNDECIDED),
+    (guarantee("vacuous", 3.0, trivial=0.001), Verdict.VACUOUS),
+    (guarantee("not promised", 2.0, assumptions=condition(False)), Verdict.NOT_PROMISED),
+    (guarantee(NASTY, 2.0, heuristic=True, latex=None), Verdict.KEPT),
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two runs below one folder: all verdicts, hostile names, a failed seed, a damaged third."""
+    root = tmp_path_factory.mktemp("with space") / "runs"
+    rng = np.random.default_rng(0)
+    for study in ("first", "second"):
+        folder = RunFolder.create(root, study)
+        record = Record()
+        for seed in range(8):
+            noise = 1 + 0.2 * rng.standard_normal(len(STEPS))
+            record.extend(seed, "gap", 0.9**STEPS * noise)
+        write_json(
+            folder.path / "config.json",
+            {
+                "format": 1, "study": study, "title": f"Study {NASTY}", "paper": "a paper",
+                "config": {"size": "quick", "note": NASTY},
+                "parts": {"main": {"title": "The only part", "seeds": list(range(9))}},
+                "command": f"surefoot run {study}",
+            },
+        )  # fmt: skip
+        write_json(folder.path / "environment.json", {"python": "3", "packages": {"torch": "2"}})
+        failed = [{"part": "main", "seed": 8, "seconds": 1.0, "error": f"ValueError: {NASTY}"}]
+        write_json(
+            folder.path / "status.json", {"state": "failed", "seconds": 3.0, "failed": failed}
+        )
+        made = []
+        for g, verdict in GUARANTEES:
+            c = certify(record, g)
+            assert c.verdict is verdict, g.name
+            made.append(type(c)(**{**c.__dict__, "part": "main"}))
+        folder.write_certificates(made)
+        folder.write_table(
+            "main", "baselines", pd.DataFrame({"arm": ["a", NASTY], "loss": [0.5, None]})
+        )
+        folder.write_figure(
+            "main", "extra", {"data": [{"y": [1, 2]}], "layout": {"title": {"text": "</script>"}}}
+        )
+        write_run_page(folder)
+    broken = root / "third" / "2026-01-01T00-00-00"
+    broken.mkdir(parents=True)
+    (broken / "config.json").write_text('{"format": 1, ')
+    write_site(root)
+    return root
+
+
+def test_nothing_hostile_survives(root):
+    for page in [root / "index.html", *root.glob("*/*/index.html")]:
+        text = page.read_text()
+        assert "alert('x')" not in re.sub(
+            r"<script[^>]*application/json.*?</script>", "", text, flags=re.S
+        )
+        assert not re.search(r"(src|href)=\"(https?:)?//", text)
+    html = certificate_html(RunFolder.all(root)[0].certificates()[-1])
+    assert "<script" not in html
+    assert "heuristic" in html
+
+
+def test_damaged_runs_are_listed_with_their_reason(root):
+    text = (root / "index.html").read_text()
+    assert "third/2026-01-01T00-00-00" in text
+    assert "truncated" in text
+
+
+def test_a_page_says_all(root):
+    text = next(root.glob("first/*/index.html")).read_text()
+    for words in (
+        "KEPT", "BROKEN", "UNDECIDED", "VACUOUS", "NOT PROMISED", "heuristic", "<math", "lr &lt;= 1/L",
+        "not measurable here", "surefoot run first", "record.parquet", "error.txt", "baselines",
+        "arXiv 0000.00000",
+    ):  # fmt: skip
+        assert words in text, words
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's chromium through Playwright; missing, it is an error, as the check would be void."""
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("SUREFOOT_CHROMIUM") or shutil.which("chromium")
+    assert path, "chromium is not installed: run apt-get install chromium, or set SUREFOOT_CHROMIUM"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=[
+                "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                "--disable-component-update", "--disable-sync", "--no-first-run",
+            ],
+        )  # fmt: skip
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that fails the test on any console error and on any request that leaves the disk."""
+    context = browser.new_context(viewport={"width": 1100, "height": 900})
+    page = context.new_page()
+    problems = []
+    page.on(
+        "console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda e: problems.append(str(e)))
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith(("file:", "data:")) else problems.append(r.url),
+    )
+    yield page
+    context.close()
+    assert problems == []
+
+
+def drawn(page):
+    page.wait_for_function(
+        "document.querySelectorAll('.plot .scatterlayer path.js-line').length >= 2", timeout=15_000
+    )
+
+
+def test_verdict_and_both_curves_are_there(page, root):
+    page.goto(next(root.glob("first/*/index.html")).as_uri())
+    drawn(page)
+    first = page.locator(".certificate").first
+    assert first.locator(".badge").inner_text() == "KEPT"
+    # The band of the seeds, the measured and the promised line.
+    assert first.locator(".scatterlayer path.js-line").count() >= 2
+    assert first.locator(".legendtext").all_text_contents()[-2:] == ["measured", "promised"]
+    assert first.locator("math").count() == 1
+
+
+def test_keyboard_reaches_every_run(page, root):
+    page.goto((root / "index.html").as_uri())
+    wanted = {p.parent.parent.name for p in root.glob("*/*/index.html")}
+    reached = set()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        href = page.evaluate("document.activeElement.getAttribute('href')")
+        if href and "/index.html" in href:
+            reached.add(href.split("/")[0])
+    assert reached == wanted
+    page.locator(".runs a").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/index.html")
+    assert page.locator("h1").count() == 1
+
+
+def test_theme_phone_and_print(page, root):
+    path = next(root.glob("first/*/index.html")).as_uri()
+    page.emulate_media(color_scheme="dark")
+    page.goto(path)
+    drawn(page)
+    dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    label = "getComputedStyle(document.querySelector('.plot .xtick text')).fill"
+    light_ink = page.evaluate(label)
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function(f"{label} !== '{light_ink}'")
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != dark
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=10_000)
+    assert len(page.pdf()) > 20_000
+
+
+def test_opens_from_another_folder(root, page, tmp_path):
+    """The site is relative: it may be moved or unpacked anywhere."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(root, moved)
+    page.goto(next(Path(moved).glob("second/*/index.html")).as_uri())
+    drawn(page)
