@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from surefoot import evidence
+from surefoot.comparison import compare, on_steps
 from surefoot.errors import FileFormatError
 from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.record import Curves, Record
@@ -43,7 +45,8 @@ class Certificate:
 
     `tightness` is the worst ratio measured/promised over the checked steps (of the mean over seeds
     for an expectation, of the worst seed otherwise). `checked`, `ratio`, `low`, `high` are the
-    checked steps with the mean ratio and its one-sided limits. `details` holds what a method adds.
+    checked steps with the mean ratio and its one-sided limits. `details` holds what a method adds,
+    in JSON's types: a tuple comes back from JSON as a list.
     """
 
     name: str
@@ -79,11 +82,15 @@ class Certificate:
             return self.verdict is not self.expected
         return self.verdict is Verdict.BROKEN
 
+    @property
+    def label(self) -> str:
+        """The verdict, and whether it speaks of a theorem or of a heuristic."""
+        return f"{self.verdict} (heuristic)" if self.heuristic else str(self.verdict)
+
     def summary(self) -> str:
         """The certificate in a few lines of plain text."""
-        label = " (heuristic)" if self.heuristic else ""
         lines = [
-            f"{self.verdict}{label}: {self.name}",
+            f"{self.label}: {self.name}",
             f"  promised  {self.statement}  [{self.source}]",
             f"  measured  {self.quantity}, {len(self.seeds)} seed(s), worst ratio "
             f"{self.tightness:.4g}"
@@ -99,9 +106,10 @@ class Certificate:
 
     def table(self) -> Table:
         """The checked steps as a rich table."""
+        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=f"{self.name}: {self.verdict}")
+        table = Table(title=escape(f"{self.name}: {self.label}"))
         for name in ("step", "measured / promised", "lower limit", "upper limit"):
             table.add_column(name, justify="right")
         for row in zip(self.checked, self.ratio, self.low, self.high, strict=True):
@@ -122,9 +130,12 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings; infinities and NaN as strings, as JSON has none."""
-        data = dataclasses.asdict(self)
-        data["format"] = FORMAT
-        return dict(_plain(data))
+        # The fields of a subclass are its own business: what is to be stored goes into `details`.
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(Certificate)}
+        data["curve"] = dataclasses.asdict(self.curve)
+        data["assumptions"] = [dataclasses.asdict(a) for a in self.assumptions]
+        details = _plain(data.pop("details"), _tagged)
+        return {"format": FORMAT, **_plain(data), "details": details}
 
     def to_json(self) -> str:
         """The certificate as JSON; `from_json` gives an equal one back."""
@@ -150,18 +161,12 @@ class Certificate:
                 Assumption(**{**a, "measured": _number(a["measured"])})
                 for a in values["assumptions"]
             )
-            for name in ("ratio", "low", "high"):
-                values[name] = [_number(v) for v in values[name]]
-            for name in ("confidence", "tightness"):
-                values[name] = _number(values[name])
             curve = values["curve"]
-            values["curve"] = PlotCurve(
-                curve["steps"],
-                *(
-                    [_number(v) for v in curve[k]]
-                    for k in ("mean", "lowest", "highest", "promised")
-                ),
-            )
+            bands = ("mean", "lowest", "highest", "promised")
+            values["curve"] = PlotCurve(curve["steps"], *(_numbers(curve[k]) for k in bands))
+            values |= {name: _numbers(values[name]) for name in ("ratio", "low", "high")}
+            values |= {name: _number(values[name]) for name in ("confidence", "tightness")}
+            values["details"] = _untagged(values.get("details", {}))
             values["notes"] = tuple(values.get("notes", ()))
             return Certificate(**values)
         except (KeyError, TypeError, ValueError) as error:
@@ -213,11 +218,9 @@ def certify(
     curves = record.curves(guarantee.quantity)
     if not len(curves.steps):
         raise ValueError(f"no step of {guarantee.quantity!r} was recorded by every seed")
-    bound = _bound_curve(record, guarantee, curves)
-    found = (_every_run if guarantee.holds_in == "every run" else _expectation)(
-        curves, bound, guarantee, confidence, steps
-    )
-    assumptions = guarantee.assumptions(record)
+    bound = on_steps(guarantee.bound(record), "bound", guarantee, curves)
+    found = compare(curves, bound, guarantee, confidence, steps)
+    assumptions = tuple(guarantee.assumptions(record))
     verdict, reason = found.verdict, found.reason
     if verdict is Verdict.KEPT and not curves.complete:
         verdict = Verdict.UNDECIDED
@@ -230,7 +233,7 @@ def certify(
             + ("" if a.measured is None else f", measured {a.measured:.6g}")
             for a in failing
         )
-    elif verdict is not Verdict.BROKEN and _is_vacuous(record, guarantee, bound):
+    elif verdict is not Verdict.BROKEN and _is_vacuous(record, guarantee, curves, bound):
         verdict = Verdict.VACUOUS
         reason = "at no recorded step is the bound stronger than what holds trivially"
     return Certificate(
@@ -240,141 +243,19 @@ def certify(
         tightness=found.tightness, seeds=[int(s) for s in curves.seeds],
         checked=[int(s) for s in curves.steps[found.checked]], ratio=found.ratio.tolist(),
         low=found.low.tolist(), high=found.high.tolist(),
-        worst_step=None if found.worst is None else int(curves.steps[found.worst]),
+        worst_step=int(curves.steps[found.worst]),
         assumptions=assumptions, curve=_thin(curves, bound), more_seeds=found.more_seeds,
         notes=found.notes, latex=guarantee.latex, expected=expected,
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Finding:
-    verdict: Verdict
-    reason: str
-    tightness: float
-    checked: np.ndarray
-    ratio: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    worst: int | None
-    more_seeds: int | None = None
-    notes: tuple[str, ...] = ()
-
-
-def _bound_curve(
-    record: Record, guarantee: Guarantee, curves: Curves
-) -> Float[np.ndarray, "seeds steps"]:
-    bound = np.asarray(guarantee.bound(record), dtype=np.float64)
-    shape = curves.values.shape
-    if bound.shape not in ((), shape[1:], shape):
-        raise ValueError(
-            f"the bound of {guarantee.name!r} has shape {bound.shape}; the record's "
-            f"{guarantee.quantity!r} has {shape[0]} seeds and {shape[1]} steps"
-        )
-    if np.isnan(bound).any():
-        raise ValueError(f"the bound of {guarantee.name!r} is NaN at some step")
-    return np.broadcast_to(bound, shape)
-
-
-def _expectation(
-    curves: Curves,
-    bound: Float[np.ndarray, "seeds steps"],
-    guarantee: Guarantee,
-    confidence: float,
-    steps: int | None,
-) -> _Finding:
-    at = evidence.checked_steps(curves.steps.astype(float), steps or evidence.MAX_CHECKED_STEPS)
-    if (bound[:, at] <= 0).any():
-        raise ValueError(
-            f"the bound of {guarantee.name!r} must be positive at every checked step, as its claim "
-            "is about an expectation"
-        )
-    with np.errstate(invalid="ignore"):
-        x = curves.values[:, at] / bound[:, at]
-    top = None
-    if guarantee.value_range is not None:
-        top = guarantee.value_range[1] / bound[:, at].min(axis=0)
-    found = evidence.judge(
-        x, sense=guarantee.sense, confidence=confidence, tolerance=guarantee.tolerance, top=top
-    )
-    reason = found.reason
-    if found.carrier is not None:
-        reason += f" (seed {curves.seeds[found.carrier]})"
-    return _Finding(
-        found.verdict, reason, _tightness(found.mean, guarantee.sense), at, found.mean, found.low,
-        found.high, int(at[found.worst]), found.more_seeds, found.notes,
-    )  # fmt: skip
-
-
-def _every_run(
-    curves: Curves,
-    bound: Float[np.ndarray, "seeds steps"],
-    guarantee: Guarantee,
-    confidence: float,
-    steps: int | None,
-) -> _Finding:
-    total = len(curves.steps)
-    at = (
-        np.arange(total)
-        if steps is None
-        else evidence.checked_steps(curves.steps.astype(float), steps)
-    )
-    y, b = curves.values[:, at], bound[:, at]
-    allowed = guarantee.tolerance * np.abs(b) + guarantee.atol
-    with np.errstate(invalid="ignore"):
-        excess = {"upper": y - b, "lower": b - y, "equal": np.abs(y - b)}[guarantee.sense]
-        # inf against inf is no violation: a bound of infinity promises nothing.
-        excess = np.where(np.isinf(b) & (y == b), 0.0, excess)
-        ratio = np.where(b == 0, np.where(y == 0, 1.0, np.copysign(np.inf, y)), y / b)
-    violated = excess > allowed
-    collapse = {"upper": np.max, "lower": np.min, "equal": np.max}[guarantee.sense]
-    by_step = collapse(ratio if guarantee.sense != "equal" else np.abs(ratio - 1) + 1, axis=0)
-    notes = (f"{len(curves.seeds)} run(s) compared at {len(at)} steps, without statistics",)
-    worst = _worst_step(by_step, guarantee.sense)
-    if np.isnan(y).any():
-        seed, step = np.argwhere(np.isnan(y))[0]
-        verdict = Verdict.UNDECIDED
-        reason = f"{guarantee.quantity} is NaN at step {curves.steps[at[step]]} of seed {curves.seeds[seed]}"
-    else:
-        verdict, reason = Verdict.KEPT, "within the bound in every run at every checked step"
-    if violated.any():
-        seed, step = np.argwhere(violated)[0]
-        verdict, worst = Verdict.BROKEN, int(step)
-        reason = (
-            f"seed {curves.seeds[seed]} has {guarantee.quantity} = {y[seed, step]:.6g} at step "
-            f"{curves.steps[at[step]]} where the bound is {b[seed, step]:.6g}"
-            f" ({int(violated.sum())} of {violated.size} comparisons fail)"
-        )
-    # Without statistics all steps matter, but a certificate is read: it lists at most 16 of them.
-    shown = evidence.checked_steps(curves.steps[at].astype(float))
-    if worst not in shown:
-        shown = np.sort(np.append(shown, worst))
-    return _Finding(
-        verdict, reason, _tightness(by_step, guarantee.sense), at[shown], by_step[shown],
-        by_step[shown], by_step[shown], int(at[worst]), None, notes,
-    )  # fmt: skip
-
-
-def _worst_step(ratio: np.ndarray, sense: str) -> int:
-    if np.isnan(ratio).all():
-        return 0
-    return int(np.nanargmin(ratio) if sense == "lower" else np.nanargmax(ratio))
-
-
-def _tightness(ratio: np.ndarray, sense: str) -> float:
-    if not len(ratio) or np.isnan(ratio).all():
-        return math.nan
-    if sense == "equal":
-        return float(ratio[int(np.nanargmax(np.abs(ratio - 1)))])
-    return float(np.nanmin(ratio) if sense == "lower" else np.nanmax(ratio))
-
-
 def _is_vacuous(
-    record: Record, guarantee: Guarantee, bound: Float[np.ndarray, "seeds steps"]
+    record: Record, guarantee: Guarantee, curves: Curves, bound: Float[np.ndarray, "seeds steps"]
 ) -> bool:
     if guarantee.trivial is None or guarantee.sense == "equal":
         return False
     raw = guarantee.trivial(record) if callable(guarantee.trivial) else guarantee.trivial
-    trivial = np.broadcast_to(np.asarray(raw, dtype=np.float64), bound.shape)
+    trivial = on_steps(raw, "trivial bound", guarantee, curves)
     weaker = bound >= trivial if guarantee.sense == "upper" else bound <= trivial
     return bool(weaker.all())
 
@@ -389,33 +270,50 @@ def _thin(curves: Curves, bound: Float[np.ndarray, "seeds steps"]) -> PlotCurve:
         )
     )
     y = curves.values[:, at]
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean, promised = y.mean(axis=0), bound[:, at].mean(axis=0)
     return PlotCurve(
         [int(s) for s in curves.steps[at]],
-        y.mean(axis=0).tolist(),
+        mean.tolist(),
         y.min(axis=0).tolist(),
         y.max(axis=0).tolist(),
-        bound[:, at].mean(axis=0).tolist(),
+        promised.tolist(),
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, non_finite: Callable[[float], Any] = str) -> Any:
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v, non_finite) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
+        return [_plain(v, non_finite) for v in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist(), non_finite)
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Verdict):
-        return str(value)
+        return non_finite(value)
+    return str(value) if isinstance(value, Verdict) else value
+
+
+def _tagged(value: float) -> dict[str, str]:
+    # Where nobody knows which fields are numbers, a bare "nan" could as well be a word.
+    return {"number": str(value)}
+
+
+def _untagged(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_untagged(v) for v in value]
+    if isinstance(value, dict):
+        if value.keys() == {"number"} and value["number"] in ("nan", "inf", "-inf"):
+            return float(value["number"])
+        return {k: _untagged(v) for k, v in value.items()}
     return value
 
 
 def _number(value: Any) -> Any:
     return float(value) if isinstance(value, str) else value
+
+
+def _numbers(values: list[Any]) -> list[Any]:
+    return [_number(v) for v in values]
 
 
 def write_certificates(certificates: list[Certificate], path: Path) -> None:
@@ -436,12 +334,13 @@ def read_certificates(path: Path) -> list[Certificate]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileFormatError(f"{path} is not there; is its folder a run of surefoot?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise FileFormatError(f"{path} is not readable JSON (truncated?): {error}") from None
-    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
-        raise FileFormatError(f"{path} is not a file of certificates: it names no format")
-    if data["format"] > FORMAT:
+    if not isinstance(data, dict) or not isinstance(data.get("certificates"), list):
+        raise FileFormatError(f"{path} is not a file of certificates")
+    if not isinstance(data.get("format"), int) or data["format"] > FORMAT:
         raise FileFormatError(
-            f"{path} has format {data['format']}, this version reads up to {FORMAT}; upgrade surefoot"
+            f"{path} has format {data.get('format')}, this version reads up to {FORMAT}; "
+            "upgrade surefoot"
         )
-    return [Certificate.from_dict(c) for c in data.get("certificates", [])]
+    return [Certificate.from_dict(c) for c in data["certificates"]]

@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["run"] and len(words) > 1 and not words[1].startswith("-"):
             return run_command(words[1], words[2:])
         command: Callable[[], int] = tyro.cli(
-            Command,  # type: ignore[arg-type]  # a union is a form, not a type
+            Command,
             prog=PROG,
             description="Gradient descent with its guarantee attached.",
             args=words,
@@ -275,11 +275,12 @@ def run_command(name: str, words: Sequence[str]) -> int:
 def _parse_run(name: str, config: type, words: Sequence[str]) -> Any:
     from surefoot.study import Execution
 
+    flags: Any = tyro.conf.OmitArgPrefixes
     arguments = dataclasses.make_dataclass(
         "RunArguments",
         [
-            ("config", tyro.conf.OmitArgPrefixes[config]),  # type: ignore[valid-type]
-            ("execution", tyro.conf.OmitArgPrefixes[Execution]),
+            ("config", flags[config]),
+            ("execution", flags[Execution]),
             (
                 "resume",
                 Annotated[

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy import stats
+from jaxtyping import Bool, Float, Int
+from scipy.special import stdtrit
 
 from surefoot.guarantee import Sense, Verdict
 
@@ -20,13 +20,17 @@ MAX_CHECKED_STEPS = 16
 AGREE = 1e-9
 BETS = (0.05, 0.2, 0.5, 0.9)
 WINDOWS = (2, 4, 8)
+SIDES: dict[Sense, tuple[int, ...]] = {"upper": (1,), "lower": (-1,), "equal": (1, -1)}
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What the seeds say about the ratios at the checked steps.
 
-    `low` and `high` are one-sided limits of the mean ratio at each step, each at the stated level.
+    `low` and `high` are one-sided limits of the mean ratio at each step, each at the stated level;
+    `worst` is the step whose mean ratio is worst. An UNDECIDED one says at which step (`open_step`) it
+    hangs, which seed carries over half of the sum there (`carrier`; a row that is not finite, if
+    that is what it hangs on), and about how many more seeds would decide.
     """
 
     verdict: Verdict
@@ -36,6 +40,7 @@ class Evidence:
     high: Float[np.ndarray, " steps"]
     worst: int
     more_seeds: int | None = None
+    open_step: int | None = None
     carrier: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -51,21 +56,35 @@ def limit(y: Float[np.ndarray, "n *steps"], level: float, side: int) -> Float[np
     n = y.shape[0]
     m = y.mean(axis=0)
     deviation = y - m
-    sd = np.sqrt((deviation**2).sum(axis=0) / (n - 1))
-    safe = np.where(sd > 0, sd, 1.0)
-    skew = np.maximum(0.0, side * (deviation**3).mean(axis=0) / safe**3)
-    z = stats.t.ppf(1 - level, n - 1) / np.sqrt(n)
-    return np.asarray(m + side * sd * (z + skew / (6 * n) + skew * z**2 / 3))
+    # In units of the largest deviation no power of it overflows: diverged runs reach 1e200.
+    scale = np.abs(deviation).max(axis=0)
+    unit = deviation / np.where(scale > 0, scale, 1.0)
+    square = unit * unit
+    sd = np.sqrt(square.sum(axis=0) / (n - 1))
+    third = (square * unit).mean(axis=0) / np.where(sd > 0, sd, 1.0) ** 3
+    skew = np.maximum(0.0, side * third)
+    z = stdtrit(n - 1, 1 - level) / np.sqrt(n)
+    return np.asarray(m + side * scale * sd * (z + skew / (6 * n) + skew * z**2 / 3))
 
 
-def checked_steps(steps: Float[np.ndarray, " steps"], most: int = MAX_CHECKED_STEPS) -> np.ndarray:
-    """Indices of at most `most` log-spaced steps, first and last included."""
-    if len(steps) <= most:
-        return np.arange(len(steps))
+def checked_steps(
+    steps: Float[np.ndarray, " steps"], most: int = MAX_CHECKED_STEPS
+) -> Int[np.ndarray, " checked"]:
+    """Indices of min(`most`, all) log-spaced steps, first and last included."""
+    if most < 2:
+        raise ValueError(f"at least 2 steps must be checked, got {most}")
+    total = len(steps)
+    if total <= most:
+        return np.arange(total)
     offset = steps - steps[0] + 1.0
     wanted = np.geomspace(1.0, offset[-1], most)
-    nearest = np.abs(offset[None, :] - wanted[:, None]).argmin(axis=1)
-    return np.unique(np.concatenate([[0], nearest, [len(steps) - 1]]))
+    after = np.clip(np.searchsorted(offset, wanted), 1, total - 1)
+    nearest = after - (wanted - offset[after - 1] <= offset[after] - wanted)
+    # Early wanted steps lie closer than the record's own: each takes the next one that is free,
+    # as with fewer than 16 steps the window means, and with them most of the power, would be lost.
+    rank = np.arange(most)
+    spread = np.maximum.accumulate(nearest - rank) + rank
+    return np.minimum(spread, total - most + rank)
 
 
 def e_value(
@@ -82,13 +101,115 @@ def e_value(
         # 1 - x may be as low as 1 - top; the bet shrinks so that no factor turns negative.
         gain, scale = 1.0 - x, 1.0 / np.maximum(1.0, top - 1.0)
     log_products = [np.log1p(bet * scale * gain).sum(axis=0) for bet in BETS]
-    with np.errstate(over="ignore"):
-        return float(np.exp(np.stack(log_products)).mean())
+    return float(np.exp(np.stack(log_products)).mean())
+
+
+def judge(
+    x: Float[np.ndarray, "n steps"],
+    *,
+    sense: Sense = "upper",
+    confidence: float = 0.99,
+    tolerance: float = 1e-9,
+    top: Float[np.ndarray, " steps"] | None = None,
+) -> Evidence:
+    """Decide whether the mean ratio is on the promised side of 1 at every checked step.
+
+    `tolerance` is the half-width around 1 for sense "equal" and mere rounding otherwise; `top`
+    switches BROKEN to the betting e-value for ratios known to lie in [0, top].
+
+    Raises
+    ------
+    ValueError
+        A ratio lies outside [0, top].
+    """
+    # Means of diverged runs may overflow; an infinite limit is then the right answer.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return _judge(x, sense, confidence, tolerance, top)
+
+
+def _judge(
+    x: Float[np.ndarray, "n steps"],
+    sense: Sense,
+    confidence: float,
+    tolerance: float,
+    top: Float[np.ndarray, " steps"] | None,
+) -> Evidence:
+    n, steps = x.shape
+    nan = np.full(steps, np.nan)
+    mean = x.mean(axis=0) if n else nan
+    worst = _worst(mean, sense)
+    if n < MIN_SEEDS:
+        return Evidence(
+            Verdict.UNDECIDED,
+            f"a statement about a mean needs at least {MIN_SEEDS} seeds, got {n}",
+            mean, nan, nan, worst, more_seeds=MIN_SEEDS - n,
+        )  # fmt: skip
+    if not np.isfinite(x).all():
+        seed, step = np.argwhere(~np.isfinite(x))[0]
+        return Evidence(
+            Verdict.UNDECIDED, "a value is not finite",
+            mean, nan, nan, worst, open_step=int(step), carrier=int(seed),
+        )  # fmt: skip
+    if top is not None and ((x < 0) | (x > top * (1 + AGREE))).any():
+        raise ValueError("a quantity with value_range (0, c) must lie between 0 and c")
+
+    alpha = 1.0 - confidence
+    sides = SIDES[sense]
+    level = alpha / len(sides)
+    low, high = limit(x, level, -1), limit(x, level, +1)
+    agree = _agree(x)
+    start = np.cumprod(agree).astype(bool)  # the steps before the first one with spread
+    if start.all():
+        return Evidence(
+            Verdict.UNDECIDED, "seeds change nothing, or no rare event was seen",
+            mean, low, high, worst,
+        )  # fmt: skip
+    start_violated = any((s * (mean[start] - 1) > tolerance).any() for s in sides)
+    if start_violated or any(_violated(x, level, s, tolerance, top) for s in sides):
+        return Evidence(
+            Verdict.BROKEN,
+            f"the mean of {n} seeds is on the wrong side of the bound at confidence {confidence:g} "
+            "over all checked steps together",
+            mean, low, high, worst,
+        )  # fmt: skip
+
+    inside = [s * ((high if s > 0 else low) - 1.0) <= tolerance for s in sides]
+    within = np.logical_and.reduce(inside) | start
+    silent = agree & ~start
+    if within.all() and not silent.any():
+        unseen = 1 - alpha ** (1 / n)
+        return Evidence(
+            Verdict.KEPT,
+            f"the {100 * (1 - level):g} % limit of the mean is within the bound at every checked step",
+            mean, low, high, worst,
+            notes=(
+                f"an event in fewer than {100 * unseen:.2g} % of the runs would go unseen by {n} seeds",
+                f"under strong skew the error of this KEPT exceeds its nominal {100 * alpha:g} %",
+            ),
+        )  # fmt: skip
+    if silent.any():
+        return Evidence(
+            Verdict.UNDECIDED, "all seeds agree where they had differed before: no rare event was seen",
+            mean, low, high, worst, open_step=int(np.argmax(silent)),
+        )  # fmt: skip
+    step, more, beyond = _open(x, sides, level, (low, mean, high), within, tolerance)
+    share = np.abs(x[:, step]) / np.abs(x[:, step]).sum()
+    carrier = int(share.argmax()) if share.max() > 0.5 else None
+    reason = f"the {'mean' if beyond else 'limit of the mean'} lies beyond the bound"
+    if more is not None:
+        reason += f"; about {more} more seeds would {'show if by chance' if beyond else 'decide'}"
+    if carrier is not None:
+        reason += "; one seed carries over half of the sum"
+    return Evidence(
+        Verdict.UNDECIDED, reason, mean, low, high, worst,
+        more_seeds=more, open_step=step, carrier=carrier,
+    )  # fmt: skip
 
 
 def _agree(x: Float[np.ndarray, "n *steps"]) -> Bool[np.ndarray, "*steps"]:
+    # Relative to the values: runs far below a loose bound differ by less than 1e-9 of the bound.
     spread = x.max(axis=0) - x.min(axis=0)
-    return np.asarray(spread <= AGREE * np.maximum(1.0, np.abs(x).max(axis=0)))
+    return np.asarray(spread <= AGREE * np.abs(x).max(axis=0))
 
 
 def _pooled(x: Float[np.ndarray, "n steps"]) -> list[tuple[Float[np.ndarray, "n k"], float]]:
@@ -104,142 +225,55 @@ def _pooled(x: Float[np.ndarray, "n steps"]) -> list[tuple[Float[np.ndarray, "n 
     ]
 
 
-def _violated(x: Float[np.ndarray, "n steps"], alpha: float, side: int, tolerance: float) -> bool:
+def _violated(
+    x: Float[np.ndarray, "n steps"],
+    level: float,
+    side: int,
+    tolerance: float,
+    top: Float[np.ndarray, " steps"] | None,
+) -> bool:
     """Whether some mean lies beyond 1 on `side` (+1: above) as far as the seeds can tell."""
+    if top is not None:
+        edge = 1 + side * tolerance
+        return e_value(x / edge, "upper" if side > 0 else "lower", top / edge) >= 1 / level
     for y, share in _pooled(x):
         varied = ~_agree(y)
-        if varied.any():
-            lim = limit(y[:, varied], alpha * share, -side)
-            if (side * (lim - 1.0) > tolerance).any():
-                return True
+        lim = limit(y[:, varied], level * share, -side)
+        if (side * (lim - 1.0) > tolerance).any():
+            return True
     return False
 
 
-def judge(
-    x: Float[np.ndarray, "n steps"],
-    *,
-    sense: Sense = "upper",
-    confidence: float = 0.99,
-    tolerance: float = 1e-9,
-    top: Float[np.ndarray, " steps"] | None = None,
-) -> Evidence:
-    """Decide whether the mean ratio is on the promised side of 1 at every checked step.
-
-    `tolerance` is the half-width around 1 for sense "equal" and mere rounding otherwise; `top`
-    switches BROKEN to the betting e-value for ratios known to lie in [0, top].
-    """
-    n, steps = x.shape
-    alpha = 1.0 - confidence
-    nan = np.full(steps, np.nan)
-    if n < MIN_SEEDS:
-        mean = x.mean(axis=0) if n else nan
-        return Evidence(
-            Verdict.UNDECIDED,
-            f"{n} seeds; a statement about a mean needs at least {MIN_SEEDS}",
-            mean, nan, nan, _worst(mean, sense), more_seeds=MIN_SEEDS - n,
-        )  # fmt: skip
-    if not np.isfinite(x).all():
-        mean = x.mean(axis=0)
-        seed, step = np.argwhere(~np.isfinite(x))[0]
-        return Evidence(
-            Verdict.UNDECIDED,
-            f"a value is not finite (row {seed}, checked step {step})",
-            mean, nan, nan, int(step), carrier=int(seed),
-        )  # fmt: skip
-
-    mean = x.mean(axis=0)
-    sides = {"upper": (1,), "lower": (-1,), "equal": (1, -1)}[sense]
-    level = alpha / len(sides)
-    low, high = limit(x, level, -1), limit(x, level, +1)
-    agree = _agree(x)
-    start = np.cumprod(agree).astype(bool)  # the steps before the first one with spread
-    worst = _worst(mean, sense)
-    beyond_at_start = np.any([s * (mean[start] - 1) > tolerance for s in sides])
-    if start.all():
-        return Evidence(
-            Verdict.UNDECIDED,
-            "seeds change nothing, or no rare event was seen",
-            mean, low, high, worst,
-        )  # fmt: skip
-    if top is not None and (x < 0).any():
-        raise ValueError("a quantity with value_range (0, c) must not be negative")
-    if top is None:
-        broken = any(_violated(x, level, s, tolerance) for s in sides)
-    else:
-        senses: tuple[Sense, ...] = ("upper", "lower") if sense == "equal" else (sense,)
-        broken = any(e_value(x, s, top) >= 1 / level for s in senses)
-    if broken or beyond_at_start:
-        return Evidence(
-            Verdict.BROKEN,
-            f"the mean of {n} seeds is on the wrong side of the bound at confidence {confidence:g} "
-            "over all checked steps together",
-            mean, low, high, worst,
-        )  # fmt: skip
-
-    within = np.ones(steps, dtype=bool)
-    for s in sides:
-        within &= s * ((high if s > 0 else low) - 1.0) <= tolerance
-    within |= start
-    silent = agree & ~start
-    if within.all() and not silent.any():
-        unseen = 1 - alpha ** (1 / n)
-        return Evidence(
-            Verdict.KEPT,
-            f"the {confidence:.0%} limit of the mean is within the bound at every checked step",
-            mean, low, high, worst,
-            notes=(
-                f"an event in fewer than {unseen:.0%} of the runs would go unseen by {n} seeds",
-                "under strong skew the error of this KEPT exceeds its nominal level",
-            ),
-        )  # fmt: skip
-    return _undecided(x, mean, low, high, sense, within, silent, tolerance)
-
-
 def _worst(mean: Float[np.ndarray, " steps"], sense: Sense) -> int:
-    if not len(mean) or np.isnan(mean).all():
-        return 0
     badness = {"upper": mean, "lower": -mean, "equal": np.abs(mean - 1)}[sense]
-    return int(np.nanargmax(badness))
+    return int(np.argmax(np.where(np.isnan(badness), -np.inf, badness)))
 
 
-def _undecided(
+def _open(
     x: Float[np.ndarray, "n steps"],
-    mean: Float[np.ndarray, " steps"],
-    low: Float[np.ndarray, " steps"],
-    high: Float[np.ndarray, " steps"],
-    sense: Sense,
+    sides: tuple[int, ...],
+    level: float,
+    limits: tuple[Float[np.ndarray, " steps"], ...],
     within: Bool[np.ndarray, " steps"],
-    silent: Bool[np.ndarray, " steps"],
     tolerance: float,
-) -> Evidence:
-    n = x.shape[0]
-    if within.all():
-        return Evidence(
-            Verdict.UNDECIDED,
-            "all seeds agree at a step after they had differed: no rare event was seen there",
-            mean, low, high, int(np.argmax(silent)),
-        )  # fmt: skip
-    # The step whose limit lies furthest outside is the one that more seeds must bring in.
-    outside = np.maximum(
-        high - 1 if sense != "lower" else -np.inf, 1 - low if sense != "upper" else -np.inf
-    )
-    worst = int(np.argmax(np.where(within, -np.inf, outside)))
-    above = sense == "upper" or (sense == "equal" and high[worst] - 1 >= 1 - low[worst])
-    lim, edge = (high[worst], 1 + tolerance) if above else (low[worst], 1 - tolerance)
-    room = (edge - mean[worst]) if above else (mean[worst] - edge)
-    more = None
-    if room > 0:
-        total = np.ceil(n * ((lim - mean[worst]) / room) ** 2)
-        more = max(1, int(total) - n)
-    share = np.abs(x[:, worst]) / np.abs(x[:, worst]).sum()
-    carrier = int(share.argmax()) if share.max() > 0.5 else None
-    reason = "the limit of the mean crosses the bound"
-    if more is not None:
-        reason += f"; about {more} more seeds would decide"
+) -> tuple[int, int | None, bool]:
+    """The step on which the decision hangs, how many more seeds it takes, whether its mean is beyond.
+
+    A limit closes in on its mean as 1/sqrt(n). From the inside it has to reach the edge at every
+    step (KEPT: the slowest step counts), from the outside at one (BROKEN: the fastest).
+    """
+    n = len(x)
+    low, mean, high = limits
+    share = _pooled(x)[-1][1]
+    need, beyond = np.zeros(len(mean)), np.zeros(len(mean), dtype=bool)
+    for s in sides:
+        room = tolerance - s * (mean - 1)
+        inner, outer = (high if s > 0 else low), limit(x, level * share, -s)
+        need = np.maximum(need, ((np.where(room > 0, inner, outer) - mean) / room) ** 2)
+        beyond |= room < 0
+    if beyond.any():
+        step = int(np.argmin(np.where(beyond, need, np.inf)))
     else:
-        reason += ", and so does the mean itself: more seeds would show whether by chance"
-    if carrier is not None:
-        reason += "; one seed carries over half of the sum"
-    return Evidence(
-        Verdict.UNDECIDED, reason, mean, low, high, worst, more_seeds=more, carrier=carrier
-    )
+        step = int(np.argmax(np.where(within, -np.inf, need)))
+    total = n * need[step]
+    return step, max(1, int(np.ceil(total)) - n) if np.isfinite(total) else None, bool(beyond[step])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -56,6 +57,13 @@ class Assumption:
     measured: float | None
     holds: bool | None
     how: str
+
+    def __post_init__(self) -> None:
+        # NumPy's False is not False: a condition measured with arrays must not pass unseen.
+        if self.measured is not None:
+            object.__setattr__(self, "measured", float(self.measured))
+        if self.holds is not None:
+            object.__setattr__(self, "holds", bool(self.holds))
 
 
 @dataclass(frozen=True)
@@ -119,11 +127,12 @@ class Guarantee:
             raise ValueError(f"sense must be one of {get_args(Sense)}, got {self.sense!r}")
         if self.holds_in not in get_args(HoldsIn):
             raise ValueError(f"holds_in must be one of {get_args(HoldsIn)}, got {self.holds_in!r}")
-        if not self.tolerance >= 0 or not self.atol >= 0:
+        if not 0 <= self.tolerance < 1 or not 0 <= self.atol < math.inf:
             raise ValueError(
-                f"tolerance and atol must be >= 0, got {self.tolerance} and {self.atol}"
+                "tolerance must be in [0, 1) and atol in [0, inf), "
+                f"got {self.tolerance} and {self.atol}"
             )
         if self.value_range is not None and not (
-            self.value_range[0] == 0 and self.value_range[1] > 0
+            self.value_range[0] == 0 and 0 < self.value_range[1] < math.inf
         ):
-            raise ValueError(f"value_range must be (0, c) with c > 0, got {self.value_range}")
+            raise ValueError(f"value_range must be (0, c) with 0 < c < inf, got {self.value_range}")

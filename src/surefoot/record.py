@@ -13,6 +13,7 @@ from types import TracebackType
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
@@ -69,7 +70,8 @@ class Record:
         self._next_file = 0
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._next_file = len(list(self._folder.glob("*.parquet")))
+            taken = [int(f.stem) for f in self._folder.glob("*.parquet") if f.stem.isdecimal()]
+            self._next_file = max(taken, default=-1) + 1
 
     def append(self, seed: int, step: int, /, **values: float) -> None:
         """Add one row. Writing the same (quantity, seed, step) again replaces the value."""
@@ -77,15 +79,17 @@ class Record:
 
     def update(self, seed: int, step: int, values: Mapping[str, float]) -> None:
         """Add one row whose quantities have names that are not Python identifiers."""
-        for name, value in values.items():
+        # Converted first: a value that is no number must not leave half a row behind.
+        seed, step = int(seed), int(step)
+        numbers = {name: float(value) for name, value in values.items()}
+        for name, number in numbers.items():
             column = self._columns.get(name)
             if column is None:
                 column = self._columns[name] = _Column()
-            column.seed.append(int(seed))
-            column.step.append(int(step))
-            column.value.append(float(value))
-        if self._folder is not None and time.monotonic() - self._last_flush > self._flush_every:
-            self.flush()
+            column.seed.append(seed)
+            column.step.append(step)
+            column.value.append(number)
+        self._flush_if_due()
 
     def extend(
         self,
@@ -95,16 +99,19 @@ class Record:
         steps: Iterable[int] | None = None,
     ) -> None:
         """Add a whole curve at once; `steps` defaults to 0, 1, 2, ..."""
-        column = self._columns.setdefault(quantity, _Column())
-        data = array("d", np.asarray(values if isinstance(values, np.ndarray) else list(values)))
+        data = array("d", (float(v) for v in values))
         where = array("q", range(len(data)) if steps is None else (int(s) for s in steps))
         if len(where) != len(data):
             raise ValueError(
                 f"steps and values must be equally long, got {len(where)} and {len(data)}"
             )
+        if not len(data):
+            return
+        column = self._columns.setdefault(quantity, _Column())
         column.value.extend(data)
         column.step.extend(where)
         column.seed.extend(array("q", [int(seed)]) * len(data))
+        self._flush_if_due()
 
     @property
     def quantities(self) -> list[str]:
@@ -131,7 +138,8 @@ class Record:
     def curves(self, quantity: str) -> Curves:
         """The quantity as a matrix over the seeds and the steps that all these seeds share."""
         column = self._column(quantity)
-        seed, step = np.array(column.seed), np.array(column.step)
+        seed = np.array(column.seed, dtype=np.int64)
+        step = np.array(column.step, dtype=np.int64)
         seeds, row = np.unique(seed, return_inverse=True)
         steps, place = np.unique(step, return_inverse=True)
         values = np.full((len(seeds), len(steps)), np.nan)
@@ -155,7 +163,7 @@ class Record:
 
     def frame(self) -> pd.DataFrame:
         """A data frame indexed by (seed, step), one column a quantity, NaN where none was taken."""
-        table = self.table().to_pandas()
+        table: pd.DataFrame = self.table().to_pandas()
         table["quantity"] = table["quantity"].astype(str)
         table = table.drop_duplicates(["quantity", "seed", "step"], keep="last")
         return table.pivot(index=["seed", "step"], columns="quantity", values="value")
@@ -182,6 +190,10 @@ class Record:
                 )
         return pa.concat_tables(parts) if parts else SCHEMA.empty_table()
 
+    def _flush_if_due(self) -> None:
+        if self._folder is not None and time.monotonic() - self._last_flush > self._flush_every:
+            self.flush()
+
     def flush(self) -> None:
         """Write what is new since the last flush as one more Parquet file of the folder."""
         if self._folder is None:
@@ -190,8 +202,9 @@ class Record:
         table = self.table(since=self._flushed)
         if not table.num_rows:
             return
-        write_parquet(table, self._folder / f"{self._next_file:06d}.parquet")
-        self._next_file += 1
+        while (path := self._folder / f"{self._next_file:06d}.parquet").exists():
+            self._next_file += 1  # another process flushes into the same folder
+        write_parquet(table, path)
         self._flushed = {name: len(c.value) for name, c in self._columns.items()}
 
     def write(self, path: str | Path) -> None:
@@ -215,26 +228,23 @@ class Record:
         for file in files:
             table = read_parquet(file)
             if part is not None:
-                table = table.filter(pa.compute.equal(table["part"].cast(pa.string()), part))
+                if "part" not in table.column_names:
+                    raise FileFormatError(f"{file} is not the record of a study: it names no part")
+                table = table.filter(pc.equal(table["part"].cast(pa.string()), part))
             record._load(table)
         return record
 
     def _load(self, table: pa.Table) -> None:
-        names = table["quantity"].combine_chunks()
-        if isinstance(names, pa.ChunkedArray):
-            names = (
-                pa.concat_arrays(names.chunks) if names.num_chunks else pa.array([], pa.string())
-            )
-        codes = names if pa.types.is_dictionary(names.type) else names.dictionary_encode()
+        codes = table["quantity"].combine_chunks()
         index = codes.indices.to_numpy(zero_copy_only=False)
         arrays = {k: table[k].to_numpy() for k in ("seed", "step", "value")}
         for code, name in enumerate(codes.dictionary.to_pylist()):
             rows = index == code
             if rows.any():
-                column = self._columns.setdefault(name, _Column())
-                column.seed.frombytes(arrays["seed"][rows].astype(np.int64).tobytes())
-                column.step.frombytes(arrays["step"][rows].astype(np.int64).tobytes())
-                column.value.frombytes(arrays["value"][rows].astype(np.float64).tobytes())
+                column = self._columns.setdefault(str(name), _Column())
+                column.seed.frombytes(arrays["seed"][rows].tobytes())
+                column.step.frombytes(arrays["step"][rows].tobytes())
+                column.value.frombytes(arrays["value"][rows].tobytes())
 
     @classmethod
     def concat(cls, records: Iterable[Record]) -> Record:
@@ -269,7 +279,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a table so that a reader sees the whole file or none of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        pq.write_table(table, partial)
+        pq.write_table(table, partial, write_page_checksum=True)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -278,12 +288,28 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 def read_parquet(path: Path) -> pa.Table:
     """Read a record's table; anything that is not one is a FileFormatError."""
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        raise FileFormatError(
-            f"{path} is not a readable Parquet file (truncated?): {error}"
-        ) from None
-    missing = {"quantity", "seed", "step", "value"} - set(table.column_names)
-    if missing:
-        raise FileFormatError(f"{path} is not a record: column {sorted(missing)[0]!r} is missing")
-    return table
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        cause = str(error).splitlines()[0]
+        raise FileFormatError(f"{path} is not readable Parquet (truncated?): {cause}") from None
+    columns = {}
+    for name in SCHEMA.names:
+        if name not in table.column_names:
+            raise FileFormatError(f"{path} is not a record: column {name!r} is missing")
+        try:
+            columns[name] = _column_of(table[name], SCHEMA.field(name).type)
+        except pa.ArrowException as error:
+            raise FileFormatError(f"{path} is not a record: column {name!r}: {error}") from None
+    if "part" in table.column_names:
+        columns["part"] = table["part"]
+    return pa.table(columns)
+
+
+def _column_of(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if column.null_count:
+        raise pa.ArrowInvalid(f"{column.null_count} values are missing")
+    if column.type == kind:
+        return column
+    if pa.types.is_dictionary(kind):
+        return column.cast(kind.value_type).dictionary_encode()
+    return column.cast(kind)

@@ -47,6 +47,10 @@ class StudyConfig:
     seeds: int | None = None
     """How many seeds a random part runs; by default the part's own number for the size."""
 
+    def __post_init__(self) -> None:
+        if self.seeds is not None and self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -60,6 +64,12 @@ class Execution:
     """The folder that holds all runs."""
     confidence: float = 0.99
     """Confidence of the verdicts on expectations."""
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.confidence < 1:
+            raise ValueError(f"confidence must be in [0.5, 1), got {self.confidence}")
+        if self.jobs == 0 or self.jobs < -1:
+            raise ValueError(f"jobs must be -1 or at least 1, got {self.jobs}")
 
 
 @dataclass(frozen=True)

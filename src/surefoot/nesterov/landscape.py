@@ -31,16 +31,18 @@ class Landscape:
     f_star
         The infimum of f.
     chunk
-        How many examples pass through the model at once; None: all.
+        How many examples pass through the model at once, also as per-example gradients; None: all.
     parameters
-        The parameters that the landscape is about; by default all that require gradients.
+        The parameters that the landscape is about; by default all that require gradients. Frozen ones
+        are left out.
 
     Raises
     ------
     RuntimeError
-        BatchNorm or Dropout in train mode.
+        BatchNorm or dropout in train mode, or BatchNorm without running statistics.
     ValueError
-        No examples, inputs and targets of different lengths, or a chunk below 1.
+        No examples, inputs and targets of different lengths, a chunk below 1, parameters that are not
+        the model's, or a loss that is no mean over examples where that is needed.
 
     Notes
     -----
@@ -69,23 +71,57 @@ class Landscape:
         self.model, self.loss_fn, self.f_star = model, loss_fn, f_star
         self._inputs, self._targets, self._chunk = inputs, targets, chunk or len(inputs)
         wanted = None if parameters is None else {id(p) for p in parameters}
+        strangers = (wanted or set()) - {id(p) for p in model.parameters()}
+        if strangers:
+            raise ValueError(
+                f"parameters must be the model's own, got {len(strangers)} that are not; pass "
+                "for instance model.layer.parameters()"
+            )
         self._names = [
             name
             for name, p in model.named_parameters()
             if p.requires_grad and (wanted is None or id(p) in wanted)
         ]
         if not self._names:
-            raise ValueError("the model has no parameter that requires a gradient")
+            raise ValueError(
+                "no parameter requires a gradient: call requires_grad_() on those to be measured"
+            )
         self._check_mode()
+        if self._chunk < len(inputs):
+            self._check_mean()
 
     def _check_mode(self) -> None:
         for name, module in self.model.named_modules():
             kind = type(module).__name__
-            if module.training and ("BatchNorm" in kind or "Dropout" in kind):
+            norm = "BatchNorm" in kind
+            # Recurrent and attention layers drop out by an attribute, without a Dropout module.
+            rate = getattr(module, "dropout", 0.0)
+            drops = "Dropout" in kind or (isinstance(rate, float) and rate > 0)
+            if module.training and (norm or drops):
                 raise RuntimeError(
                     f"{kind} {name!r} is in train mode, where the loss is no function of the "
                     "parameters alone; call .eval() on it"
                 )
+            if norm and getattr(module, "running_mean", 0) is None:
+                raise RuntimeError(
+                    f"{kind} {name!r} has no running statistics and mixes the examples of a batch "
+                    "even in eval mode; build it with track_running_stats=True"
+                )
+
+    def _check_mean(self) -> None:
+        """Chunks and per-example gradients are added up as parts of a mean: is the loss one?"""
+        x, y = self._inputs[:2], self._targets[:2]
+        with torch.no_grad():
+            together = float(self.loss_fn(self.model(x), y))
+            parts = [
+                float(self.loss_fn(self.model(x[i : i + 1]), y[i : i + 1])) for i in range(len(x))
+            ]
+        apart = sum(parts) / len(parts)
+        if abs(together - apart) > 1e-3 * max(abs(p) for p in parts):
+            raise ValueError(
+                f"loss_fn must be a mean over examples: of the first two it gives {together:.6g}, the "
+                f"mean of their losses is {apart:.6g}; use reduction='mean', or chunk=None"
+            )
 
     @property
     def _parameters(self) -> list[nn.Parameter]:
@@ -96,7 +132,9 @@ class Landscape:
         """Chunks of the data with their share in the mean."""
         total = len(self._inputs)
         for x, y in zip(
-            self._inputs.split(self._chunk), self._targets.split(self._chunk), strict=True
+            torch.split(self._inputs, self._chunk),
+            torch.split(self._targets, self._chunk),
+            strict=True,
         ):
             yield x, y, len(x) / total
 
@@ -108,10 +146,11 @@ class Landscape:
     def gradient(self) -> Float[Tensor, " P"]:
         """The full gradient, flat; `p.grad` is not touched."""
         params = self._parameters
-        total = torch.zeros(sum(p.numel() for p in params), dtype=params[0].dtype)
+        total = torch.zeros_like(_flat(p.detach() for p in params))
         with torch.enable_grad():
             for x, y, w in self._pieces():
-                total += w * _flat(torch.autograd.grad(self.loss_fn(self.model(x), y), params))
+                loss = self.loss_fn(self.model(x), y)
+                total += w * _flat(torch.autograd.grad(loss, params, materialize_grads=True))
         return total
 
     def hessian_product(self, v: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
@@ -121,11 +160,13 @@ class Landscape:
         with torch.enable_grad():
             for x, y, w in self._pieces():
                 loss = self.loss_fn(self.model(x), y)
-                first = torch.autograd.grad(loss, params, create_graph=True)
-                second = torch.autograd.grad(
-                    _flat(first) @ v, params, allow_unused=True, materialize_grads=True
+                first = _flat(
+                    torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
                 )
-                total += w * _flat(second)
+                if first.requires_grad:
+                    total += w * _flat(
+                        torch.autograd.grad(first @ v, params, materialize_grads=True)
+                    )
         return total
 
     def _spectrum(self, k: int, seed: int) -> tuple[Interval, Interval]:
@@ -143,12 +184,16 @@ class Landscape:
     def smoothness(self, k: int = 30, *, seed: int = 0) -> Interval:
         """Largest Hessian eigenvalue here: [Ritz value, Ritz value + residual], k products.
 
-        L at the start is not L along the run; the ledger's `L_path` is.
+        L at the start is not L along the run; the ledger's `L_path` is. Raises RuntimeError where
+        a Hessian-vector product is not finite.
         """
         return self._spectrum(k, seed)[1]
 
     def curvature_min(self, k: int = 30, *, seed: int = 0) -> Interval:
-        """Smallest Hessian eigenvalue here: [Ritz value - residual, Ritz value]; -eps if negative."""
+        """Smallest Hessian eigenvalue here: [Ritz value - residual, Ritz value]; -eps if negative.
+
+        Raises RuntimeError where a Hessian-vector product is not finite.
+        """
         return self._spectrum(k, seed)[0]
 
     def noise(self, batch_size: int, replacement: bool = True) -> NoiseSample:
@@ -157,6 +202,7 @@ class Landscape:
         Raises RuntimeError where a gradient is not finite.
         """
         self._check_mode()
+        self._check_mean()
         params = {n: p.detach() for n, p in self.model.named_parameters()}
         chosen = {n: params[n] for n in self._names}
 
@@ -195,9 +241,10 @@ class Landscape:
         Raises
         ------
         TypeError
-            The loss is not a multiple of the summed squares.
+            The loss is not a multiple of the summed squares, or output and targets differ in shape.
         ValueError
-            More than `max_residuals` residuals.
+            More than `max_residuals` residuals, a y of the wrong size, or a residual that is not
+            finite.
         """
         self._check_mode()
         scale = self._residual_scale()
@@ -207,9 +254,10 @@ class Landscape:
         sizes = [p.numel() for p in params]
 
         def residual(t: Float[Tensor, " P"]) -> Float[Tensor, " m"]:
-            parts = [a.reshape(s) for a, s in zip(t.split(sizes), shapes, strict=True)]
+            pieces: tuple[Tensor, ...] = torch.split(t, sizes)
+            parts = [a.reshape(s) for a, s in zip(pieces, shapes, strict=True)]
             named = dict(zip(self._names, parts, strict=True))
-            output = functional_call(self.model, named, (self._inputs,))
+            output: Tensor = functional_call(self.model, named, (self._inputs,))
             return scale * (output - self._targets).reshape(-1)
 
         return project(
@@ -219,8 +267,15 @@ class Landscape:
     def _residual_scale(self) -> float:
         with torch.no_grad():
             output = self.model(self._inputs)
+            if output.shape != self._targets.shape:
+                raise TypeError(
+                    "project needs a squared loss of output and targets of one shape, got output "
+                    f"{tuple(output.shape)} and targets {tuple(self._targets.shape)}; for others use "
+                    'the ledger with anchor="final"'
+                )
             generator = torch.Generator().manual_seed(0)
             away = torch.randn(output.shape, generator=generator, dtype=output.dtype)
+            away = away.to(output.device)
             try:
                 ratios = [
                     float(self.loss_fn(self._targets + d, self._targets)) / float((d**2).sum())

@@ -141,7 +141,7 @@ class Ledger:
         f0 = self._forward()
         with torch.no_grad():
             for p, part in zip(
-                self._parameters, anchor.split([q.numel() for q in saved]), strict=True
+                self._parameters, torch.split(anchor, [q.numel() for q in saved]), strict=True
             ):
                 p.copy_(part.reshape(p.shape))
         at_anchor = self._forward()

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from scipy.optimize import nnls
 from torch import Tensor
 
+ROUNDING = 8 * float(np.finfo(np.float64).eps)
+
 
 @dataclass(frozen=True)
 class NoiseSample:
@@ -69,10 +71,22 @@ def batch_variance(V1: float, batch_size: int, examples: int, *, replacement: bo
 
 
 def noise_from_batches(gradients: Float[Tensor, "K P"], batch_size: int) -> NoiseSample:
-    """Noise from the gradients of K >= 8 independent batches at one point."""
+    """Noise from the gradients of K >= 8 independent batches at one point.
+
+    V = sum |g_k - mean|^2 / (K - 1), and |mean|^2 - V / K, which may be negative, for |grad f|^2.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 8 batches.
+    RuntimeError
+        A gradient that is not finite.
+    """
     K = len(gradients)
     if K < 8:
         raise ValueError(f"at least 8 batch gradients are needed, got {K}")
+    if not bool(gradients.isfinite().all()):
+        raise RuntimeError("a batch gradient is not finite")
     mean = gradients.mean(dim=0)
     V = float(((gradients - mean) ** 2).sum()) / (K - 1)
     return NoiseSample(V, float(mean @ mean) - V / K, float("nan"), batch_size)
@@ -96,6 +110,8 @@ def fit_noise(
     -----
     Source: the noise model of arXiv 2302.05515; the two fits are derived here.
     """
+    if kind not in ("envelope", "least_squares"):
+        raise ValueError(f'kind must be "envelope" or "least_squares", got {kind!r}')
     pairs = [(s.V, s.grad_sq) if isinstance(s, NoiseSample) else s for s in samples]
     if not pairs:
         raise ValueError("fit_noise needs at least one sample, got none")
@@ -110,11 +126,9 @@ def fit_noise(
     V_, G_ = V[noisy], G[noisy]
     if kind == "envelope":
         sa2, sm2 = _envelope(V_, G_)
-    elif kind == "least_squares":
+    else:
         design = np.stack([1 / V_, G_ / V_], axis=1)
         (sa2, sm2), _ = nnls(design, np.ones(len(V_)))
-    else:
-        raise ValueError(f'kind must be "envelope" or "least_squares", got {kind!r}')
     weight = 1 / V_**2
     centre = (weight * V_).sum() / weight.sum()
     spread = (weight * (V_ - centre) ** 2).sum()
@@ -138,9 +152,17 @@ def _envelope(V: Float[np.ndarray, " n"], G: Float[np.ndarray, " n"]) -> tuple[f
         hull.append((g, v))
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(hull) if b[0] > a[0]]
     if (G > 0).all():
-        slopes.append(float((V / G).max()))
-    candidates = [(max(0.0, float((V - m * G).max())), m) for m in [0.0, *slopes] if m >= 0]
-    return min(candidates, key=lambda c: float(((c[0] + c[1] * G) / V).sum()))
+        slopes.append(max(v / g for v, g in zip(V.tolist(), G.tolist(), strict=True)))
+    usable = [m for m in [0.0, *slopes] if 0 <= m < float("inf")]
+
+    def cover(m: float) -> float:
+        left = V - m * G
+        # A rounding error of the largest V may exceed the smallest V a millionfold.
+        return float(left[left > ROUNDING * V].max(initial=0.0))
+
+    a, m = min(((cover(m), m) for m in usable), key=lambda c: float(((c[0] + c[1] * G) / V).sum()))
+    short = max(1.0, float((V / (a + m * G)).max())) * (1 + ROUNDING)
+    return a * short, m * short
 
 
 def a_priori_noise(L_max: float, mu: float, batch_size: int) -> float:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isfinite
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,7 +112,7 @@ class AGNES(torch.optim.Optimizer):
         eps: float = 0.0,
         eta: float | None = None,
         **kw: Any,
-    ) -> Self:
+    ) -> AGNES:
         """The optimizer whose rate is promised for measured constants, see `agnes_parameters`."""
         c = agnes_parameters(mu, L, sigma_mult, eta, eps)
         return cls(params, lr=c.alpha, correction=c.eta, momentum=c.rho, **kw)
@@ -333,7 +333,7 @@ class NAG(AGNES):
         eps: float = 0.0,
         eta: float | None = None,
         **kw: Any,
-    ) -> Self:
+    ) -> NAG:
         """NAG for measured constants; warns where the noise is more than NAG tolerates."""
         c = nag_parameters(mu, L, sigma_mult, eta, eps)
         return cls(params, lr=c.eta, momentum=c.rho, **kw)

@@ -41,7 +41,7 @@ def exact_quadratic_expectation(
     sigma_add: float,
     n: int,
     noise: Noise = "isotropic",
-) -> Float[np.ndarray, " n+1"]:
+) -> Float[np.ndarray, " steps"]:
     """E f(x_k) for k = 0..n, from rest at x0.
 
     Raises ValueError for lams and x0 of different lengths, an unknown noise, or a negative n.

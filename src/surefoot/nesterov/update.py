@@ -40,6 +40,11 @@ class Constants:
         return cls(eta, rho, alpha / eta, eta * rho)
 
 
+def _numbers(k: Constants) -> tuple[float, float, float, float]:
+    """(eta, rho, r, c) for kernels that take no tensors."""
+    return float(k.eta), float(k.rho), float(k.r), float(k.c)
+
+
 def velocity_scale(alpha: Scalar, constants: Constants) -> Scalar:
     """What u must be multiplied with to give v; 0 where alpha or rho is 0, as v then plays no part."""
     if not isinstance(alpha, Tensor) and alpha == 0:
@@ -68,7 +73,7 @@ def single_step(
             p.sub_(g * k.eta + u * k.c)
         else:
             u.mul_(k.rho).add_(g, alpha=k.r)
-            p.add_(g, alpha=-k.eta).add_(u, alpha=-k.c)  # type: ignore[operator, arg-type]
+            p.add_(g, alpha=-k.eta).add_(u, alpha=-float(k.c))
 
 
 def foreach_step(
@@ -80,14 +85,15 @@ def foreach_step(
     maximize: bool,
 ) -> None:
     """Horizontally fused over the tensors; without weight decay it allocates nothing."""
+    eta, rho, r, c = _numbers(k)
     if maximize:
         grads = list(torch._foreach_neg(grads))
     if weight_decay != 0:
         grads = list(torch._foreach_add(grads, params, alpha=weight_decay))
-    torch._foreach_mul_(buffers, k.rho)
-    torch._foreach_add_(buffers, grads, alpha=k.r)
-    torch._foreach_add_(params, grads, alpha=-k.eta)
-    torch._foreach_add_(params, buffers, alpha=-k.c)
+    torch._foreach_mul_(buffers, rho)
+    torch._foreach_add_(buffers, grads, alpha=r)
+    torch._foreach_add_(params, grads, alpha=-eta)
+    torch._foreach_add_(params, buffers, alpha=-c)
 
 
 def fused_step(
@@ -101,15 +107,16 @@ def fused_step(
     found_inf: Tensor | None = None,
 ) -> None:
     """One pass over memory, by the private kernel behind torch.optim.SGD(fused=True)."""
+    eta, rho, r, _ = _numbers(k)
     torch._fused_sgd_(
         params,
         grads,
         # The kernel insists on no buffers without momentum; v is 0 then, whatever u holds.
-        buffers if k.rho else [],
+        buffers if rho else [],
         weight_decay=weight_decay,
-        momentum=k.rho,
-        lr=k.eta,
-        dampening=1.0 - k.r,
+        momentum=rho,
+        lr=eta,
+        dampening=1.0 - r,
         nesterov=True,
         maximize=maximize,
         is_first_step=False,

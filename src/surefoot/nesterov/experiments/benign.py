@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Guarantee
@@ -37,17 +39,19 @@ def arms() -> dict[str, tuple[BenignLandscape, float]]:
     }
 
 
+def _closure(landscape: BenignLandscape) -> tuple[Tensor, Callable[[], Tensor]]:
+    x = landscape.start.clone().requires_grad_()
+    return x, lambda: landscape.f(x)
+
+
 def run(config: Any, seed: int, record: Record) -> None:
     """Every landscape under NAG with its ledger, gradient descent beside it, and the flow."""
     for name, (landscape, eta) in arms().items():
-        x = landscape.start.clone().requires_grad_()
-        ran = run_nag(
-            [x], lambda x=x, f=landscape.f: f(x), mu=landscape.mu, eta=eta, steps=STEPS,
-            anchor=landscape.closest,
-        )  # fmt: skip
+        x, f = _closure(landscape)
+        ran = run_nag([x], f, mu=landscape.mu, eta=eta, steps=STEPS, anchor=landscape.closest)
         store(record, seed, name, ran.measured)
-        x = landscape.start.clone().requires_grad_()
-        losses = run_gd([x], lambda x=x, f=landscape.f: f(x), eta=1 / landscape.L, steps=10 * STEPS)
+        x, f = _closure(landscape)
+        losses = run_gd([x], f, eta=1 / landscape.L, steps=10 * STEPS)
         record.extend(seed, f"{name}: gradient descent", losses)
     landscape = sphere()
     flow = heavy_ball_flow(

@@ -47,7 +47,8 @@ def sphere(mu: float = 0.01, dimension: int = 3) -> BenignLandscape:
 
     def f(x: Float[Tensor, " P"]) -> Float[Tensor, ""]:
         u, z = x[:dimension], x[dimension:]
-        return 0.5 * mu * (torch.linalg.vector_norm(u) - 1) ** 2 + 0.5 * (z**2).sum()
+        radius: Tensor = torch.linalg.vector_norm(u)
+        return 0.5 * mu * (radius - 1) ** 2 + 0.5 * (z**2).sum()
 
     def closest(x: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
         u = x[:dimension]

@@ -6,6 +6,7 @@ where the bound is a heuristic: tangential multiplicative noise is not covered b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from surefoot.guarantee import Assumption, Guarantee
 from surefoot.nesterov.bounds import agnes_bound, decreasing_bound
 from surefoot.nesterov.decreasing import DecreasingNAG
 from surefoot.nesterov.optimizer import AGNES
-from surefoot.nesterov.oracle import exact_quadratic_expectation
+from surefoot.nesterov.oracle import Noise, exact_quadratic_expectation
 from surefoot.nesterov.parameters import AgnesParams, agnes_parameters
 from surefoot.record import Record
 
@@ -30,12 +31,10 @@ LATEX = (
 STATEMENT = "E f(x_n) - f* <= (1-s)^n L_0 + (L eta^2 + gamma^2) sigma_a^2 / (2s) (1 - (1-s)^n)"
 LAMBDAS = (1.0, 500.0)
 ORACLE_STEPS = 2000
-ORACLE = {
-    **{
-        f"oracle, sigma_m = {sm:g}, {noise}": (sm, 0.0, noise)
-        for sm in (0.0, 0.5, 1.0, 3.0, 10.0)
-        for noise in ("isotropic", "colinear")
-    },
+SIGMAS = (0.0, 0.5, 1.0, 3.0, 10.0)
+ORACLE: dict[str, tuple[float, float, Noise]] = {
+    **{f"oracle, sigma_m = {sm:g}, isotropic": (sm, 0.0, "isotropic") for sm in SIGMAS},
+    **{f"oracle, sigma_m = {sm:g}, colinear": (sm, 0.0, "colinear") for sm in SIGMAS},
     **{f"oracle, sigma_m = {sm:g}, sigma_a = 1": (sm, 1.0, "isotropic") for sm in (0.0, 0.5, 3.0)},
 }
 NAG_DIVERGES = "oracle, NAG with eta = 1/L, sigma_m = 1"
@@ -198,7 +197,7 @@ def random_guarantees(config: Any) -> list[Guarantee]:
 
 
 def _sphere(x: Tensor) -> Tensor:
-    radius = torch.linalg.vector_norm(x[:, :3], dim=1)
+    radius: Tensor = torch.linalg.vector_norm(x[:, :3], dim=1)
     return 0.5 * SPHERE_MU * (radius - 1) ** 2 + 0.5 * (x[:, 3:] ** 2).sum(dim=1)
 
 
@@ -210,10 +209,8 @@ def run_sphere(config: Any, seed: int, record: Record) -> None:
     """AGNES and plain NAG on the sphere with isotropic multiplicative noise."""
     start = torch.tensor(SPHERE_START, dtype=torch.float64).repeat(RUNS, 1)
     for sm in SPHERE_NOISES:
-        values = many_runs(
-            lambda p, sm=sm: AGNES.from_constants(p, mu=SPHERE_MU, L=1.0, sigma_mult=sm),
-            start, _sphere, sm, 0.0, RUN_STEPS, seed,
-        )  # fmt: skip
+        make = functools.partial(AGNES.from_constants, mu=SPHERE_MU, L=1.0, sigma_mult=sm)
+        values = many_runs(make, start, _sphere, sm, 0.0, RUN_STEPS, seed)
         record.extend(seed, f"sphere, sigma_m = {sm:g}", values)
     nag = nag_parameters(SPHERE_MU, 1.0)
     values = many_runs(

@@ -7,6 +7,7 @@ eigenvalue; see docs/methods/nesterov.md.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,16 @@ def network(seed: int = 1) -> list[Tensor]:
     """W (64, 64), b (64), a (64) cut from one normal draw; P = 4224 parameters, float64."""
     generator = torch.Generator().manual_seed(seed)
     flat = torch.randn(WIDTH * 64 + 2 * WIDTH, dtype=torch.float64, generator=generator)
-    w, b, a = flat.split([WIDTH * 64, WIDTH, WIDTH])
+    w, b, a = torch.split(flat, [WIDTH * 64, WIDTH, WIDTH])
     return [t.clone().requires_grad_() for t in (w.reshape(WIDTH, 64), b, a)]
 
 
 def output(parameters: list[Tensor], images: Tensor) -> Tensor:
     """sum_j a_j tanh(2 w_j . x + b_j) / sqrt(64)."""
     w, b, a = parameters
-    return torch.tanh(2 * images @ w.T + b) @ a / WIDTH**0.5
+    hidden: Tensor = torch.tanh(2 * images @ w.T + b)
+    total: Tensor = hidden @ a
+    return total / sqrt(WIDTH)
 
 
 def objective(parameters: list[Tensor]) -> Callable[[], Tensor]:
