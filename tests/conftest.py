@@ -23,8 +23,8 @@ def check_shapes(function):
     return beartype(function) if SHAPED.search(" ".join(map(str, hints))) else function
 
 
-# The import hook takes its checker by name. It must be there before surefoot is imported anywhere;
-# worker processes of a study are new interpreters, and run the library as users do.
+# The import hook takes its checker by name, and must be there before surefoot is imported. The worker
+# processes of a study are new interpreters without it: they run the library as users do.
 checker = ModuleType("surefoot_shapes")
 checker.check_shapes = check_shapes
 sys.modules["surefoot_shapes"] = checker
@@ -41,3 +41,31 @@ def no_network(request, monkeypatch):
     if request.node.get_closest_marker("acceptance") is None:
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         monkeypatch.setenv("npm_config_offline", "true")
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Turn the checks of shapes off: for tests of what the library itself says to a wrong one."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def measured(record_property):
+    """`measured(check, required, value)` puts a row into the table that ends the report."""
+
+    def note(check, required, value):
+        record_property("measured", (check, str(required), str(value)))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
+    rows = [row for r in reports for name, row in r.user_properties if name == "measured"]
+    if rows:
+        rows = [("check", "required", "measured"), *sorted(map(tuple, rows))]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        terminalreporter.section("measured")
+        for row in rows:
+            line = " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+            terminalreporter.write_line(line.rstrip())

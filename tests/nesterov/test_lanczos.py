@@ -84,6 +84,14 @@ def test_single_precision():
     assert high.low * (1 - 1e-6) <= 50 <= high.high * (1 + 1e-6)
 
 
+def test_a_problem_drawn_from_the_same_seed_is_no_blind_spot():
+    """The normal vector of that seed is an eigenvector here: a start along it would see only 1."""
+    u = torch.randn(20, dtype=torch.float64, generator=generator(0))
+    u /= u.norm()
+    low, high = lanczos(lambda v: v + 8 * (v - u * (u @ v)), 20, 5, generator=generator(0))
+    assert (low.value, high.value) == (pytest.approx(1), pytest.approx(9))
+
+
 def test_zero_operator():
     low, high = lanczos(torch.zeros_like, 7, 5, generator=generator())
     assert (low.value, high.value, low.residual, high.residual) == (0, 0, 0, 0)

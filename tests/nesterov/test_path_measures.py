@@ -84,7 +84,7 @@ def test_the_ledger_means_the_same():
 
 
 def test_arrays_and_vanishing_denominators():
-    found = aiming_constant([1.0, 0.0], [2.0, 0.0], [2.0, 0.0])
+    found = aiming_constant(np.array([1.0, 0.0]), np.array([2.0, 0.0]), np.array([2.0, 0.0]))
     np.testing.assert_array_equal(found, [1.0, np.nan])
     assert np.isnan(growth_constant(0.0, 0.0))
     assert np.isnan(directional_smoothness(1.0, 1.0, 0.0, 0.1))
@@ -100,6 +100,6 @@ def test_certified_aiming_is_the_minimum_of_the_tail():
 
 def test_bad_input():
     with pytest.raises(ValueError, match="eta must be > 0, got 0"):
-        directional_smoothness(1.0, 1.0, 1.0, 0)
+        directional_smoothness(1.0, 1.0, 1.0, 0.0)
     with pytest.raises(ValueError, match="alpha must be > 0, got -1"):
-        directional_nonconvexity(1.0, 1.0, 1.0, 1.0, -1)
+        directional_nonconvexity(1.0, 1.0, 1.0, 1.0, -1.0)

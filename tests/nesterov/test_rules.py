@@ -313,7 +313,10 @@ def test_constants_of_the_benign_landscapes():
         (lambda: nag_bound(1, 1.0, 1.0, 1.0, 0.5, L=4.0), "eta must be at most 1/L = 0.25"),
         (lambda: steps_to(0.0, 0.1, 1.0), "tol must be > 0, got 0.0"),
         (lambda: steps_to(1.0, 2.0, 1.0), r"s must be in \(0, 1\], got 2.0"),
-        (lambda: heavy_ball_flow(sum, torch.ones(1), mu=0.0, time=1.0, closest=sum), "mu must be > 0"),
+        (
+            lambda: heavy_ball_flow(sum, torch.ones(1), mu=0.0, time=1.0, closest=sum),
+            "mu must be > 0",
+        ),
         (lambda: DecreasingNAG([torch.ones(1, requires_grad=True)], 2.0, 1.0), "mu must be in"),
     ],
 )

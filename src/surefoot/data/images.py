@@ -37,7 +37,8 @@ class Images:
     classes: tuple[str, ...]
 
 
-Part = tuple[Float32[np.ndarray, "n h w"], Int64[np.ndarray, "n"]]
+# Parts of one set differ in length, so the axis of examples has no name here.
+Part = tuple[Float32[np.ndarray, "_ h w"], Int64[np.ndarray, " _"]]
 
 
 def digits(path: Path) -> Images:

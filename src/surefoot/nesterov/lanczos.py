@@ -54,7 +54,8 @@ def lanczos(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     basis = torch.zeros(min(k, size), size, dtype=dtype, device=device)
-    q = torch.randn(size, generator=generator, dtype=dtype).to(device)
+    # Uniform: a normal draw from a common seed may be the very vector that the problem was drawn from.
+    q = torch.rand(size, generator=generator, dtype=dtype).to(device) - 0.5
     basis[0] = q / q.norm()
     rounding = 64 * torch.finfo(dtype).eps
     diagonal: list[float] = []

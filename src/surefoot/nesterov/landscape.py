@@ -250,6 +250,11 @@ class Landscape:
         scale = self._residual_scale()
         params = self._parameters
         here = _flat([p.detach() for p in params])
+        if y is not None and y.shape != here.shape:
+            raise ValueError(
+                f"y must be flat and as long as the parameters = {len(here)}, got shape "
+                f"{tuple(y.shape)}"
+            )
         shapes = [p.shape for p in params]
         sizes = [p.numel() for p in params]
 

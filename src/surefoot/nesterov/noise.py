@@ -160,7 +160,11 @@ def _envelope(V: Float[np.ndarray, " n"], G: Float[np.ndarray, " n"]) -> tuple[f
         # A rounding error of the largest V may exceed the smallest V a millionfold.
         return float(left[left > ROUNDING * V].max(initial=0.0))
 
-    a, m = min(((cover(m), m) for m in usable), key=lambda c: float(((c[0] + c[1] * G) / V).sum()))
+    with np.errstate(over="ignore"):
+        # The slope to a gradient next to zero is next to infinity: it loses to the horizontal line.
+        a, m = min(
+            ((cover(m), m) for m in usable), key=lambda c: float(((c[0] + c[1] * G) / V).sum())
+        )
     short = max(1.0, float((V / (a + m * G)).max())) * (1 + ROUNDING)
     return a * short, m * short
 

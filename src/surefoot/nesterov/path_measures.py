@@ -1,7 +1,7 @@
 """What a run measures of the landscape on its way: aiming, growth, smoothness, non-convexity.
 
 In the setting of arXiv 2410.08395; constants derived here. Each is a ratio of numbers that a run has
-at hand, NaN where its denominator vanishes; all take scalars or arrays over the steps. With y_n the
+at hand, NaN where its denominator vanishes; all take floats, or arrays over the steps. With y_n the
 point of the gradient g_n, x_{n+1} = y_n - eta g_n, v_n the velocity, d_n = y_n - p_n and p_n a
 minimiser. None of them is an eigenvalue: the smallest one of the Hessian is 0 along a manifold of
 minimisers and says nothing about mu.
@@ -13,25 +13,24 @@ from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
-Path: TypeAlias = Float[np.ndarray, "*N"]
+Values: TypeAlias = float | Float[np.ndarray, "*N"]
 
 
-def aiming_constant(gap_y: ArrayLike, g_dot_d: ArrayLike, d_sq: ArrayLike) -> Path:
+def aiming_constant(gap_y: Values, g_dot_d: Values, d_sq: Values) -> Values:
     """mu_aim = 2 (<g, d> - (f(y) - f*)) / |d|^2: the largest mu for which y aims at p."""
-    return _ratio(2 * (np.asarray(g_dot_d) - np.asarray(gap_y)), d_sq)
+    return _ratio(2 * (g_dot_d - gap_y), d_sq)
 
 
-def growth_constant(gap_y: ArrayLike, g_sq: ArrayLike) -> Path:
+def growth_constant(gap_y: Values, g_sq: Values) -> Values:
     """mu_PL = |g|^2 / (2 (f(y) - f*)): an upper limit of mu_aim, as aiming implies the PL inequality.
 
     The converse is false: PL alone gives no acceleration.
     """
-    return _ratio(g_sq, 2 * np.asarray(gap_y))
+    return _ratio(g_sq, 2 * gap_y)
 
 
-def directional_smoothness(f_y: ArrayLike, f_next: ArrayLike, g_sq: ArrayLike, eta: float) -> Path:
+def directional_smoothness(f_y: Values, f_next: Values, g_sq: Values, eta: float) -> Values:
     """L_needed = 2 (f(x+) - f(y) + eta |g|^2) / (eta^2 |g|^2), x+ = y - eta g.
 
     The smallest L for which the step decreased f as L-smoothness promises; one forward, exact.
@@ -40,13 +39,12 @@ def directional_smoothness(f_y: ArrayLike, f_next: ArrayLike, g_sq: ArrayLike, e
     """
     if not eta > 0:
         raise ValueError(f"eta must be > 0, got {eta}")
-    g_sq = np.asarray(g_sq)
-    return _ratio(2 * (np.asarray(f_next) - np.asarray(f_y) + eta * g_sq), eta**2 * g_sq)
+    return _ratio(2 * (f_next - f_y + eta * g_sq), eta**2 * g_sq)
 
 
 def directional_nonconvexity(
-    f_y: ArrayLike, f_x: ArrayLike, g_dot_v: ArrayLike, v_sq: ArrayLike, alpha: float
-) -> Path:
+    f_y: Values, f_x: Values, g_dot_v: Values, v_sq: Values, alpha: float
+) -> Values:
     """eps = 2 (f(y) - f(x) - alpha <g, v>) / (alpha^2 |v|^2), y = x + alpha v.
 
     Minus the curvature of f along the momentum, on average over the segment from x to y: 0 or below
@@ -56,8 +54,8 @@ def directional_nonconvexity(
     """
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0, got {alpha}")
-    deficit = np.asarray(f_y) - np.asarray(f_x) - alpha * np.asarray(g_dot_v)
-    return _ratio(2 * deficit, alpha**2 * np.asarray(v_sq))
+    deficit = f_y - f_x - alpha * g_dot_v
+    return _ratio(2 * deficit, alpha**2 * v_sq)
 
 
 def certified_aiming(mu_aim: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
@@ -68,9 +66,10 @@ def certified_aiming(mu_aim: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]
     return np.fmin.accumulate(np.asarray(mu_aim, dtype=np.float64)[::-1])[::-1]
 
 
-def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Path:
+def _ratio(numerator: Values, denominator: Values) -> Values:
     top, bottom = np.broadcast_arrays(
         np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     )
-    found: Path = np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0)
-    return found
+    found = np.full(bottom.shape, np.nan)
+    np.divide(top, bottom, out=found, where=bottom > 0)
+    return found if found.ndim else float(found)

@@ -55,16 +55,19 @@ def retract(
         J = torch.func.jacrev(residual)(t)
         gram = J @ J.T
         scale = float(gram.diagonal().mean())
+        if not 0 < scale < float("inf"):
+            break
         improved = False
         for _ in range(12):
             shifted = gram + damping * scale * torch.eye(len(gram)).to(gram)
-            candidate: Tensor = t - J.T @ torch.linalg.solve(shifted, r)
+            candidate: Tensor = t - J.T @ torch.linalg.solve_ex(shifted, r)[0]
             r_new = residual(candidate)
             f_new = 0.5 * float(r_new @ r_new)
             if f_new < f:
                 t, r, f, improved = candidate, r_new, f_new, True
                 damping = max(damping / 30, 1e-15)
                 break
+            # Also after a singular system, whose solution is not finite and improves nothing.
             damping = max(damping * 10, 1e-12)
         if not improved:
             break
@@ -126,7 +129,7 @@ class _Tangent:
         for _ in range(iterations):
             image = self.part(self.hessian(q))
             bend = float(q @ image)
-            if bend <= 1e-8 * float(q @ q):
+            if not bend > 1e-8 * float(q @ q):
                 return p if bool(p.any()) else self.descent
             step = size / bend
             p, left = p + step * q, left - step * image
@@ -164,14 +167,14 @@ def project(
     tangential part of y - t is below tol times |y - t|. The direction p is the tangential part,
     preconditioned by conjugate gradients on the Hessian: alone it stalls where the distance no longer
     resolves progress, at 1e-8 to 1e-6. The point is then off by about optimality * distance /
-    curvature. An ok result is a local
-    minimum of the distance; the start, best the end of a run that passed y, decides which.
+    curvature. An ok result is a local minimum of the distance; the start, best the end of a run that
+    passed y, decides which.
 
     Raises
     ------
     ValueError
-        More than `max_residuals` residuals, tol not positive, y and start of different shapes, or a
-        residual that is not finite at y or start.
+        More than `max_residuals` residuals, tol not positive, or a residual that is not finite at y
+        or start.
 
     Notes
     -----
@@ -180,11 +183,6 @@ def project(
     """
     if not tol > 0:
         raise ValueError(f"tol must be > 0, got {tol}")
-    if y.dim() != 1 or y.shape != start.shape:
-        raise ValueError(
-            f"y and start must be flat and of one size, got shapes {tuple(y.shape)} and "
-            f"{tuple(start.shape)}"
-        )
     r = residual(y)
     if len(r) > max_residuals:
         raise ValueError(
@@ -216,10 +214,17 @@ def project(
                 flatter = blind and float(there.descent.norm()) < 0.5 * steep
                 if flatter or (not blind and gain >= 1e-2 * tau * slope):
                     break
+                if blind and tau < 0.1:
+                    # All that is left is rounding.
+                    return _judged(here, y, f, f_y)
             tau /= 2
         else:
             break
         here, f = there, f_new
+    return _judged(here, y, f, f_y)
+
+
+def _judged(here: _Tangent, y: Float[Tensor, " P"], f: float, f_y: float) -> Projection:
     length = float((y - here.t).norm())
     optimality = float(here.descent.norm()) / length if length > 0 else 0.0
     off = (f / f_y) ** 0.5
