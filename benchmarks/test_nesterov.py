@@ -82,7 +82,9 @@ def slopes():
             for size in sizes
         ]
         found[name] = np.polyfit(np.log10(sizes), np.log10(times), 1)[0]
-        print(f"\n{name}, {sizes} parameters: {[f'{t:.3f} ms' for t in times]}, slope {found[name]:.3f}")
+        print(
+            f"\n{name}, {sizes} parameters: {[f'{t:.3f} ms' for t in times]}, slope {found[name]:.3f}"
+        )
     return found
 
 

@@ -49,7 +49,7 @@ def student_quantile(p, df):
     def excess(t):
         return 1 - mpmath.betainc(df / 2, 0.5, 0, df / (df + t * t), regularized=True) / 2 - p
 
-    return mpmath.findroot(excess, (1, 50), solver="anderson")
+    return mpmath.findroot(excess, (1, 50), solver="illinois")
 
 
 def johnson(sample, level, side):
@@ -170,6 +170,19 @@ def test_kept_and_broken_mean_what_they_say(x, sense):
         assert not inside[found.worst]
 
 
+def test_windows_over_the_steps_find_what_no_single_step_shows():
+    x = noisy(mean=1.15, sd=0.3)
+    assert (limit(x, 0.01 / (4 * 16), -1) < 1).all()
+    assert judge(x).verdict is Verdict.BROKEN
+    assert judge(2 - x, sense="lower").verdict is Verdict.BROKEN
+    # A violation in an eighth of the steps: the mean over all of them is far inside.
+    x = noisy(mean=0.2, sd=0.3, seed=2)
+    x[:, 4:6] += 1.4 - x[:, 4:6].mean(axis=0)
+    x[:, 4] += (x[:, 5] - 1.4) * -0.9
+    assert (limit(x, 0.01 / (4 * 16), -1) < 1).all()
+    assert judge(x).verdict is Verdict.BROKEN
+
+
 # Steps without spread
 
 
@@ -239,9 +252,11 @@ def test_diverged_runs_are_broken_without_overflow(size):
     x = noisy(mean=0.5)
     x[:, 10:] *= size
     assert judge(x).verdict is Verdict.BROKEN
-    assert (
-        judge(np.full((12, 16), np.finfo(float).max) * noisy(mean=0.9)).verdict is not Verdict.KEPT
-    )
+
+
+def test_the_largest_numbers_there_are():
+    x = np.finfo(float).max * np.random.default_rng(0).uniform(0.5, 1, (12, 16))
+    assert judge(x).verdict is not Verdict.KEPT  # their sum is infinite
 
 
 def test_a_seed_that_carries_the_mean_is_named():
