@@ -113,7 +113,7 @@ class DataList:
             table.add_row(
                 e.name, e.what, "yes" if e.present else "no", size, e.licence, (e.sha256 or "")[:12]
             )
-        Console().print(table)
+        Console(width=None if sys.stdout.isatty() else 160).print(table)
         return 0
 
 

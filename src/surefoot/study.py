@@ -78,7 +78,8 @@ class Part:
 
     `run(config, seed, record)` fills the record of one seed. `guarantees(config)` says what is
     promised of it. `expects` announces verdicts by the guarantee's name where a study knows
-    better than KEPT: the counterexamples do. `deterministic` parts run one seed.
+    better than KEPT: the counterexamples do. `deterministic` parts run one seed. `sizes` are those
+    at which the part runs unasked; named with --part it runs at any.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Part:
     figures: Callable[[Any, Record], Mapping[str, Figure]] = lambda config, record: {}
     tables: Callable[[Any, Record], Mapping[str, pd.DataFrame]] = lambda config, record: {}
     expects: Mapping[str, Verdict] = field(default_factory=dict)
+    sizes: tuple[Size, ...] = ("quick", "standard", "paper")
     seeds: Mapping[Size, int] = field(
         default_factory=lambda: {"quick": 5, "standard": 12, "paper": 30}
     )
@@ -122,7 +124,9 @@ class Study:
         for name in config.part:
             if name not in names:
                 raise UnknownNameError(f"part of study {self.name}", name, names)
-        return [p for p in self.parts if not config.part or p.name in config.part]
+        if config.part:
+            return [p for p in self.parts if p.name in config.part]
+        return [p for p in self.parts if config.size in p.sizes]
 
 
 def study_names() -> list[str]:

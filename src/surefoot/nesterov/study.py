@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from surefoot.guarantee import Verdict
 from surefoot.nesterov.experiments import (
     benign,
     digits_mlp,
+    lenet,
     noise_sweep,
     regression,
     small_batches,
@@ -19,6 +21,9 @@ from surefoot.study import Part, Study, StudyConfig
 @dataclass(frozen=True)
 class NesterovConfig(StudyConfig):
     """The study of accelerated descent."""
+
+    mnist: Path | None = None
+    """A folder or file with MNIST for part S7; by default it comes from a package."""
 
 
 STUDY = Study(
@@ -97,6 +102,14 @@ STUDY = Study(
             tables=three_or_eight.tables,
             expects=three_or_eight.EXPECTS,
             deterministic=True,
+        ),
+        Part(
+            "S7",
+            "LeNet-5 on MNIST, the AGNES paper's experiment, nothing promised",
+            lenet.run,
+            tables=lenet.tables,
+            sizes=("paper",),
+            seeds={"quick": 1, "standard": 2, "paper": 5},
         ),
     ),
 )

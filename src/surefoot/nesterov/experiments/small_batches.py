@@ -8,6 +8,7 @@ Nothing is promised here: the landscape is not known to be benign, so this part 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -74,14 +75,19 @@ def network(seed: int) -> nn.Module:
 
 
 def train(
-    make: Make, lr: float, batch: int, steps: int, seed: int,
-    data: dict[str, tuple[Tensor, Tensor]],
-) -> dict[str, float]:  # fmt: skip
-    """One run; losses of the three splits and the test accuracy at the end (at x_n for AGNES)."""
-    model = network(seed)
+    make: Make,
+    lr: float,
+    batch: int,
+    steps: int,
+    seed: int,
+    data: tuple[Tensor, Tensor],
+    build: Callable[[int], nn.Module] = network,
+) -> nn.Module:
+    """One run on batches drawn with replacement; the parameters are x_n at the end for AGNES."""
+    model = build(seed)
     optimizer = make(model.parameters(), lr)
     generator = torch.Generator().manual_seed(seed)
-    x, y = data["train"]
+    x, y = data
     for _ in range(steps):
         rows = torch.randint(len(x), (batch,), generator=generator)
         optimizer.zero_grad()
@@ -89,52 +95,70 @@ def train(
         optimizer.step()
     if isinstance(optimizer, AGNES):
         optimizer.finalize()
-    found = {}
-    with torch.no_grad():
-        for name, (a, b) in data.items():
-            out = model(a)
-            found[name] = float(nn.functional.cross_entropy(out, b))
-            found[f"{name} accuracy"] = float((out.argmax(1) == b).double().mean())
-    return found
+    return model
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """(cross entropy, accuracy), a thousand examples at a time; a diverged model has loss inf."""
+    loss = correct = 0.0
+    for x, y in zip(torch.split(data[0], 1000), torch.split(data[1], 1000), strict=True):
+        out = model(x)
+        loss += float(nn.functional.cross_entropy(out, y, reduction="sum"))
+        correct += float((out.argmax(1) == y).sum())
+    loss /= len(data[0])
+    return (loss if isfinite(loss) else float("inf")), correct / len(data[0])
+
+
+def tuned(
+    name: str,
+    batch: int,
+    steps: int,
+    seed: int,
+    data: dict[str, tuple[Tensor, Tensor]],
+    build: Callable[[int], nn.Module] = network,
+) -> dict[str, float]:
+    """The run of an optimizer's grid with the lowest validation loss, with its learning rate."""
+    make, grid = arms()[name]
+    models = [train(make, lr, batch, steps, seed, data["train"], build) for lr in grid]
+    best = int(np.argmin([evaluate(m, data["val"])[0] for m in models]))
+    return {
+        f"{name}, batch {batch}: train loss": evaluate(models[best], data["train"])[0],
+        f"{name}, batch {batch}: test accuracy": evaluate(models[best], data["test"])[1],
+        f"{name}, batch {batch}: learning rate": grid[best],
+    }
 
 
 def run(config: Any, seed: int, record: Record) -> None:
     """Every optimizer with its grid, for each batch size."""
     data = split(seed)
     for batch in BATCHES[config.size]:
-        for name, (make, grid) in arms().items():
-            runs = [train(make, lr, batch, STEPS[config.size], seed, data) for lr in grid]
-            best = int(np.argmin([np.nan_to_num(r["val"], nan=np.inf) for r in runs]))
-            record.update(
-                seed,
-                0,
-                {
-                    f"{name}, batch {batch}: train loss": runs[best]["train"],
-                    f"{name}, batch {batch}: test accuracy": runs[best]["test accuracy"],
-                    f"{name}, batch {batch}: learning rate": grid[best],
-                },
-            )
+        for name in arms():
+            record.update(seed, 0, tuned(name, batch, STEPS[config.size], seed, data))
+
+
+def compare(record: Record, batch: int) -> pd.DataFrame:
+    """Mean and spread over seeds of what the validation split chose."""
+    rows = []
+    for name in arms():
+        loss = record.constant(f"{name}, batch {batch}: train loss")
+        accuracy = record.constant(f"{name}, batch {batch}: test accuracy")
+        rates = record.constant(f"{name}, batch {batch}: learning rate")
+        spread = loss.std(ddof=1) if len(loss) > 1 else float("nan")
+        rows.append(
+            {
+                "optimizer": name,
+                "seeds": len(loss),
+                "train loss, mean": float(loss.mean()),
+                "sd": float(spread),
+                "test accuracy, mean": float(accuracy.mean()),
+                "chosen rates": ", ".join(f"{r:g}" for r in sorted(set(rates))),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
-    """Mean and spread over seeds of what the validation split chose."""
-    found = {}
-    for batch in BATCHES[config.size]:
-        rows = []
-        for name in arms():
-            loss = record.constant(f"{name}, batch {batch}: train loss")
-            accuracy = record.constant(f"{name}, batch {batch}: test accuracy")
-            rates = record.constant(f"{name}, batch {batch}: learning rate")
-            spread = loss.std(ddof=1) if len(loss) > 1 else float("nan")
-            rows.append(
-                {
-                    "optimizer": name,
-                    "seeds": len(loss),
-                    "train loss, mean": float(loss.mean()),
-                    "sd": float(spread),
-                    "test accuracy, mean": float(accuracy.mean()),
-                    "chosen rates": ", ".join(f"{r:g}" for r in sorted(set(rates))),
-                }
-            )
-        found[f"batch {batch}, {STEPS[config.size]} steps"] = pd.DataFrame(rows)
-    return found
+    """One table a batch size."""
+    steps = STEPS[config.size]
+    return {f"batch {b}, {steps} steps": compare(record, b) for b in BATCHES[config.size]}
