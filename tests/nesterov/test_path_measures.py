@@ -44,6 +44,10 @@ def test_quadratic(lams, seed):
         assert pytest.approx(g @ (H * g) / (g @ g), rel=1e-7, abs=1e-8) == L
 
 
+def test_growth_of_a_parabola_is_its_curvature():
+    assert growth_constant(0.5 * 3 * 2.0**2, (3 * 2.0) ** 2) == pytest.approx(3)
+
+
 @given(
     spread=st.floats(0.05, 1), distance=st.floats(0.01, 10), angle=st.floats(-1.5, 1.5)
 )  # fmt: skip

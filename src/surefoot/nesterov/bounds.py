@@ -52,6 +52,11 @@ def agnes_floor(params: AgnesParams, L: float, sigma_add: float) -> float:
     return (L * params.eta**2 + params.gamma**2) / 2 * sigma_add**2 / params.s
 
 
+def nag_floor(mu: float, eta: float, sigma_add: float, L: float | None = None) -> float:
+    """The floor of NAG, (1 + L eta)/2 sqrt(eta/mu) sigma_a^2; L = None stands for 1/eta."""
+    return (1 + (1.0 if L is None else L * eta)) / 2 * sqrt(eta / mu) * sigma_add**2
+
+
 def agnes_bound(
     n: Steps,
     params: AgnesParams,

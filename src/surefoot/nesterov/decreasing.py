@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
@@ -11,15 +10,16 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from surefoot.nesterov.lookahead import LookAhead
 from surefoot.nesterov.parameters import decreasing_offset
 
 
-class DecreasingNAG(torch.optim.Optimizer):
+class DecreasingNAG(LookAhead):
     """eta_n = 4/(mu (n+n0)^2) with n0 = max(2 sqrt(L/mu), 3); the rate is 1/n under additive noise.
 
     With the normalised velocity w: y_n = x_n + sqrt(eta_n) w_n, x_{n+1} = y_n - eta_n g_n,
     w_{n+1} = rho_n (w_n - sqrt(eta_n) g_n), rho_n = (1 - s_n)/(1 + s_{n+1}), s_n = 2/(n+n0).
-    The parameters hold y_n; `iterate` shows x_n.
+    The parameters hold y_n; `iterate` shows x_n, `finalize` leaves it.
 
     Raises ValueError for mu or L out of range, RuntimeError for a sparse gradient.
 
@@ -38,6 +38,7 @@ class DecreasingNAG(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; `closure` re-evaluates the loss with gradients enabled."""
+        self._refuse_iterate()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -50,7 +51,10 @@ class DecreasingNAG(torch.optim.Optimizer):
                 if p.grad is None:
                     continue
                 if p.grad.is_sparse:
-                    raise RuntimeError(f"parameter {i} has a sparse gradient; steps are dense")
+                    raise RuntimeError(
+                        f"parameter {i} has a sparse gradient; accelerated steps are dense, use "
+                        "sparse=False in its layer"
+                    )
                 state = self.state[p]
                 if "w" not in state:
                     state["w"] = torch.zeros_like(p)
@@ -62,28 +66,13 @@ class DecreasingNAG(torch.optim.Optimizer):
         return loss
 
     @torch.no_grad()
-    def _to_iterate(self) -> None:
+    def _shift(self, sign: int) -> None:
         for group in self.param_groups:
             for p in group["params"]:
                 if "w" in self.state.get(p, {}):
-                    p.add_(self.state[p]["w"], alpha=-sqrt(self._eta(group, group["n"])))
+                    p.add_(self.state[p]["w"], alpha=-sign * sqrt(self._eta(group, group["n"])))
 
-    @contextmanager
-    def iterate(self) -> Iterator[None]:
-        """The parameters temporarily hold x_n; y_n comes back bit for bit."""
-        saved = [(p, p.detach().clone()) for g in self.param_groups for p in g["params"]]
-        self._to_iterate()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for p, y in saved:
-                    p.copy_(y)
-
-    def finalize(self) -> None:
-        """Leave x_n in the parameters and start from rest."""
-        self._to_iterate()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p in self.state:
-                    self.state[p]["w"].zero_()
+    def _rest(self) -> None:
+        for state in self.state.values():
+            if "w" in state:
+                state["w"].zero_()

@@ -37,19 +37,29 @@ def heavy_ball_flow(
 
     E(t) = f - f* + |x' + sqrt(mu)(x - pi(x))|^2 / 2 decays at least like exp(-sqrt(mu) t) under
     mu-strong aiming. Source: in the setting of arXiv 2410.08395; constants derived here.
+
+    Raises ValueError for mu or time not positive, ArithmeticError for a gradient that is not finite
+    or where the integrator gives up.
     """
     if not mu > 0:
         raise ValueError(f"mu must be > 0, got {mu}")
+    if not time > 0:
+        raise ValueError(f"time must be > 0, got {time}")
     P, root = len(start), sqrt(mu)
 
-    def field(_: float, state: Float[np.ndarray, " P2"]) -> Float[np.ndarray, " P2"]:
+    def field(t: float, state: Float[np.ndarray, " P2"]) -> Float[np.ndarray, " P2"]:
         x = torch.tensor(state[:P], requires_grad=True)
         (gradient,) = torch.autograd.grad(f(x), x)
+        if not bool(gradient.isfinite().all()):
+            # The integrator would shorten its step for ever.
+            raise ArithmeticError(f"the gradient is not finite at time {t:.6g}: {gradient}")
         return np.concatenate([state[P:], -2 * root * state[P:] - gradient.numpy()])
 
     t = np.linspace(0.0, time, points)
-    state = np.concatenate([start.numpy(), np.zeros(P)])
+    state = np.concatenate([start.detach().double().numpy(), np.zeros(P)])
     found = solve_ivp(field, (0.0, time), state, t_eval=t, rtol=1e-8, atol=1e-12)
+    if not found.success:
+        raise ArithmeticError(f"the flow stopped before time {time}: {found.message}")
     gap, energy = np.empty(points), np.empty(points)
     for i, column in enumerate(found.y.T):
         x, v = torch.tensor(column[:P]), torch.tensor(column[P:])

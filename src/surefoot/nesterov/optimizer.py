@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from math import isfinite
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from surefoot.nesterov.parameters import agnes_parameters, nag_parameters
-from surefoot.nesterov.update import (
+from surefoot.nesterov.constants import (
     Constants,
-    Scalar,
-    foreach_step,
-    fused_step,
-    fused_works,
-    single_step,
+    change_of_unit,
+    check_group,
+    copied,
+    on_tensors,
     velocity_scale,
 )
+from surefoot.nesterov.lookahead import LookAhead
+from surefoot.nesterov.parameters import agnes_parameters, nag_parameters
+from surefoot.nesterov.update import foreach_step, fused_step, fused_works, single_step
 
 
-class AGNES(torch.optim.Optimizer):
+class AGNES(LookAhead):
     """Accelerated descent whose gradient step and velocity step are set apart.
 
     Two-step form, from rest: y_n = x_n + alpha v_n; x_{n+1} = y_n - eta g(y_n);
     v_{n+1} = rho (v_n - g(y_n)). The parameters hold y_n, as in `torch.optim.SGD`; the guarantee
-    is about x_n, see `iterate` and `finalize`. alpha = eta is Nesterov's method, alpha = 0 is SGD
+    is about x_n, see `iterate`, `finalize` and `resume`. alpha = eta is Nesterov's method, alpha = 0 is SGD
     with step eta, eta = 0 is heavy ball up to indexing.
 
     Parameters
@@ -47,10 +46,11 @@ class AGNES(torch.optim.Optimizer):
     maximize
         Ascend.
     foreach, fused
-        Which implementation; by default the fused kernel where it works, else a loop on the CPU and
-        foreach on an accelerator. All keep one buffer per parameter with the same meaning.
+        Which implementation; by default the fused kernel where it works, else foreach, else a loop.
+        All keep one buffer per parameter with the same meaning.
     capturable
-        Take hyperparameters given as tensors without reading them on the host.
+        Take hyperparameters given as tensors without reading them on the host; whether `lr` was
+        moved alone is then not looked at.
 
     Raises
     ------
@@ -78,8 +78,6 @@ class AGNES(torch.optim.Optimizer):
         fused: bool | None = None,
         capturable: bool = False,
     ) -> None:
-        if foreach and fused:
-            raise ValueError("foreach and fused cannot both be True; choose one")
         defaults = {
             "lr": lr,
             "correction": correction,
@@ -91,15 +89,14 @@ class AGNES(torch.optim.Optimizer):
             "capturable": capturable,
         }
         super().__init__(params, defaults)
-        for group in self.param_groups:
-            _check_group(group)
-        # GradScaler hands its scale to a step that knows it, and unscales and skips by itself else.
-        self._step_supports_amp_scaling = all(self._mode(g) == "fused" for g in self.param_groups)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its constants are checked as in the constructor."""
         super().add_param_group(param_group)
-        _check_group(self.param_groups[-1])
+        group = self.param_groups[-1]
+        check_group(group)
+        for kind in {(p.device.type, p.dtype) for p in group["params"]}:
+            fused_works(*kind)  # tried now, as a captured graph allows no trial
 
     @classmethod
     def from_constants(
@@ -127,6 +124,7 @@ class AGNES(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; `closure` re-evaluates the loss with gradients enabled."""
+        self._refuse_iterate()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -134,29 +132,10 @@ class AGNES(torch.optim.Optimizer):
         for group in self.param_groups:
             self._tie(group)
             params, grads, buffers = self._gather(group)
-            if not params:
-                continue
-            constants = Constants.of(group["lr"], group["correction"], group["momentum"])
-            self._follow(group, constants, buffers)
-            mode = self._mode(group)
-            arguments = (
-                params,
-                grads,
-                buffers,
-                constants,
-                group["weight_decay"],
-                group["maximize"],
-            )
-            if mode == "fused":
-                fused_step(
-                    *arguments,
-                    grad_scale=getattr(self, "grad_scale", None),
-                    found_inf=getattr(self, "found_inf", None),
-                )
-            elif mode == "foreach":
-                foreach_step(*arguments)
-            else:
-                single_step(*arguments)
+            if params:
+                constants = Constants.of(group["lr"], group["correction"], group["momentum"])
+                self._follow(group, constants)
+                self._update(group, constants, params, grads, buffers)
         return loss
 
     def _tie(self, group: dict[str, Any]) -> None:
@@ -167,9 +146,10 @@ class AGNES(torch.optim.Optimizer):
         grads: list[Tensor] = []
         buffers: list[Tensor] = []
         for i, p in enumerate(group["params"]):
-            if p.grad is None:
+            grad = p.grad
+            if grad is None:
                 continue
-            if p.grad.is_sparse:
+            if grad.is_sparse:
                 raise RuntimeError(
                     f"parameter {i} has a sparse gradient; accelerated steps are dense, use "
                     "sparse=False in its layer"
@@ -178,119 +158,123 @@ class AGNES(torch.optim.Optimizer):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
             params.append(p)
-            grads.append(p.grad)
+            grads.append(grad)
             buffers.append(state["momentum_buffer"])
         return params, grads, buffers
 
-    def _follow(self, group: dict[str, Any], k: Constants, buffers: list[Tensor]) -> None:
-        """Keep the velocity when constants change: u is v in units of the constants."""
+    def _update(
+        self,
+        group: dict[str, Any],
+        constants: Constants,
+        params: list[Tensor],
+        grads: list[Tensor],
+        buffers: list[Tensor],
+    ) -> None:
+        decay, maximize = group["weight_decay"], group["maximize"]
+        if on_tensors(group) or torch.compiler.is_compiling():
+            single_step(params, grads, buffers, constants, decay, maximize)
+            return
+        alike = self._group_tensors_by_device_and_dtype(cast(Any, [params, grads, buffers]))
+        for (device, dtype), ((p, g, u), _) in cast(dict[Any, Any], alike).items():
+            mode = self._mode(group, device.type, dtype)
+            if mode == "fused":
+                scale, inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+                fused_step(
+                    p,
+                    g,
+                    u,
+                    constants,
+                    decay,
+                    maximize,
+                    grad_scale=None if scale is None else scale.to(device),
+                    found_inf=None if inf is None else inf.to(device),
+                )
+            else:
+                step = foreach_step if mode == "foreach" else single_step
+                step(p, g, u, constants, decay, maximize)
+
+    @staticmethod
+    def _mode(group: dict[str, Any], device_type: str, dtype: torch.dtype) -> str:
+        fused, foreach = group["fused"], group["foreach"]
+        wanted = fused or (fused is None and not foreach)
+        # The kernel's velocity step is eta rho: heavy ball (eta = 0) has no such form.
+        if wanted and group["correction"] != 0 and fused_works(device_type, dtype):
+            return "fused"
+        return "single" if foreach is False or dtype.is_complex else "foreach"
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        # GradScaler hands its scale to a step that takes it, and else unscales and skips by itself.
+        # Looked at anew each time: loading a state or moving a model may change the implementation.
+        return all(
+            not on_tensors(group)
+            and all(
+                self._mode(group, *kind) == "fused"
+                for kind in {(p.device.type, p.dtype) for p in group["params"]}
+            )
+            for group in self.param_groups
+        )
+
+    def _follow(self, group: dict[str, Any], k: Constants) -> None:
+        """Keep the velocity when constants change: the buffer is v in units of the constants."""
         now = (group["lr"], group["correction"], group["momentum"])
         last = group.get("last")
-        group["last"] = now
-        if last is None or any(
-            a is not b and _differs(a, b) for a, b in zip(now, last, strict=True)
-        ):
-            if last is None:
+        if last is None:
+            group["last"] = copied(now)
+            return
+        unreadable = group["capturable"] or torch.compiler.is_compiling()
+        if not (unreadable and on_tensors(group)):
+            if now == last:
                 return
-            if not group.get("scheduled") and not group.get("warned"):
-                moved = _differs(now[0], last[0])
-                if moved and not _differs(now[2], last[2]) and self._only_lr(now, last):
-                    group["warned"] = True
-                    warnings.warn(self._moved, UserWarning, stacklevel=4)
-            before = velocity_scale(last[0], Constants.of(*last))
-            after = velocity_scale(now[0], k)
-            if not isinstance(after, Tensor) and after == 0:
-                factor: Scalar = 0.0
-            else:
-                factor = before / after
-            for u in buffers:
-                u.mul_(factor)
+            self._warn_of_lr_alone(group, now, last)
+        factor = change_of_unit(Constants.of(*last), k)
+        if isinstance(factor, Tensor) or factor != 1:
+            # Also those without a gradient now: all buffers of a group share one unit.
+            for p in group["params"]:
+                if "momentum_buffer" in self.state.get(p, {}):
+                    self.state[p]["momentum_buffer"].mul_(factor)
+        group["last"] = copied(now, last)
 
     _moved = (
         "alpha moved without eta and rho: `lr` of AGNES is alpha alone, and the rate is promised for "
         "the three together; scale `correction` by the same factor, or use NAGSchedule"
     )
 
+    def _warn_of_lr_alone(
+        self, group: dict[str, Any], now: tuple[Any, ...], last: tuple[Any, ...]
+    ) -> None:
+        if group.get("scheduled") or group.get("warned") or now[0] == last[0]:
+            return
+        if now[2] == last[2] and self._eta_stayed(now, last):
+            for each in self.param_groups:
+                each["warned"] = True
+            warnings.warn(self._moved, UserWarning, stacklevel=7)
+
     @staticmethod
-    def _only_lr(now: tuple[Any, ...], last: tuple[Any, ...]) -> bool:
-        return not _differs(now[1], last[1])
-
-    def _mode(self, group: dict[str, Any]) -> str:
-        fused, foreach = group["fused"], group["foreach"]
-        numbers = not any(isinstance(group[k], Tensor) for k in ("lr", "correction", "momentum"))
-        if not numbers or torch.compiler.is_compiling():
-            return "single"
-        fusable, accelerated, complex_ = self._kind(group)
-        if (fused or (fused is None and not foreach)) and fusable and group["correction"] != 0:
-            return "fused"
-        if (foreach or (foreach is None and accelerated)) and not complex_:
-            return "foreach"
-        return "single"
-
-    def _kind(self, group: dict[str, Any]) -> tuple[bool, bool, bool]:
-        """(one pass can serve all tensors, on an accelerator, complex); looked up once a group."""
-        cache: dict[int, tuple[int, tuple[bool, bool, bool]]] = self.__dict__.setdefault(
-            "_kinds", {}
-        )
-        params = group["params"]
-        known = cache.get(id(group))
-        if known is not None and known[0] == len(params):
-            return known[1]
-        fusable = (
-            all(p.is_floating_point() for p in params)
-            and len({(p.device, p.dtype) for p in params}) == 1
-            and fused_works(params[0].device.type)
-        )
-        kind = (fusable, any(p.is_cuda for p in params), any(p.is_complex() for p in params))
-        cache[id(group)] = (len(params), kind)
-        return kind
-
-    @contextmanager
-    def iterate(self) -> Iterator[None]:
-        """The parameters temporarily hold the iterate x_n, which the guarantee is about.
-
-        On leaving, y_n is restored bit for bit from a copy. `state_dict` says in each group which
-        point is loaded; a step inside raises RuntimeError.
-        """
-        handle = self.register_step_pre_hook(_refuse_step)
-        saved = [(p, p.detach().clone()) for g in self.param_groups for p in g["params"]]
-        for group in self.param_groups:
-            group["point"] = "x"
-        try:
-            self._to_iterate()
-            yield
-        finally:
-            handle.remove()
-            for group in self.param_groups:
-                group["point"] = "y"
-            with torch.no_grad():
-                for p, y in saved:
-                    p.copy_(y)
-
-    def finalize(self) -> None:
-        """Leave x_n in the parameters and start from rest, as at the end of training."""
-        self._to_iterate()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p in self.state:
-                    self.state[p]["momentum_buffer"].zero_()
+    def _eta_stayed(now: tuple[Any, ...], last: tuple[Any, ...]) -> bool:
+        return bool(now[1] == last[1])
 
     @torch.no_grad()
-    def _to_iterate(self) -> None:
+    def _shift(self, sign: int) -> None:
         for group in self.param_groups:
             if "last" not in group:
                 continue
             c = Constants.of(*group["last"]).c
             for p in group["params"]:
                 if "momentum_buffer" in self.state.get(p, {}):
-                    p.add_(self.state[p]["momentum_buffer"] * c)
+                    p.add_(self.state[p]["momentum_buffer"] * c, alpha=sign)
+
+    def _rest(self) -> None:
+        for state in self.state.values():
+            if "momentum_buffer" in state:
+                state["momentum_buffer"].zero_()
 
     def velocity(self, p: Tensor) -> Tensor | None:
         """v_n of a parameter as of the last step; None before its first one."""
         if "momentum_buffer" not in self.state.get(p, {}):
             return None
         group = next(g for g in self.param_groups if any(q is p for q in g["params"]))
-        scale = velocity_scale(group["last"][0], Constants.of(*group["last"]))
+        scale = velocity_scale(Constants.of(*group["last"]))
         velocity: Tensor = self.state[p]["momentum_buffer"] * scale
         return velocity
 
@@ -347,32 +331,5 @@ class NAG(AGNES):
     )
 
     @staticmethod
-    def _only_lr(now: tuple[Any, ...], last: tuple[Any, ...]) -> bool:
+    def _eta_stayed(now: tuple[Any, ...], last: tuple[Any, ...]) -> bool:
         return True
-
-
-def _refuse_step(*_: Any) -> None:
-    raise RuntimeError("step() inside iterate(): the parameters hold x_n, leave the block first")
-
-
-def _differs(a: Any, b: Any) -> bool:
-    """Tensors are taken to differ: reading them would wait for the accelerator."""
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return True
-    return bool(a != b)
-
-
-def _check_group(group: dict[str, Any]) -> None:
-    for name in ("lr", "correction", "weight_decay"):
-        value = group[name]
-        if isinstance(value, Tensor):
-            if not group["capturable"] and value.numel() != 1:
-                raise ValueError(f"{name} must be a number or a one-element tensor, got {value}")
-            continue
-        if not (isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be >= 0, got {value}")
-    rho = group["momentum"]
-    if not isinstance(rho, Tensor) and not 0 <= rho < 1:
-        raise ValueError(f"momentum must be in [0, 1), got {rho}")
-    if group["foreach"] and group["fused"]:
-        raise ValueError("foreach and fused cannot both be True; choose one")

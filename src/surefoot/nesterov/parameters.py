@@ -31,6 +31,15 @@ class AgnesParams:
     gamma: float
     beta: float
 
+    @property
+    def largest_stable_curvature(self) -> float:
+        """lambda at which a quadratic mode starts to diverge: 2(1+rho)/(eta(1+rho) + alpha rho).
+
+        For NAG eta lambda = (2+2 rho)/(1+2 rho), that is 4/3 as rho -> 1: how far L may be
+        underestimated. Derived here, from the trace and the determinant of one step.
+        """
+        return 2 * (1 + self.rho) / (self.eta * (1 + self.rho) + self.alpha * self.rho)
+
 
 def _check(mu: float, L: float, sigma_mult: float, eps: float) -> None:
     if not (isfinite(L) and L > 0):
@@ -79,11 +88,12 @@ def agnes_parameters(
     if eps > 0 and noise * mu / eps**2 < largest:
         largest, why = noise * mu / eps**2, "(1 + sigma_mult^2) mu / eps^2"
     eta = _chosen(eta, largest, why)
-    if sigma_mult == 0:
+    if noise == 1:
         return _nag(mu, eta)
     gamma = sqrt(eta / noise)
     s = sqrt(mu) * gamma
-    beta = gamma * (1 - s * noise) / (1 - s)
+    # s (1 + sigma_m^2) is sqrt(mu/L) at eta_max: above 1 by rounding alone, where mu = L.
+    beta = gamma * max(0.0, 1 - s * noise) / (1 - s)
     return AgnesParams(eta, gamma * beta, (1 - s) / (1 + s), s, gamma, beta)
 
 

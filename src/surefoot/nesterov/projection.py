@@ -55,8 +55,6 @@ def retract(
         J = torch.func.jacrev(residual)(t)
         gram = J @ J.T
         scale = float(gram.diagonal().mean())
-        if not 0 < scale < float("inf"):
-            break
         improved = False
         for _ in range(12):
             shifted = gram + damping * scale * torch.eye(len(gram)).to(gram)
