@@ -6,6 +6,7 @@ Papers: Gupta and Wojtowytsch, arXiv 2410.08395; Gupta, Siegel and Wojtowytsch, 
 from surefoot.nesterov.bounds import agnes_bound, decreasing_bound, nag_bound, steps_to
 from surefoot.nesterov.decreasing import DecreasingNAG
 from surefoot.nesterov.flow import heavy_ball_flow
+from surefoot.nesterov.lanczos import Interval
 from surefoot.nesterov.landscape import Landscape
 from surefoot.nesterov.ledger import Ledger, SmoothnessWarning
 from surefoot.nesterov.ledger_certificate import LedgerCertificate
@@ -18,6 +19,8 @@ from surefoot.nesterov.parameters import (
     agnes_parameters,
     nag_parameters,
 )
+from surefoot.nesterov.path_measures import certified_aiming, growth_constant
+from surefoot.nesterov.projection import Projection
 from surefoot.nesterov.schedule import NAGSchedule
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "NAG",
     "AgnesParams",
     "DecreasingNAG",
+    "Interval",
     "Landscape",
     "Ledger",
     "LedgerCertificate",
@@ -32,12 +36,15 @@ __all__ = [
     "NoiseFit",
     "NoiseSample",
     "NoiseWarning",
+    "Projection",
     "SmoothnessWarning",
     "agnes_bound",
     "agnes_parameters",
+    "certified_aiming",
     "decreasing_bound",
     "exact_quadratic_expectation",
     "fit_noise",
+    "growth_constant",
     "heavy_ball_flow",
     "nag_bound",
     "nag_parameters",

@@ -24,6 +24,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.nesterov.parameters import AgnesParams
+from surefoot.nesterov.path_measures import (
+    aiming_constant,
+    directional_nonconvexity,
+    directional_smoothness,
+)
 
 ANCHOR_ROUNDING = 4 * torch.finfo(torch.float64).eps
 HYPOTHESES = ("aiming", "curvature", "smoothness", "drift")
@@ -89,8 +94,9 @@ def terms_of(
             delta = torch.zeros_like(delta)
         z = rule.beta * v_next + sqrt(mu) * (y_next - p_next)
         drift = -sqrt(mu) * dot(z, delta) - mu / 2 * dot(delta, delta)
-    nan = float("nan")
-    eta = rule.eta
+    eps = float("nan")
+    if rule.alpha > 0:
+        eps = float(directional_nonconvexity(now.f_y, now.f_x, gv, vv, rule.alpha))
     return {
         "f_x": now.f_x,
         "f_y": now.f_y,
@@ -101,7 +107,7 @@ def terms_of(
         "K": kinetic,
         "T": drift,
         "total": (1 - s) * curvature + s * aiming + smoothness + kinetic + drift,
-        "mu_aim": 2 * (gd - (now.f_y - f_star)) / dd if dd > 0 else nan,
-        "L_needed": 2 * (f_next - now.f_y + eta * gg) / (eta**2 * gg) if gg > 0 else nan,
-        "eps": 2 * curvature / (rule.alpha**2 * vv) if vv > 0 and rule.alpha > 0 else nan,
+        "mu_aim": float(aiming_constant(now.f_y - f_star, gd, dd)),
+        "L_needed": float(directional_smoothness(now.f_y, f_next, gg, rule.eta)),
+        "eps": eps,
     }
