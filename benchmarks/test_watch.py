@@ -1,7 +1,7 @@
 """Watching a loop that only logs its loss costs under 2 % of its steps.
 
 One process, one model: plain and watched rounds alternate, so that both see the same machine and the
-same memory. The claim is the ratio of the medians; the cost is a few microseconds a step, whatever
+same memory. The claim is the median ratio of neighbouring rounds; the cost is a few microseconds a step, whatever
 the model, so steps much shorter than these pay more in proportion.
 """
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from surefoot import watch
 
-ROUNDS, STEPS = 40, 100
+ROUNDS, STEPS = 100, 50
 
 
 @pytest.mark.parametrize("width", [256, 512])
@@ -44,8 +44,10 @@ def test_logging_the_loss(width):
             w.close()
             assert w.record["loss"].shape == (1, STEPS)
     plain, with_watch = (statistics.median(s) / STEPS * 1e6 for s in seconds.values())
+    # Neighbouring rounds see the same machine: the median of their ratios is what the watch costs.
+    ratio = statistics.median(w / p for p, w in zip(*seconds.values(), strict=True))
     print(
         f"\nwatch, width {width}: {plain:.1f} us/step plain, {with_watch:.1f} us/step watched, "
-        f"ratio {with_watch / plain:.4f} (required <= 1.02)"
+        f"ratio {ratio:.4f} (required <= 1.02)"
     )
-    assert with_watch / plain <= 1.02
+    assert ratio <= 1.02
