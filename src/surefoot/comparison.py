@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from surefoot import evidence
-from surefoot.guarantee import Curve, Guarantee, Verdict
+from surefoot.guarantee import Guarantee, Verdict
 from surefoot.record import Curves
 
 
@@ -30,9 +31,9 @@ class Finding:
 
 
 def on_steps(
-    raw: Curve | float, what: str, guarantee: Guarantee, curves: Curves
+    raw: Any, what: str, guarantee: Guarantee, curves: Curves
 ) -> Float[np.ndarray, "seeds steps"]:
-    """A curve that a guarantee computed, one row a seed; `what` names it in the error."""
+    """A `Curve` that a guarantee computed, one row a seed; `what` names it in the error."""
     curve = np.asarray(raw, dtype=np.float64)
     shape = curves.values.shape
     if np.isnan(curve).any():

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 Sense = Literal["upper", "lower", "equal"]
 HoldsIn = Literal["every run", "expectation"]
-Curve = Float[np.ndarray, " steps"] | Float[np.ndarray, "seeds steps"]
+Curve = (
+    float
+    | Float[np.ndarray, " steps"]
+    | Float[np.ndarray, "seeds steps"]
+    | Float[np.ndarray, "seeds 1"]
+)
 
 
 class Verdict(enum.StrEnum):
@@ -86,8 +91,9 @@ class Guarantee:
         "every run" (each seed is compared directly) or "expectation" (the mean over seeds is
         tested, see `surefoot.evidence`).
     bound
-        The promised curve over the steps at which the quantity was recorded, one row for all seeds
-        or one per seed. It must be positive where the claim is about an expectation.
+        The promised curve over the steps that all seeds recorded (`Record.curves`): one row for all
+        seeds or one a seed, or a number in its place. It must be positive where the claim is about
+        an expectation.
     assumptions
         The conditions, as measured on this run.
     heuristic

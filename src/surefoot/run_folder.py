@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import StringIO
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -176,13 +176,21 @@ class RunFolder:
         """Store a table of results as JSON."""
         folder = self.path / "tables"
         folder.mkdir(exist_ok=True)
-        write_json(folder / f"{part}.{name}.json", json.loads(table.to_json(orient="split")))
+        # Not through pandas' own JSON, which rounds numbers and reads dates into words.
+        missing = table.astype(object).where(table.notna(), None)
+        rows = [
+            [str(v) if isinstance(v, float) and isinf(v) else v for v in row]
+            for row in missing.to_numpy().tolist()
+        ]
+        data = {"columns": list(table.columns), "data": rows}
+        write_json(folder / f"{part}.{name}.json", data)
 
     def tables(self, part: str) -> Iterator[tuple[str, pd.DataFrame]]:
         """The stored tables of a part, by name."""
         for file in sorted((self.path / "tables").glob(f"{part}.*.json")):
-            text = json.dumps(read_json(file))
-            yield file.stem.split(".", 1)[1], pd.read_json(StringIO(text), orient="split")
+            stored = read_json(file)
+            table = pd.DataFrame(stored["data"], columns=stored["columns"])
+            yield file.stem.split(".", 1)[1], table
 
     def write_figure(self, part: str, name: str, figure: Mapping[str, Any]) -> None:
         """Store a plotly figure as JSON."""
