@@ -1,8 +1,8 @@
 """Watching a loop that only logs its loss costs under 2 % of its steps.
 
 One process, one model: plain and watched rounds alternate, so that both see the same machine and the
-same memory. The claim is the median ratio of neighbouring rounds; the cost is a few microseconds a step, whatever
-the model, so steps much shorter than these pay more in proportion.
+same memory. The claim is the median ratio of neighbouring rounds; the cost is a few microseconds a
+step, whatever the model, so steps much shorter than these pay more in proportion.
 """
 
 import statistics
