@@ -105,7 +105,9 @@ def print_certificates(folders: Sequence[RunFolder]) -> None:
             if not mine:
                 table.add_row(name, "nothing promised here: see the report", "", "", seconds, "")
             for c in mine:
-                table.add_row(name, c.name, _verdict(c), f"{c.tightness:.3g}", seconds, c.reason)
+                # What was kept needs no reason here; the report has it.
+                reason = "" if c.verdict is Verdict.KEPT else c.reason
+                table.add_row(name, c.name, _verdict(c), f"{c.tightness:.3g}", seconds, reason)
                 name = seconds = ""
         table.add_section()
     console.print(table)
