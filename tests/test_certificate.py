@@ -132,10 +132,12 @@ def test_a_nan_does_not_hide_a_violation():
 
 def test_every_step_counts_though_few_are_listed():
     values = np.full((1, 5000), 0.5)
-    values[0, 3333] = 1.5
+    values[0, 2222], values[0, 3333] = 1.25, 1.5
     found = certify(record_of(values), promise(1.0))
     assert found.verdict is Verdict.BROKEN
-    assert 3333 in found.checked
+    assert "gap = 1.25 at step 2222" in found.reason
+    assert (found.worst_step, found.tightness) == (3333, 1.5)
+    assert {2222, 3333} <= set(found.checked)
     assert len(found.checked) <= 18
     # Who asks for few steps gets few.
     assert certify(record_of(values), promise(1.0), steps=4).verdict is Verdict.KEPT
@@ -226,6 +228,9 @@ def test_declared_range_goes_into_the_verdict():
     assert certify(record_of(np.minimum(x * bound, 1.0)), low).verdict is Verdict.BROKEN
     with pytest.raises(ValueError, match="must lie between 0 and c"):
         certify(record_of(x * bound + 2), low)
+    # Seeds with bounds of their own: the largest ratio that any of them can have.
+    bounds = np.linspace(0.5, 2, 30)[:, None]
+    certify(record_of(np.ones((30, 16))), dataclasses.replace(low, bound=lambda record: bounds))
 
 
 # Precedence, assumptions, vacuity

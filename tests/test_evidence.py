@@ -8,7 +8,7 @@ import jaxtyping
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -94,6 +94,7 @@ def test_limit_scales_and_mirrors(x, factor):
     st.lists(st.integers(0, 10**7), min_size=1, max_size=300, unique=True).map(sorted),
     st.integers(2, 20),
 )
+@example([*range(50), 10**4, 10**7], 20)
 def test_checked_steps_are_as_many_as_asked_and_hold_both_ends(steps, most):
     at = checked_steps(np.array(steps, dtype=float), most)
     assert len(at) == min(most, len(steps))
@@ -182,6 +183,61 @@ def test_windows_over_the_steps_find_what_no_single_step_shows():
     assert judge(x).verdict is Verdict.BROKEN
 
 
+def means_that_are_tested(x):
+    """(seeds' means over some steps, share of alpha): the rule, written out."""
+    steps = x.shape[1]
+    if steps < 16:
+        return [(x[:, t], 1 / steps) for t in range(steps)]
+    families = [(x.mean(axis=1), 1 / 2)]
+    for parts in (2, 4, 8):
+        edges = [round(k * steps / parts) for k in range(parts + 1)]
+        families += [(x[:, a:b].mean(axis=1), 1 / 56) for a, b in itertools.pairwise(edges)]
+    return families + [(x[:, t], 1 / (4 * steps)) for t in range(steps)]
+
+
+def by_the_rule(x, sense, tolerance, top):
+    """The verdict for noisy steps, in plain loops."""
+    sides = {"upper": [1], "lower": [-1], "equal": [1, -1]}[sense]
+    alpha = 0.01 / len(sides)
+    for s in sides:
+        if top is None:
+            for y, share in means_that_are_tested(x):
+                if s * (limit(y, alpha * share, -s) - 1) > tolerance:
+                    return Verdict.BROKEN
+        else:
+            edge = 1 + s * tolerance
+            if e_value(x / edge, "upper" if s > 0 else "lower", top / edge) >= 1 / alpha:
+                return Verdict.BROKEN
+    for s in sides:
+        for t in range(x.shape[1]):
+            if s * (limit(x[:, t], alpha, s) - 1) > tolerance:
+                return Verdict.UNDECIDED
+    return Verdict.KEPT
+
+
+@pytest.mark.parametrize("sense", SENSES)
+@pytest.mark.parametrize("steps", [1, 4, 15, 16, 32])
+@pytest.mark.parametrize("ranged", [False, True])
+def test_the_rule_written_out(sense, steps, ranged):
+    rng = np.random.default_rng(steps)
+    seen = set()
+    for _ in range(200):
+        n, tolerance = int(rng.integers(5, 40)), 0.2 if sense == "equal" else 1e-9
+        sd = rng.choice([0.03, 0.3])
+        # A shift of some steps, of all or of one, about as large as it takes to change the verdict.
+        shift = rng.choice([-1, 1]) * 10 ** rng.uniform(-2.5, -0.1)
+        shifted = np.arange(steps) < rng.choice([1, max(1, steps // 4), steps])
+        mean = (
+            1 + np.roll(shift * shifted, rng.integers(steps)) + rng.choice([-1, 0, 1]) * tolerance
+        )
+        x = np.clip(mean + sd * rng.standard_normal((n, steps)), 0, 2)
+        top = np.full(steps, 2.0) if ranged else None
+        found = judge(x, sense=sense, tolerance=tolerance, top=top).verdict
+        assert found is by_the_rule(x, sense, tolerance, top)
+        seen.add(found)
+    assert seen == {Verdict.KEPT, Verdict.BROKEN, Verdict.UNDECIDED}
+
+
 # Steps without spread
 
 
@@ -192,6 +248,9 @@ def test_a_common_start_is_compared_directly():
     x[:, 1] = 1.0 + 1e-6
     assert judge(x).verdict is Verdict.BROKEN
     assert judge(x, tolerance=1e-5).verdict is Verdict.KEPT
+    # Rounding among the seeds is no spread.
+    x[:, 1] = 1.0 + 1e-10 * np.linspace(-1, 0.9, 12)
+    assert judge(x, tolerance=0.0).verdict is Verdict.KEPT
 
 
 def test_agreement_after_the_seeds_had_differed_is_undecided():
@@ -265,8 +324,16 @@ def test_a_seed_that_carries_the_mean_is_named():
     assert found.verdict is Verdict.UNDECIDED
     assert (found.carrier, found.open_step, found.worst) == (4, 11, 11)
     assert "one seed carries over half of the sum" in found.reason
+    x *= 1 / x[:, 11].sum() * 20  # the mean is 1.7, whoever carries it
+    for share, carrier in ((0.51, 4), (0.49, None)):
+        x[4, 11] = share / (1 - share) * (x[:, 11].sum() - x[4, 11])
+        found = judge(x[:, 11:12])
+        assert found.verdict is Verdict.UNDECIDED
+        assert found.carrier == carrier
     # It is a reason that is shown, and no gate: where the limit lets the step through, it is KEPT.
+    x = noisy(mean=0.1, sd=0.01)
     x[4, 11] = 1.0
+    assert x[4, 11] > x[:, 11].sum() / 2 - 0.1
     assert judge(x).verdict is Verdict.KEPT
 
 
@@ -296,11 +363,29 @@ def test_the_promised_number_of_seeds_usually_decides(mean, verdict):
     assert np.mean(decided) > 0.5
 
 
-def test_mean_beyond_the_bound_says_what_would_show_if_by_chance():
-    x = noisy(n=8, steps=1, mean=1.05, sd=0.3, seed=2)
+def centred(mean):
+    noise = noisy(n=8, steps=len(mean), mean=0, sd=0.4, seed=1)
+    return noise - noise.mean(axis=0) + mean
+
+
+def test_the_slowest_step_decides_what_may_be_kept():
+    x = centred([0.2, 0.8, 0.9])
+    mean, high = x.mean(axis=0), limit(x, 0.01, 1)
+    need = np.ceil(8 * ((high - mean) / (1 - mean)) ** 2) - 8
     found = judge(x)
-    assert x.mean() > 1
     assert found.verdict is Verdict.UNDECIDED
+    assert found.more_seeds == need.max()
+    assert found.open_step == need.argmax()
+
+
+def test_the_fastest_step_decides_what_may_be_broken():
+    x = centred([0.9, 1.1, 1.2])
+    mean, low = x.mean(axis=0), limit(x, 0.01 / 3, -1)
+    need = np.ceil(8 * ((mean - low) / (mean - 1)) ** 2) - 8
+    found = judge(x)
+    assert found.verdict is Verdict.UNDECIDED
+    assert found.more_seeds == need[1:].min()
+    assert found.open_step == 1 + need[1:].argmin()
     assert f"about {found.more_seeds} more seeds would show if by chance" in found.reason
 
 

@@ -247,12 +247,17 @@ def test_a_second_record_in_the_same_folder_overwrites_nothing(tmp_path):
     with Record(tmp_path) as record:
         record.append(0, 4, loss=4.0)
     assert Record.read(tmp_path)["loss"].tolist() == [[1.0, 3.0, 4.0]]
+    (tmp_path / "000000.parquet").unlink()
+    (tmp_path / "000002.parquet").unlink()
+    with Record(tmp_path) as record:
+        record.append(0, 4, loss=40.0)  # read last, as it was written last
+    assert Record.read(tmp_path)["loss"].tolist() == [[40.0]]
     # Two at once take each other's names for taken.
     one, two = Record(tmp_path), Record(tmp_path)
     for record, step in ((one, 5), (two, 6), (one, 7)):
         record.append(0, step, loss=float(step))
         record.flush()
-    assert Record.read(tmp_path)["loss"].tolist() == [[1.0, 3.0, 4.0, 5.0, 6.0, 7.0]]
+    assert Record.read(tmp_path)["loss"].tolist() == [[40.0, 5.0, 6.0, 7.0]]
 
 
 def test_an_existing_file_is_not_overwritten(tmp_path):

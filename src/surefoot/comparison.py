@@ -110,8 +110,9 @@ def _every_run(
     # A bound of infinity promises nothing or everything: no tolerance is relative to it.
     allowed = guarantee.tolerance * np.where(np.isfinite(b), np.abs(b), 0.0) + guarantee.atol
     with np.errstate(invalid="ignore", over="ignore"):
+        # Infinity against infinity is NaN, which exceeds nothing.
         excess = {"upper": y - b, "lower": b - y, "equal": np.abs(y - b)}[guarantee.sense]
-    violated = np.where(y == b, 0.0, excess) > allowed
+        violated = excess > allowed
     ratio = _ratio(y, b)
     collapse = np.min if guarantee.sense == "lower" else np.max
     by_step = collapse(ratio if guarantee.sense != "equal" else np.abs(ratio - 1) + 1, axis=0)
