@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Anchor = Literal["final", "project"] | Tensor | Callable[[Tensor], Tensor]
 REPLAYED = 1e-6
+RESOLVED = 1e-16
 
 
 class SmoothnessWarning(UserWarning):
@@ -300,7 +301,9 @@ class Ledger:
         eta = self._rule.eta
         excess = f_x - f_y + self._rule.gamma**2 / 2 * gg
         gap = f_x_before - (self._f_star or 0.0)
-        if m == n - 1 and not self._warned and excess > FAILS * gap and gg > 0:
+        # Far down, the difference of two values of f is rounding and no news about smoothness.
+        resolved = gap > RESOLVED * (self._f0_value() - (self._f_star or 0.0))
+        if m == n - 1 and not self._warned and resolved and excess > FAILS * gap and gg > 0:
             self._warned = True
             needed = eta * 2 * (f_x - f_y + eta * gg) / (eta**2 * gg)
             warnings.warn(
