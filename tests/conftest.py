@@ -11,16 +11,20 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import jaxtyping
 import pytest
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from hypothesis import settings
 
 SHAPED = re.compile(r"\b(Float|Int|UInt|Integer|Bool|Complex|Inexact|Real|Num|Shaped)\d*\[")
 
 
+# An int is a float where the language says so.
+typed = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
 def check_shapes(function):
     """Beartype, for functions whose hints speak of shapes; mypy sees to all other types."""
     hints = getattr(function, "__annotations__", {}).values()
-    return beartype(function) if SHAPED.search(" ".join(map(str, hints))) else function
+    return typed(function) if SHAPED.search(" ".join(map(str, hints))) else function
 
 
 # The import hook takes its checker by name, and must be there before surefoot is imported. The worker

@@ -1,7 +1,7 @@
-"""The command line: list, run, report, data, doctor.
+"""The command line: list, run, report, data, privacy, doctor.
 
 Exit codes: 0 all well; 1 a guarantee is BROKEN that was not announced to be, or a seed crashed;
-2 bad arguments or unreadable input; 130 interrupted.
+2 bad arguments or unreadable input; 3 an audit refutes a proven epsilon; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -132,6 +132,14 @@ class DataFetch:
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """What a private training leaks: epsilon, calibrate, curve, from-opacus, audits."""
+
+    def __call__(self) -> int:
+        return privacy_command(["--help"])
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Show versions, extras, threads and cache: what to paste into a bug report."""
 
@@ -186,6 +194,7 @@ Command = (
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
+    | Annotated[Privacy, tyro.conf.subcommand("privacy")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -199,6 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if words[:1] == ["run"] and len(words) > 1 and not words[1].startswith("-"):
             return run_command(words[1], words[2:])
+        if words[:1] == ["privacy"]:
+            return privacy_command(words[1:])
         command: Callable[[], int] = tyro.cli(
             Command,
             prog=PROG,
@@ -212,6 +223,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was done is in the run folder", file=sys.stderr)
         return 130
+
+
+def privacy_command(words: Sequence[str]) -> int:
+    """`surefoot privacy ...`, whose flags are read from that package only when they are needed."""
+    from surefoot.privacy.cli import PrivacyCommand
+
+    command: Callable[[], int] = tyro.cli(PrivacyCommand, prog=f"{PROG} privacy", args=list(words))
+    return command()
 
 
 def run_command(name: str, words: Sequence[str]) -> int:

@@ -1,0 +1,118 @@
+"""What the privacy functions return: numbers that cannot lose the words that belong to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+Array = np.ndarray
+Kind = Literal["heuristic", "guarantee"]
+HONESTY = "heuristic: assumes linear losses and hidden intermediate models; not a DP guarantee"
+
+
+def _refuse(what: str) -> TypeError:
+    return TypeError(
+        f"{what} is a heuristic, not a DP guarantee, and does not turn into a bare number; "
+        "write .value where that is what you mean"
+    )
+
+
+def _words(kind: Kind, note: str) -> str:
+    lines = ([HONESTY] if kind == "heuristic" else []) + ([note] if note else [])
+    return "".join(f"\n  {line}" for line in lines)
+
+
+@dataclass(frozen=True, repr=False)
+class Value:
+    """One epsilon or delta with its bounds, and whether it is proven.
+
+    Attributes
+    ----------
+    value, lower, upper
+        The number, and an interval that holds the exact value of the formula. How well the formula
+        describes a training is another question, which `kind` and `note` speak of.
+    kind
+        "guarantee" for a proven value, "heuristic" for one that a training may violate.
+    remove, add
+        The two directions of adjacency, `value` is the larger; None where they are not told apart.
+    quantity
+        "epsilon" or "delta".
+    note
+        What else a reader has to know.
+
+    A heuristic Value does not convert to float: `float(x)` raises TypeError; write `x.value`.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    kind: Kind
+    remove: float | None = None
+    add: float | None = None
+    quantity: str = "epsilon"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("heuristic", "guarantee"):
+            raise ValueError(f"kind must be 'heuristic' or 'guarantee', got {self.kind!r}")
+        if not self.lower <= self.value <= self.upper:
+            raise ValueError(
+                f"lower <= value <= upper must hold, got {self.lower}, {self.value}, {self.upper}"
+            )
+
+    @property
+    def direction(self) -> str | None:
+        """The direction that decides, "remove" or "add"; None where they are not told apart."""
+        if self.remove is None or self.add is None:
+            return None
+        return "remove" if self.remove >= self.add else "add"
+
+    def __float__(self) -> float:
+        if self.kind == "heuristic":
+            raise _refuse(f"this {self.quantity}")
+        return self.value
+
+    def __repr__(self) -> str:
+        sides = ""
+        if self.remove is not None and self.add is not None:
+            sides = f", remove {self.remove:.6g}, add {self.add:.6g}"
+        return (
+            f"{self.quantity} {self.value:.6g} ({self.kind}; "
+            f"in [{self.lower:.6g}, {self.upper:.6g}]{sides}){_words(self.kind, self.note)}"
+        )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Curve:
+    """A privacy curve at several points: `value` against `at`, with bounds, and whether it is proven.
+
+    Attributes
+    ----------
+    at
+        Where: epsilon for delta(epsilon), the false positive rate for a trade-off.
+    value, lower, upper
+        The curve and bounds on it.
+    kind, note
+        As in `Value`. A heuristic Curve does not convert to an array: write `.value`.
+    quantity
+        For instance "delta" or "false negative rate".
+    """
+
+    at: Float[Array, "*points"]
+    value: Float[Array, "*points"]
+    lower: Float[Array, "*points"]
+    upper: Float[Array, "*points"]
+    kind: Kind
+    quantity: str
+    note: str = ""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if self.kind == "heuristic":
+            raise _refuse(f"this curve of {self.quantity}")
+        return np.array(self.value, dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"{self.quantity} at {np.size(self.at)} points ({self.kind}){_words(self.kind, self.note)}"
