@@ -65,6 +65,24 @@ def write_figure(figure: Figure, path: Path) -> None:
     figure.write_image(path)
 
 
+def curve_figure(
+    steps: Int[Array, " points"],
+    curves: tuple[list[float], list[float], list[float]],
+    delta: float,
+    audits: Sequence[tuple[float, float]] = (),
+) -> Figure:
+    """Epsilon against T, doubly logarithmic: proven, heuristic, full batch; audits point upwards."""
+    figure = _lines(steps, dict(zip((PROVEN, HEURISTIC, SIMPLE), curves, strict=True)), "steps T")
+    if audits:
+        x, y = zip(*audits, strict=True)
+        figure.add_scatter(
+            x=x, y=y, name="audit, lower bound", mode="markers",
+            marker={"symbol": "triangle-up", "size": 11},
+        )  # fmt: skip
+    figure.update_layout(title=f"epsilon at delta {delta:g}")
+    return figure
+
+
 def steps_figure(
     sigma: float,
     q: float,
@@ -72,19 +90,13 @@ def steps_figure(
     delta: float,
     audits: Sequence[tuple[float, float]] = (),
 ) -> Figure:
-    """Epsilon against T, doubly logarithmic, with audited lower bounds as points that point upwards."""
-    curves: dict[str, list[float]] = {PROVEN: [], HEURISTIC: [], SIMPLE: []}
+    """`curve_figure` with its curves computed."""
+    curves: tuple[list[float], list[float], list[float]] = ([], [], [])
     for t in map(int, steps):
-        curves[PROVEN].append(standard(sigma, q, t).epsilon(delta).value)
-        curves[HEURISTIC].append(last_iterate(sigma, q, t).epsilon(delta).value)
-        curves[SIMPLE].append(full_batch(sigma, q, t).epsilon(delta).value)
-    figure = _lines(steps, curves, "steps T")
-    if audits:
-        x, y = zip(*audits, strict=True)
-        figure.add_scatter(
-            x=x, y=y, name="audit, lower bound", mode="markers",
-            marker={"symbol": "triangle-up", "size": 11},
-        )  # fmt: skip
+        curves[0].append(standard(sigma, q, t).epsilon(delta).value)
+        curves[1].append(last_iterate(sigma, q, t).epsilon(delta).value)
+        curves[2].append(full_batch(sigma, q, t).epsilon(delta).value)
+    figure = curve_figure(steps, curves, delta, audits)
     figure.update_layout(title=f"epsilon at delta {delta:g}: sigma {sigma:g}, sample rate {q:g}")
     return figure
 

@@ -1,0 +1,1 @@
+"""The parts of the privacy study, a file each."""
