@@ -18,6 +18,7 @@ from surefoot.privacy import (
     register_opacus,
     standard,
 )
+from surefoot.privacy.opacus import history_of
 from surefoot.privacy.standard import REFUSED
 
 pytest.importorskip("opacus", reason="needs the privacy extra")
@@ -80,7 +81,8 @@ def test_accountant_state_dict_and_checkpoint_agree(tmp_path):
     checkpoint = torch.load(path, weights_only=True)
     expected = from_opacus(engine, 1e-5).to_dict()["rows"]
     for source in (engine.accountant, engine.accountant.state_dict(), checkpoint, path, str(path)):
-        assert from_opacus(source, 1e-5).to_dict()["rows"] == expected
+        assert history_of(source) == [(1.1, 0.1, 20)]
+    assert from_opacus(path, 1e-5).to_dict()["rows"] == expected
 
 
 def test_sampling_on_trust_is_said():

@@ -1,7 +1,7 @@
 """Canaries: records made to be noticed, in gradient space and in input space, and their way into Opacus.
 
 A gradient canary replaces an example's clipped gradient by a chosen vector of norm exactly 1 (in units of the
-clip norm). Canaries of arXiv 2305.08846 (Dirac) and arXiv 2410.06186, Section 4.
+clip norm). Canaries of arXiv 2305.08846 (Dirac) and arXiv 2410.06186.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def random(model: nn.Module, m: int, seed: int) -> Float[Tensor, "m P"]:
         If the model normalises over the batch.
     """
     draw = torch.randn(_count(m), _size(model), generator=torch.Generator().manual_seed(seed))
-    return draw / draw.norm(dim=1, keepdim=True)
+    unit: Tensor = draw / draw.norm(dim=1, keepdim=True)
+    return unit
 
 
 def constant(model: nn.Module) -> Float[Tensor, "1 P"]:
@@ -125,7 +126,8 @@ def gradient_scores(
 ) -> Float[Tensor, " m"]:
     """White-box score of the last iterate, <m_T - m_0, -canary>: higher means "in"."""
     moved = (before - after).to(canaries.dtype)
-    return canaries @ moved
+    scores: Tensor = canaries @ moved
+    return scores
 
 
 def attach_gradient_canaries(

@@ -27,7 +27,7 @@ Array = np.ndarray
 ONE_NOISE = "noiseless steps: nothing is proven"
 EPOCHS = "plain Gaussian composition of E epochs, zero-out adjacency, all iterates published"
 REFUSED = "no proven value for shuffled batches under this accountant"
-CURVE_POINTS = 400
+CURVE_POINTS = 200
 
 
 def as_history(noise_multiplier: PerStep, sample_rate: PerStep, steps: int) -> History:

@@ -92,7 +92,8 @@ class OpacusTraining:
         for _ in range(self.epochs):
             for a, b in batches:
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(net(a), b).backward()
+                loss: Any = nn.functional.cross_entropy(net(a), b)
+                loss.backward()
                 optimizer.step()
         self.models.append(model)
         self.accountants.append(engine.accountant)

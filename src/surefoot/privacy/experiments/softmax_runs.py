@@ -33,7 +33,8 @@ class Batched:
         """The canary's score in each run, higher for "in"."""
         generator = torch.Generator().manual_seed(seed)
         parts = [
-            canary.scores(self._chunk(canary, part, generator)) for part in included.split(CHUNK)
+            canary.scores(self._chunk(canary, part, generator))
+            for part in torch.split(included, CHUNK)
         ]
         return torch.cat(parts).double().numpy()
 

@@ -1,7 +1,7 @@
 """DP-SGD on small networks, fast enough to be repeated: exact per-example clipping from layer products.
 
 For a linear layer the gradient of one example is an outer product delta a^T, so its norm is |delta||a| and
-the clipped sum is delta^T diag(c) a: no per-example gradient is ever stored (ghost clipping, arXiv 2205.10683).
+the clipped sum is delta^T diag(c) a: no per-example gradient is stored (ghost clipping, arXiv 2205.10683).
 """
 
 from __future__ import annotations

@@ -1,0 +1,134 @@
+"""How surely a number of right guesses in one run refutes (eps, delta)-DP, and the eps it refutes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+from scipy.optimize import bisect
+from scipy.special import expit
+from scipy.stats import binom
+
+from surefoot.privacy.audit.tradeoff import Blowup, gaussian_blowup, refuted
+from surefoot.privacy.checks import check_epsilon, real
+from surefoot.privacy.gaussian import gaussian
+
+OneRun = Literal["one_run", "one_run_fdp"]
+
+
+def whole(name: str, given: object, low: int, high: float = math.inf) -> int:
+    """A whole number in [low, high]."""
+    value = real(name, given)
+    if value != math.floor(value) or not low <= value <= high:
+        upper = "" if high == math.inf else f" and at most {high:g}"
+        raise ValueError(f"{name} must be a whole number of at least {low}{upper}, got {given!r}")
+    return int(value)
+
+
+def check_audit_delta(given: object) -> float:
+    """delta in [0, 1): an audit may also test pure DP."""
+    value = real("delta", given)
+    if not 0 <= value < 1:
+        raise ValueError(f"delta must be at least 0 and below 1, got {given!r}")
+    return value
+
+
+def check_confidence(given: object) -> float:
+    """A probability strictly between 0 and 1."""
+    value = real("confidence", given)
+    if not 0 < value < 1:
+        raise ValueError(f"confidence must be strictly between 0 and 1, got {given!r}")
+    return value
+
+
+def _check(m: object, guesses: object, correct: object) -> tuple[int, int, int]:
+    total = whole("m", m, 1)
+    r = whole("guesses", guesses, 0, total)
+    return total, r, whole("correct", correct, 0, r)
+
+
+def p_value_one_run(m: int, guesses: int, correct: int, eps: float, delta: float) -> float:
+    """Probability bound for at least so many right guesses under (eps, delta)-DP.
+
+    m canaries, each in or out by its own fair coin; `guesses` of them were guessed, `correct` rightly:
+    arXiv 2305.08846. beta = P[Bin(r, e^eps/(1+e^eps)) >= v], and delta adds 2 m delta
+    max_i P[v > Bin >= v - i] / i.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    """
+    m, r, v = _check(m, guesses, correct)
+    return _p_value(m, r, v, check_epsilon(eps), check_audit_delta(delta))
+
+
+def _p_value(m: int, r: int, v: int, eps: float, delta: float) -> float:
+    if v == 0:
+        return 1.0
+    right = float(expit(eps))
+    beta = float(binom.sf(v - 1, r, right))
+    if delta > 0:
+        below = binom.pmf(np.arange(v - 1, -1, -1), r, right)
+        alpha = float((np.cumsum(below) / np.arange(1, v + 1)).max())
+        beta += 2 * m * delta * alpha
+    return min(1.0, beta)
+
+
+def epsilon_one_run(
+    m: int,
+    guesses: int,
+    correct: int,
+    delta: float,
+    confidence: float = 0.95,
+    *,
+    method: OneRun = "one_run",
+) -> float:
+    """Lower bound on epsilon from right guesses in one run: the largest that is refuted.
+
+    "one_run" assumes nothing (arXiv 2305.08846). "one_run_fdp" assumes a Gaussian-shaped privacy loss
+    (arXiv 2410.22235) and is larger; at delta = 0 such a loss has no epsilon.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    """
+    m, r, v = _check(m, guesses, correct)
+    delta, confidence = check_audit_delta(delta), check_confidence(confidence)
+    if method not in get_args(OneRun):
+        raise ValueError(f"method must be one of {get_args(OneRun)}, got {method!r}")
+    if method == "one_run":
+        return _largest(lambda eps: _p_value(m, r, v, eps, delta) < 1 - confidence)
+    if delta == 0:
+        raise ValueError("delta must be positive for method 'one_run_fdp', got 0")
+    mu = mu_one_run(m, r, v, confidence)
+    return gaussian(mu).epsilon(delta).value if mu > 0 else 0.0
+
+
+def mu_one_run(m: int, r: int, v: int, confidence: float) -> float:
+    """The largest mu whose Gaussian trade-off curve the guesses refute."""
+    return parameter_one_run(m, r, v, confidence, gaussian_blowup)
+
+
+def parameter_one_run(
+    m: int, r: int, v: int, confidence: float, family: Callable[[float], Blowup]
+) -> float:
+    """The same for a family of curves that leak more as their parameter grows."""
+    if v == 0:
+        return 0.0
+    return _largest(lambda p: refuted(m, r, v, 1 - confidence, family(p)))
+
+
+def _largest(rejected: Callable[[float], bool]) -> float:
+    """Largest x >= 0 that is rejected, by doubling and bisection to 1e-9; 0 where none is."""
+    if not rejected(0.0):
+        return 0.0
+    low, high = 0.0, 1.0
+    while rejected(high):
+        low, high = high, 2 * high
+        if high > 1e6:
+            return low
+    return float(bisect(lambda x: -1.0 if rejected(x) else 1.0, low, high, xtol=1e-9))

@@ -1,0 +1,200 @@
+"""What an audit found, beside what is claimed; three numbers on one line, never merged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from surefoot.privacy.last_iterate import last_iterate
+from surefoot.privacy.standard import Standard, standard
+from surefoot.privacy.value import Value
+
+if TYPE_CHECKING:
+    from surefoot.certificate import Certificate
+    from surefoot.record import Record
+
+Verdict = Literal["consistent", "heuristic violated", "not DP as claimed"]
+Claimed = tuple[Any, Any, int] | Standard
+FAMILY = {
+    "one_run_fdp": "assumes a Gaussian-shaped privacy loss",
+    "gdp": "assumes a Gaussian-shaped privacy loss",
+    "last_iterate": "assumes the last-iterate family",
+}
+BOUND = "audit lower bound"
+
+
+def claim_of(claimed: Claimed | None) -> tuple[Any, Any, int] | None:
+    """(sigma, q, T); one number per step where the claim's steps differ.
+
+    Raises
+    ------
+    ValueError
+        If it is neither such a triple nor what `standard` returns.
+    """
+    if claimed is None:
+        return None
+    if isinstance(claimed, Standard):
+        runs = claimed.history
+        steps = sum(n for _, _, n in runs)
+        if len(runs) == 1:
+            return runs[0]
+        sigma, q = ([run[i] for run in runs for _ in range(run[2])] for i in (0, 1))
+        return sigma, q, steps
+    if not isinstance(claimed, (tuple, list)) or len(claimed) != 3:
+        raise ValueError(
+            "claimed must be (noise_multiplier, sample_rate, steps) or standard(...), "
+            f"got {claimed!r}"
+        )
+    return claimed[0], claimed[1], int(claimed[2])
+
+
+@dataclass(frozen=True, repr=False)
+class AuditResult:
+    """Lower bounds on epsilon at a confidence, and the verdict on what was claimed.
+
+    Attributes
+    ----------
+    bounds
+        By statistic: "one_run" and "clopper" assume nothing; "one_run_fdp", "gdp" and "last_iterate"
+        assume the shape of the privacy loss.
+    lower_bound
+        The distribution-free one; verdicts rest on it alone. A low value proves no privacy.
+    guesses, correct, k
+        Of a one-run audit: guesses made, right ones, guesses on each side.
+    ceiling
+        What `lower_bound` would be if every guess had been right.
+    raw
+        The bounds without calibration of the scores, where there was one.
+    proven, heuristic
+        Of the claim, at delta; None without one.
+    """
+
+    bounds: dict[str, float]
+    delta: float
+    confidence: float
+    ceiling: float
+    guesses: int = 0
+    correct: int = 0
+    k: int | None = None
+    raw: dict[str, float] = field(default_factory=dict)
+    claimed: tuple[Any, Any, int] | None = None
+    proven: Value | None = None
+    heuristic: Value | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lower_bound(self) -> float:
+        """The bound that assumes nothing; 0 where only families were asked for."""
+        return next((self.bounds[n] for n in ("one_run", "clopper") if n in self.bounds), 0.0)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """None without a claim."""
+        if self.proven is None or self.heuristic is None:
+            return None
+        if self.lower_bound > self.proven.upper:
+            return "not DP as claimed"
+        return "heuristic violated" if self.lower_bound > self.heuristic.upper else "consistent"
+
+    @property
+    def exit_code(self) -> int:
+        """3 if the implementation is not DP as claimed, else 0."""
+        return 3 if self.verdict == "not DP as claimed" else 0
+
+    def __repr__(self) -> str:
+        line = f"{BOUND} {self.lower_bound:.4g} (ceiling {self.ceiling:.4g})"
+        if self.heuristic is not None and self.proven is not None:
+            signs = ["<=" if self.lower_bound <= self.heuristic.upper else ">"]
+            signs.append("<=" if self.heuristic.lower <= self.proven.upper else ">")
+            line += f" {signs[0]} heuristic (not a guarantee) {self.heuristic.value:.4g}"
+            line += f" {signs[1]} standard (proven) {self.proven.value:.4g}"
+        lines = [
+            line,
+            f"  delta {self.delta:g}, confidence {self.confidence:g}; a low bound proves no privacy",
+        ]
+        if self.guesses:
+            lines.append(f"  {self.correct} of {self.guesses} guesses right")
+        lines += [
+            f"  {name} {value:.4g}" + (f" ({FAMILY[name]})" if name in FAMILY else "")
+            for name, value in self.bounds.items()
+        ]
+        if self.raw:
+            each = ", ".join(f"{n} {v:.4g}" for n, v in self.raw.items())
+            lines.append(f"  without calibration: {each}")
+        if self.verdict is not None:
+            implementation = self.verdict == "not DP as claimed"
+            lines.append(f"  verdict: {'implementation is ' * implementation}{self.verdict}")
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    __str__ = __repr__
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in JSON's types."""
+        return {
+            "lower_bound": self.lower_bound,
+            "bounds": self.bounds,
+            "raw": self.raw,
+            "ceiling": self.ceiling,
+            "delta": self.delta,
+            "confidence": self.confidence,
+            "guesses": self.guesses,
+            "correct": self.correct,
+            "k": self.k,
+            "heuristic": None if self.heuristic is None else self.heuristic.value,
+            "proven": None if self.proven is None else self.proven.value,
+            "verdict": self.verdict,
+            "exit_code": self.exit_code,
+            "notes": list(self.notes),
+        }
+
+    def record(self, seed: int = 0) -> Record:
+        """The bound as a record, for `certify`."""
+        from surefoot.record import Record
+
+        record = Record()
+        record.append(seed, 0, **{BOUND: self.lower_bound})
+        return record
+
+    def certificates(self) -> list[Certificate]:
+        """The bound against the proven claim and against the heuristic one.
+
+        Raises
+        ------
+        ValueError
+            Without a claim.
+        """
+        from surefoot.certificate import certify
+        from surefoot.privacy.guarantee import heuristic_claim, proven_claim
+
+        if self.claimed is None:
+            raise ValueError(
+                "claimed must be given to the audit: there is nothing to hold it against"
+            )
+        record = self.record()
+        return [
+            certify(record, claim(BOUND, self.claimed, self.delta, self.confidence))
+            for claim in (proven_claim, heuristic_claim)
+        ]
+
+
+def conclude(
+    bounds: dict[str, float],
+    delta: float,
+    confidence: float,
+    claimed: Claimed | None,
+    **found: Any,
+) -> AuditResult:
+    """Put the claim's two values beside the bounds; without a delta there is no claim to compare."""
+    claim = claim_of(claimed)
+    values: dict[str, Any] = {"proven": None, "heuristic": None}
+    if claim is not None:
+        if delta == 0:
+            raise ValueError("delta must be positive where something is claimed, got 0")
+        values["proven"] = standard(*claim).epsilon(delta)
+        values["heuristic"] = last_iterate(*claim).epsilon(delta)
+    bounds = {k: v if math.isfinite(v) else math.inf for k, v in bounds.items()}
+    return AuditResult(
+        bounds=bounds, delta=delta, confidence=confidence, claimed=claim, **values, **found
+    )

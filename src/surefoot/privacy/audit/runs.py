@@ -1,0 +1,183 @@
+"""Audits of a training function: it is called with coins and seeds, and its models are looked at."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from surefoot.privacy.audit.p_value import whole
+from surefoot.privacy.audit.result import AuditResult, Claimed
+from surefoot.privacy.audit.scores import FEWEST, Method, from_scores
+
+Array = np.ndarray
+TrainFn = Callable[[Any, int], Any]
+ALIKE = 0.1
+
+
+class CalibrationWarning(UserWarning):
+    """Shadow trainings that hardly resemble each other: calibration cannot help."""
+
+
+def _draws(seed: int, calls: int) -> tuple[np.random.Generator, list[int]]:
+    """A generator of coins, and a seed of its own for every training."""
+    root = np.random.SeedSequence(whole("seed", seed, 0))
+    coins, seeds = root.spawn(2)
+    made = [int(s.generate_state(1, np.uint32)[0]) for s in seeds.spawn(calls)]
+    return np.random.default_rng(coins), made
+
+
+def _scores(output: Any, canaries: Any, m: int) -> Float[Array, " m"]:
+    """Scores as returned, or of a returned model on the canaries."""
+    if isinstance(output, nn.Module):
+        output = _of_model(output, canaries)
+    if isinstance(output, Tensor):
+        output = output.detach().cpu().double().numpy()
+    values: Array = np.asarray(output, dtype=float)
+    if values.shape != (m,):
+        raise ValueError(f"train_fn must return a model or {m} scores, got shape {values.shape}")
+    return values
+
+
+def _of_model(model: nn.Module, canaries: Any) -> Any:
+    if canaries is None:
+        raise ValueError("canaries must be given when train_fn returns a model, got None")
+    if isinstance(canaries, Tensor):
+        # The start is the same in all runs: <m_T - m_0, -canary> up to a constant per canary.
+        flat = torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+        return -(canaries @ flat.to(canaries.dtype))
+    if callable(canaries):
+        return canaries(model)
+    x, y = canaries
+    with torch.no_grad():
+        return -nn.functional.cross_entropy(model(x), y, reduction="none")
+
+
+def one_run(
+    train_fn: TrainFn,
+    canaries: Any = None,
+    *,
+    m: int,
+    k: int | Sequence[int] | None = None,
+    delta: float,
+    confidence: float = 0.95,
+    shadow: int = 8,
+    seed: int,
+    claimed: Claimed | None = None,
+) -> AuditResult:
+    """Audit a training in one run with m canaries, each in or out by its own fair coin (arXiv 2305.08846).
+
+    Parameters
+    ----------
+    train_fn
+        `train_fn(include, seed)` trains with the canaries where the boolean tensor `include[m]` is true, and
+        returns the model or m scores, higher meaning "in". The seed drives sampling and noise
+        only: **all calls must start from the same parameters** and use the same data, else calibration
+        gives nothing. It must not look at `include` when scoring.
+    canaries
+        What a returned model is scored on: a tensor of gradient canaries (m, P), a pair (x, y) scored by
+        minus the loss, or a function of the model. Not needed when `train_fn` returns scores.
+    m, k
+        Canaries, and guesses on each side: one number, or several that share the confidence. Fixed
+        before looking; by default 4 % of m from 2,000 on, 10 % below.
+    shadow
+        Further trainings whose mean score is subtracted from the audited one's. Each has its own coins and
+        its own seed: the audited coins stay independent of what is subtracted. 0 for none.
+    claimed
+        (noise multiplier, sample rate, steps), or `standard(...)`: needed for a verdict.
+
+    Returns bounds "one_run" and "one_run_fdp"; `raw` has those without calibration.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range, or scores are missing or not finite.
+
+    Warns
+    -----
+    CalibrationWarning
+        If two shadow score vectors correlate by less than 0.1.
+    """
+    m, shadow = whole("m", m, FEWEST), whole("shadow", shadow, 0)
+    coins, seeds = _draws(seed, 1 + shadow)
+    rows = []
+    included: Bool[Array, " m"] = np.zeros(m, dtype=bool)
+    for i, each in enumerate(seeds):
+        include = coins.random(m) < 0.5
+        if i == 0:
+            included = include
+        rows.append(_scores(train_fn(torch.from_numpy(include.copy()), each), canaries, m))
+    reference = np.stack(rows[1:]) if shadow else None
+    if shadow >= 2:
+        _check_alike(rows[1], rows[2])
+    methods: tuple[Method, ...] = ("one_run",) if delta == 0 else ("one_run", "one_run_fdp")
+    return from_scores(
+        rows[0], included, method=methods, delta=delta, k=k, reference=reference,
+        confidence=confidence, seed=seed, claimed=claimed,
+    )  # fmt: skip
+
+
+def _check_alike(a: Float[Array, " m"], b: Float[Array, " m"]) -> None:
+    if not (np.isfinite(a).all() and np.isfinite(b).all()) or a.std() == 0 or b.std() == 0:
+        return
+    alike = float(np.corrcoef(a, b)[0, 1])
+    if alike < ALIKE:
+        warnings.warn(
+            f"shadow scores correlate by {alike:.2f}: either nothing but noise is in them, or the runs "
+            "do not start from the same parameters; calibration will not help",
+            CalibrationWarning,
+            stacklevel=3,
+        )
+
+
+def many_runs(
+    train_fn: Callable[[bool, int], Any],
+    score_fn: Callable[[Any], float],
+    runs: int,
+    *,
+    delta: float,
+    method: Method | Sequence[Method] = ("clopper", "gdp", "last_iterate"),
+    threshold: float | None = None,
+    confidence: float = 0.95,
+    seed: int,
+    claimed: Claimed | None = None,
+) -> AuditResult:
+    """Audit a training by repeating it `runs` times with one canary and as often without.
+
+    Parameters
+    ----------
+    train_fn
+        `train_fn(include, seed)` trains with or without the canary and returns the model.
+    score_fn
+        Its score, higher meaning "in".
+    threshold
+        Accuse above it; by default chosen on half of the trainings, which are then not counted.
+    claimed
+        As in `one_run`; "last_iterate" needs its sample rate and steps, and is left out without.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range, or a score is not finite.
+    """
+    runs = whole("runs", runs, FEWEST)
+    methods = (method,) if isinstance(method, str) else tuple(method)
+    if claimed is None:
+        methods = tuple(each for each in methods if each != "last_iterate")
+    _, seeds = _draws(seed, 2 * runs)
+    included = np.arange(2 * runs) % 2 == 0
+    scores = np.array(
+        [
+            float(score_fn(train_fn(bool(include), each)))
+            for include, each in zip(included, seeds, strict=True)
+        ]
+    )
+    return from_scores(
+        scores, included, method=methods or ("clopper",), delta=delta, threshold=threshold,
+        confidence=confidence, seed=seed, claimed=claimed,
+    )  # fmt: skip

@@ -1,0 +1,272 @@
+"""Audits of scores that were computed anywhere: one per canary, or one per training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from surefoot.privacy.audit.clopper_pearson import Limits, error_limits
+from surefoot.privacy.audit.p_value import (
+    check_audit_delta,
+    check_confidence,
+    epsilon_one_run,
+    parameter_one_run,
+    whole,
+)
+from surefoot.privacy.audit.result import AuditResult, Claimed, claim_of, conclude
+from surefoot.privacy.audit.tradeoff import last_iterate_blowup
+from surefoot.privacy.last_iterate import last_iterate
+
+Array = np.ndarray
+Method = Literal["one_run", "one_run_fdp", "one_run_last_iterate", "clopper", "gdp", "last_iterate"]
+FEWEST = 10
+LOOSE = "threshold chosen on one half of the trainings, counted on the other"
+
+
+def default_k(m: int) -> int:
+    """Guesses on each side, for calibrated scores: 4 % of many canaries, 10 % of few."""
+    return math.ceil((0.04 if m >= 2000 else 0.1) * m)
+
+
+def check_scores(scores: Any, included: Any) -> tuple[Float[Array, " m"], Bool[Array, " m"]]:
+    """Finite scores, one coin each, both sides present.
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong.
+    """
+    values: Array = np.asarray(scores, dtype=float)
+    coins: Array = np.asarray(included)
+    if values.ndim != 1:
+        raise ValueError(f"scores must be one number per canary, got shape {values.shape}")
+    if coins.shape != values.shape or not set(np.unique(coins).tolist()) <= {0, 1}:
+        raise ValueError(
+            f"included must be {len(values)} booleans, got {coins.dtype} of shape {coins.shape}"
+        )
+    coins = coins.astype(bool)
+    if len(values) < FEWEST:
+        raise ValueError(f"scores must be of at least {FEWEST} canaries, got {len(values)}")
+    if not np.isfinite(values).all():
+        at = int(np.argmin(np.isfinite(values)))
+        raise ValueError(f"scores must be finite, got {values[at]} at {at}")
+    if coins.all() or not coins.any():
+        raise ValueError(
+            f"included must hold both in and out, got all {bool(coins[0])}: "
+            "each canary needs its own fair coin"
+        )
+    return values, coins
+
+
+def calibrated(scores: Float[Array, " m"], reference: Any) -> Float[Array, " m"]:
+    """Scores less the mean of shadow trainings, whose coins were drawn independently of the audited ones.
+
+    Raises
+    ------
+    ValueError
+        If the reference does not fit or is not finite.
+    """
+    shadows: Array = np.atleast_2d(np.asarray(reference, dtype=float))
+    if shadows.ndim != 2 or shadows.shape[1] != len(scores) or not len(shadows):
+        raise ValueError(
+            f"reference must have shape (K, {len(scores)}) with K >= 1, got {np.shape(reference)}"
+        )
+    if not np.isfinite(shadows).all():
+        raise ValueError("reference must be finite, got NaN or infinity")
+    return np.asarray(scores - shadows.mean(axis=0))
+
+
+def correct_guesses(
+    scores: Float[Array, " m"], included: Bool[Array, " m"], k: int, seed: int
+) -> int:
+    """Right ones of 2k guesses: in for the k highest scores, out for the k lowest; ties by lot."""
+    lot = np.random.default_rng(seed).permutation(len(scores))
+    order = lot[np.argsort(scores[lot], kind="stable")]
+    if scores.min() == scores.max():
+        # Nothing to go by: half right is what guessing deserves, not what luck makes of it.
+        return k
+    return int((~included[order[:k]]).sum() + included[order[-k:]].sum())
+
+
+def _several(k: int | Sequence[int] | None, m: int) -> list[int]:
+    given = default_k(m) if k is None else k
+    ks = [given] if np.ndim(given) == 0 else list(given)  # type: ignore[arg-type]
+    if not ks:
+        raise ValueError("k must hold at least one number, got []")
+    return [whole("k", each, 1, m // 2) for each in ks]
+
+
+def from_scores(
+    scores: Float[Array, " m"] | Sequence[float],
+    included: Bool[Array, " m"] | Sequence[bool],
+    *,
+    method: Method | Sequence[Method] = "one_run",
+    delta: float,
+    k: int | Sequence[int] | None = None,
+    threshold: float | None = None,
+    reference: Float[Array, "K m"] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    claimed: Claimed | None = None,
+) -> AuditResult:
+    """Lower bounds on epsilon from scores, higher meaning "in".
+
+    Parameters
+    ----------
+    scores, included
+        One run: a score and a fair coin per canary, all scores from the same model. Many runs
+        (methods "clopper", "gdp", "last_iterate"): a score per training, and whether it had the canary.
+    method
+        Which bounds; several may be given. "one_run" or "clopper" is always among them: verdicts need it.
+    k
+        Guesses on each side, fixed before looking; several share the confidence (Bonferroni).
+    threshold
+        Accuse above this score; by default chosen on every other training of each side.
+    reference
+        Scores of shadow trainings for the same canaries, with coins of their own.
+    claimed
+        (noise multiplier, sample rate, steps), or `standard(...)`: needed for a verdict and for
+        "last_iterate".
+
+    Raises
+    ------
+    ValueError
+        If something is not as it must be, with its name and value.
+    """
+    methods: tuple[str, ...] = (method,) if isinstance(method, str) else tuple(method)
+    for each in methods:
+        if each not in get_args(Method):
+            raise ValueError(f"method must be one of {get_args(Method)}, got {each!r}")
+    delta, confidence = check_audit_delta(delta), check_confidence(confidence)
+    values, coins = check_scores(scores, included)
+    many = {"clopper", "gdp", "last_iterate"}
+    if set(methods) & many and not set(methods) <= many:
+        raise ValueError(f"method must be for one run or for many, got both in {methods}")
+    if set(methods) <= many:
+        if reference is not None:
+            raise ValueError("reference is for one run, got it with a method for many")
+        return _many(values, coins, methods, delta, threshold, confidence, claimed)
+    raw: dict[str, float] = {}
+    ks = _several(k, len(values))
+    if reference is not None:
+        raw = _one(values, coins, methods, ks, delta, confidence, seed, claimed)[0]
+        values = calibrated(values, reference)
+    bounds, best, right = _one(values, coins, methods, ks, delta, confidence, seed, claimed)
+    shared = 1 - (1 - confidence) / len(ks)
+    ceiling = epsilon_one_run(len(values), 2 * best, 2 * best, delta, shared)
+    return conclude(
+        bounds, delta, confidence, claimed,
+        ceiling=ceiling, guesses=2 * best, correct=right, k=best, raw=raw,
+    )  # fmt: skip
+
+
+def _one(
+    scores: Float[Array, " m"],
+    included: Bool[Array, " m"],
+    methods: Sequence[str],
+    ks: Sequence[int],
+    delta: float,
+    confidence: float,
+    seed: int,
+    claimed: Claimed | None,
+) -> tuple[dict[str, float], int, int]:
+    """The bounds, and k and the right guesses of the best distribution-free one."""
+    m = len(scores)
+    shared = 1 - (1 - confidence) / len(ks)
+    bounds: dict[str, float] = {}
+    best, right = ks[0], -1
+    for k in ks:
+        correct = correct_guesses(scores, included, k, seed)
+        found = epsilon_one_run(m, 2 * k, correct, delta, shared)
+        if right < 0 or found > bounds["one_run"]:
+            best, right = k, correct
+        bounds["one_run"] = max(found, bounds.get("one_run", 0.0))
+        if "one_run_fdp" in methods:
+            family = epsilon_one_run(m, 2 * k, correct, delta, shared, method="one_run_fdp")
+            bounds["one_run_fdp"] = max(family, bounds.get("one_run_fdp", 0.0))
+        if "one_run_last_iterate" in methods:
+            found = _last_iterate_one_run(m, 2 * k, correct, delta, shared, claimed)
+            bounds["one_run_last_iterate"] = max(found, bounds.get("one_run_last_iterate", 0.0))
+    return bounds, best, right
+
+
+def _rate_and_steps(claimed: Claimed | None) -> tuple[float, int]:
+    claim = claim_of(claimed)
+    if claim is None or np.ndim(claim[1]):
+        raise ValueError(
+            f"claimed must give one sample rate and the steps for the last-iterate family, got {claimed!r}"
+        )
+    return float(claim[1]), claim[2]
+
+
+def _last_iterate_one_run(
+    m: int, guesses: int, correct: int, delta: float, confidence: float, claimed: Claimed | None
+) -> float:
+    q, steps = _rate_and_steps(claimed)
+    scale = parameter_one_run(
+        m, guesses, correct, confidence, lambda x: last_iterate_blowup(x, q, steps)
+    )
+    return last_iterate(1 / scale, q, steps).epsilon(delta).value if scale > 0 else 0.0
+
+
+def _many(
+    scores: Float[Array, " runs"],
+    included: Bool[Array, " runs"],
+    methods: Sequence[str],
+    delta: float,
+    threshold: float | None,
+    confidence: float,
+    claimed: Claimed | None,
+) -> AuditResult:
+    inside, outside = scores[included], scores[~included]
+    notes: tuple[str, ...] = ()
+    if threshold is None:
+        if min(len(inside), len(outside)) < 2:
+            raise ValueError(
+                "scores must hold two trainings of each side to choose a threshold, "
+                f"got {len(inside)} and {len(outside)}"
+            )
+        threshold = _threshold(inside[::2], outside[::2], delta, confidence)
+        inside, outside = inside[1::2], outside[1::2]
+        notes = (LOOSE,)
+    elif not math.isfinite(threshold):
+        raise ValueError(f"threshold must be finite, got {threshold}")
+    limits = _limits(inside, outside, threshold, delta, confidence)
+    bounds = {"clopper": limits.epsilon}
+    if "gdp" in methods:
+        _positive(delta, "gdp")
+        bounds["gdp"] = limits.gaussian_epsilon(delta)
+    if "last_iterate" in methods:
+        _positive(delta, "last_iterate")
+        bounds["last_iterate"] = limits.last_iterate_epsilon(delta, *_rate_and_steps(claimed))
+    best = error_limits(0, len(outside), 0, len(inside), delta, confidence).epsilon
+    return conclude(bounds, delta, confidence, claimed, ceiling=best, notes=notes)
+
+
+def _positive(delta: float, method: str) -> None:
+    if delta == 0:
+        raise ValueError(f"delta must be positive for method {method!r}, got 0")
+
+
+def _limits(
+    inside: Float[Array, " a"],
+    outside: Float[Array, " b"],
+    threshold: float,
+    delta: float,
+    confidence: float,
+) -> Limits:
+    fp, fn = int((outside > threshold).sum()), int((inside <= threshold).sum())
+    return error_limits(fp, len(outside), fn, len(inside), delta, confidence)
+
+
+def _threshold(
+    inside: Float[Array, " a"], outside: Float[Array, " b"], delta: float, confidence: float
+) -> float:
+    """The score whose error limits give the largest Gaussian mu; many candidates, one half of the data."""
+    candidates = np.quantile(np.concatenate([inside, outside]), np.linspace(0.01, 0.99, 99))
+    found = [_limits(inside, outside, float(c), delta, confidence).mu for c in candidates]
+    return float(candidates[int(np.argmax(found))])

@@ -1,0 +1,232 @@
+"""Trainings that leak more than the last-iterate heuristic says, as audits to be run.
+
+The paper names such cases (arXiv 2410.06186); these constructions are derived here. They exist because the
+heuristic is not monotone in T: whatever makes few steps count beats it. A model is one number, the
+canary's loss is linear, and only the last iterate is looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from surefoot.privacy.audit.clopper_pearson import error_limits
+from surefoot.privacy.audit.p_value import check_confidence, whole
+from surefoot.privacy.audit.result import AuditResult, conclude
+from surefoot.privacy.checks import check_delta, check_noise, check_rate, check_steps, real
+
+Array = np.ndarray
+CHUNK = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counterexample(ABC):
+    """One training, repeated `runs` times with the canary and as often without, accused above a threshold."""
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    delta: float
+    threshold: float
+    runs: int = 10**6
+    confidence: float = 0.95
+    seed: int = 0
+    why: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        if check_noise(self.noise_multiplier) == 0:
+            raise ValueError("noise_multiplier must be positive, got 0")
+        check_rate(self.sample_rate)
+        if check_steps(self.steps) == 0:
+            raise ValueError("steps must be at least 1, got 0")
+        check_delta(self.delta)
+        real("threshold", self.threshold)
+        whole("runs", self.runs, 10)
+        check_confidence(self.confidence)
+
+    @abstractmethod
+    def scores(self, included: bool, runs: int, rng: np.random.Generator) -> Float[Array, " runs"]:
+        """Of the last iterates of independent trainings, higher for "in"."""
+
+    def run(self) -> AuditResult:
+        """Train, count, and hold the bound against both claims."""
+        accused = []
+        for included in (True, False):
+            # Two streams: the sides must not share their noise.
+            rng = np.random.default_rng([self.seed, int(included)])
+            count, left = 0, self.runs
+            while left:
+                n = min(CHUNK, left)
+                count += int((self.scores(included, n, rng) > self.threshold).sum())
+                left -= n
+            accused.append(count)
+        tp, fp = accused
+        limits = error_limits(fp, self.runs, self.runs - tp, self.runs, self.delta, self.confidence)
+        best = error_limits(0, self.runs, 0, self.runs, self.delta, self.confidence)
+        return conclude(
+            {"clopper": limits.epsilon},
+            self.delta,
+            self.confidence,
+            (self.noise_multiplier, self.sample_rate, self.steps),
+            ceiling=best.epsilon,
+            notes=(self.why,),
+        )
+
+    def _draw(self, included: bool, runs: int, rng: np.random.Generator) -> Float[Array, " runs"]:
+        """One step's canary and noise: Bernoulli(q) + sigma N(0, 1), or the noise alone."""
+        x = self.noise_multiplier * rng.standard_normal(runs)
+        if included:
+            x += rng.random(runs) < self.sample_rate
+        return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting(Counterexample):
+    """m <- (1 - alpha) m + Bernoulli(q) + sigma N: a quadratic regulariser forgets early steps."""
+
+    alpha: float = 1.0
+    why: ClassVar[str] = "a quadratic regulariser forgets the early steps: late ones count alone"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= real("alpha", self.alpha) <= 1:
+            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
+
+    def scores(self, included: bool, runs: int, rng: np.random.Generator) -> Float[Array, " runs"]:
+        """m_T."""
+        m = np.zeros(runs)
+        for _ in range(self.steps):
+            m = (1 - self.alpha) * m + self._draw(included, runs, rng)
+        return m
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaliciousData(Counterexample):
+    """Other examples with loss -|m - target| push m away from target for ever: its side stores step 1.
+
+    Their gradients have norm 1 (0 at the start, where they are told apart from the rest by nothing else)
+    and are clipped to 1 like all others; they are Poisson-sampled.
+    """
+
+    others: int = 500
+    target: float = 0.95
+    why: ClassVar[str] = "other examples store the first step in the sign of m - target"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("others", self.others, 1)
+        real("target", self.target)
+
+    def scores(self, included: bool, runs: int, rng: np.random.Generator) -> Float[Array, " runs"]:
+        """m_T."""
+        m = np.zeros(runs)
+        for step in range(self.steps):
+            gradient = np.zeros(runs) if step == 0 else -np.sign(m - self.target)
+            clipped = gradient / np.maximum(np.abs(gradient), 1.0)
+            pushed = rng.binomial(self.others, self.sample_rate, runs)
+            m = m - pushed * clipped + self._draw(included, runs, rng)
+        return m
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding(Counterexample):
+    """m <- base * round(m) + Bernoulli(q) + sigma N: the digits of the last iterate are all the steps.
+
+    In one dimension every vector field is a gradient, so a regulariser may do this. Quantised to
+    sigma / bins and computed in exact integers: a float64 has room for about four such digits.
+    """
+
+    base: int = 2048
+    bins: int = 64
+    why: ClassVar[str] = (
+        "a regulariser writes every step into the digits of the model; "
+        "this needs integers of any length, a float64 holds four steps"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("bins", self.bins, 1)
+        # Canary and twelve standard deviations of noise must fit into a digit.
+        least = math.ceil(2 * self.bins * (12 + 1 / self.noise_multiplier))
+        whole("base", self.base, least)
+
+    def scores(self, included: bool, runs: int, rng: np.random.Generator) -> Float[Array, " runs"]:
+        """Log likelihood ratio of the steps read from the digits of m_T."""
+        unit = self.noise_multiplier / self.bins
+        m = self.last_iterate(
+            [np.rint(self._draw(included, runs, rng) / unit) for _ in range(self.steps)]
+        )
+        total = np.zeros(runs)
+        s2 = 2 * self.noise_multiplier**2
+        for digit in self.digits(m):
+            x = digit * unit
+            seen = np.log(self.sample_rate) + (2 * x - 1) / s2
+            total += np.logaddexp(np.log1p(-self.sample_rate), seen)
+        return total
+
+    def last_iterate(self, steps: list[Float[Array, " runs"]]) -> Any:
+        """m_T in units of sigma / bins: Python integers of any length."""
+        m = np.zeros(len(steps[0]), dtype=object)
+        for each in steps:
+            m = self.base * m + np.array([int(v) for v in each], dtype=object)
+        return m
+
+    def digits(self, m: Any) -> list[Int[Array, " runs"]]:
+        """The balanced base-`base` digits, last step first."""
+        half, found = self.base // 2, []
+        for _ in range(self.steps):
+            digit = (m + half) % self.base - half
+            m = (m - digit) // self.base
+            found.append(digit.astype(np.int64))
+        return found
+
+
+def forgetting(
+    noise_multiplier: float, sample_rate: float, steps: int, delta: float, **more: Any
+) -> Forgetting:
+    """C1, see `Forgetting`; alpha = 0 is a control that forgets nothing."""
+    return Forgetting(
+        noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta, **more
+    )
+
+
+def malicious_data(
+    noise_multiplier: float, sample_rate: float, steps: int, delta: float, **more: Any
+) -> MaliciousData:
+    """C2, see `MaliciousData`; the threshold is the target unless given."""
+    more.setdefault("threshold", more.get("target", 0.95))
+    return MaliciousData(
+        noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta, **more
+    )
+
+
+def encoding(
+    noise_multiplier: float, sample_rate: float, steps: int, delta: float, **more: Any
+) -> Encoding:
+    """C3, see `Encoding`."""
+    return Encoding(
+        noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta, **more
+    )
+
+
+_C1 = forgetting(0.3, 0.01, 16, 1e-3, threshold=0.95)
+_C2 = malicious_data(0.3, 0.01, 16, 1e-3, others=2000)
+_C3 = encoding(0.4, 0.02, 16, 1e-3, threshold=4.0, runs=10**5)
+
+
+def _preset(made: Counterexample) -> Callable[..., Counterexample]:
+    return lambda **changes: replace(made, **changes)
+
+
+# Wide gaps between heuristic and truth; thresholds fixed beforehand.
+PRESETS = {
+    "forgetting": _preset(_C1),
+    "malicious_data": _preset(_C2),
+    "encoding": _preset(_C3),
+}

@@ -1,0 +1,112 @@
+"""What the last iterate leaks: proven, heuristic and audited epsilon of DP-SGD on real data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from surefoot.guarantee import Verdict
+from surefoot.privacy.experiments import (
+    calibration,
+    curves,
+    engines,
+    linear,
+    many_runs,
+    one_run,
+    refuted,
+)
+from surefoot.study import Part, Study, StudyConfig
+
+
+@dataclass(frozen=True)
+class PrivacyConfig(StudyConfig):
+    """The study of privacy."""
+
+    mnist: Path | None = None
+    """A folder or file with MNIST for part H at size paper; by default it comes from a package."""
+
+
+STUDY = Study(
+    name="privacy",
+    title="What the last iterate leaks",
+    paper="Steinke et al., The last iterate advantage, arXiv 2410.06186; one-run audits: "
+    "arXiv 2305.08846, 2410.22235",
+    config=PrivacyConfig,
+    parts=(
+        Part(
+            "A",
+            "Epsilon against the number of steps",
+            curves.run,
+            curves.guarantees,
+            figures=curves.figures,
+            tables=curves.tables,
+            deterministic=True,
+        ),
+        Part(
+            "B",
+            "Noise for a target epsilon",
+            calibration.run,
+            calibration.guarantees,
+            tables=calibration.tables,
+            deterministic=True,
+        ),
+        Part(
+            "C",
+            "One canary, many trainings of softmax regression on digits",
+            many_runs.run,
+            many_runs.guarantees,
+            tables=many_runs.tables,
+            seeds={"quick": 1, "standard": 3, "paper": 5},
+        ),
+        Part(
+            "D",
+            "Thousands of canaries, one training on digits, scores calibrated by shadow runs",
+            one_run.run_arms(one_run.MLP, one_run.SOFTMAX),
+            one_run.claims_of(one_run.MLP, one_run.SOFTMAX),
+            tables=one_run.table_of(one_run.MLP, one_run.SOFTMAX),
+            seeds={"quick": 3, "standard": 12, "paper": 30},
+        ),
+        Part(
+            "D-fault",
+            "The same audit of noise that is ten times too small, and of honest noise",
+            one_run.run_arms(one_run.FAULT, one_run.HONEST),
+            one_run.claims_of(one_run.FAULT, one_run.HONEST),
+            tables=one_run.table_of(one_run.FAULT, one_run.HONEST),
+            expects=one_run.faults(one_run.FAULT),
+            seeds={"quick": 2, "standard": 20, "paper": 20},
+        ),
+        Part(
+            "E",
+            "Where the heuristic is wrong",
+            refuted.run,
+            refuted.guarantees,
+            tables=refuted.tables,
+            expects=refuted.EXPECTS,
+            seeds={"quick": 1, "standard": 3, "paper": 5},
+        ),
+        Part(
+            "F",
+            "A language model on rated sentences: input-space canaries",
+            engines.run_text,
+            engines.text_guarantees,
+            tables=engines.text_tables,
+            expects={engines.VACUOUS: Verdict.VACUOUS, engines.WEAK: Verdict.VACUOUS},
+            seeds={"quick": 1, "standard": 5, "paper": 10},
+        ),
+        Part(
+            "G",
+            "How linear is a training?",
+            linear.run,
+            tables=linear.tables,
+            seeds={"quick": 2, "standard": 10, "paper": 20},
+        ),
+        Part(
+            "H",
+            "A real Opacus engine, audited",
+            engines.run_engine,
+            engines.engine_guarantees,
+            tables=engines.engine_tables,
+            seeds={"quick": 1, "standard": 5, "paper": 3},
+        ),
+    ),
+)
