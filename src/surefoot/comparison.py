@@ -121,7 +121,8 @@ def _every_run(
     shown = evidence.checked_steps(curves.steps[at].astype(float))
     shown = np.union1d(shown, [worst])
     runs = "1 run" if len(curves.seeds) == 1 else f"{len(curves.seeds)} runs"
-    notes = (f"{runs} compared at {len(at)} steps, without statistics",)
+    where = "1 step" if len(at) == 1 else f"{len(at)} steps"
+    notes = (f"{runs} compared at {where}, without statistics",)
     verdict, reason = Verdict.KEPT, "within the bound in every run at every checked step"
     if np.isnan(y).any():
         seed, step = np.argwhere(np.isnan(y))[0]

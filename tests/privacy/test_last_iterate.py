@@ -33,6 +33,7 @@ def test_fifty_digits(sigma, q, steps, eps, remove, add):
     assert value.upper - value.lower <= 1e-11 * value.value
 
 
+@settings(max_examples=40)
 @given(
     sigma=st.floats(0.2, 4),
     q=st.floats(0.005, 0.95),
@@ -48,6 +49,7 @@ def test_bounds_hold_the_reference(sigma, q, steps, eps):
     assert value.lower <= max(remove, add) <= value.upper
 
 
+@settings(max_examples=40)
 @given(
     sigma=st.floats(0.3, 4),
     q=st.floats(0.005, 0.9),

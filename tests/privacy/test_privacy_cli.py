@@ -61,7 +61,7 @@ def test_momentum_and_schedule(capsys):
 
 @pytest.mark.parametrize("by", ["standard", "heuristic"])
 def test_calibrate_prints_the_proven_value_first(capsys, by):
-    words = ["--epsilon", "3", "--q", ".5", "--steps", "5", "--by", by]
+    words = ["--epsilon", "3", "--q", "1", "--steps", "5", "--by", by]
     code, out = output(capsys, "calibrate", *words)
     assert code == 0
     assert out.out.splitlines()[0].startswith("proven epsilon")

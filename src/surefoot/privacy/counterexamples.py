@@ -75,6 +75,7 @@ class Counterexample(ABC):
             self.confidence,
             (self.noise_multiplier, self.sample_rate, self.steps),
             ceiling=best.epsilon,
+            limits=limits,
             notes=(self.why,),
         )
 

@@ -8,6 +8,15 @@ from surefoot.guarantee import Assumption, Guarantee
 from surefoot.privacy.last_iterate import PerStep, last_iterate
 from surefoot.privacy.standard import standard
 
+
+def _latex(delta: float) -> str:
+    mantissa, _, exponent = f"{delta:.6g}".partition("e")
+    if not exponent:
+        return mantissa
+    power = f"10^{{{int(exponent)}}}"
+    return power if mantissa == "1" else rf"{mantissa} \cdot {power}"
+
+
 # An epsilon above this distinguishes nothing that matters: e^20 is half a billion.
 USELESS = 20.0
 LINEAR = "the losses and the regulariser are linear in the parameters"
@@ -38,7 +47,7 @@ def proven_claim(
         name=name or f"{quantity} <= proven",
         statement=f"epsilon_audit <= epsilon_standard({delta:g}) = {value:.4g}, "
         f"each seed at confidence {confidence:g}",
-        latex=rf"\hat\varepsilon \le \varepsilon_{{\mathrm{{std}}}}({delta:g}) = {value:.4g}",
+        latex=rf"\hat\varepsilon \le \varepsilon_{{\mathrm{{std}}}}({_latex(delta)}) = {value:.4g}",
         source="standard composition of Poisson-subsampled Gaussians (dp-accounting)",
         quantity=quantity,
         sense="upper",
@@ -63,14 +72,14 @@ def heuristic_claim(
     """
     value = last_iterate(*claimed).epsilon(delta).value
     given = tuple(assumptions) or (
-        Assumption("linear losses", LINEAR, None, None, "not measured here; see LinearityMeter"),
+        Assumption("linear losses", LINEAR, None, None, "LinearityMeter measures it"),
         Assumption("hidden iterates", "only the last iterate is seen", None, True, "by the set-up"),
     )
     return Guarantee(
         name=name or f"{quantity} <= heuristic",
         statement=f"epsilon_audit <= epsilon_H({delta:g}) = {value:.4g}, "
         f"each seed at confidence {confidence:g}",
-        latex=rf"\hat\varepsilon \le \varepsilon_H({delta:g}) = {value:.4g}",
+        latex=rf"\hat\varepsilon \le \varepsilon_H({_latex(delta)}) = {value:.4g}",
         source="arXiv 2410.06186, the last-iterate heuristic",
         quantity=quantity,
         sense="upper",

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from surefoot.privacy.audit.clopper_pearson import Limits
 from surefoot.privacy.last_iterate import last_iterate
 from surefoot.privacy.standard import Standard, standard
 from surefoot.privacy.value import Value
@@ -68,6 +69,8 @@ class AuditResult:
         The bounds without calibration of the scores, where there was one.
     proven, heuristic
         Of the claim, at delta; None without one.
+    limits
+        Of the two error rates, where there were many runs.
     """
 
     bounds: dict[str, float]
@@ -81,6 +84,7 @@ class AuditResult:
     claimed: tuple[Any, Any, int] | None = None
     proven: Value | None = None
     heuristic: Value | None = None
+    limits: Limits | None = None
     notes: tuple[str, ...] = ()
 
     @property

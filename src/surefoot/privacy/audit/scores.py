@@ -244,7 +244,7 @@ def _many(
         _positive(delta, "last_iterate")
         bounds["last_iterate"] = limits.last_iterate_epsilon(delta, *_rate_and_steps(claimed))
     best = error_limits(0, len(outside), 0, len(inside), delta, confidence).epsilon
-    return conclude(bounds, delta, confidence, claimed, ceiling=best, notes=notes)
+    return conclude(bounds, delta, confidence, claimed, ceiling=best, limits=limits, notes=notes)
 
 
 def _positive(delta: float, method: str) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from surefoot.guarantee import Guarantee
 from surefoot.privacy.calibrate import calibrate
+from surefoot.privacy.figures import noise_figure
 from surefoot.record import Record
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 # delta, q, T, target epsilon
 ROWS = ((1e-5, 0.08, 2000, 8.0), (1e-6, 0.005, 10000, 1.0), (1e-5, 0.01, 2000, 3.0))
@@ -47,6 +51,14 @@ def guarantees(config: Any) -> list[Guarantee]:
             bound=lambda record: record.curves("target epsilon").values,
         )
     ]
+
+
+def figures(config: Any, record: Record) -> dict[str, Figure]:
+    """What more noise buys."""
+    if config.size == "quick":
+        return {}
+    delta, q, steps, _ = ROWS[2]
+    return {"epsilon over noise": noise_figure(q, steps, delta, np.geomspace(0.5, 4, 13))}
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

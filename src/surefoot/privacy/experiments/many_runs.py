@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -11,8 +11,12 @@ from surefoot.guarantee import Guarantee
 from surefoot.privacy import audit
 from surefoot.privacy.experiments.softmax_runs import CANARIES, Batched, make_canary
 from surefoot.privacy.experiments.training import digits
+from surefoot.privacy.figures import tradeoff_figure
 from surefoot.privacy.guarantee import heuristic_claim, proven_claim
 from surefoot.record import Record
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 CLAIM = (0.8, 0.1, 50)
 DELTA, CONFIDENCE = 1e-5, 0.95
@@ -43,6 +47,9 @@ def run(config: Any, seed: int, record: Record) -> None:
         result = audit.from_scores(
             scores, included.numpy(), method=("clopper", "gdp"), delta=DELTA, confidence=CONFIDENCE
         )
+        assert result.limits is not None
+        limits = {f"{name} fpr": result.limits.fpr, f"{name} fnr": result.limits.fnr}
+        record.update(seed, 0, limits)
         for method in METHODS:
             record.append(seed, 0, **{column(name, method): result.bounds[method]})
 
@@ -57,6 +64,14 @@ def guarantees(config: Any) -> list[Guarantee]:
             if method == "clopper":
                 found.append(proven_claim(quantity, CLAIM, DELTA, CONFIDENCE))
     return found
+
+
+def figures(config: Any, record: Record) -> dict[str, Figure]:
+    """The trade-off curves, and where the audit of a Dirac canary puts the training."""
+    if config.size == "quick":
+        return {}
+    point = float(record.constant("dirac fpr")[0]), float(record.constant("dirac fnr")[0])
+    return {"trade-off, with the upper limits of both error rates": tradeoff_figure(*CLAIM, point)}
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,12 @@ from surefoot.guarantee import Guarantee, Verdict
 from surefoot.privacy import audit
 from surefoot.privacy.canaries import dirac_coordinates
 from surefoot.privacy.experiments.training import DPSGD, Canaries, Network, digits
+from surefoot.privacy.figures import steps_figure
 from surefoot.privacy.guarantee import heuristic_claim, proven_claim
 from surefoot.record import Record
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 DELTA, CONFIDENCE = 1e-5, 0.95
 SHADOW = {"quick": 4, "standard": 4, "paper": 8}
@@ -121,6 +125,16 @@ def faults(arm: Arm) -> dict[str, Verdict]:
     free, family = (arm.column("calibrated", s) for s in STATISTICS)
     names = (f"{free} <= heuristic", f"{family} <= heuristic", f"{free} <= proven")
     return dict.fromkeys(names, Verdict.BROKEN)
+
+
+def figures(config: Any, record: Record) -> dict[str, Figure]:
+    """Epsilon over T with the audits of the MLP."""
+    if config.size == "quick":
+        return {}
+    found = record.constant(MLP.column("calibrated", "one_run"))
+    steps = np.array([1, 3, 10, 30, 100, 300, 1000])
+    audits = [(MLP.steps, float(v)) for v in found]
+    return {"epsilon over T, audits pointing up": steps_figure(1.0, 0.1, steps, DELTA, audits)}
 
 
 def table_of(*arms: Arm) -> Any:
