@@ -63,8 +63,10 @@ def test_five_canaries_in_the_papers_order(measured):
     from surefoot.privacy.experiments import many_runs
 
     record, config = Record(), PrivacyConfig(size="standard")
-    many_runs.run(config, 0, record)
-    bound = {n: float(record.constant(many_runs.column(n, "gdp"))[0]) for n in many_runs.CANARIES}
+    # The bound of one seed moves by a fifth with the chosen threshold.
+    for seed in range(3):
+        many_runs.run(config, seed, record)
+    bound = {n: record.constant(many_runs.column(n, "gdp")).mean() for n in many_runs.CANARIES}
     measured("8.11 GDP bounds by canary", "gradient > blank > mislabeled", bound)
     assert min(bound[n] for n in ("constant", "dirac", "random")) > bound["blank"]
     assert bound["blank"] > bound["mislabeled"]
