@@ -1,0 +1,85 @@
+"""Argument checks of the zeroth-order optimisers: what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+REPROJECTIONS = ("paper", "lstsq", "reset")
+SCALES = ("paper", "unit")
+V_DISTRIBUTIONS = ("gaussian", "orthogonal")
+MODES = ("auto", "inplace", "factored")
+
+
+def one_of(name: str, given: Any, allowed: tuple[str, ...]) -> Any:
+    """A word of a list."""
+    if given not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {given!r}")
+    return given
+
+
+def at_least(name: str, given: Any, least: int) -> int:
+    """A whole number."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {given!r}")
+    return given
+
+
+def positive(name: str, given: Any) -> float:
+    """A finite number above 0."""
+    if not (isinstance(given, (int, float)) and 0 < given < math.inf):
+        raise ValueError(f"{name} must be positive and finite, got {given!r}")
+    return float(given)
+
+
+def not_negative(name: str, given: Any) -> float:
+    """A finite number of at least 0."""
+    if not (isinstance(given, (int, float)) and 0 <= given < math.inf):
+        raise ValueError(f"{name} must be at least 0 and finite, got {given!r}")
+    return float(given)
+
+
+def fraction(name: str, given: Any) -> float:
+    """A number in [0, 1)."""
+    if not (isinstance(given, (int, float)) and 0 <= given < 1):
+        raise ValueError(f"{name} must be in [0, 1), got {given!r}")
+    return float(given)
+
+
+def check_parameter(name: str, parameter: Tensor) -> None:
+    """A real floating-point tensor of this process alone."""
+    if type(parameter.data).__name__ in ("DTensor", "FlatParameter"):
+        raise TypeError(
+            f"{name} is sharded ({type(parameter.data).__name__}); zeroth-order steps need whole "
+            "parameters: run one full model per process instead of FSDP or DeepSpeed ZeRO-3"
+        )
+    if not parameter.is_floating_point():
+        raise TypeError(
+            f"{name} must be of a real floating-point dtype, got {parameter.dtype}; "
+            "freeze it or train an adapter on top"
+        )
+    if parameter.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise TypeError(
+            f"{name} must be float16, bfloat16, float32 or float64, got {parameter.dtype}"
+        )
+
+
+def loss_value(given: Any) -> float:
+    """What a closure returned, as a double."""
+    if isinstance(given, Tensor):
+        if given.numel() != 1:
+            raise ValueError(
+                f"closure must return one number, got a tensor of shape {tuple(given.shape)}"
+            )
+        return float(given.detach().double())
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        try:
+            given = float(given)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"closure must return one number, got {type(given).__name__}"
+            ) from None
+    return float(given)

@@ -1,0 +1,213 @@
+"""The whole training in a few kilobytes: seeds are in the header, one float32 a step is in the body."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from surefoot.errors import FileFormatError
+from surefoot.zeroth_order.slots import Slot
+
+if TYPE_CHECKING:
+    from surefoot.zeroth_order.optimizer import ZerothOrder
+
+FORMAT = 1
+WRITE_EVERY = 100
+
+
+def digest_of(slots: list[Slot]) -> bytes:
+    """SHA-256 over names, shapes, dtypes and bytes of the trainable tensors."""
+    import torch
+
+    found = hashlib.sha256()
+    for slot in slots:
+        p = slot.param.detach().cpu().contiguous()
+        found.update(f"{slot.name}{tuple(p.shape)}{p.dtype}".encode())
+        found.update(p.view(-1).view(torch.uint8).numpy().tobytes())
+    return found.digest()
+
+
+class StepLog:
+    """Header and scalars of a run; `save` and `load`, `bytes` and `digest`.
+
+    The scalar c of each step is rounded to float32 before it is used, so that the file holds what was used. NaN
+    is a skipped step. Learning rates are rounded likewise and run-length coded, or one a step where a
+    schedule changes them at every step.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self.header: dict[str, Any] = {}
+        self.c = array("f")
+        self._lrs: list[tuple[int, list[float]]] = []
+        self._how: list[tuple[int, int, bool]] = []
+        self._folds: list[int] = []
+
+    @classmethod
+    def open(cls, given: StepLog | str | Path | bool | None) -> StepLog | None:
+        """A log as the optimisers take it: one, a path, True, or none."""
+        if given is None or given is False:
+            return None
+        if isinstance(given, StepLog):
+            return given
+        return cls(None if given is True else given)
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def begin(self, optimizer: ZerothOrder) -> None:
+        """Write down what the scalars alone do not say."""
+        if self.header:
+            return
+        groups = [
+            {k: g[k] for k in ("rank", "eps", "weight_decay")} | {"count": len(g["params"])}
+            for g in optimizer.param_groups
+        ]
+        self.header = {
+            "format": FORMAT,
+            "method": optimizer.method,
+            "settings": optimizer._settings(),
+            "groups": groups,
+            "tensors": [
+                [s.name, list(s.param.shape), str(s.param.dtype).removeprefix("torch.")]
+                for s in optimizer.slots
+            ],
+            "base": digest_of(optimizer.slots).hex(),
+        }
+        self._slots = optimizer.slots
+
+    def add(self, scalars: np.ndarray, lrs: list[float], micro: int, fused: bool) -> None:
+        """One step."""
+        self.c.extend(scalars.tolist())
+        if self._lrs and self._lrs[-1][1] == lrs:
+            self._lrs[-1] = (self._lrs[-1][0] + 1, lrs)
+        else:
+            self._lrs.append((1, lrs))
+        if self._how and self._how[-1][1:] == (micro, fused):
+            self._how[-1] = (self._how[-1][0] + 1, micro, fused)
+        else:
+            self._how.append((1, micro, fused))
+        if self.path is not None and len(self) % WRITE_EVERY == 0:
+            self.write()
+
+    def folded(self, t: int) -> None:
+        """Weights were folded after t steps, off the end of a period."""
+        self._folds.append(t)
+
+    def __len__(self) -> int:
+        per_step = self.header.get("settings", {}).get("num_directions", 1)
+        return len(self.c) // int(per_step)
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def steps(self) -> list[tuple[np.ndarray, list[float], int, bool, int]]:
+        """Per step: scalars, learning rates, micro-batches, whether restored in one pass, folds after it."""
+        q = int(self.header["settings"]["num_directions"])
+        c = np.array(self.c, dtype=np.float32).reshape(-1, q)
+        lrs = [each for count, each in self._lrs for _ in range(count)]
+        how = [(micro, fused) for count, micro, fused in self._how for _ in range(count)]
+        return [(c[t], lrs[t], *how[t], self._folds.count(t + 1)) for t in range(len(self))]
+
+    # -- files --------------------------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        groups = len(self.header["groups"])
+        runs = len(self._lrs)
+        streamed = runs * groups * 12 > len(self) * groups * 4 + 64
+        head = self.header | {
+            "steps": len(self),
+            "folds": self._folds,
+            "how": self._how,
+            "storage": [s.storage for s in self._slots],
+            "lr": "stream" if streamed else self._lrs,
+        }
+        body = np.array(self.c, dtype="<f4").tobytes()
+        if streamed:
+            each = [lr for count, lrs in self._lrs for _ in range(count) for lr in lrs]
+            body += np.array(each, dtype="<f4").tobytes()
+        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + body
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return len(self.to_bytes())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_bytes(self.to_bytes())
+        temporary.replace(path)
+        return path
+
+    def write(self) -> None:
+        """Save to the log's own path, if it has one."""
+        if self.path is not None:
+            self.save(self.path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> StepLog:
+        """Read a file.
+
+        Raises
+        ------
+        FileFormatError
+            If it is no such log, of a newer format, or truncated: the message says at which step.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileFormatError(f"{path} is no file; give a log that an optimiser has written")
+        log = cls(path)
+        log._read(path.read_bytes(), str(path))
+        return log
+
+    def _read(self, content: bytes, name: str) -> None:
+        head, _, body = content.partition(b"\n")
+        try:
+            header = json.loads(head)
+            steps, q = header["steps"], header["settings"]["num_directions"]
+            groups = len(header["groups"])
+        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise FileFormatError(f"{name} is no log of a zeroth-order run") from error
+        if header["format"] > FORMAT:
+            raise FileFormatError(f"{name} has format {header['format']}, newer than {FORMAT}")
+        streamed = header["lr"] == "stream"
+        expected = 4 * steps * (q + groups * streamed)
+        if len(body) != expected:
+            raise FileFormatError(
+                f"{name} is truncated: it should hold {steps} steps in {expected} bytes and ends in step "
+                f"{len(body) // (4 * q)} after {len(body)}"
+            )
+        values = np.frombuffer(body, dtype="<f4")
+        self.c = array("f", values[: steps * q].tolist())
+        lrs = header.pop("lr")
+        if streamed:
+            each = values[steps * q :].reshape(steps, groups).tolist()
+            self._lrs = [(1, row) for row in each]
+        else:
+            self._lrs = [(count, row) for count, row in lrs]
+        self._folds = header.pop("folds")
+        self._how = [(count, micro, fused) for count, micro, fused in header.pop("how")]
+        self.storage = header.pop("storage")
+        header.pop("steps")
+        self.header = header
+
+    def resume(self, content: bytes) -> None:
+        """Go on where a checkpoint's log ends: what came after it never happened."""
+        slots = self._slots
+        mine = self.header
+        self._read(content, "the log of the state")
+        self._slots = slots
+        if mine["tensors"] != self.header["tensors"]:
+            raise ValueError("state's log is of other tensors than this optimiser's")

@@ -1,0 +1,641 @@
+"""What all zeroth-order optimisers share: directions, two evaluations, one scalar, an update, a log."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from surefoot.zeroth_order import checks, hooks
+from surefoot.zeroth_order.distributed import Reducer
+from surefoot.zeroth_order.log import StepLog, digest_of
+from surefoot.zeroth_order.self_check import SelfCheck
+from surefoot.zeroth_order.slots import Slot, exact
+from surefoot.zeroth_order.streams import Streams
+
+Closure = Callable[[], Any]
+FLAT = 20
+HELD = 1 << 16
+
+
+class ZerothOrder(torch.optim.Optimizer):
+    """Base of LOZO, MeZO and ZOAdam: a `torch.optim.Optimizer` that needs forward passes only.
+
+    `step(closure)` evaluates the loss at the iterate plus and minus eps times a random direction and moves along it.
+    `estimate(closure)` and `apply()` are its two halves, for gradient accumulation.
+    """
+
+    method = "zo"
+
+    def __init__(
+        self,
+        params_or_model: nn.Module | Iterable[Any],
+        lr: float,
+        *,
+        rank: int = 0,
+        nu: int = 1,
+        eps: float = 1e-3,
+        momentum: float = 0.0,
+        scale: str = "paper",
+        v_dist: str = "gaussian",
+        mode: str = "auto",
+        seed: int = 0,
+        num_directions: int = 1,
+        c_clip: float | None = None,
+        weight_decay: float = 0.0,
+        one_sided: bool = False,
+        freeze_embeddings: bool = False,
+        self_check: bool = True,
+        fold: bool = True,
+        process_group: Any = None,
+        log: StepLog | str | bool | None = None,
+        allow_drift: bool = False,
+        model: nn.Module | None = None,
+    ) -> None:
+        self.nu = checks.at_least("nu", nu, 1)
+        self.scale = checks.one_of("scale", scale, checks.SCALES)
+        self.v_dist = checks.one_of("v_dist", v_dist, checks.V_DISTRIBUTIONS)
+        self.num_directions = checks.at_least("num_directions", num_directions, 1)
+        self.c_clip = None if c_clip is None else checks.positive("c_clip", c_clip)
+        self.momentum = checks.fraction("momentum", momentum)
+        self.one_sided, self.fold = one_sided, fold
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise ValueError(f"seed must be a whole number, got {seed!r}")
+        self.streams = Streams(seed)
+        if isinstance(params_or_model, nn.Module):
+            if model is not None and model is not params_or_model:
+                raise ValueError("model must not be given twice")
+            model = params_or_model
+        self.model = model
+        frozen = _embeddings(model) if freeze_embeddings else set()
+        names = {} if model is None else {id(p): n for n, p in model.named_parameters()}
+        self._names = names
+        self.mode = checks.one_of("mode", mode, checks.MODES)
+        if self.mode == "auto":
+            self.mode = "inplace" if model is None else "factored"
+        if self.mode == "factored" and model is None:
+            raise ValueError("mode 'factored' needs the model: pass the module, or model=")
+        if not fold and self.mode != "factored":
+            raise ValueError(
+                "fold=False needs mode 'factored': in place, weights are written anyway"
+            )
+        self.allow_drift = allow_drift
+        self.t = 0
+        self.last: dict[str, Any] = {}
+        self.slots: list[Slot] = []
+        self._clear()
+        self._flat = 0
+        self._needs_grad = False
+        defaults = {
+            "lr": checks.not_negative("lr", lr),
+            "rank": rank,
+            "eps": checks.positive("eps", eps),
+            "weight_decay": checks.not_negative("weight_decay", weight_decay),
+        }
+        super().__init__(_trainable(params_or_model, frozen), defaults)
+        if self.mode == "factored":
+            assert model is not None
+            hooks.install(model, self.slots)
+            for slot in self.slots:
+                if slot.storage == "inplace":
+                    slot.storage = "written"
+        self._check_drift()
+        self._self_check = (
+            SelfCheck(self.streams.seed) if self_check and model is not None else None
+        )
+        self._reducer = Reducer(process_group)
+        self._reducer.check_equal(digest_of(self.slots))
+        self.log = StepLog.open(log)
+        if self.log is not None:
+            self.log.begin(self)
+        self._decay = [1.0] * len(self.param_groups)
+
+    @classmethod
+    def from_settings(cls, groups: Any, settings: dict[str, Any], model: nn.Module) -> ZerothOrder:
+        """As a log's header describes it, for a replay."""
+        return cls(groups, 0.0, model=model, allow_drift=True, self_check=False, **settings)
+
+    # -- groups -------------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with settings of their own; rank 0 makes them dense.
+
+        Raises
+        ------
+        TypeError
+            For a parameter that is integer, complex, quantised or sharded.
+        ValueError
+            For a setting out of range, or in factored mode after the first parameters.
+        """
+        if self.slots and self.mode == "factored" and hasattr(self, "log"):
+            raise ValueError(
+                "add_param_group in mode 'factored' must come with the model: build anew"
+            )
+        given = param_group["params"]
+        listed = [given] if isinstance(given, Tensor) else list(given)
+        param_group = {
+            **param_group,
+            "params": [p for p in listed if p.requires_grad and p.numel()],
+        }
+        if not param_group["params"]:
+            raise ValueError("params must hold at least one trainable tensor, got none")
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        checks.not_negative("lr", group["lr"])
+        checks.positive("eps", group["eps"])
+        checks.not_negative("weight_decay", group["weight_decay"])
+        checks.at_least("rank", group["rank"], 0)
+        at = len(self.param_groups) - 1
+        for p in group["params"]:
+            index = len(self.slots)
+            name = self._names.get(id(p), str(index))
+            checks.check_parameter(name, p)
+            if not p.is_contiguous():
+                raise ValueError(f"{name} must be contiguous, got strides {p.stride()}")
+            slot = Slot(index, name, p, at)
+            slot.rank = slot.full_rank_for(group["rank"])
+            self.slots.append(slot)
+        if hasattr(self, "_decay"):
+            self._decay.append(1.0)
+
+    def _check_drift(self) -> None:
+        low = [s for s in self.slots if s.storage == "inplace" and s.param.element_size() < 4]
+        if low and not self.allow_drift:
+            raise ValueError(
+                f"{low[0].name} is {low[0].param.dtype} and would be perturbed in place, which destroys 16-bit "
+                "weights by rounding even at lr 0 (12 % of the norm in 1,000 steps of bfloat16); "
+                "pass the model for mode 'factored', or allow_drift=True"
+            )
+
+    # -- directions ---------------------------------------------------------------------------------------
+
+    def _factor(self, slot: Slot) -> tuple[float, float]:
+        """How U V^T is scaled in the perturbation and in the update."""
+        if slot.dense:
+            return 1.0, 1.0
+        if self.scale == "paper":
+            return 1.0, 1 / slot.rank
+        return slot.rank**-0.5, slot.rank**-0.5
+
+    def _direction(self, slot: Slot, i: int) -> Tensor:
+        u = self.streams.normal("U", self.t * self.num_directions + i, slot.index, slot.shape())
+        p = slot.param
+        kind = p.dtype if slot.storage == "inplace" else exact(p.dtype)
+        return u.to(p.device, kind)
+
+    def _begin_period(self) -> None:
+        """Draw V where a period starts, and let the momentum follow."""
+        period = self.t // self.nu
+        for slot in self.slots:
+            if slot.period == period:
+                continue
+            rank = slot.full_rank_for(self.param_groups[slot.group]["rank"])
+            old, slot.period = slot.v, period
+            slot.begin(self._draw_v(slot, period, rank), rank)
+            self._new_period(slot, old)
+
+    def _draw_v(self, slot: Slot, period: int, rank: int) -> Tensor | None:
+        if not rank:
+            return None
+        orthogonal = self.v_dist == "orthogonal"
+        return self.streams.factor(period, slot.index, slot.n, rank, orthogonal)
+
+    def _new_period(self, slot: Slot, old_v: Tensor | None) -> None:
+        """What a method does to its state when V has changed."""
+
+    def _place(self, i: int, s: float) -> None:
+        """Show the model the iterate plus s eps times direction i."""
+        if self._held_for != i:
+            self._release()
+            self._held = {
+                x.index: self._direction(x, i) for x in self.slots if not self._redrawn(x)
+            }
+            self._held_for = i
+        self._move(s)
+
+    def _move(self, s: float) -> None:
+        for slot in self.slots:
+            direction = self._held.get(slot.index)
+            if direction is None:
+                direction = self._direction(slot, self._held_for)
+            eps = self.param_groups[slot.group]["eps"]
+            slot.place(direction, s * eps, self._factor(slot)[0])
+        self._at = s
+
+    def _redrawn(self, slot: Slot) -> bool:
+        """Large dense directions are drawn again at every use: holding them would cost their memory."""
+        return slot.dense and slot.param.numel() > HELD
+
+    def _release(self) -> None:
+        """Back to the iterate, and forget the direction."""
+        if self._at:
+            self._move(0.0)
+        self._held, self._held_for, self._at = {}, -1, 0.0
+
+    # -- evaluating ---------------------------------------------------------------------------------------
+
+    def _evaluate(self, closure: Closure) -> float:
+        if self._needs_grad:
+            with torch.enable_grad():
+                return checks.loss_value(closure())
+        try:
+            with torch.no_grad():
+                return checks.loss_value(closure())
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+        self._needs_grad = True
+        warnings.warn(
+            "the closure calls backward(); zeroth-order steps use no gradients: leave it out to save "
+            "the memory that this optimiser is for",
+            stacklevel=4,
+        )
+        return self._evaluate(closure)
+
+    def _pair(self, closure: Closure, i: int, base: float | None) -> tuple[float, float, float]:
+        """F+, F- (or F at the iterate) and c of direction i."""
+        eps = self.param_groups[0]["eps"]
+        self._place(i, 1.0)
+        plus = self._evaluate(closure)
+        if base is not None:
+            return plus, base, (plus - base) / eps
+        self._place(i, -1.0)
+        minus = self._evaluate(closure)
+        return plus, minus, (plus - minus) / (2 * eps)
+
+    def _estimate(self, closure: Closure, weight: float | None, restore: bool) -> float:
+        if any(g["eps"] != self.param_groups[0]["eps"] for g in self.param_groups):
+            raise ValueError("eps must be the same in all groups: one difference serves them all")
+        if weight is not None and not 0 < weight < math.inf:
+            raise ValueError(f"weight must be positive and finite, got {weight!r}")
+        if self._sums is not None and (weight is None) != (self._weight is None):
+            raise ValueError("weight must be given for all micro-batches of a step, or for none")
+        self._prepare(closure)
+        base = None
+        if self.one_sided:
+            self._release()
+            base = self._evaluate(closure)
+        found = []
+        for i in range(self.num_directions):
+            found.append(self._pair(closure, i, base))
+        if restore or self.num_directions > 1:
+            self._release()
+        w = 1.0 if weight is None else float(weight)
+        c = np.array([f[2] for f in found]) * w
+        self._sums = c if self._sums is None else self._sums + c
+        self._total += w
+        self._weight = weight
+        self._micro += 1
+        plus, minus = (float(np.mean([f[j] for f in found])) for j in (0, 1))
+        self.last = {"loss_plus": plus, "loss_minus": minus, "fd_error": None}
+        self._watch_resolution(found)
+        return float(np.mean(c) / w)
+
+    def _prepare(self, closure: Closure) -> None:
+        if self._sums is None:
+            self._begin_period()
+            if self._self_check is not None and self.mode == "factored":
+                self._self_check.run(self, closure)
+                self._self_check = None
+
+    def _watch_resolution(self, found: list[tuple[float, float, float]]) -> None:
+        if any(f[0] != f[1] for f in found):
+            self._flat = 0
+            return
+        self._flat += 1
+        if self._flat == FLAT:
+            warnings.warn(
+                f"F+ and F- were equal in {FLAT} steps in a row: eps is below the resolution of the loss; "
+                "compute the loss in float32, or raise eps",
+                stacklevel=5,
+            )
+
+    def _clear(self) -> None:
+        self._sums: np.ndarray | None = None
+        self._total, self._weight, self._micro = 0.0, None, 0
+        self._held: dict[int, Tensor] = {}
+        self._held_for, self._at = -1, 0.0
+
+    # -- the public halves --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def estimate(self, closure: Closure, *, weight: float | None = None) -> float:
+        """Add c of one micro-batch to the running mean of this step, all along the same direction.
+
+        Parameters
+        ----------
+        closure
+            Returns the loss of the micro-batch, a tensor of one number or a float; it may be any function of
+            the model, differentiable or not, and must give the same value for the same weights.
+        weight
+            Samples in the micro-batch, where they differ; given for all or for none.
+
+        Raises
+        ------
+        ValueError
+            If the closure does not return one number.
+        """
+        return self._estimate(closure, weight, restore=True)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Average c over processes, update, and go on to the next step.
+
+        Raises
+        ------
+        ValueError
+            Without an estimate before it.
+        """
+        if self._sums is None:
+            raise ValueError(
+                "apply needs an estimate before it: call estimate(closure) or step(closure)"
+            )
+        c = self._reducer.mean(self._sums, self._total, self._weight is not None)
+        # What is used is what the log can hold; else a replay would not be exact.
+        scalars = c.astype(np.float32)
+        if self.c_clip is not None:
+            scalars = np.clip(scalars, -self.c_clip, self.c_clip).astype(np.float32)
+        fused = self._micro == 1 and self._at != 0
+        lrs = [float(np.float32(g["lr"])) for g in self.param_groups]
+        if self.log is not None:
+            self.log.add(scalars, lrs, self._micro, fused)
+        self._advance(scalars, lrs)
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None, *, weight: float | None = None) -> Any:  # type: ignore[override]
+        """One step: two forwards (per direction), one scalar, one update. Returns the mean of F+ and F-.
+
+        Without a closure it applies what `estimate` has gathered.
+
+        Raises
+        ------
+        ValueError
+            Without a closure and without an estimate, or if the closure does not return one number.
+        """
+        if closure is None:
+            if self._sums is None:
+                raise ValueError(
+                    "step needs a closure that returns the loss, or estimate() before it"
+                )
+            self.apply()
+            return None
+        self._estimate(closure, weight, restore=False)
+        mean = (self.last["loss_plus"] + self.last["loss_minus"]) / 2
+        self.apply()
+        return torch.tensor(mean, dtype=torch.float64)
+
+    @torch.no_grad()
+    def fd_error(self, closure: Closure) -> float:
+        """|c(eps) - c(eps/2)| / |c(eps)| at the direction of the coming step: two pairs of forwards.
+
+        Guarantees need it far below 1: the loss is then linear over the perturbation.
+        """
+        if self._sums is not None:
+            raise ValueError("fd_error must not come between estimate() and apply()")
+        self._begin_period()
+        whole = self._pair(closure, 0, None)[2]
+        eps = self.param_groups[0]["eps"]
+        self._place(0, 0.5)
+        plus = self._evaluate(closure)
+        self._place(0, -0.5)
+        half = (plus - self._evaluate(closure)) / eps
+        self._release()
+        error = abs(whole - half) / abs(whole) if whole else math.inf
+        self.last["fd_error"] = error
+        return error
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        """Fold what is factored into the weights: at the end, before an export, never for a checkpoint.
+
+        Off the end of a period this changes the rounding, so the log notes it.
+        """
+        self._release()
+        moved = [s for s in self.slots if s.b is not None and bool(s.b.any())]
+        if not self.fold or not moved:
+            if self.log is not None:
+                self.log.write()
+            return
+        for slot in moved:
+            slot.fold()
+        if self.log is not None:
+            self.log.folded(self.t)
+            self.log.write()
+
+    # -- moving on ----------------------------------------------------------------------------------------
+
+    def _advance(self, scalars: np.ndarray, lrs: list[float]) -> None:
+        """Use the scalars of this step: shared with the replay of a log."""
+        skipped = not np.isfinite(scalars).all()
+        self.last |= {"c": float(scalars.mean()), "skipped": skipped}
+        if skipped:
+            self._release()
+        else:
+            self._update_all(scalars, lrs)
+        for i, group in enumerate(self.param_groups):
+            self._decay[i] *= 1 - lrs[i] * group["weight_decay"]
+        self.t += 1
+        self._clear()
+        if self.t % self.nu == 0:
+            self._end_period()
+
+    def _update_all(self, scalars: np.ndarray, lrs: list[float]) -> None:
+        single = len(scalars) == 1
+        for slot in self.slots:
+            held = self._held.get(slot.index) if single else None
+            if single:
+                direction = self._direction(slot, 0) if held is None else held
+            if self._plain(slot):
+                if not single:
+                    direction, c = self._combined(slot, scalars), 1.0
+                else:
+                    c = float(scalars[0])
+                # Restoring and updating are one pass over the weights.
+                self._fused(slot, direction, -lrs[slot.group] * c)
+                continue
+            if slot.position:
+                slot.place(direction, 0.0, self._factor(slot)[0])
+            mean = self._combined(slot, scalars) if not single else direction * float(scalars[0])
+            change = self._step_of(slot, mean)
+            slot.update(change, -lrs[slot.group], self._factor(slot)[1])
+            slot.position = 0.0
+        self._held, self._held_for, self._at = {}, -1, 0.0
+
+    def _combined(self, slot: Slot, scalars: np.ndarray) -> Tensor:
+        """mean_i c_i U_i."""
+        total: Tensor | None = None
+        for i, c in enumerate(scalars):
+            part = self._direction(slot, i) * (float(c) / len(scalars))
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total
+
+    def _fused(self, slot: Slot, direction: Tensor, amount: float) -> None:
+        perturb, update = self._factor(slot)
+        if slot.storage == "inplace" and slot.position:
+            if slot.dense:
+                slot.param.data.add_(direction, alpha=amount - slot.position)
+            else:
+                assert slot.v_cast is not None
+                alpha = amount * update - slot.position * perturb
+                slot.matrix().addmm_(direction, slot.v_cast.T, alpha=alpha)
+        else:
+            slot.update(direction, amount, update)
+        slot.position = 0.0
+
+    def _plain(self, slot: Slot) -> bool:
+        """Whether the method moves along c U itself, without a state."""
+        return True
+
+    def _step_of(self, slot: Slot, mean: Tensor) -> Tensor:
+        """The step, in the factors of U (dense: of z), from the mean of c U."""
+        return mean
+
+    def _end_period(self) -> None:
+        period = self.t // self.nu - 1
+        for slot in self.slots:
+            if slot.storage != "inplace" and not slot.dense and slot.b is not None:
+                if self.fold:
+                    slot.fold()
+                else:
+                    slot.keep(period)
+            slot.decay(self._decay[slot.group])
+        self._decay = [1.0] * len(self.param_groups)
+
+    # -- keeping ------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        """t, factors, dense copies and momenta; V is not in it, nor are weights.
+
+        Save the model's state_dict beside it: in factored mode that is the weights of the period's start.
+        """
+        if self._sums is not None:
+            raise ValueError("state_dict must not come between estimate() and apply()")
+        groups = [
+            {k: v for k, v in g.items() if k != "params"} | {"count": len(g["params"])}
+            for g in self.param_groups
+        ]
+        return {
+            "method": self.method,
+            "settings": self._settings(),
+            "t": self.t,
+            "decay": list(self._decay),
+            "param_groups": groups,
+            "state": {s.index: self._slot_state(s) for s in self.slots},
+            "log": None if self.log is None else self.log.to_bytes(),
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "seed": self.streams.seed, "nu": self.nu, "scale": self.scale, "v_dist": self.v_dist,
+            "mode": self.mode, "momentum": self.momentum, "num_directions": self.num_directions,
+            "one_sided": self.one_sided, "c_clip": self.c_clip, "fold": self.fold,
+        }  # fmt: skip
+
+    def _slot_state(self, slot: Slot) -> dict[str, Any]:
+        kept = {"storage": slot.storage, "rank": slot.rank}
+        if slot.b is not None:
+            kept["b"] = slot.b.clone()
+        if slot.base is not None:
+            kept["base"] = slot.base.clone()
+        if slot.kept:
+            kept["kept"] = [(k, b.clone()) for k, b in slot.kept]
+        return kept | {k: v.clone() for k, v in slot.momentum.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # type: ignore[override]
+        """Go on where a state was taken; the model must hold the weights saved beside it.
+
+        Raises
+        ------
+        ValueError
+            If the state is of another method, other settings or other parameters.
+        """
+        if state_dict.get("method") != self.method:
+            raise ValueError(
+                f"state is of method {state_dict.get('method')!r}, not {self.method!r}"
+            )
+        mine, theirs = self._settings(), state_dict["settings"]
+        wrong = [k for k in mine if mine[k] != theirs.get(k)]
+        if wrong:
+            each = ", ".join(f"{k} {theirs.get(k)!r} instead of {mine[k]!r}" for k in wrong)
+            raise ValueError(f"state was taken with other settings: {each}")
+        counts = [g["count"] for g in state_dict["param_groups"]]
+        if counts != [len(g["params"]) for g in self.param_groups]:
+            raise ValueError(
+                f"state has parameter groups of sizes {counts}, not of this optimiser's"
+            )
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
+            if group["rank"] != saved["rank"]:
+                raise ValueError(f"state has rank {saved['rank']}, this optimiser {group['rank']}")
+            group.update({k: v for k, v in saved.items() if k not in ("count", "params")})
+        self._clear()
+        self.t, self._decay = state_dict["t"], list(state_dict["decay"])
+        for slot in self.slots:
+            self._restore(slot, state_dict["state"][slot.index])
+        if state_dict["log"] is not None and self.log is not None:
+            self.log.resume(state_dict["log"])
+        self._self_check = None
+
+    def _restore(self, slot: Slot, saved: dict[str, Any]) -> None:
+        saved = dict(saved)
+        if saved.pop("storage") != slot.storage and slot.storage == "hooked":
+            # The self-check of the run that saved had found this tensor read outside its module.
+            slot.unhook()
+            slot.storage = "written"
+        rank = saved.pop("rank")
+        device = slot.param.device
+        base = saved.pop("base", None)
+        slot.base = None if base is None else base.to(device, copy=True)
+        b = saved.pop("b", None)
+        if self.t:
+            # At a period's end the old V is still needed: the momentum is projected from it.
+            slot.period = (self.t - (self.t % self.nu == 0)) // self.nu
+            slot.begin(self._draw_v(slot, slot.period, rank), rank)
+        if b is not None:
+            assert slot.b is not None
+            slot.b.copy_(b)
+        slot.kept = [(k, each.to(device, copy=True)) for k, each in saved.pop("kept", [])]
+        kind = exact(slot.param.dtype)
+        drawn = [self._draw_v(slot, k, rank) for k, _ in slot.kept]
+        slot.kept_v = [v.to(device, kind) for v in drawn if v is not None]
+        slot.momentum = {k: m.to(device, copy=True) for k, m in saved.items()}
+        slot.position, slot.low = 0.0, slot.b
+        if slot.storage == "written" and slot.base is not None:
+            if slot.dense:
+                slot.param.data.copy_(slot.base)
+            elif slot.v is not None:
+                slot._write(None, 0.0, 1.0)
+
+    def adapter(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """The (B, V) pairs of a fold=False run by parameter name: W + sum B V^T is the trained weight."""
+        return {
+            s.name: [(b.clone(), v.clone()) for b, v in s.factors()]
+            for s in self.slots
+            if not s.dense
+        }
+
+
+def _embeddings(model: nn.Module | None) -> set[int]:
+    if model is None:
+        raise ValueError("freeze_embeddings needs the model: pass the module, or model=")
+    return {id(m.weight) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
+
+
+def _trainable(given: nn.Module | Iterable[Any], frozen: set[int]) -> list[Any]:
+    """Parameter groups without what is frozen, tied tensors once."""
+    listed = list(given.parameters()) if isinstance(given, nn.Module) else list(given)
+    if not listed:
+        raise ValueError("params must hold at least one trainable tensor, got none")
+    if isinstance(listed[0], dict):
+        groups = []
+        for g in listed:
+            members = [g["params"]] if isinstance(g["params"], Tensor) else list(g["params"])
+            groups.append(g | {"params": [p for p in members if id(p) not in frozen]})
+        return groups
+    return [{"params": [p for p in listed if id(p) not in frozen]}]

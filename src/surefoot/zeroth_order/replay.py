@@ -1,0 +1,116 @@
+"""Fine-tuned weights again, from the base model and a log of kilobytes: no data and no forward pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from surefoot.errors import FileFormatError
+from surefoot.zeroth_order.log import StepLog, digest_of
+from surefoot.zeroth_order.optimizer import ZerothOrder
+
+
+def _method(name: str) -> type[ZerothOrder]:
+    from surefoot.zeroth_order.lozo import LOZO
+    from surefoot.zeroth_order.mezo import MeZO, ZOAdam
+
+    found: dict[str, type[ZerothOrder]] = {c.method: c for c in (LOZO, MeZO, ZOAdam)}
+    if name not in found:
+        raise FileFormatError(f"the log is of method {name!r}; known are {', '.join(found)}")
+    return found[name]
+
+
+@torch.no_grad()
+def replay(
+    model: nn.Module,
+    log: StepLog | str | Path,
+    *,
+    upto: int | None = None,
+    device: torch.device | str | None = None,
+) -> nn.Module:
+    """Repeat the logged steps on the base model, in place, and return it.
+
+    Bit-exact with the same major and minor version of torch on the same kind of device, after `flush()` or at the
+    end of a period; in 16 bits in-place runs are repeated with every rounding of their perturbations.
+
+    Parameters
+    ----------
+    upto
+        How many steps; all by default.
+
+    Raises
+    ------
+    FileFormatError
+        If the log cannot be read.
+    ValueError
+        If the model is not the one that the log started from.
+    """
+    if not isinstance(log, StepLog):
+        log = StepLog.load(log)
+    if device is not None:
+        model = model.to(device)
+    optimizer = _rebuilt(model, log)
+    steps = log.steps()
+    if upto is not None and not 0 <= upto <= len(steps):
+        raise ValueError(f"upto must be between 0 and the log's {len(steps)} steps, got {upto}")
+    for scalars, lrs, micro, fused, folds in steps[:upto]:
+        optimizer._begin_period()
+        if optimizer.mode == "inplace":
+            _perturb(optimizer, micro, fused)
+        optimizer._advance(scalars, lrs)
+        for _ in range(folds):
+            optimizer.flush()
+    optimizer.flush()
+    for slot in optimizer.slots:
+        slot.unhook()
+    return model
+
+
+def _perturb(optimizer: ZerothOrder, micro: int, fused: bool) -> None:
+    """The writes of the evaluations: their rounding is part of the trajectory."""
+    for _ in range(micro):
+        for i in range(optimizer.num_directions):
+            optimizer._place(i, 1.0)
+            if not optimizer.one_sided:
+                optimizer._place(i, -1.0)
+        if not fused:
+            optimizer._release()
+
+
+def _rebuilt(model: nn.Module, log: StepLog) -> ZerothOrder:
+    header = log.header
+    names = dict(model.named_parameters())
+    tensors = header["tensors"]
+    missing = [name for name, _, _ in tensors if name not in names]
+    if missing:
+        raise ValueError(f"model has no parameter {missing[0]!r}, which the log trained")
+    for name, shape, _ in tensors:
+        if list(names[name].shape) != shape:
+            raise ValueError(
+                f"model has {name} of shape {list(names[name].shape)}, the log trained {shape}"
+            )
+    groups: list[dict[str, Any]] = []
+    at = 0
+    for g in header["groups"]:
+        members = [names[name] for name, _, _ in tensors[at : at + g["count"]]]
+        at += g["count"]
+        settings = {k: g[k] for k in ("rank", "eps", "weight_decay")}
+        groups.append({"params": members, "lr": 0.0, **settings})
+    for p in (p for g in groups for p in g["params"]):
+        p.requires_grad_(True)
+    settings = {k: v for k, v in header["settings"].items() if v is not None or k == "c_clip"}
+    settings.pop("c_clip")
+    optimizer = _method(header["method"]).from_settings(groups, settings, model)
+    if digest_of(optimizer.slots).hex() != header["base"]:
+        raise ValueError(
+            f"model is not the base of this log: the digest of its weights is "
+            f"{digest_of(optimizer.slots).hex()[:12]}, the log started from {header['base'][:12]}"
+        )
+    for slot, storage in zip(optimizer.slots, getattr(log, "storage", []), strict=False):
+        if slot.storage != storage:
+            slot.unhook()
+            slot.storage = storage
+    return optimizer

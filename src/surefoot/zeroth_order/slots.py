@@ -1,0 +1,200 @@
+"""One trainable tensor, where its iterate is kept, and how a perturbation or an update reaches it.
+
+Three ways to keep a tensor. In place: the parameter is the iterate and is perturbed itself. Hooked: the
+parameter holds the weights of the period's start, and hooks add the rank-r rest (B + s eps U) V^T to what the
+module returns. Written: a copy in single precision is the iterate, and the parameter is written before each forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Storage = Literal["inplace", "hooked", "written"]
+# Rows converted at a time when weights are folded: no full copy of a large embedding exists.
+ROWS = 4096
+
+
+def exact(dtype: torch.dtype) -> torch.dtype:
+    """What factors and copies are kept in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@dataclass(eq=False)
+class Slot:
+    """A trainable tensor seen as an m x n matrix of rank-r motion, or as a dense vector (rank 0)."""
+
+    index: int
+    name: str
+    param: nn.Parameter
+    group: int
+    storage: Storage = "inplace"
+    rank: int = 0
+    v: Tensor | None = None
+    v_cast: Tensor | None = None
+    b: Tensor | None = None
+    base: Tensor | None = None
+    momentum: dict[str, Tensor] = field(default_factory=dict)
+    kept: list[tuple[int, Tensor]] = field(default_factory=list)
+    kept_v: list[Tensor] = field(default_factory=list)
+    hooks: list[Any] = field(default_factory=list)
+    fired: bool = False
+    active: bool = True
+    position: float = 0.0
+    period: int = -1
+    low: Tensor | None = None
+
+    @property
+    def m(self) -> int:
+        """Rows."""
+        return self.param.shape[0] if self.param.ndim else 1
+
+    @property
+    def n(self) -> int:
+        """Columns: everything but the first dimension."""
+        return self.param.numel() // max(self.m, 1)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the tensor moves in all directions."""
+        return self.rank == 0
+
+    def matrix(self) -> Float[Tensor, "m n"]:
+        """The parameter as a matrix that shares its memory."""
+        return self.param.data.view(self.m, self.n)
+
+    def shape(self) -> tuple[int, ...]:
+        """Of the random numbers of one direction."""
+        return tuple(self.param.shape) if self.dense else (self.m, self.rank)
+
+    def full_rank_for(self, rank: int) -> int:
+        """The rank this tensor moves with: 0 (dense) for vectors, and where rank r is no saving."""
+        return rank if self.param.ndim >= 2 and 0 < rank < min(self.m, self.n) else 0
+
+    def begin(self, v: Tensor | None, rank: int) -> None:
+        """A new period: rank, V, and B = 0."""
+        self.rank = rank
+        exactly = exact(self.param.dtype)
+        device = self.param.device
+        self.v = None if v is None else v.to(device, exactly)
+        self.v_cast = None if self.v is None else self.v.to(self.param.dtype)
+        if self.storage != "inplace":
+            if not self.dense and (self.b is None or self.b.shape != (self.m, rank)):
+                self.b = torch.zeros(self.m, rank, dtype=exactly, device=device)
+            if self.storage == "written" and self.base is None:
+                kind = exactly if self.dense else self.param.dtype
+                self.base = self.param.detach().to(kind, copy=True)
+        self.low = self.b
+
+    # -- perturbing ---------------------------------------------------------------------------------------
+
+    def place(self, direction: Tensor, s: float, factor: float) -> None:
+        """Move the weights seen by the model to iterate + s * direction; `factor` scales U V^T."""
+        if self.storage == "inplace":
+            self._shift(direction, s - self.position, factor)
+        elif self.storage == "hooked":
+            assert self.b is not None
+            self.low = self.b if s == 0 else torch.add(self.b, direction, alpha=s * factor)
+        else:
+            self._write(direction, s, factor)
+        self.position = s
+
+    def _shift(self, direction: Tensor, s: float, factor: float) -> None:
+        if s == 0:
+            return
+        if self.dense:
+            self.param.data.add_(direction, alpha=s)
+        else:
+            assert self.v_cast is not None
+            self.matrix().addmm_(direction, self.v_cast.T, alpha=s * factor)
+
+    def _write(self, direction: Tensor | None, s: float, factor: float) -> None:
+        assert self.base is not None
+        if self.dense:
+            moved = self.base if direction is None or s == 0 else self.base.add(direction, alpha=s)
+            self.param.data.copy_(moved)
+            return
+        assert self.b is not None
+        assert self.v is not None
+        a = self.b if direction is None or s == 0 else self.b.add(direction, alpha=s * factor)
+        base, out = self.base.view(self.m, self.n), self.matrix()
+        for at in range(0, self.m, ROWS):
+            rows = slice(at, at + ROWS)
+            out[rows] = torch.addmm(base[rows].to(self.v.dtype), a[rows], self.v.T).to(out.dtype)
+
+    # -- updating -----------------------------------------------------------------------------------------
+
+    def update(self, step: Tensor, amount: float, factor: float) -> None:
+        """iterate += amount * factor * step V^T (dense: amount * step), and show the iterate."""
+        if self.storage == "inplace":
+            self._shift(step, amount, factor)
+            return
+        if self.dense:
+            assert self.base is not None
+            self.base.add_(step, alpha=amount)
+            self.param.data.copy_(self.base)
+            return
+        assert self.b is not None
+        self.b.add_(step, alpha=amount * factor)
+        if self.storage == "written":
+            self._write(None, 0.0, 1.0)
+        self.low = self.b
+
+    def decay(self, keep: float) -> None:
+        """iterate *= keep, for matrices at the end of a period, after their factors were folded."""
+        if keep == 1 or self.param.ndim < 2:
+            return
+        if self.base is not None:
+            self.base.mul_(keep)
+        if self.base is not None and self.dense:
+            self.param.data.copy_(self.base)
+        else:
+            self.param.data.mul_(keep)
+
+    # -- folding ------------------------------------------------------------------------------------------
+
+    def fold(self) -> None:
+        """W <- W + B V^T in single precision, B <- 0."""
+        if self.storage == "inplace" or self.dense:
+            return
+        assert self.b is not None
+        assert self.v is not None
+        if self.storage == "written":
+            self._write(None, 0.0, 1.0)
+            assert self.base is not None
+            self.base.copy_(self.param.data.view_as(self.base))
+        else:
+            out = self.matrix()
+            for at in range(0, self.m, ROWS):
+                rows = slice(at, at + ROWS)
+                moved = torch.addmm(out[rows].to(self.v.dtype), self.b[rows], self.v.T)
+                out[rows] = moved.to(out.dtype)
+        self.b.zero_()
+        self.low = self.b
+
+    def keep(self, period: int) -> None:
+        """Set this period's B aside instead of folding it; hooks go on adding it."""
+        assert self.b is not None
+        assert self.v is not None
+        self.kept.append((period, self.b.clone()))
+        self.kept_v.append(self.v)
+        self.b.zero_()
+
+    # -- what hooks add -----------------------------------------------------------------------------------
+
+    def factors(self) -> list[tuple[Tensor, Tensor]]:
+        """(A, V) pairs whose products the model sees on top of the parameter."""
+        found = [(b, v) for (_, b), v in zip(self.kept, self.kept_v, strict=True)]
+        if self.low is not None and self.v is not None:
+            found.append((self.low, self.v))
+        return found
+
+    def unhook(self) -> None:
+        """Take the hooks out; the module then shows its parameter alone."""
+        for handle in self.hooks:
+            handle.remove()
+        self.hooks.clear()

@@ -1,0 +1,46 @@
+"""Random numbers that are a function of (seed, purpose, index, tensor) and of nothing else.
+
+Every draw has a generator of its own, seeded by a hash, so a direction can be drawn again at any time,
+on any process, without a state; torch's global generator is never touched. U and V come from different
+purposes: drawn in turn from one stream, as the authors' code does, the update would not follow the perturbation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def hash64(*parts: object) -> int:
+    """A number below 2^63 from the parts' text; the same in every process, unlike Python's own hash."""
+    text = "\x1f".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+class Streams:
+    """The draws of one optimiser: N(0, 1) in float32, made on the CPU so that devices agree."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._generator = torch.Generator()
+
+    def normal(
+        self, purpose: str, index: int, tensor: int, shape: tuple[int, ...]
+    ) -> Float[Tensor, "..."]:
+        """The draw of that name: always the same numbers for the same shape."""
+        self._generator.manual_seed(hash64(self.seed, purpose, index, tensor))
+        return torch.randn(shape, generator=self._generator, dtype=torch.float32)
+
+    def factor(
+        self, period: int, tensor: int, n: int, rank: int, orthogonal: bool
+    ) -> Float[Tensor, "n rank"]:
+        """V of a period: Gaussian, or Haar-distributed with V^T V = n I."""
+        v = self.normal("V", period, tensor, (n, rank))
+        if not orthogonal:
+            return v
+        # In double: the columns are orthogonal to 1e-7 after the cast, whatever the Gaussian was.
+        q, r = torch.linalg.qr(v.double())
+        return (q * torch.sign(torch.diagonal(r)) * n**0.5).float()

@@ -1,0 +1,540 @@
+"""The optimisers against the paper line by line, their two modes against each other, and bad input."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from surefoot.zeroth_order import LOZO, HookWarning, MeZO, StepLog, ZOAdam
+from surefoot.zeroth_order.reference import lozo_reference
+
+
+def network(dtype=torch.float64):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Linear(9, 12),
+            nn.Tanh(),
+            nn.LayerNorm(12),
+            nn.Linear(12, 7),
+            nn.Tanh(),
+            nn.Linear(7, 1),
+        ).to(dtype)
+
+
+def problem(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(30, 9, generator=generator, dtype=torch.float64).to(dtype)
+    return x, torch.randn(30, 1, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def loss_of(model):
+    x, y = problem(next(model.parameters()).dtype)
+    return lambda: (
+        (model(x) - y).float().square().mean()
+        if x.dtype != torch.float64
+        else (model(x) - y).square().mean()
+    )
+
+
+def flat(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("mode", ["inplace", "factored"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("scale", ["paper", "unit"])
+@pytest.mark.parametrize("v_dist", ["gaussian", "orthogonal"])
+def test_the_paper_line_by_line(mode, momentum, scale, v_dist):
+    """23 steps of period 5: four full periods, three resamplings, a rest."""
+    model = network()
+    x, y = problem()
+    names = [n for n, _ in model.named_parameters()]
+    start = [p.detach().clone() for p in model.parameters()]
+
+    def f(tensors, t):
+        return (
+            (functional_call(model, dict(zip(names, tensors, strict=True)), (x,)) - y)
+            .square()
+            .mean()
+        )
+
+    settings = {"rank": 2, "nu": 5, "eps": 1e-3, "momentum": momentum, "scale": scale, "seed": 3}
+    expected = lozo_reference(start, f, 23, lr=0.01, orthogonal=v_dist == "orthogonal", **settings)
+    optimizer = LOZO(model, 0.01, mode=mode, v_dist=v_dist, **settings)
+    for _ in range(23):
+        optimizer.step(lambda: (model(x) - y).square().mean())
+    optimizer.flush()
+    for p, q in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach(), q, rtol=0, atol=1e-10)
+
+
+def test_the_update_follows_the_perturbation_also_where_v_is_drawn():
+    """The authors' code draws U and V in turn and U alone for the update: every nu-th step is noise."""
+    x = nn.Parameter(torch.zeros(6, 5, dtype=torch.float64))
+    optimizer = LOZO([x], 1.0, rank=2, nu=1, eps=1.0)
+    for _ in range(5):
+        seen, before = [], x.detach().clone()
+
+        def closure(seen=seen):
+            seen.append(x.detach().clone())
+            return (x * torch.arange(30.0).view(6, 5)).sum()
+
+        optimizer.step(closure)
+        direction, change = seen[0] - before, x.detach() - before
+        cosine = float((direction * change).sum() / direction.norm() / change.norm())
+        assert abs(cosine) == pytest.approx(1, abs=1e-9)
+        torch.testing.assert_close(seen[0] - before, before - seen[1])
+
+
+def test_a_subspace_run_is_zo_sgd_on_its_factor():
+    """Within a period LOZO is ZO-SGD on B -> f(X + B V^T) with step alpha / r (paper, subspace reading)."""
+    target = torch.randn(8, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x = nn.Parameter(torch.zeros(8, 6, dtype=torch.float64))
+    optimizer = LOZO([x], 0.01, rank=2, nu=10, eps=1e-3)
+    base, b = torch.zeros(8, 6, dtype=torch.float64), None
+
+    def f(w):
+        return torch.tanh(w - target).square().sum()
+
+    lr = float(torch.tensor(0.01))
+    for t in range(20):
+        if t % 10 == 0:
+            base = base if b is None else base + b @ v.T
+            v = optimizer.streams.factor(t // 10, 0, 6, 2, False).double()
+            b = torch.zeros(8, 2, dtype=torch.float64)
+        u = optimizer.streams.normal("U", t, 0, (8, 2)).double()
+        c = (f(base + (b + 1e-3 * u) @ v.T) - f(base + (b - 1e-3 * u) @ v.T)) / 2e-3
+        b = b - lr / 2 * c.float().double() * u
+        optimizer.step(lambda: f(x))
+        torch.testing.assert_close(x.detach(), base + b @ v.T, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bit_weights_do_not_drift(dtype):
+    model = network(dtype)
+    before = flat(model).clone()
+    optimizer = LOZO(model, 0.0, nu=7, momentum=0.9)
+    for _ in range(60):
+        optimizer.step(loss_of(model))
+    optimizer.flush()
+    assert torch.equal(flat(model), before)
+
+
+def test_in_place_sixteen_bit_weights_do_drift_and_are_refused():
+    model = network(torch.bfloat16)
+    with pytest.raises(
+        ValueError, match="0.weight is torch.bfloat16 and would be perturbed in place"
+    ):
+        LOZO(model, 0.0, mode="inplace")
+    before = flat(model).clone()
+    optimizer = LOZO(model, 0.0, mode="inplace", allow_drift=True)
+    for _ in range(60):
+        optimizer.step(loss_of(model))
+    drift = float((flat(model) - before).float().norm() / before.float().norm())
+    assert 1e-3 < drift < 0.2
+
+
+def test_estimate_and_apply_are_a_step():
+    models = [network() for _ in range(3)]
+    optimizers = [LOZO(m, 0.01, nu=4, scale="unit") for m in models]
+    x, y = problem()
+
+    def part(model, rows):
+        return lambda: (model(x[rows]) - y[rows]).square().mean()
+
+    halves = (slice(0, 15), slice(15, 30))
+    for _ in range(9):
+        optimizers[0].step(part(models[0], slice(0, 30)))
+        for rows in halves:
+            optimizers[1].estimate(part(models[1], rows))
+        optimizers[1].apply()
+        for rows in (slice(0, 10), slice(10, 30)):
+            optimizers[2].estimate(part(models[2], rows), weight=rows.stop - rows.start)
+        assert optimizers[2].step() is None
+    # Linear in the losses, except for c's rounding to single precision.
+    torch.testing.assert_close(flat(models[1]), flat(models[0]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(flat(models[2]), flat(models[0]), rtol=0, atol=1e-6)
+
+
+def test_several_directions_are_averaged():
+    x = nn.Parameter(torch.zeros(7, 5, dtype=torch.float64))
+    g = torch.randn(7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    optimizer = LOZO([x], 1.0, nu=1, num_directions=3, eps=0.5)
+    calls = []
+
+    def closure():
+        calls.append(1)
+        return (g * x).sum()
+
+    optimizer.step(closure)
+    assert len(calls) == 6
+    v = optimizer.streams.factor(0, 0, 5, 2, False).double()
+    expected = torch.zeros(7, 5, dtype=torch.float64)
+    for i in range(3):
+        z = optimizer.streams.normal("U", i, 0, (7, 2)).double() @ v.T
+        expected -= (g * z).sum() * z / 2 / 3
+    torch.testing.assert_close(x.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_sided_differences():
+    calls = []
+    model = network()
+    optimizer = LOZO(model, 0.01, one_sided=True, num_directions=2, self_check=False)
+    base = loss_of(model)
+
+    def closure():
+        calls.append(1)
+        return base()
+
+    before = float(base().detach())
+    optimizer.step(closure)
+    assert len(calls) == 3
+    assert optimizer.last["loss_minus"] == pytest.approx(before, rel=1e-12)
+
+
+def test_clipping_bounds_c():
+    model = network()
+    optimizer = LOZO(model, 0.01, c_clip=1e-3)
+    optimizer.step(loss_of(model))
+    assert abs(optimizer.last["c"]) <= 1e-3 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("mode", ["inplace", "factored"])
+def test_weight_decay_shrinks_matrices_at_the_end_of_a_period(mode):
+    model = network()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = LOZO(model, 0.1, nu=3, weight_decay=0.5, mode=mode)
+    for _ in range(6):
+        optimizer.step(lambda: 0.0 * loss_of(model)())
+    for name, p in model.named_parameters():
+        factor = (1 - 0.05) ** 6 if p.ndim >= 2 else 1.0
+        torch.testing.assert_close(p.detach(), before[name] * factor, rtol=1e-6, atol=1e-15)
+
+
+def test_a_step_that_is_not_finite_is_skipped():
+    model = network()
+    optimizer = LOZO(model, 0.01, nu=4, log=True)
+    good = loss_of(model)
+    for t in range(6):
+        before = [s.b.clone() for s in optimizer.slots if s.b is not None]
+        optimizer.step((lambda: float("nan")) if t == 2 else good)
+        if t == 2:
+            assert optimizer.last["skipped"]
+            after = [s.b for s in optimizer.slots if s.b is not None]
+            assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert optimizer.t == 6
+    assert sum(c != c for c in optimizer.log.c) == 1
+
+
+@pytest.mark.parametrize("mode", ["inplace", "factored"])
+def test_evaluating_between_steps_shows_the_iterate(mode):
+    model = network()
+    optimizer = LOZO(model, 0.01, nu=50, mode=mode)
+    for _ in range(7):
+        optimizer.step(loss_of(model))
+    hooked = float(loss_of(model)().detach())
+    optimizer.flush()
+    assert float(loss_of(model)().detach()) == pytest.approx(hooked, rel=1e-9)
+
+
+def test_factors_kept_apart_add_up():
+    one, two = network(), network()
+    a, b = LOZO(one, 0.01, nu=3, fold=False), LOZO(two, 0.01, nu=3)
+    start = {n: p.detach().clone() for n, p in one.named_parameters()}
+    for _ in range(8):
+        a.step(loss_of(one))
+        b.step(loss_of(two))
+    x, _ = problem()
+    torch.testing.assert_close(one(x), two(x), rtol=0, atol=1e-9)
+    assert torch.equal(one[0].weight.detach(), start["0.weight"])
+    b.flush()
+    factors = a.adapter()["0.weight"]
+    assert len(factors) == 3
+    moved = start["0.weight"] + sum(f @ v.T for f, v in factors)
+    torch.testing.assert_close(moved, two[0].weight.detach(), rtol=0, atol=1e-9)
+
+
+def test_the_global_generator_and_gradients_are_left_alone():
+    model = network()
+    state = torch.random.get_rng_state()
+    for cls in (LOZO, MeZO, ZOAdam):
+        optimizer = cls(model, 1e-3)
+        for _ in range(3):
+            optimizer.step(loss_of(model))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_same_directions_for_a_module_and_its_parameters():
+    one, two = network(), network()
+    a, b = LOZO(one, 0.01, nu=5), LOZO(list(two.parameters()), 0.01, nu=5)
+    for _ in range(12):
+        a.step(loss_of(one))
+        b.step(loss_of(two))
+    a.flush()
+    torch.testing.assert_close(flat(one), flat(two), rtol=0, atol=1e-9)
+
+
+def test_groups_and_schedules():
+    model = network()
+    groups = [
+        {"params": [model[0].weight], "rank": 3, "lr": 0.02},
+        {"params": [model[3].weight], "rank": 0},
+        {"params": [model[5].weight, model[5].bias]},
+    ]
+    optimizer = LOZO(groups, 0.01, model=model, nu=4)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    others = model[2].weight.detach().clone(), model[3].bias.detach().clone()
+    ranks = [s.rank for s in optimizer.slots]
+    assert ranks == [3, 0, 0, 0]
+    losses = [float(optimizer.step(loss_of(model))) for _ in range(3)]
+    schedule.step()
+    assert [g["lr"] for g in optimizer.param_groups] == [0.01, 0.005, 0.005]
+    assert all(loss > 0 for loss in losses)
+    assert torch.equal(model[2].weight, others[0])
+    assert torch.equal(model[3].bias, others[1])
+
+
+def test_changing_the_rank_waits_for_the_next_period():
+    model = network()
+    optimizer = LOZO(model, 0.01, rank=2, nu=4, momentum=0.9)
+    for t in range(10):
+        if t == 2:
+            optimizer.param_groups[0]["rank"] = 3
+        optimizer.step(loss_of(model))
+        assert optimizer.slots[0].rank == (2 if t < 4 else 3)
+
+
+def test_frozen_parameters_and_embeddings_stay():
+    model = nn.Sequential(nn.Embedding(11, 6), nn.Flatten(), nn.Linear(12, 5))
+    model[2].bias.requires_grad_(False)
+    ids = torch.randint(0, 11, (8, 2), generator=torch.Generator().manual_seed(0))
+    before = copy.deepcopy(model.state_dict())
+    optimizer = LOZO(model, 0.1, nu=3, freeze_embeddings=True)
+    for _ in range(6):
+        optimizer.step(lambda: model(ids).square().mean())
+    optimizer.flush()
+    assert torch.equal(model[0].weight, before["0.weight"])
+    assert torch.equal(model[2].bias, before["2.bias"])
+    assert not torch.equal(model[2].weight, before["2.weight"])
+
+
+class Sneaky(nn.Module):
+    """Reads a weight without calling its module, and another one twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 7), nn.Linear(6, 8)
+
+    def forward(self, x):
+        y = torch.tanh(self.a(x)) + torch.tanh(nn.functional.linear(x, self.c.weight))
+        return (
+            nn.functional.linear(y, self.b.weight).square().mean()
+            + 0.1 * self.a.weight.square().sum()
+        )
+
+
+def test_weights_read_outside_their_module_are_found_and_served():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        one = Sneaky().double()
+    two = copy.deepcopy(one)
+    x = torch.randn(9, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = set()
+    for seed in range(6):
+        model = copy.deepcopy(one)
+        optimizer = LOZO(model, 0.01, nu=4, seed=seed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(9):
+                optimizer.step(lambda model=model: model(x))
+        found |= {str(w.message).split()[0] for w in caught if w.category is HookWarning}
+        if seed == 0:
+            assert {"b.weight", "c.weight"} <= found
+    # a.weight is used by its module and outside: only the check of a chosen tensor can see it.
+    assert "a.weight" in found
+    good = LOZO(two, 0.01, nu=4, mode="inplace", seed=5)
+    for _ in range(9):
+        good.step(lambda: two(x))
+    if all(s.storage == "written" for s in optimizer.slots if not s.dense):
+        optimizer.flush()
+        torch.testing.assert_close(flat(model), flat(two), rtol=0, atol=1e-9)
+
+
+def test_convolutions_and_attention():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(3, 8, 3, padding=1)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.out = nn.utils.parametrizations.weight_norm(nn.Linear(8, 4))
+
+        def forward(self, x):
+            y = self.conv(x).transpose(1, 2)
+            return self.out(self.attention(y, y, y, need_weights=False)[0]).square().mean()
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        one = Net().double()
+    two = copy.deepcopy(one)
+    x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a, b = LOZO(one, 0.01, nu=4), LOZO(two, 0.01, nu=4, mode="inplace")
+    with pytest.warns(
+        HookWarning, match=r"attention.out_proj.weight cannot be perturbed by a hook"
+    ):
+        a.step(lambda: one(x))
+    b.step(lambda: two(x))
+    for _ in range(9):
+        a.step(lambda: one(x))
+        b.step(lambda: two(x))
+    a.flush()
+    torch.testing.assert_close(flat(one), flat(two), rtol=0, atol=1e-9)
+
+
+def test_a_closure_that_calls_backward_is_told_once():
+    model = network()
+    optimizer = LOZO(model, 0.01, mode="inplace")
+
+    def closure():
+        loss = loss_of(model)()
+        loss.backward()
+        return loss
+
+    with pytest.warns(UserWarning, match="uses? no gradients"):
+        optimizer.step(closure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step(closure)
+    assert optimizer.t == 2
+
+
+def test_a_loss_without_resolution_is_told():
+    model = network()
+    optimizer = LOZO(model, 0.01, eps=1e-9)
+    for _ in range(19):
+        optimizer.step(lambda: loss_of(model)().bfloat16())
+    with pytest.warns(UserWarning, match="below the resolution of the loss"):
+        optimizer.step(lambda: loss_of(model)().bfloat16())
+
+
+def test_objectives_need_not_be_differentiable():
+    model = network()
+    x, y = problem()
+    optimizer = LOZO(model, 0.05, scale="unit", eps=1e-2)
+    for _ in range(5):
+        loss = optimizer.step(lambda: 1 - float(((model(x) > 0) == (y > 0)).double().mean()))
+    assert 0 <= float(loss) <= 1
+
+
+def test_fd_error():
+    x = nn.Parameter(torch.zeros(5, 4, dtype=torch.float64))
+    optimizer = LOZO([x], 0.1, rank=2, eps=0.1)
+    assert optimizer.fd_error(lambda: (x - 1).square().sum()) < 1e-12
+    assert optimizer.fd_error(lambda: (x - 1).pow(4).sum()) > 1e-4
+    assert x.detach().abs().max() < 1e-15
+    assert optimizer.t == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"nu": 0}, "nu must be a whole number of at least 1, got 0"),
+        ({"rank": 0}, "rank must be a whole number of at least 1, got 0"),
+        ({"rank": 1.5}, "rank must be .*got 1.5"),
+        ({"eps": 0.0}, "eps must be positive and finite, got 0.0"),
+        ({"lr": -1.0}, "lr must be at least 0 and finite, got -1.0"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"scale": "huge"}, "scale must be one of paper, unit, got 'huge'"),
+        ({"v_dist": "cauchy"}, "v_dist must be one of"),
+        ({"reproject": "none"}, "reproject must be one of paper, lstsq, reset"),
+        ({"mode": "magic"}, "mode must be one of"),
+        ({"num_directions": 0}, "num_directions must be .*got 0"),
+        ({"c_clip": -1.0}, "c_clip must be positive"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"mode": "inplace", "fold": False}, "fold=False needs mode 'factored'"),
+    ],
+)
+def test_bad_settings(settings, message):
+    settings = {"lr": 0.1} | settings
+    with pytest.raises(ValueError, match=message):
+        LOZO(network(), **settings)
+
+
+def test_bad_parameters():
+    with pytest.raises(
+        TypeError, match="0 must be of a real floating-point dtype, got torch.complex64"
+    ):
+        LOZO([nn.Parameter(torch.zeros(3, 3, dtype=torch.complex64))], 0.1)
+    with pytest.raises(ValueError, match="at least one trainable tensor"):
+        LOZO([], 0.1)
+    with pytest.raises(ValueError, match="at least one trainable tensor"):
+        LOZO([nn.Parameter(torch.zeros(3, 0))], 0.1)
+    with pytest.raises(ValueError, match="mode 'factored' needs the model"):
+        LOZO([nn.Parameter(torch.zeros(3, 3))], 0.1, mode="factored")
+    with pytest.raises(ValueError, match="contiguous"):
+        LOZO([nn.Parameter(torch.zeros(4, 3).T)], 0.1)
+
+
+def test_bad_closures():
+    model = network()
+    optimizer = LOZO(model, 0.1)
+    with pytest.raises(ValueError, match="step needs a closure"):
+        optimizer.step()
+    with pytest.raises(ValueError, match="apply needs an estimate before it"):
+        optimizer.apply()
+    with pytest.raises(ValueError, match=r"must return one number, got a tensor of shape \(2,\)"):
+        optimizer.step(lambda: torch.zeros(2))
+    with pytest.raises(ValueError, match="must return one number, got str"):
+        LOZO(model, 0.1, self_check=False).step(lambda: "low")
+    with pytest.raises(ValueError, match="weight must be positive"):
+        LOZO(model, 0.1).estimate(lambda: 0.0, weight=0.0)
+
+
+def test_reprojection_of_the_momentum():
+    """Orthogonal V: paper and lstsq agree. Energy kept is r (n + r + 1) / n^2 on average for Gaussian V."""
+    kept = []
+    for seed in range(200):
+        x = nn.Parameter(torch.zeros(6, 12, dtype=torch.float64))
+        optimizer = LOZO([x], 0.0, rank=2, nu=1, momentum=0.5, seed=seed)
+        g = torch.randn(6, 12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        optimizer.step(lambda x=x, g=g: (g * x).sum())
+        n_old, v_old = optimizer.slots[0].momentum["n"].clone(), optimizer.slots[0].v
+        optimizer._begin_period()
+        n_new, v_new = optimizer.slots[0].momentum["n"], optimizer.slots[0].v
+        kept.append(float((n_new @ v_new.T).square().sum() / (n_old @ v_old.T).square().sum()))
+    expected = 2 * (12 + 2 + 1) / 144
+    assert sum(kept) / 200 == pytest.approx(expected, rel=0.25)
+    ends = []
+    for how in ("paper", "lstsq", "reset"):
+        model = network()
+        optimizer = LOZO(model, 0.01, nu=2, momentum=0.9, reproject=how, v_dist="orthogonal")
+        for _ in range(7):
+            optimizer.step(loss_of(model))
+        optimizer.flush()
+        ends.append(flat(model))
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-7)
+    assert float((ends[0] - ends[2]).abs().max()) > 1e-6
+
+
+def test_momentum_costs_a_factor_only():
+    model = network()
+    optimizer = LOZO(model, 0.01, momentum=0.9)
+    optimizer.step(loss_of(model))
+    held = sum(m.numel() for s in optimizer.slots for m in s.momentum.values())
+    matrices = [p for p in model.parameters() if p.ndim == 2 and min(p.shape) > 2]
+    dense = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in matrices)
+    assert held == sum(2 * p.shape[0] for p in matrices) + dense
+
+
+def test_a_log_may_be_given_as_a_path(tmp_path):
+    model = network()
+    optimizer = LOZO(model, 0.01, log=str(tmp_path / "run.zo"))
+    for _ in range(5):
+        optimizer.step(loss_of(model))
+    optimizer.flush()
+    assert len(StepLog.load(tmp_path / "run.zo")) == 5
