@@ -101,7 +101,7 @@ def test_processes_agree_bit_by_bit_and_with_one(tmp_path, processes, how, size)
 
 def test_processes_that_start_apart_are_told(tmp_path):
     done = launch(2, "different", tmp_path)
-    assert done.stdout.count("ERROR parameters differ between processes") == 2
+    assert done.stdout.count("parameters differ between processes") == 2
 
 
 def test_a_group_without_processes_is_told():

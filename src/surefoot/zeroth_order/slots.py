@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Storage = Literal["inplace", "hooked", "written"]
-# Rows converted at a time when weights are folded: no full copy of a large embedding exists.
-ROWS = 4096
+# Numbers converted at a time when weights are folded: no full copy of a large embedding exists.
+BLOCK = 1 << 19
 
 
 def exact(dtype: torch.dtype) -> torch.dtype:
@@ -122,9 +122,12 @@ class Slot:
         assert self.v is not None
         a = self.b if direction is None or s == 0 else self.b.add(direction, alpha=s * factor)
         base, out = self.base.view(self.m, self.n), self.matrix()
-        for at in range(0, self.m, ROWS):
-            rows = slice(at, at + ROWS)
+        for rows in self._blocks():
             out[rows] = torch.addmm(base[rows].to(self.v.dtype), a[rows], self.v.T).to(out.dtype)
+
+    def _blocks(self) -> list[slice]:
+        rows = max(1, BLOCK // max(self.n, 1))
+        return [slice(at, at + rows) for at in range(0, self.m, rows)]
 
     # -- updating -----------------------------------------------------------------------------------------
 
@@ -169,8 +172,7 @@ class Slot:
             self.base.copy_(self.param.data.view_as(self.base))
         else:
             out = self.matrix()
-            for at in range(0, self.m, ROWS):
-                rows = slice(at, at + ROWS)
+            for rows in self._blocks():
                 moved = torch.addmm(out[rows].to(self.v.dtype), self.b[rows], self.v.T)
                 out[rows] = moved.to(out.dtype)
         self.b.zero_()

@@ -1,0 +1,176 @@
+"""What a zeroth-order step costs beyond its two forwards: LOZO against MeZO, on 92 M parameters, in one process.
+
+Thread CPU time, all methods interleaved, medians: the machine may be busy. The peers are written as their
+authors publish them, on the same model and batch.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", reason="needs the llm extra")
+
+from surefoot.zeroth_order import LOZO, MeZO
+
+ROUNDS = 11
+
+
+def bert(hidden=768, layers=12, vocab=8000):
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers,
+        num_attention_heads=hidden // 64, intermediate_size=4 * hidden, max_position_embeddings=64,
+    )  # fmt: skip
+    return transformers.BertModel(config, add_pooling_layer=False).eval()
+
+
+def closure_of(model):
+    ids = torch.randint(0, 8000, (8, 32), generator=torch.Generator().manual_seed(1))
+    return lambda: model(input_ids=ids).last_hidden_state.square().mean()
+
+
+def cpu(call):
+    started = time.thread_time()
+    call()
+    return time.thread_time() - started
+
+
+def mezo_as_published(model, closure, eps=1e-3, lr=0.0):
+    """princeton-nlp/MeZO's step: four Gaussian passes, new storage at each."""
+
+    def perturb(scale):
+        torch.manual_seed(7)
+        for p in model.parameters():
+            z = torch.normal(mean=0, std=1, size=p.data.size(), dtype=p.dtype)
+            p.data = p.data + scale * z * eps
+
+    with torch.no_grad():
+        perturb(1)
+        plus = closure()
+        perturb(-2)
+        minus = closure()
+        perturb(1)
+        g = float(plus - minus) / (2 * eps)
+        torch.manual_seed(7)
+        for p in model.parameters():
+            z = torch.normal(mean=0, std=1, size=p.data.size(), dtype=p.dtype)
+            p.data = p.data - lr * (g * z)
+
+
+def overheads(hidden=768, layers=12, rounds=ROUNDS, which=("factored", "inplace", "mezo", "published")):
+    model = bert(hidden, layers)
+    closure = closure_of(model)
+    plain = lambda: (closure(), closure())
+    optimizers = {
+        "factored": lambda: LOZO(model, 0.0, rank=2, nu=50, self_check=False),
+        "inplace": lambda: LOZO(model, 0.0, rank=2, nu=50, mode="inplace"),
+        "mezo": lambda: MeZO(model, 0.0),
+    }
+    found = {name: [] for name in which}
+    forwards = []
+    with torch.no_grad():
+        for name in which:
+            if name == "published":
+                run = lambda: mezo_as_published(model, closure)
+            else:
+                optimizer = optimizers[name]()
+                optimizer.step(closure)
+                run = lambda optimizer=optimizer: optimizer.step(closure)
+            hooks = [] if name in ("published",) else [h for s in optimizer.slots for h in s.hooks]
+            for _ in range(rounds):
+                if hooks:
+                    # Plain forwards are those of the model without hooks.
+                    for s in optimizer.slots:
+                        s.active = False
+                two = cpu(plain)
+                if hooks:
+                    for s in optimizer.slots:
+                        s.active = True
+                whole = cpu(run)
+                forwards.append(two)
+                found[name].append(whole - two)
+            if hooks:
+                fold = cpu(optimizer.flush)
+                found["fold"] = [fold]
+                for s in optimizer.slots:
+                    s.unhook()
+    size = sum(p.numel() for p in model.parameters())
+    two = statistics.median(forwards)
+    medians = {k: statistics.median(v) for k, v in found.items()}
+    if "fold" in medians:
+        medians["factored"] += medians.pop("fold") / 50
+    return size, two, medians
+
+
+def test_overhead(capsys):
+    size, two, found = overheads()
+    with capsys.disabled():
+        print(f"\n{size / 1e6:.1f} M parameters, two forwards {two:.3f} s CPU")
+        for name, seconds in found.items():
+            print(f"  {name:10} {seconds:.4f} s  {100 * seconds / two:.1f} % of two forwards")
+    assert found["factored"] <= 0.08 * two
+    assert found["factored"] <= found["mezo"] / 10
+    assert found["inplace"] <= found["mezo"] / 4
+
+
+def test_cost_grows_with_the_width_and_not_with_its_square(capsys):
+    narrow, wide = (overheads(h, 4, 15, ("factored",))[2]["factored"] for h in (512, 1024))
+    with capsys.disabled():
+        print(f"\ndoubling the width: {wide / narrow:.2f} times the overhead")
+    assert wide / narrow <= 2.6
+
+
+MEMORY = r"""
+import ctypes, re, sys, torch
+from pathlib import Path
+sys.path.insert(0, "benchmarks")
+from test_zeroth_order import bert, closure_of
+from surefoot.zeroth_order import LOZO, MeZO
+torch.set_num_threads(1)
+model = bert()
+closure = closure_of(model)
+def read(what):
+    return int(re.search(what + r":\s+(\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024
+def restart():
+    # What building the model left behind is given back, and the peak is counted from here.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return read("VmRSS")
+loaded = restart()
+with torch.no_grad():
+    for _ in range(3):
+        closure()
+forward = read("VmHWM")
+restart()
+make = {
+    "lozo": lambda: LOZO(model, 1e-6, self_check=False),
+    "lozo-m": lambda: LOZO(model, 1e-6, momentum=0.9, self_check=False),
+    "inplace": lambda: LOZO(model, 1e-6, mode="inplace"),
+    "mezo": lambda: MeZO(model, 1e-6),
+    "mezo-m": lambda: MeZO(model, 1e-6, momentum=0.9),
+}[sys.argv[1]]
+optimizer = make()
+for _ in range(3):
+    optimizer.step(closure)
+optimizer.flush()
+print(forward - loaded, read('VmHWM') - loaded)
+"""
+
+
+def test_memory(capsys):
+    found = {}
+    for name in ("lozo", "lozo-m", "inplace", "mezo", "mezo-m"):
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, name], capture_output=True, text=True, check=True
+        )
+        found[name] = tuple(map(float, done.stdout.split()))
+    with capsys.disabled():
+        for name, (forward, whole) in found.items():
+            print(f"\n  {name:8} peak above the loaded model {whole:.0f} MB (forward alone {forward:.0f})")
+    forward, whole = found["lozo"]
+    assert whole <= forward + 16
+    assert found["mezo-m"][1] >= found["mezo"][1] + 4 * 90
