@@ -1,9 +1,10 @@
-"""What a zeroth-order step costs beyond its two forwards: LOZO against MeZO, on 92 M parameters, in one process.
+"""What a zeroth-order step costs beyond its two forwards: LOZO against MeZO, 92 M parameters, one process.
 
 Thread CPU time, all methods interleaved, medians: the machine may be busy. The peers are written as their
 authors publish them, on the same model and batch.
 """
 
+import functools
 import statistics
 import subprocess
 import sys
@@ -12,9 +13,9 @@ import time
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers", reason="needs the llm extra")
-
 from surefoot.zeroth_order import LOZO, MeZO
+
+transformers = pytest.importorskip("transformers", reason="needs the llm extra")
 
 ROUNDS = 11
 
@@ -61,10 +62,15 @@ def mezo_as_published(model, closure, eps=1e-3, lr=0.0):
             p.data = p.data - lr * (g * z)
 
 
-def overheads(hidden=768, layers=12, rounds=ROUNDS, which=("factored", "inplace", "mezo", "published")):
+def overheads(
+    hidden=768, layers=12, rounds=ROUNDS, which=("factored", "inplace", "mezo", "published")
+):
     model = bert(hidden, layers)
     closure = closure_of(model)
-    plain = lambda: (closure(), closure())
+
+    def plain():
+        return closure(), closure()
+
     optimizers = {
         "factored": lambda: LOZO(model, 0.0, rank=2, nu=50, self_check=False),
         "inplace": lambda: LOZO(model, 0.0, rank=2, nu=50, mode="inplace"),
@@ -75,11 +81,11 @@ def overheads(hidden=768, layers=12, rounds=ROUNDS, which=("factored", "inplace"
     with torch.no_grad():
         for name in which:
             if name == "published":
-                run = lambda: mezo_as_published(model, closure)
+                run = functools.partial(mezo_as_published, model, closure)
             else:
                 optimizer = optimizers[name]()
                 optimizer.step(closure)
-                run = lambda optimizer=optimizer: optimizer.step(closure)
+                run = functools.partial(optimizer.step, closure)
             hooks = [] if name in ("published",) else [h for s in optimizer.slots for h in s.hooks]
             for _ in range(rounds):
                 if hooks:
@@ -170,7 +176,9 @@ def test_memory(capsys):
         found[name] = tuple(map(float, done.stdout.split()))
     with capsys.disabled():
         for name, (forward, whole) in found.items():
-            print(f"\n  {name:8} peak above the loaded model {whole:.0f} MB (forward alone {forward:.0f})")
+            print(
+                f"\n  {name:8} peak above the loaded model {whole:.0f} MB (forward alone {forward:.0f})"
+            )
     forward, whole = found["lozo"]
     assert whole <= forward + 16
     assert found["mezo-m"][1] >= found["mezo"][1] + 4 * 90

@@ -75,14 +75,15 @@ def test_tied_weights_share_one_direction():
 def test_bfloat16_models_train_without_drift():
     model = make("gpt2", torch.bfloat16)
     before = copy.deepcopy(model.state_dict())
-    optimizer = LOZO(model, 0.0, nu=10)
+    # Normalisation weights lie near 1, where eps has to be seen in bfloat16.
+    optimizer = LOZO(model, 0.0, nu=10, eps=1e-2)
     first = float(optimizer.step(closure_of(model)))
     for _ in range(25):
         optimizer.step(closure_of(model))
     optimizer.flush()
     for name, p in model.state_dict().items():
         assert torch.equal(p, before[name]), name
-    assert float(optimizer.step(closure_of(model))) == pytest.approx(first, rel=0.02)
+    assert float(optimizer.step(closure_of(model))) == pytest.approx(first, rel=0.05)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

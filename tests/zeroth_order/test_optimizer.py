@@ -117,7 +117,7 @@ def test_a_subspace_run_is_zo_sgd_on_its_factor():
 def test_sixteen_bit_weights_do_not_drift(dtype):
     model = network(dtype)
     before = flat(model).clone()
-    optimizer = LOZO(model, 0.0, nu=7, momentum=0.9)
+    optimizer = LOZO(model, 0.0, nu=7, momentum=0.9, eps=1e-2)
     for _ in range(60):
         optimizer.step(loss_of(model))
     optimizer.flush()
@@ -538,3 +538,55 @@ def test_a_log_may_be_given_as_a_path(tmp_path):
         optimizer.step(loss_of(model))
     optimizer.flush()
     assert len(StepLog.load(tmp_path / "run.zo")) == 5
+
+
+def test_an_error_in_the_closure_leaves_the_iterate():
+    model = network()
+    before, calls = flat(model).clone(), []
+    optimizer = LOZO(model, 0.01, mode="inplace")
+
+    def closure():
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyError("data")
+        return loss_of(model)()
+
+    with pytest.raises(KeyError):
+        optimizer.step(closure)
+    torch.testing.assert_close(flat(model), before, rtol=0, atol=1e-15)
+    optimizer.step(loss_of(model))
+    assert optimizer.t == 1
+
+
+def test_inputs_by_name():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 5)
+
+        def forward(self, x):
+            return self.a(input=x).square().mean()
+
+    one = Net().double()
+    two = copy.deepcopy(one)
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a, b = LOZO(one, 0.1, nu=2), LOZO(two, 0.1, nu=2, mode="inplace")
+    for _ in range(4):
+        a.step(lambda: one(x))
+        b.step(lambda: two(x))
+    torch.testing.assert_close(flat(one), flat(two), rtol=0, atol=1e-9)
+
+
+def test_decay_needs_folds():
+    with pytest.raises(ValueError, match="weight_decay must be 0 with fold=False"):
+        LOZO(network(), 0.1, fold=False, weight_decay=0.1)
+
+
+def test_normalisation_weights_in_sixteen_bits_are_named():
+    model = nn.Sequential(nn.Linear(9, 12), nn.LayerNorm(12)).bfloat16()
+    x = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)).bfloat16()
+    optimizer = LOZO(model, 0.1)
+    with pytest.warns(
+        UserWarning, match=r"in most entries of 1.weight: their perturbations round away"
+    ):
+        optimizer.step(lambda: model(x).float().square().mean())

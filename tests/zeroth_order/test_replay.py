@@ -173,6 +173,35 @@ def test_what_was_trained_is_in_the_state_and_v_is_not():
     assert held == {"storage", "rank", "b", "base", "n"}
 
 
+def test_settings_that_change_and_probes_replay():
+    for mode in ("factored", "inplace"):
+        base = network()
+        model = copy.deepcopy(base)
+        optimizer = LOZO(model, 1e-2, nu=4, mode=mode, log=True)
+        for t in range(14):
+            if t == 5:
+                optimizer.param_groups[0]["rank"] = 3
+            if t == 9:
+                optimizer.param_groups[0]["weight_decay"] = 2.0
+            if t % 3 == 0:
+                optimizer.fd_error(closure_of(model, t))
+            optimizer.step(closure_of(model, t))
+        optimizer.flush()
+        assert equal(replay(copy.deepcopy(base), optimizer.log), model)
+
+
+def test_weights_loaded_after_the_optimizer_was_made_are_the_base():
+    base, model = network(), network()
+    optimizer = LOZO(model, 1e-2, nu=4, log=True)
+    with torch.no_grad():
+        for p, q in zip(base.parameters(), model.parameters(), strict=True):
+            p.add_(1)
+            q.add_(1)
+    run(model, optimizer, 5)
+    optimizer.flush()
+    assert equal(replay(base, optimizer.log), model)
+
+
 class TestWrongFiles:
     def log(self, tmp_path):
         model = network()

@@ -17,6 +17,7 @@ class Reducer:
             raise ValueError("process_group needs torch.distributed.init_process_group before it")
         self.group = group
         self.size = torch.distributed.get_world_size(group) if there else 1
+        self._digest: int | None = None
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(np.array(values, dtype=np.float64))
@@ -26,30 +27,32 @@ class Reducer:
         summed: np.ndarray = tensor.cpu().numpy()
         return summed
 
-    def mean(self, sums: np.ndarray, total: float, weighted: bool) -> np.ndarray:
-        """Mean of c over micro-batches and processes; with weights their total travels too."""
-        if self.size == 1:
-            return np.asarray(sums / total)
-        if not weighted:
-            return np.asarray(self._sum(sums / total) / self.size)
-        summed = self._sum(np.append(sums, total))
-        return np.asarray(summed[:-1] / summed[-1])
+    def expect(self, digest: bytes) -> None:
+        """Send a digest of the parameters along with the next scalars: all processes must start equal."""
+        self._digest = int.from_bytes(digest[:3], "little")
 
-    def check_equal(self, digest: bytes) -> None:
-        """All processes must start from the same parameters.
+    def mean(self, sums: np.ndarray, total: float, weighted: bool) -> np.ndarray:
+        """Mean of c over micro-batches and processes; with weights their total travels too.
 
         Raises
         ------
         ValueError
-            If they do not.
+            In every process, if the parameters they started from differ.
         """
         if self.size == 1:
-            return
-        mine = int.from_bytes(digest[:6], "little")
-        found = self._sum(np.array([mine, mine * mine % (2**40)], dtype=np.float64))
-        expected = np.array([mine, mine * mine % (2**40)], dtype=np.float64) * self.size
-        if not np.array_equal(found, expected):
-            raise ValueError(
-                "parameters differ between processes: load the same weights everywhere "
-                "before the optimiser is made"
-            )
+            return np.asarray(sums / total)
+        sent = np.append(sums, total) if weighted else sums / total
+        digest, self._digest = self._digest, None
+        if digest is not None:
+            sent = np.append(sent, [digest, digest * digest])
+        summed = self._sum(sent)
+        if digest is not None:
+            first, second = (int(v) for v in summed[-2:])
+            summed = summed[:-2]
+            # Equality in Cauchy and Schwarz: every process comes to the same conclusion.
+            if self.size * second != first * first:
+                raise ValueError(
+                    "parameters differ between processes: "
+                    "load the same weights everywhere before the first step"
+                )
+        return np.asarray(summed[:-1] / summed[-1] if weighted else summed / self.size)

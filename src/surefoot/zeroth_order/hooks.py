@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from surefoot.zeroth_order.slots import Slot
 
-Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
+Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
+
+
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The one argument of these modules, however it was given."""
+    found: Tensor = args[0] if args else next(iter(kwargs.values()))
+    return found
 
 
 def _accumulate(y: Tensor, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -27,12 +33,12 @@ def _accumulate(y: Tensor, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def _linear(slot: Slot) -> Hook:
-    def hook(module: nn.Module, args: tuple[Any, ...], y: Any) -> Any:
-        slot.fired = True
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Any) -> Any:
+        slot.fired += 1
         if not slot.active:
             return None
         for a, v in slot.factors():
-            y = _accumulate(y, args[0], v.to(y.dtype), a.T.to(y.dtype))
+            y = _accumulate(y, _input(args, kwargs), v.to(y.dtype), a.T.to(y.dtype))
         return y
 
     return hook
@@ -41,24 +47,24 @@ def _linear(slot: Slot) -> Hook:
 def _conv1d(slot: Slot) -> Hook:
     """Its weight is (in, out): y = x W, so W's rows are the inputs."""
 
-    def hook(module: nn.Module, args: tuple[Any, ...], y: Any) -> Any:
-        slot.fired = True
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Any) -> Any:
+        slot.fired += 1
         if not slot.active:
             return None
         for a, v in slot.factors():
-            y = _accumulate(y, args[0], a.to(y.dtype), v.T.to(y.dtype))
+            y = _accumulate(y, _input(args, kwargs), a.to(y.dtype), v.T.to(y.dtype))
         return y
 
     return hook
 
 
 def _embedding(slot: Slot) -> Hook:
-    def hook(module: nn.Module, args: tuple[Any, ...], y: Any) -> Any:
-        slot.fired = True
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Any) -> Any:
+        slot.fired += 1
         if not slot.active:
             return None
         for a, v in slot.factors():
-            rows = a[args[0].reshape(-1)].to(y.dtype)
+            rows = a[_input(args, kwargs).reshape(-1)].to(y.dtype)
             y = y + (rows @ v.T.to(y.dtype)).view_as(y)
         return y
 
@@ -95,5 +101,7 @@ def install(model: nn.Module, slots: list[Slot]) -> None:
         for module, make in makers:
             assert make is not None
             # First of all hooks: later ones, a user's too, then see the whole output.
-            slot.hooks.append(module.register_forward_hook(make(slot), prepend=True))
+            slot.hooks.append(
+                module.register_forward_hook(make(slot), prepend=True, with_kwargs=True)
+            )
         slot.storage = "hooked"

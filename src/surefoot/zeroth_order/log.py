@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 from array import array
@@ -35,9 +36,9 @@ def digest_of(slots: list[Slot]) -> bytes:
 class StepLog:
     """Header and scalars of a run; `save` and `load`, `bytes` and `digest`.
 
-    The scalar c of each step is rounded to float32 before it is used, so that the file holds what was used. NaN
-    is a skipped step. Learning rates are rounded likewise and run-length coded, or one a step where a
-    schedule changes them at every step.
+    The scalar c of each step is rounded to float32 before it is used, so that the file holds what was
+    used. NaN is a skipped step. Learning rates are rounded likewise and run-length coded, or one a step
+    where a schedule changes them at every step.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -45,7 +46,8 @@ class StepLog:
         self.header: dict[str, Any] = {}
         self.c = array("f")
         self._lrs: list[tuple[int, list[float]]] = []
-        self._how: list[tuple[int, int, bool]] = []
+        self._how: list[tuple[int, int, bool, int]] = []
+        self._groups: list[tuple[int, list[list[float]]]] = []
         self._folds: list[int] = []
 
     @classmethod
@@ -80,17 +82,25 @@ class StepLog:
         }
         self._slots = optimizer.slots
 
-    def add(self, scalars: np.ndarray, lrs: list[float], micro: int, fused: bool) -> None:
-        """One step."""
+    def add(
+        self,
+        scalars: np.ndarray,
+        lrs: list[float],
+        how: tuple[int, bool, int],
+        groups: list[list[float]],
+    ) -> None:
+        """One step: how is (micro-batches, restored in one pass, probes), groups are [rank, decay]."""
         self.c.extend(scalars.tolist())
         if self._lrs and self._lrs[-1][1] == lrs:
             self._lrs[-1] = (self._lrs[-1][0] + 1, lrs)
         else:
             self._lrs.append((1, lrs))
-        if self._how and self._how[-1][1:] == (micro, fused):
-            self._how[-1] = (self._how[-1][0] + 1, micro, fused)
+        if self._how and self._how[-1][1:] == how:
+            self._how[-1] = (self._how[-1][0] + 1, *how)
         else:
-            self._how.append((1, micro, fused))
+            self._how.append((1, *how))
+        if not self._groups or self._groups[-1][1] != groups:
+            self._groups.append((len(self) - 1, groups))
         if self.path is not None and len(self) % WRITE_EVERY == 0:
             self.write()
 
@@ -104,17 +114,21 @@ class StepLog:
 
     # -- reading ------------------------------------------------------------------------------------------
 
-    def steps(self) -> list[tuple[np.ndarray, list[float], int, bool, int]]:
-        """Per step: scalars, learning rates, micro-batches, whether restored in one pass, folds after it."""
+    def steps(self) -> list[tuple[np.ndarray, list[float], tuple[int, bool, int], int]]:
+        """Per step: scalars, learning rates, how it was evaluated, folds after it."""
         q = int(self.header["settings"]["num_directions"])
         c = np.array(self.c, dtype=np.float32).reshape(-1, q)
         lrs = [each for count, each in self._lrs for _ in range(count)]
-        how = [(micro, fused) for count, micro, fused in self._how for _ in range(count)]
-        return [(c[t], lrs[t], *how[t], self._folds.count(t + 1)) for t in range(len(self))]
+        how = [(a, b, c) for count, a, b, c in self._how for _ in range(count)]
+        return [(c[t], lrs[t], how[t], self._folds.count(t + 1)) for t in range(len(self))]
+
+    def groups_at(self, t: int) -> list[list[float]] | None:
+        """[rank, weight decay] of each group where they changed at step t."""
+        return next((g for at, g in self._groups if at == t), None)
 
     # -- files --------------------------------------------------------------------------------------------
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self) -> builtins.bytes:
         """The file's content."""
         groups = len(self.header["groups"])
         runs = len(self._lrs)
@@ -123,6 +137,7 @@ class StepLog:
             "steps": len(self),
             "folds": self._folds,
             "how": self._how,
+            "changes": self._groups,
             "storage": [s.storage for s in self._slots],
             "lr": "stream" if streamed else self._lrs,
         }
@@ -172,7 +187,7 @@ class StepLog:
         log._read(path.read_bytes(), str(path))
         return log
 
-    def _read(self, content: bytes, name: str) -> None:
+    def _read(self, content: builtins.bytes, name: str) -> None:
         head, _, body = content.partition(b"\n")
         try:
             header = json.loads(head)
@@ -198,16 +213,16 @@ class StepLog:
         else:
             self._lrs = [(count, row) for count, row in lrs]
         self._folds = header.pop("folds")
-        self._how = [(count, micro, fused) for count, micro, fused in header.pop("how")]
+        self._how = [tuple(each) for each in header.pop("how")]
+        self._groups = [(at, each) for at, each in header.pop("changes")]
         self.storage = header.pop("storage")
         header.pop("steps")
         self.header = header
 
-    def resume(self, content: bytes) -> None:
+    def resume(self, content: builtins.bytes, optimizer: ZerothOrder) -> None:
         """Go on where a checkpoint's log ends: what came after it never happened."""
-        slots = self._slots
-        mine = self.header
         self._read(content, "the log of the state")
-        self._slots = slots
-        if mine["tensors"] != self.header["tensors"]:
+        self._slots = optimizer.slots
+        mine = [s.name for s in optimizer.slots]
+        if [name for name, _, _ in self.header["tensors"]] != mine:
             raise ValueError("state's log is of other tensors than this optimiser's")

@@ -16,9 +16,10 @@ from surefoot.zeroth_order.slots import Slot
 class LOZO(ZerothOrder):
     """Zeroth-order fine-tuning along U V^T, with V kept for `nu` steps.
 
-    A matrix of m x n moves by rank `rank`; vectors, and matrices no larger than the rank, move in all directions.
-    Given a module, weights are perturbed by hooks and written once per period (mode "factored"):
-    no drift in 16 bits, and the memory of inference. Given parameters, they are perturbed in place.
+    A matrix of m x n moves by rank `rank`; vectors, and matrices no larger than the rank, move in all
+    directions. Given a module, weights are perturbed by hooks and written once per period (mode
+    "factored"): no drift in 16 bits, and the memory of inference. Given parameters, they are perturbed
+    in place.
 
     Parameters
     ----------
@@ -36,8 +37,8 @@ class LOZO(ZerothOrder):
         What becomes of N when V changes: "paper", "lstsq" or "reset". The approximate projection keeps about
         r/n of its energy, so momentum is in effect restarted with every period.
     scale
-        "paper": entries of a matrix are perturbed with variance rank * eps^2. "unit": with eps^2, so that eps and lr
-        carry over between ranks and from MeZO; recommended.
+        "paper": entries of a matrix are perturbed with variance rank * eps^2. "unit": with eps^2, so that eps
+        and lr carry over between ranks and from MeZO; recommended.
     v_dist
         "gaussian", or "orthogonal": V^T V = n I, the paper's theory and a smaller second moment.
     mode

@@ -26,11 +26,18 @@ HELD = 1 << 16
 class ZerothOrder(torch.optim.Optimizer):
     """Base of LOZO, MeZO and ZOAdam: a `torch.optim.Optimizer` that needs forward passes only.
 
-    `step(closure)` evaluates the loss at the iterate plus and minus eps times a random direction and moves along it.
-    `estimate(closure)` and `apply()` are its two halves, for gradient accumulation.
+    `step(closure)` evaluates the loss at the iterate plus and minus eps times a random direction and
+    moves along it. `estimate(closure)` and `apply()` are its two halves, for gradient accumulation.
     """
 
     method = "zo"
+    _sums: np.ndarray | None
+    _total: float
+    _weight: float | None
+    _micro: int
+    _held: dict[int, Tensor]
+    _held_for: int
+    _at: float
 
     def __init__(
         self,
@@ -80,6 +87,10 @@ class ZerothOrder(torch.optim.Optimizer):
             self.mode = "inplace" if model is None else "factored"
         if self.mode == "factored" and model is None:
             raise ValueError("mode 'factored' needs the model: pass the module, or model=")
+        if not fold and weight_decay:
+            raise ValueError(
+                f"weight_decay must be 0 with fold=False, which never writes weights, got {weight_decay}"
+            )
         if not fold and self.mode != "factored":
             raise ValueError(
                 "fold=False needs mode 'factored': in place, weights are written anyway"
@@ -89,8 +100,8 @@ class ZerothOrder(torch.optim.Optimizer):
         self.last: dict[str, Any] = {}
         self.slots: list[Slot] = []
         self._clear()
-        self._flat = 0
-        self._needs_grad = False
+        self._flat, self._probed = 0, 0
+        self._needs_grad = self._told = False
         defaults = {
             "lr": checks.not_negative("lr", lr),
             "rank": rank,
@@ -109,10 +120,7 @@ class ZerothOrder(torch.optim.Optimizer):
             SelfCheck(self.streams.seed) if self_check and model is not None else None
         )
         self._reducer = Reducer(process_group)
-        self._reducer.check_equal(digest_of(self.slots))
         self.log = StepLog.open(log)
-        if self.log is not None:
-            self.log.begin(self)
         self._decay = [1.0] * len(self.param_groups)
 
     @classmethod
@@ -167,8 +175,8 @@ class ZerothOrder(torch.optim.Optimizer):
         low = [s for s in self.slots if s.storage == "inplace" and s.param.element_size() < 4]
         if low and not self.allow_drift:
             raise ValueError(
-                f"{low[0].name} is {low[0].param.dtype} and would be perturbed in place, which destroys 16-bit "
-                "weights by rounding even at lr 0 (12 % of the norm in 1,000 steps of bfloat16); "
+                f"{low[0].name} is {low[0].param.dtype} and would be perturbed in place, which destroys "
+                "16-bit weights by rounding even at lr 0 (12 % of the norm in 1,000 steps of bfloat16); "
                 "pass the model for mode 'factored', or allow_drift=True"
             )
 
@@ -240,6 +248,15 @@ class ZerothOrder(torch.optim.Optimizer):
     # -- evaluating ---------------------------------------------------------------------------------------
 
     def _evaluate(self, closure: Closure) -> float:
+        try:
+            return self._loss(closure)
+        except BaseException:
+            # Whoever handles this error finds the iterate in the weights, not a perturbation.
+            self._release()
+            self._clear()
+            raise
+
+    def _loss(self, closure: Closure) -> float:
         if self._needs_grad:
             with torch.enable_grad():
                 return checks.loss_value(closure())
@@ -253,9 +270,9 @@ class ZerothOrder(torch.optim.Optimizer):
         warnings.warn(
             "the closure calls backward(); zeroth-order steps use no gradients: leave it out to save "
             "the memory that this optimiser is for",
-            stacklevel=4,
+            stacklevel=5,
         )
-        return self._evaluate(closure)
+        return self._loss(closure)
 
     def _pair(self, closure: Closure, i: int, base: float | None) -> tuple[float, float, float]:
         """F+, F- (or F at the iterate) and c of direction i."""
@@ -299,9 +316,41 @@ class ZerothOrder(torch.optim.Optimizer):
     def _prepare(self, closure: Closure) -> None:
         if self._sums is None:
             self._begin_period()
+            self._first()
             if self._self_check is not None and self.mode == "factored":
                 self._self_check.run(self, closure)
                 self._self_check = None
+
+    def _first(self) -> None:
+        """What is looked at once, when weights are those that training starts from."""
+        if self.log is not None and not self.log.header:
+            self._release()
+            self.log.begin(self)
+        if self.t == 0 and not self._told:
+            self._told = True
+            self._warn_of_rounding()
+            if self._reducer.size > 1:
+                self._reducer.expect(digest_of(self.slots))
+
+    def _warn_of_rounding(self) -> None:
+        """Dense 16-bit tensors, whose perturbation may be smaller than the distance of two numbers."""
+        lost = []
+        for slot in self.slots:
+            if slot.dense and slot.storage == "written" and slot.param.element_size() < 4:
+                eps = self.param_groups[slot.group]["eps"]
+                spacing = torch.finfo(slot.param.dtype).eps * slot.param.detach().float().abs()
+                if float((spacing > 2 * eps).float().mean()) > 0.5:
+                    lost.append(slot.name)
+        if lost:
+            warnings.warn(
+                f"eps is below the spacing of {self._dtype_of(lost[0])} in most entries of {lost[0]}"
+                + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
+                + ": their perturbations round away; keep these tensors in float32, or freeze them",
+                stacklevel=6,
+            )
+
+    def _dtype_of(self, name: str) -> torch.dtype:
+        return next(s.param.dtype for s in self.slots if s.name == name)
 
     def _watch_resolution(self, found: list[tuple[float, float, float]]) -> None:
         if any(f[0] != f[1] for f in found):
@@ -316,10 +365,9 @@ class ZerothOrder(torch.optim.Optimizer):
             )
 
     def _clear(self) -> None:
-        self._sums: np.ndarray | None = None
+        self._sums = None
         self._total, self._weight, self._micro = 0.0, None, 0
-        self._held: dict[int, Tensor] = {}
-        self._held_for, self._at = -1, 0.0
+        self._held, self._held_for, self._at = {}, -1, 0.0
 
     # -- the public halves --------------------------------------------------------------------------------
 
@@ -363,11 +411,11 @@ class ZerothOrder(torch.optim.Optimizer):
         fused = self._micro == 1 and self._at != 0
         lrs = [float(np.float32(g["lr"])) for g in self.param_groups]
         if self.log is not None:
-            self.log.add(scalars, lrs, self._micro, fused)
+            self.log.add(scalars, lrs, (self._micro, fused, self._probed), self._group_settings())
         self._advance(scalars, lrs)
 
     @torch.no_grad()
-    def step(self, closure: Closure | None = None, *, weight: float | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Closure | None = None, *, weight: float | None = None) -> Any:
         """One step: two forwards (per direction), one scalar, one update. Returns the mean of F+ and F-.
 
         Without a closure it applies what `estimate` has gathered.
@@ -398,6 +446,8 @@ class ZerothOrder(torch.optim.Optimizer):
         if self._sums is not None:
             raise ValueError("fd_error must not come between estimate() and apply()")
         self._begin_period()
+        self._first()
+        self._probed += 1
         whole = self._pair(closure, 0, None)[2]
         eps = self.param_groups[0]["eps"]
         self._place(0, 0.5)
@@ -429,6 +479,9 @@ class ZerothOrder(torch.optim.Optimizer):
 
     # -- moving on ----------------------------------------------------------------------------------------
 
+    def _group_settings(self) -> list[list[float]]:
+        return [[g["rank"], g["weight_decay"]] for g in self.param_groups]
+
     def _advance(self, scalars: np.ndarray, lrs: list[float]) -> None:
         """Use the scalars of this step: shared with the replay of a log."""
         skipped = not np.isfinite(scalars).all()
@@ -440,6 +493,7 @@ class ZerothOrder(torch.optim.Optimizer):
         for i, group in enumerate(self.param_groups):
             self._decay[i] *= 1 - lrs[i] * group["weight_decay"]
         self.t += 1
+        self._probed = 0
         self._clear()
         if self.t % self.nu == 0:
             self._end_period()
@@ -509,7 +563,7 @@ class ZerothOrder(torch.optim.Optimizer):
 
     # -- keeping ------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self) -> dict[str, Any]:
         """t, factors, dense copies and momenta; V is not in it, nor are weights.
 
         Save the model's state_dict beside it: in factored mode that is the weights of the period's start.
@@ -527,7 +581,7 @@ class ZerothOrder(torch.optim.Optimizer):
             "decay": list(self._decay),
             "param_groups": groups,
             "state": {s.index: self._slot_state(s) for s in self.slots},
-            "log": None if self.log is None else self.log.to_bytes(),
+            "log": None if self.log is None or not self.log.header else self.log.to_bytes(),
         }
 
     def _settings(self) -> dict[str, Any]:
@@ -538,7 +592,7 @@ class ZerothOrder(torch.optim.Optimizer):
         }  # fmt: skip
 
     def _slot_state(self, slot: Slot) -> dict[str, Any]:
-        kept = {"storage": slot.storage, "rank": slot.rank}
+        kept: dict[str, Any] = {"storage": slot.storage, "rank": slot.rank}
         if slot.b is not None:
             kept["b"] = slot.b.clone()
         if slot.base is not None:
@@ -548,7 +602,7 @@ class ZerothOrder(torch.optim.Optimizer):
         return kept | {k: v.clone() for k, v in slot.momentum.items()}
 
     @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a state was taken; the model must hold the weights saved beside it.
 
         Raises
@@ -579,8 +633,10 @@ class ZerothOrder(torch.optim.Optimizer):
         for slot in self.slots:
             self._restore(slot, state_dict["state"][slot.index])
         if state_dict["log"] is not None and self.log is not None:
-            self.log.resume(state_dict["log"])
-        self._self_check = None
+            self.log.resume(state_dict["log"], self)
+        if self.t:
+            # The run that saved has looked already; accelerate hands a fresh state back and forth.
+            self._self_check = None
 
     def _restore(self, slot: Slot, saved: dict[str, Any]) -> None:
         saved = dict(saved)
@@ -629,7 +685,7 @@ def _embeddings(model: nn.Module | None) -> set[int]:
 
 def _trainable(given: nn.Module | Iterable[Any], frozen: set[int]) -> list[Any]:
     """Parameter groups without what is frozen, tied tensors once."""
-    listed = list(given.parameters()) if isinstance(given, nn.Module) else list(given)
+    listed: list[Any] = list(given.parameters() if isinstance(given, nn.Module) else given)
     if not listed:
         raise ValueError("params must hold at least one trainable tensor, got none")
     if isinstance(listed[0], dict):

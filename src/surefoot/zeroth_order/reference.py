@@ -1,4 +1,4 @@
-"""LOZO line by line, on plain tensors: what a reader checks against the paper, and the fast code against this.
+"""LOZO line by line, on plain tensors: to be checked against the paper, and the fast code against it.
 
 arXiv 2410.07698: estimator LGE, lazy sampling, and LOZO-M's projected momentum factor. Every product is
 written out, nothing is fused; random numbers come from the same streams as the optimiser's.

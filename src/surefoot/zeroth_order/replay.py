@@ -33,8 +33,9 @@ def replay(
 ) -> nn.Module:
     """Repeat the logged steps on the base model, in place, and return it.
 
-    Bit-exact with the same major and minor version of torch on the same kind of device, after `flush()` or at the
-    end of a period; in 16 bits in-place runs are repeated with every rounding of their perturbations.
+    Bit-exact with the same major and minor version of torch on the same kind of device, after `flush()`
+    or at the end of a period; in 16 bits in-place runs are repeated with every rounding of their
+    perturbations.
 
     Parameters
     ----------
@@ -56,10 +57,13 @@ def replay(
     steps = log.steps()
     if upto is not None and not 0 <= upto <= len(steps):
         raise ValueError(f"upto must be between 0 and the log's {len(steps)} steps, got {upto}")
-    for scalars, lrs, micro, fused, folds in steps[:upto]:
+    for t, (scalars, lrs, how, folds) in enumerate(steps[:upto]):
+        changed = log.groups_at(t)
+        for group, settings in zip(optimizer.param_groups, changed or [], strict=False):
+            group["rank"], group["weight_decay"] = int(settings[0]), settings[1]
         optimizer._begin_period()
         if optimizer.mode == "inplace":
-            _perturb(optimizer, micro, fused)
+            _perturb(optimizer, *how)
         optimizer._advance(scalars, lrs)
         for _ in range(folds):
             optimizer.flush()
@@ -69,8 +73,12 @@ def replay(
     return model
 
 
-def _perturb(optimizer: ZerothOrder, micro: int, fused: bool) -> None:
+def _perturb(optimizer: ZerothOrder, micro: int, fused: bool, probes: int) -> None:
     """The writes of the evaluations: their rounding is part of the trajectory."""
+    for _ in range(probes):
+        for s in (1.0, -1.0, 0.5, -0.5):
+            optimizer._place(0, s)
+        optimizer._release()
     for _ in range(micro):
         for i in range(optimizer.num_directions):
             optimizer._place(i, 1.0)

@@ -1,7 +1,8 @@
 """The first step of the factored mode looks whether hooks see every use of the weights they stand for.
 
-A module may read another module's weight without calling it (nn.MultiheadAttention reads out_proj.weight; tied
-weights in F.linear). Such a tensor is moved to a copy that is written before each forward.
+A module may read another module's weight without calling it (nn.MultiheadAttention reads
+out_proj.weight; tied weights in F.linear). Such a tensor is moved to a copy that is written before each
+forward.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from surefoot.zeroth_order.reads import Reads
 from surefoot.zeroth_order.slots import Slot
 from surefoot.zeroth_order.streams import hash64
 
@@ -28,7 +30,11 @@ class HookWarning(UserWarning):
 
 
 class SelfCheck:
-    """One forward for all tensors, and two for one of them chosen at random (all, once one was wrong)."""
+    """One forward that counts reads of all tensors, and two that compare losses for one of them.
+
+    Compiled code may read weights where no count can see it: hence the second look, at a tensor chosen
+    at random, and at all of them once one was wrong.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -38,11 +44,16 @@ class SelfCheck:
         hooked = [s for s in optimizer.slots if s.storage == "hooked"]
         if not hooked:
             return
-        optimizer._evaluate(closure)
-        silent = [s for s in hooked if not s.fired]
-        for slot in silent:
-            self._write(slot, "its module was never called in the forward")
-        hooked = [s for s in hooked if s.fired]
+        for slot in hooked:
+            slot.fired = 0
+        with Reads(s.param for s in hooked) as reads:
+            optimizer._evaluate(closure)
+        for slot in hooked:
+            if not slot.fired:
+                self._write(slot, "its module was never called in the forward")
+            elif reads.count[id(slot.param)] > slot.fired:
+                self._write(slot, "its weight is read outside its module as well")
+        hooked = [s for s in hooked if s.storage == "hooked"]
         if not hooked:
             return
         chosen = hooked[hash64(self.seed, "check") % len(hooked)]

@@ -1,8 +1,9 @@
 """One trainable tensor, where its iterate is kept, and how a perturbation or an update reaches it.
 
 Three ways to keep a tensor. In place: the parameter is the iterate and is perturbed itself. Hooked: the
-parameter holds the weights of the period's start, and hooks add the rank-r rest (B + s eps U) V^T to what the
-module returns. Written: a copy in single precision is the iterate, and the parameter is written before each forward.
+parameter holds the weights of the period's start, and hooks add the rank-r rest (B + s eps U) V^T to
+what the module returns. Written: a copy in single precision is the iterate, and the parameter is
+written before each forward.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Slot:
     kept: list[tuple[int, Tensor]] = field(default_factory=list)
     kept_v: list[Tensor] = field(default_factory=list)
     hooks: list[Any] = field(default_factory=list)
-    fired: bool = False
+    fired: int = 0
     active: bool = True
     position: float = 0.0
     period: int = -1

@@ -2,7 +2,8 @@
 
 Every draw has a generator of its own, seeded by a hash, so a direction can be drawn again at any time,
 on any process, without a state; torch's global generator is never touched. U and V come from different
-purposes: drawn in turn from one stream, as the authors' code does, the update would not follow the perturbation.
+purposes: drawn in turn from one stream, as the authors' code does, the update would not follow the
+perturbation.
 """
 
 from __future__ import annotations
@@ -43,4 +44,5 @@ class Streams:
             return v
         # In double: the columns are orthogonal to 1e-7 after the cast, whatever the Gaussian was.
         q, r = torch.linalg.qr(v.double())
-        return (q * torch.sign(torch.diagonal(r)) * n**0.5).float()
+        found: Tensor = (q * torch.sign(torch.diagonal(r)) * n**0.5).float()
+        return found

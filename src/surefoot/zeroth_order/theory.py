@@ -1,7 +1,7 @@
 """What can be promised with every constant: moments, exact laws on a quadratic, and a bound on the gradient.
 
-The theorem of arXiv 2410.07698 has a bound whose constants were not at hand; the explicit one here was derived in its
-setting (smooth f, V with V^T V = n I, eps -> 0) and checked against runs.
+The theorem of arXiv 2410.07698 has a bound whose constants were not at hand; the explicit one here was
+derived in its setting (smooth f, V with V^T V = n I, eps -> 0) and checked against runs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Shapes = Sequence[tuple[int, int]]
 def lozo_moments(m: int, n: int, r: int, v_dist: str = "gaussian") -> float:
     """kappa: E||LGE||^2 = kappa ||G||^2 for one m x n matrix, as eps -> 0.
 
-    Gaussian V: mn + 2 + 2(m + n + 1)/r; orthogonal V: mn + 2n/r [derived here]; MeZO, and ranks that are no saving:
-    mn + 2. A low-rank estimate never has the smaller variance.
+    Gaussian V: mn + 2 + 2(m + n + 1)/r; orthogonal V: mn + 2n/r [derived here]; MeZO, and ranks that
+    are no saving: mn + 2. A low-rank estimate never has the smaller variance.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def lozo_moments(m: int, n: int, r: int, v_dist: str = "gaussian") -> float:
 def lozo_contraction(
     m: int, n: int, r: int, alpha: float, nu: int = 1, v_dist: str = "gaussian"
 ) -> float:
-    """Factor of E||X - X*||^2 per period of nu steps on f = ||X - X*||^2 / 2 (nu = 1: per step) [derived here].
+    """Factor of E||X - X*||^2 per period of nu steps on f = ||X - X*||^2 / 2 [derived here].
 
     Gaussian V, nu = 1: 1 - 2 alpha + alpha^2 kappa. Orthogonal V: (1 - r/n) + (r/n) q^nu with
     q = 1 - 2 alpha n/r + alpha^2 (n/r)^2 (m r + 2).
@@ -110,14 +110,15 @@ def lozo_bound(
 ) -> Bound:
     """Explicit-constant bound for LOZO with orthogonal V, no momentum, one direction [derived here].
 
-    (1/K) sum_k E||grad f(X^{k nu})||^2 <= 8 Delta_0 / (alpha T) + 8 L alpha C rho sigma^2 for alpha <= alpha_max =
-    min(1/(L C), 1/(L sqrt(rho^2 nu^2 + 2 nu C rho))). In the setting of arXiv 2410.07698; assumes f
-    L-smooth, noise variance at most sigma2 over all blocks, eps -> 0, T a multiple of nu.
+    (1/K) sum_k E||grad f(X^{k nu})||^2 <= 8 Delta_0 / (alpha T) + 8 L alpha C rho sigma^2 for alpha <=
+    alpha_max = min(1/(L C), 1/(L sqrt(rho^2 nu^2 + 2 nu C rho))). In the setting of arXiv 2410.07698;
+    assumes f L-smooth, noise variance at most sigma2 over all blocks, eps -> 0, T a multiple of nu.
 
     Parameters
     ----------
     shapes, r
-        (m, n) of each matrix, and its rank (one for all, or one each); a matrix whose rank is no saving counts as dense.
+        (m, n) of each matrix, and its rank (one for all, or one each); a matrix whose rank is no saving
+        counts as dense.
     dense
         Entries of dense tensors.
     alpha

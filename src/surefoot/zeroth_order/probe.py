@@ -1,0 +1,80 @@
+"""The constants of the bound on a model at hand: measured where autograd fits, probed by forwards else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from surefoot.zeroth_order.optimizer import ZerothOrder
+
+Loss = Callable[[], Tensor]
+
+
+def smoothness(
+    loss: Loss, parameters: Sequence[Tensor], *, iterations: int = 20, seed: int = 0
+) -> float:
+    """|lambda|_max of the Hessian by power iteration: a lower estimate of L, measured by autograd."""
+    generator = torch.Generator().manual_seed(seed)
+    v = [torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) for p in parameters]
+    gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
+    top = 0.0
+    for _ in range(iterations):
+        norm = math.sqrt(sum(float(x.square().sum()) for x in v))
+        v = [x / norm for x in v]
+        inner: Tensor = sum((g * x).sum() for g, x in zip(gradients, v, strict=True))  # type: ignore[assignment]
+        v = list(torch.autograd.grad(inner, parameters, retain_graph=True))
+        top = math.sqrt(sum(float(x.square().sum()) for x in v))
+    return top
+
+
+@torch.no_grad()
+def curvature_probe(
+    optimizer: ZerothOrder, closure: Callable[[], object], *, draws: int = 8
+) -> float:
+    """max over directions of |F(+) + F(-) - 2 F(0)| / (eps^2 ||Z||^2): a probe of L, forward passes only.
+
+    Uses the directions of the coming steps; the optimiser is left as it was.
+    """
+    eps = optimizer.param_groups[0]["eps"]
+    optimizer._begin_period()
+    optimizer._release()
+    middle = optimizer._evaluate(closure)
+    start, largest = optimizer.t, 0.0
+    for k in range(draws):
+        optimizer.t = start - start % optimizer.nu + k % optimizer.nu
+        norm = 0.0
+        for slot in optimizer.slots:
+            u = optimizer._direction(slot, 0)
+            z = u if slot.v is None else optimizer._factor(slot)[0] * u @ slot.v.to(u).T
+            norm += float(z.double().square().sum())
+        optimizer._place(0, 1.0)
+        plus = optimizer._evaluate(closure)
+        optimizer._place(0, -1.0)
+        minus = optimizer._evaluate(closure)
+        optimizer._release()
+        largest = max(largest, abs(plus + minus - 2 * middle) / (eps**2 * norm))
+    optimizer.t = start
+    return largest
+
+
+def gradient_noise(gradients: Float[Tensor, "batches P"]) -> float:
+    """E||g - mean||^2 of minibatch gradients, unbiased: sigma^2."""
+    centred = gradients - gradients.mean(dim=0)
+    return float(centred.square().sum() / (len(gradients) - 1))
+
+
+def trace(loss: Loss, parameters: Sequence[Tensor], *, draws: int = 16, seed: int = 0) -> float:
+    """tr H by Hutchinson's estimator, by autograd."""
+    generator = torch.Generator().manual_seed(seed)
+    gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
+    total = 0.0
+    for _ in range(draws):
+        v = [torch.randint(0, 2, p.shape, generator=generator).to(p) * 2 - 1 for p in parameters]
+        inner: Tensor = sum((g * x).sum() for g, x in zip(gradients, v, strict=True))  # type: ignore[assignment]
+        hv = torch.autograd.grad(inner, parameters, retain_graph=True)
+        total += sum(float((a * b).sum()) for a, b in zip(v, hv, strict=True))
+    return total / draws
