@@ -13,6 +13,9 @@ from surefoot.privacy.audit.p_value import check_audit_delta, check_confidence, 
 from surefoot.privacy.gaussian import gaussian
 from surefoot.privacy.last_iterate import last_iterate
 
+# Logarithms of noise multipliers: beyond these every member of the family is as good as the last.
+LEAST_NOISE, MOST_NOISE = -12.0, 30.0
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -41,7 +44,8 @@ class Limits:
         """Lower bound if it has the shape of the last-iterate family with this q and T [derived here].
 
         The noise multiplier at which the best test with this false positive rate has this false
-        negative rate; its heuristic epsilon. Larger than the Gaussian one for small q.
+        negative rate; its heuristic epsilon. Larger than the Gaussian one for small q; infinite if
+        no noise is small enough, for a canary that is sampled too seldom cannot be told so well.
         """
         if not self.mu > 0 or sample_rate == 0 or steps == 0:
             return 0.0
@@ -54,10 +58,12 @@ class Limits:
         low, high = -1.0, 1.0
         while excess(low) > 0:
             low -= 1.0
-            if low < -12:
-                return 0.0
+            if low < LEAST_NOISE:
+                return math.inf
         while excess(high) < 0:
             high += 1.0
+            if high > MOST_NOISE:
+                return 0.0
         sigma = math.exp(brentq(excess, low, high, xtol=1e-10))
         return last_iterate(sigma, sample_rate, steps).epsilon(delta).value
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from surefoot.privacy.audit.clopper_pearson import Limits
+from surefoot.privacy.checks import check_steps
 from surefoot.privacy.last_iterate import last_iterate
-from surefoot.privacy.standard import Standard, standard
+from surefoot.privacy.standard import Standard, as_history, standard
 from surefoot.privacy.value import Value
 
 if TYPE_CHECKING:
@@ -19,10 +20,14 @@ Verdict = Literal["consistent", "heuristic violated", "not DP as claimed"]
 Claimed = tuple[Any, Any, int] | Standard
 FAMILY = {
     "one_run_fdp": "assumes a Gaussian-shaped privacy loss",
+    "one_run_last_iterate": "assumes the last-iterate family",
     "gdp": "assumes a Gaussian-shaped privacy loss",
     "last_iterate": "assumes the last-iterate family",
 }
 BOUND = "audit lower bound"
+HEURISTIC = "heuristic (not a guarantee)"
+PROVEN = "proven"
+REFUTED = "; no member of it leaks so much: the family is refuted"
 
 
 def claim_of(claimed: Claimed | None) -> tuple[Any, Any, int] | None:
@@ -31,7 +36,7 @@ def claim_of(claimed: Claimed | None) -> tuple[Any, Any, int] | None:
     Raises
     ------
     ValueError
-        If it is neither such a triple nor what `standard` returns.
+        If it is neither such a triple nor what `standard` returns, or a member is outside its range.
     """
     if claimed is None:
         return None
@@ -47,7 +52,9 @@ def claim_of(claimed: Claimed | None) -> tuple[Any, Any, int] | None:
             "claimed must be (noise_multiplier, sample_rate, steps) or standard(...), "
             f"got {claimed!r}"
         )
-    return claimed[0], claimed[1], int(claimed[2])
+    steps = check_steps(claimed[2])
+    as_history(claimed[0], claimed[1], steps)
+    return claimed[0], claimed[1], steps
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +65,7 @@ class AuditResult:
     ----------
     bounds
         By statistic: "one_run" and "clopper" assume nothing; "one_run_fdp", "gdp" and "last_iterate"
-        assume the shape of the privacy loss.
+        assume the shape of the privacy loss. Infinite where a family as a whole is refuted.
     lower_bound
         The distribution-free one; verdicts rest on it alone. A low value proves no privacy.
     guesses, correct, k
@@ -120,8 +127,7 @@ class AuditResult:
         if self.guesses:
             lines.append(f"  {self.correct} of {self.guesses} guesses right")
         lines += [
-            f"  {name} {value:.4g}" + (f" ({FAMILY[name]})" if name in FAMILY else "")
-            for name, value in self.bounds.items()
+            f"  {name} {value:.4g}" + _assumed(name, value) for name, value in self.bounds.items()
         ]
         if self.raw:
             each = ", ".join(f"{n} {v:.4g}" for n, v in self.raw.items())
@@ -135,30 +141,33 @@ class AuditResult:
     __str__ = __repr__
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in JSON's types."""
+        """The same in JSON's types, which have no infinity: that one is "inf"."""
         return {
-            "lower_bound": self.lower_bound,
-            "bounds": self.bounds,
-            "raw": self.raw,
+            "lower_bound": _finite(self.lower_bound),
+            "bounds": {name: _finite(value) for name, value in self.bounds.items()},
+            "raw": {name: _finite(value) for name, value in self.raw.items()},
             "ceiling": self.ceiling,
             "delta": self.delta,
             "confidence": self.confidence,
             "guesses": self.guesses,
             "correct": self.correct,
             "k": self.k,
-            "heuristic": None if self.heuristic is None else self.heuristic.value,
-            "proven": None if self.proven is None else self.proven.value,
+            "heuristic": None if self.heuristic is None else _finite(self.heuristic.value),
+            "proven": None if self.proven is None else _finite(self.proven.value),
             "verdict": self.verdict,
             "exit_code": self.exit_code,
             "notes": list(self.notes),
         }
 
     def record(self, seed: int = 0) -> Record:
-        """The bound as a record, for `certify`."""
+        """The bound, and the claim's two values if there is one, as a record."""
         from surefoot.record import Record
 
         record = Record()
-        record.append(seed, 0, **{BOUND: self.lower_bound})
+        record.update(seed, 0, {BOUND: self.lower_bound})
+        if self.proven is not None and self.heuristic is not None:
+            claim = {PROVEN: self.proven.value, HEURISTIC: self.heuristic.value}
+            record.update(seed, 0, claim)
         return record
 
     def certificates(self) -> list[Certificate]:
@@ -183,6 +192,30 @@ class AuditResult:
         ]
 
 
+def _assumed(name: str, value: float) -> str:
+    if name not in FAMILY:
+        return ""
+    return f" ({FAMILY[name]}{REFUTED if value == math.inf else ''})"
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def check_claim(claimed: Claimed | None, delta: float) -> tuple[Any, Any, int] | None:
+    """The claim as a triple, and a delta at which it says something.
+
+    Raises
+    ------
+    ValueError
+        If the claim or one of its members is not as it must be, or delta is 0.
+    """
+    claim = claim_of(claimed)
+    if claim is not None and delta == 0:
+        raise ValueError("delta must be positive where something is claimed, got 0")
+    return claim
+
+
 def conclude(
     bounds: dict[str, float],
     delta: float,
@@ -191,14 +224,11 @@ def conclude(
     **found: Any,
 ) -> AuditResult:
     """Put the claim's two values beside the bounds; without a delta there is no claim to compare."""
-    claim = claim_of(claimed)
+    claim = check_claim(claimed, delta)
     values: dict[str, Any] = {"proven": None, "heuristic": None}
     if claim is not None:
-        if delta == 0:
-            raise ValueError("delta must be positive where something is claimed, got 0")
         values["proven"] = standard(*claim).epsilon(delta)
         values["heuristic"] = last_iterate(*claim).epsilon(delta)
-    bounds = {k: v if math.isfinite(v) else math.inf for k, v in bounds.items()}
     return AuditResult(
         bounds=bounds, delta=delta, confidence=confidence, claimed=claim, **values, **found
     )

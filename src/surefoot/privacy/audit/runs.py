@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from surefoot.privacy.audit.p_value import whole
+from surefoot.privacy.audit.request import FEWEST, MANY, Method, check_request
 from surefoot.privacy.audit.result import AuditResult, Claimed
-from surefoot.privacy.audit.scores import FEWEST, Method, from_scores
+from surefoot.privacy.audit.scores import from_scores
 
 Array = np.ndarray
 TrainFn = Callable[[Any, int], Any]
@@ -104,6 +105,8 @@ def one_run(
         If two shadow score vectors correlate by less than 0.1.
     """
     m, shadow = whole("m", m, FEWEST), whole("shadow", shadow, 0)
+    methods: tuple[Method, ...] = ("one_run",) if delta == 0 else ("one_run", "one_run_fdp")
+    check_request(methods, m=m, delta=delta, k=k, confidence=confidence, claimed=claimed)
     coins, seeds = _draws(seed, 1 + shadow)
     rows = []
     included: Bool[Array, " m"] = np.zeros(m, dtype=bool)
@@ -115,7 +118,6 @@ def one_run(
     reference = np.stack(rows[1:]) if shadow else None
     if shadow >= 2:
         _check_alike(rows[1], rows[2])
-    methods: tuple[Method, ...] = ("one_run",) if delta == 0 else ("one_run", "one_run_fdp")
     return from_scores(
         rows[0], included, method=methods, delta=delta, k=k, reference=reference,
         confidence=confidence, seed=seed, claimed=claimed,
@@ -167,8 +169,15 @@ def many_runs(
     """
     runs = whole("runs", runs, FEWEST)
     methods = (method,) if isinstance(method, str) else tuple(method)
+    for each in methods:
+        if each not in MANY:
+            raise ValueError(f"method must be of {sorted(MANY)} for many runs, got {each!r}")
     if claimed is None:
-        methods = tuple(each for each in methods if each != "last_iterate")
+        methods = tuple(each for each in methods if each != "last_iterate") or ("clopper",)
+    check_request(
+        methods, m=2 * runs, delta=delta, threshold=threshold, confidence=confidence,
+        claimed=claimed,
+    )  # fmt: skip
     _, seeds = _draws(seed, 2 * runs)
     included = np.arange(2 * runs) % 2 == 0
     scores = np.array(
@@ -178,6 +187,6 @@ def many_runs(
         ]
     )
     return from_scores(
-        scores, included, method=methods or ("clopper",), delta=delta, threshold=threshold,
+        scores, included, method=methods, delta=delta, threshold=threshold,
         confidence=confidence, seed=seed, claimed=claimed,
     )  # fmt: skip

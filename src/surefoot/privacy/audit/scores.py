@@ -2,64 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from surefoot.privacy.audit.clopper_pearson import Limits, error_limits
-from surefoot.privacy.audit.p_value import (
-    check_audit_delta,
-    check_confidence,
-    epsilon_one_run,
-    parameter_one_run,
-    whole,
-)
-from surefoot.privacy.audit.result import AuditResult, Claimed, claim_of, conclude
+from surefoot.privacy.audit.p_value import epsilon_one_run, parameter_one_run, whole
+from surefoot.privacy.audit.request import Method, check_request, check_scores, rate_and_steps
+from surefoot.privacy.audit.result import AuditResult, Claimed, conclude
 from surefoot.privacy.audit.tradeoff import last_iterate_blowup
 from surefoot.privacy.last_iterate import last_iterate
 
 Array = np.ndarray
-Method = Literal["one_run", "one_run_fdp", "one_run_last_iterate", "clopper", "gdp", "last_iterate"]
-FEWEST = 10
 LOOSE = "threshold chosen on one half of the trainings, counted on the other"
-
-
-def default_k(m: int) -> int:
-    """Guesses on each side, for calibrated scores: 4 % of many canaries, 10 % of few."""
-    return math.ceil((0.04 if m >= 2000 else 0.1) * m)
-
-
-def check_scores(scores: Any, included: Any) -> tuple[Float[Array, " m"], Bool[Array, " m"]]:
-    """Finite scores, one coin each, both sides present.
-
-    Raises
-    ------
-    ValueError
-        Naming what is wrong.
-    """
-    values: Array = np.asarray(scores, dtype=float)
-    coins: Array = np.asarray(included)
-    if values.ndim != 1:
-        raise ValueError(f"scores must be one number per canary, got shape {values.shape}")
-    if coins.shape != values.shape or not set(np.unique(coins).tolist()) <= {0, 1}:
-        raise ValueError(
-            f"included must be {len(values)} booleans, got {coins.dtype} of shape {coins.shape}"
-        )
-    coins = coins.astype(bool)
-    if len(values) < FEWEST:
-        raise ValueError(f"scores must be of at least {FEWEST} canaries, got {len(values)}")
-    if not np.isfinite(values).all():
-        at = int(np.argmin(np.isfinite(values)))
-        raise ValueError(f"scores must be finite, got {values[at]} at {at}")
-    if coins.all() or not coins.any():
-        raise ValueError(
-            f"included must hold both in and out, got all {bool(coins[0])}: "
-            "each canary needs its own fair coin"
-        )
-    return values, coins
 
 
 def calibrated(scores: Float[Array, " m"], reference: Any) -> Float[Array, " m"]:
@@ -90,14 +47,6 @@ def correct_guesses(
         # Nothing to go by: half right is what guessing deserves, not what luck makes of it.
         return k
     return int((~included[order[:k]]).sum() + included[order[-k:]].sum())
-
-
-def _several(k: int | Sequence[int] | None, m: int) -> list[int]:
-    given = default_k(m) if k is None else k
-    ks = [given] if np.ndim(given) == 0 else list(given)  # type: ignore[arg-type]
-    if not ks:
-        raise ValueError("k must hold at least one number, got []")
-    return [whole("k", each, 1, m // 2) for each in ks]
 
 
 def from_scores(
@@ -137,21 +86,17 @@ def from_scores(
     ValueError
         If something is not as it must be, with its name and value.
     """
-    methods: tuple[str, ...] = (method,) if isinstance(method, str) else tuple(method)
-    for each in methods:
-        if each not in get_args(Method):
-            raise ValueError(f"method must be one of {get_args(Method)}, got {each!r}")
-    delta, confidence = check_audit_delta(delta), check_confidence(confidence)
     values, coins = check_scores(scores, included)
-    many = {"clopper", "gdp", "last_iterate"}
-    if set(methods) & many and not set(methods) <= many:
-        raise ValueError(f"method must be for one run or for many, got both in {methods}")
-    if set(methods) <= many:
+    seed = whole("seed", seed, 0)
+    methods, ks = check_request(
+        method, m=len(values), delta=delta, k=k, threshold=threshold, confidence=confidence,
+        claimed=claimed,
+    )  # fmt: skip
+    if not ks:
         if reference is not None:
             raise ValueError("reference is for one run, got it with a method for many")
         return _many(values, coins, methods, delta, threshold, confidence, claimed)
     raw: dict[str, float] = {}
-    ks = _several(k, len(values))
     if reference is not None:
         raw = _one(values, coins, methods, ks, delta, confidence, seed, claimed)[0]
         values = calibrated(values, reference)
@@ -194,19 +139,10 @@ def _one(
     return bounds, best, right
 
 
-def _rate_and_steps(claimed: Claimed | None) -> tuple[float, int]:
-    claim = claim_of(claimed)
-    if claim is None or np.ndim(claim[1]):
-        raise ValueError(
-            f"claimed must give one sample rate and the steps for the last-iterate family, got {claimed!r}"
-        )
-    return float(claim[1]), claim[2]
-
-
 def _last_iterate_one_run(
     m: int, guesses: int, correct: int, delta: float, confidence: float, claimed: Claimed | None
 ) -> float:
-    q, steps = _rate_and_steps(claimed)
+    q, steps = rate_and_steps(claimed)
     scale = parameter_one_run(
         m, guesses, correct, confidence, lambda x: last_iterate_blowup(x, q, steps)
     )
@@ -233,23 +169,14 @@ def _many(
         threshold = _threshold(inside[::2], outside[::2], delta, confidence)
         inside, outside = inside[1::2], outside[1::2]
         notes = (LOOSE,)
-    elif not math.isfinite(threshold):
-        raise ValueError(f"threshold must be finite, got {threshold}")
     limits = _limits(inside, outside, threshold, delta, confidence)
     bounds = {"clopper": limits.epsilon}
     if "gdp" in methods:
-        _positive(delta, "gdp")
         bounds["gdp"] = limits.gaussian_epsilon(delta)
     if "last_iterate" in methods:
-        _positive(delta, "last_iterate")
-        bounds["last_iterate"] = limits.last_iterate_epsilon(delta, *_rate_and_steps(claimed))
+        bounds["last_iterate"] = limits.last_iterate_epsilon(delta, *rate_and_steps(claimed))
     best = error_limits(0, len(outside), 0, len(inside), delta, confidence).epsilon
     return conclude(bounds, delta, confidence, claimed, ceiling=best, limits=limits, notes=notes)
-
-
-def _positive(delta: float, method: str) -> None:
-    if delta == 0:
-        raise ValueError(f"delta must be positive for method {method!r}, got 0")
 
 
 def _limits(
