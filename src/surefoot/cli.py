@@ -1,4 +1,4 @@
-"""The command line: list, run, report, data, privacy, doctor.
+"""The command line: list, run, report, data, privacy, replay, doctor.
 
 Exit codes: 0 all well; 1 a guarantee is BROKEN that was not announced to be, or a seed crashed;
 2 bad arguments or unreadable input; 3 an audit refutes a proven epsilon; 130 interrupted.
@@ -140,6 +140,29 @@ class Privacy:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """Make fine-tuned weights again from the base model and a log of kilobytes."""
+
+    base: tyro.conf.Positional[Path]
+    """The folder of the base model, as save_pretrained writes it."""
+    log: tyro.conf.Positional[Path]
+    """The log of the run."""
+    out: tyro.conf.Positional[Path]
+    """Where to write the fine-tuned model."""
+    upto: int | None = None
+    """How many steps; all by default."""
+
+    def __call__(self) -> int:
+        from surefoot.zeroth_order.replay import replay_folder
+
+        try:
+            print(replay_folder(self.base, self.log, self.out, upto=self.upto))
+        except ValueError as error:
+            raise SurefootError(str(error)) from error
+        return 0
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Show versions, extras, threads and cache: what to paste into a bug report."""
 
@@ -195,6 +218,7 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
     | Annotated[Privacy, tyro.conf.subcommand("privacy")]
+    | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -208,6 +232,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if words[:1] == ["run"] and len(words) > 1 and not words[1].startswith("-"):
             return run_command(words[1], words[2:])
+        if words[:2] == ["zo", "replay"]:
+            words = words[1:]
         if words[:1] == ["privacy"]:
             return privacy_command(words[1:])
         command: Callable[[], int] = tyro.cli(

@@ -109,3 +109,29 @@ def test_peft_adapters_are_trained_alone():
     # Matrices no larger than the rank move in all directions.
     dense = LOZO(model, 1e-2, rank=4)
     assert all(s.dense for s in dense.slots)
+
+
+def test_replay_of_a_folder_from_the_command_line(tmp_path, capsys):
+    from surefoot.cli import main
+
+    model = make("gpt2")
+    model.save_pretrained(tmp_path / "base")
+    optimizer = LOZO(model, 1e-3, nu=5, log=str(tmp_path / "run.zo"))
+    for _ in range(7):
+        optimizer.step(closure_of(model))
+    optimizer.flush()
+    words = [
+        "zo",
+        "replay",
+        str(tmp_path / "base"),
+        str(tmp_path / "run.zo"),
+        str(tmp_path / "out"),
+    ]
+    assert main(words) == 0
+    again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "out")
+    for name, p in model.state_dict().items():
+        assert torch.equal(p, again.state_dict()[name]), name
+    assert main([*words[:2], str(tmp_path), *words[3:]]) == 2
+    assert "is no model folder: it holds no config.json" in capsys.readouterr().err
+    assert main([*words[:2], str(tmp_path / "out"), *words[3:]]) == 2
+    assert "model is not the base of this log" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""The parts of the zeroth-order study, a file each."""

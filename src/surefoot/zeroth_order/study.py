@@ -1,0 +1,66 @@
+"""Fine-tuning with forward passes only: exact laws, a computed bound, no drift, and real text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from surefoot.guarantee import Verdict
+from surefoot.study import Part, Study, StudyConfig
+from surefoot.zeroth_order.experiments import drift, quadratics, sentences, smollm
+
+
+@dataclass(frozen=True)
+class ZerothOrderConfig(StudyConfig):
+    """The study of zeroth-order fine-tuning."""
+
+
+STUDY = Study(
+    name="zeroth_order",
+    title="Fine-tuning with forward passes only",
+    paper="Chen et al., LOZO, arXiv 2410.07698; Malladi et al., MeZO, arXiv 2305.17333",
+    config=ZerothOrderConfig,
+    parts=(
+        Part(
+            "law",
+            "Exact laws on an isotropic quadratic",
+            quadratics.run_law,
+            quadratics.law_guarantees,
+            seeds={"quick": 12, "standard": 30, "paper": 60},
+        ),
+        Part(
+            "bound",
+            "The explicit bound on quadratics with known constants",
+            quadratics.run_bound,
+            quadratics.bound_guarantees,
+            tables=quadratics.bound_tables,
+            seeds={"quick": 8, "standard": 30, "paper": 64},
+        ),
+        Part(
+            "drift",
+            "What perturbing does to 16-bit weights",
+            drift.run,
+            drift.guarantees,
+            tables=drift.tables,
+            expects={
+                f"no drift: {drift.name(d, 'inplace')}": Verdict.NOT_PROMISED for d in drift.DTYPES
+            },
+            seeds={"quick": 2, "standard": 5, "paper": 10},
+        ),
+        Part(
+            "adapter",
+            "Movie snippets with a real sentence encoder: all methods, equal tuning, equal forwards",
+            sentences.run,
+            tables=sentences.tables,
+            sizes=("standard", "paper"),
+            seeds={"quick": 1, "standard": 3, "paper": 5},
+        ),
+        Part(
+            "language",
+            "SmolLM2-135M as a prompted classifier",
+            smollm.run,
+            tables=smollm.tables,
+            sizes=("paper",),
+            seeds={"quick": 1, "standard": 1, "paper": 3},
+        ),
+    ),
+)
