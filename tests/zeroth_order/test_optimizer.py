@@ -590,3 +590,89 @@ def test_normalisation_weights_in_sixteen_bits_are_named():
         UserWarning, match=r"in most entries of 1.weight: their perturbations round away"
     ):
         optimizer.step(lambda: model(x).float().square().mean())
+
+
+class TestOptions:
+    """The extras, each by its definition on a linear loss."""
+
+    def one(self, **settings):
+        x = nn.Parameter(torch.zeros(7, 5, dtype=torch.float64))
+        g = torch.randn(7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return x, g, LOZO([x], 1.0, nu=1, eps=0.5, **settings)
+
+    def products(self, optimizer, g, q):
+        v = optimizer.streams.factor(0, 0, 5, 2, False).double()
+        z = [optimizer.streams.normal("U", i, 0, (7, 2)).double() @ v.T for i in range(q)]
+        return z, [float((g * d).sum()) for d in z]
+
+    def test_leave_one_out(self):
+        x, g, optimizer = self.one(num_directions=4, leave_one_out=True)
+        calls = []
+
+        def closure():
+            calls.append(1)
+            return (g * x).sum() + 100
+
+        optimizer.step(closure)
+        assert len(calls) == 4
+        z, p = self.products(optimizer, g, 4)
+        expected = sum(-(p[i] - (sum(p) - p[i]) / 3) * z[i] / 2 / 4 for i in range(4))
+        torch.testing.assert_close(x.detach(), expected, rtol=1e-5, atol=1e-6)
+
+    def test_normalised_steps_do_not_see_the_scale_of_the_loss(self):
+        ends = []
+        for scale in (1.0, 1000.0):
+            x, g, optimizer = self.one(num_directions=3, normalize=True)
+            for _ in range(4):
+                optimizer.step(lambda x=x, g=g, scale=scale: scale * (g * x).sum())
+            ends.append(x.detach().clone())
+        torch.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-6)
+
+    def test_directions_lie_in_a_cone_around_the_momentum(self):
+        x, g, optimizer = self.one(momentum=0.9, cone=0.7)
+        optimizer.step(lambda: (g * x).sum())
+        slot = optimizer.slots[0]
+        cosines = []
+        for t in range(1, 300):
+            optimizer.t = t
+            u, axis = optimizer._direction(slot, 0), slot.momentum["n"]
+            cosines.append(float((u * axis).sum() / u.norm() / axis.norm()))
+        # The random part of 14 dimensions is nearly orthogonal to the axis.
+        assert sum(cosines) / len(cosines) == pytest.approx(0.765, abs=0.05)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"num_directions": 3, "leave_one_out": True},
+            {"num_directions": 3, "normalize": True},
+            {"momentum": 0.9, "cone": 0.5},
+        ],
+    )
+    @pytest.mark.parametrize("mode", ["inplace", "factored"])
+    def test_they_replay(self, settings, mode):
+        from surefoot.zeroth_order import replay
+
+        base = network()
+        model = copy.deepcopy(base)
+        optimizer = LOZO(model, 1e-3, nu=4, mode=mode, log=True, **settings)
+        for _ in range(10):
+            optimizer.step(loss_of(model))
+        optimizer.flush()
+        assert torch.equal(flat(replay(base, optimizer.log)), flat(model))
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"leave_one_out": True}, "leave_one_out needs num_directions of at least 2, got 1"),
+            ({"normalize": True}, "normalize needs num_directions of at least 2, got 1"),
+            ({"cone": 0.5}, "cone needs momentum"),
+            ({"cone": 2.0, "momentum": 0.9}, "cone must be an angle between 0 and pi/2, got 2.0"),
+            (
+                {"leave_one_out": True, "one_sided": True, "num_directions": 2},
+                "must not be combined with one_sided",
+            ),
+        ],
+    )
+    def test_bad_options(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            LOZO(network(), 0.1, **settings)

@@ -45,6 +45,12 @@ class LOZO(ZerothOrder):
         "auto", "factored" or "inplace".
     num_directions, one_sided, c_clip
         q directions averaged; F(X + eps) - F(X) in place of the central difference; bound on |c|.
+    leave_one_out
+        With q directions: each loss against the mean of the others', q forwards in all.
+    normalize
+        Divide the step by the spread of the q losses (in the manner of FZOO): invariant to the loss's scale.
+    cone
+        With momentum: draw within this angle of it (in the manner of ConMeZO, arXiv 2511.02757).
     weight_decay
         Decoupled, on tensors with two dimensions or more, applied to the iterate at the end of each period.
     freeze_embeddings

@@ -56,6 +56,9 @@ class ZerothOrder(torch.optim.Optimizer):
         c_clip: float | None = None,
         weight_decay: float = 0.0,
         one_sided: bool = False,
+        leave_one_out: bool = False,
+        normalize: bool = False,
+        cone: float | None = None,
         freeze_embeddings: bool = False,
         self_check: bool = True,
         fold: bool = True,
@@ -71,6 +74,8 @@ class ZerothOrder(torch.optim.Optimizer):
         self.c_clip = None if c_clip is None else checks.positive("c_clip", c_clip)
         self.momentum = checks.fraction("momentum", momentum)
         self.one_sided, self.fold = one_sided, fold
+        self.leave_one_out, self.normalize, self.cone = leave_one_out, normalize, cone
+        self._check_options()
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise ValueError(f"seed must be a whole number, got {seed!r}")
         self.streams = Streams(seed)
@@ -127,6 +132,22 @@ class ZerothOrder(torch.optim.Optimizer):
     def from_settings(cls, groups: Any, settings: dict[str, Any], model: nn.Module) -> ZerothOrder:
         """As a log's header describes it, for a replay."""
         return cls(groups, 0.0, model=model, allow_drift=True, self_check=False, **settings)
+
+    def _check_options(self) -> None:
+        for name in ("leave_one_out", "normalize"):
+            if getattr(self, name) and self.num_directions < 2:
+                raise ValueError(
+                    f"{name} needs num_directions of at least 2, got {self.num_directions}"
+                )
+        if self.leave_one_out and self.one_sided:
+            raise ValueError(
+                "leave_one_out must not be combined with one_sided: both are baselines"
+            )
+        if self.cone is not None:
+            if not 0 < self.cone < math.pi / 2:
+                raise ValueError(f"cone must be an angle between 0 and pi/2, got {self.cone!r}")
+            if not self.momentum:
+                raise ValueError("cone needs momentum: it is the axis of the cone")
 
     # -- groups -------------------------------------------------------------------------------------------
 
@@ -194,7 +215,14 @@ class ZerothOrder(torch.optim.Optimizer):
         u = self.streams.normal("U", self.t * self.num_directions + i, slot.index, slot.shape())
         p = slot.param
         kind = p.dtype if slot.storage == "inplace" else exact(p.dtype)
-        return u.to(p.device, kind)
+        u = u.to(p.device, kind)
+        axis = slot.momentum.get("n") if self.cone is not None else None
+        if axis is None or not bool(axis.any()):
+            return u
+        # Within an angle of the momentum (arXiv 2511.02757), in the factor's space: r m numbers, not m n.
+        assert self.cone is not None
+        inside: Tensor = axis * (math.cos(self.cone) * u.norm() / axis.norm())
+        return inside + u * math.sin(self.cone)
 
     def _begin_period(self) -> None:
         """Draw V where a period starts, and let the momentum follow."""
@@ -299,7 +327,16 @@ class ZerothOrder(torch.optim.Optimizer):
             base = self._evaluate(closure)
         found = []
         for i in range(self.num_directions):
-            found.append(self._pair(closure, i, base))
+            found.append(self._pair(closure, i, 0.0 if self.leave_one_out else base))
+        if self.leave_one_out:
+            # Each loss against the mean of the others: one forward a direction, and none for a baseline.
+            eps, total = self.param_groups[0]["eps"], sum(f[0] for f in found)
+            others = [(total - f[0]) / (len(found) - 1) for f in found]
+            found = [(f[0], o, (f[0] - o) / eps) for f, o in zip(found, others, strict=True)]
+        if self.normalize:
+            spread = float(np.std([f[0] for f in found]))
+            eps = self.param_groups[0]["eps"]
+            found = [(a, b, c * eps / spread if spread else 0.0) for a, b, c in found]
         if restore or self.num_directions > 1:
             self._release()
         w = 1.0 if weight is None else float(weight)
@@ -589,6 +626,7 @@ class ZerothOrder(torch.optim.Optimizer):
             "seed": self.streams.seed, "nu": self.nu, "scale": self.scale, "v_dist": self.v_dist,
             "mode": self.mode, "momentum": self.momentum, "num_directions": self.num_directions,
             "one_sided": self.one_sided, "c_clip": self.c_clip, "fold": self.fold,
+            "leave_one_out": self.leave_one_out, "normalize": self.normalize, "cone": self.cone,
         }  # fmt: skip
 
     def _slot_state(self, slot: Slot) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _perturb(optimizer: ZerothOrder, micro: int, fused: bool, probes: int) -> No
     for _ in range(micro):
         for i in range(optimizer.num_directions):
             optimizer._place(i, 1.0)
-            if not optimizer.one_sided:
+            if not optimizer.one_sided and not optimizer.leave_one_out:
                 optimizer._place(i, -1.0)
         if not fused:
             optimizer._release()
@@ -141,8 +141,7 @@ def _rebuilt(model: nn.Module, log: StepLog) -> ZerothOrder:
         groups.append({"params": members, "lr": 0.0, **settings})
     for p in (p for g in groups for p in g["params"]):
         p.requires_grad_(True)
-    settings = {k: v for k, v in header["settings"].items() if v is not None or k == "c_clip"}
-    settings.pop("c_clip")
+    settings = {k: v for k, v in header["settings"].items() if v is not None and k != "c_clip"}
     optimizer = _method(header["method"]).from_settings(groups, settings, model)
     if digest_of(optimizer.slots).hex() != header["base"]:
         raise ValueError(
