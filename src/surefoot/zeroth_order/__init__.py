@@ -8,6 +8,11 @@ from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.mezo import MeZO, ZOAdam
 from surefoot.zeroth_order.replay import replay
+from surefoot.zeroth_order.report import LOZOReport
 from surefoot.zeroth_order.self_check import HookWarning
+from surefoot.zeroth_order.theory import lozo_bound, lozo_contraction, lozo_moments
 
-__all__ = ["LOZO", "HookWarning", "MeZO", "StepLog", "ZOAdam", "replay"]
+__all__ = [
+    "LOZO", "HookWarning", "LOZOReport", "MeZO", "StepLog", "ZOAdam", "lozo_bound", "lozo_contraction",
+    "lozo_moments", "replay",
+]  # fmt: skip

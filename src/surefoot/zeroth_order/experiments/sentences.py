@@ -6,6 +6,7 @@ the identity, the head from the embeddings of two prompts: training starts from 
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from surefoot.zeroth_order.mezo import MeZO, ZOAdam
 PROMPTS = ("It was terrible, a bad movie.", "It was great, a good movie.")
 SPLITS = {"train": 1024, "val": 512, "test": 1000}
 BATCH = 64
+LOOKS = 40
 GRID = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 TUNE_STEPS = {"quick": 300, "standard": 2000, "paper": 5000}
 STEPS = {"quick": 600, "standard": 6000, "paper": 20000}
@@ -131,12 +133,17 @@ def evaluate(model: nn.Module, data: Snippets, split: str) -> tuple[float, float
 def train(
     method: str, lr: float, seed: int, forwards: int, data: Snippets
 ) -> tuple[nn.Module, float]:
-    """The trained adapter after so many forwards, and the seconds it took."""
+    """The adapter at its best validation loss within so many forwards, and the seconds of training.
+
+    All arms are looked at equally often: a first-order method overfits where the others have just begun.
+    """
     model = Adapter(data.head)
     optimizer: Any = optimizer_for(method, model, lr, seed)
     generator = torch.Generator().manual_seed(seed)
+    steps = forwards // FORWARDS.get(method, 2)
+    seconds, best, kept = 0.0, np.inf, copy.deepcopy(model.state_dict())
     started = time.process_time()
-    for _ in range(forwards // FORWARDS.get(method, 2)):
+    for step in range(1, steps + 1):
         rows = torch.randint(0, len(data.y["train"]), (BATCH,), generator=generator)
         e, y = data.e["train"][rows], data.y["train"][rows]
         if method == "AdamW":
@@ -146,13 +153,21 @@ def train(
             optimizer.step()
         else:
             optimizer.step(lambda e=e, y=y: nn.functional.cross_entropy(model(e), y))
-    if method != "AdamW":
-        optimizer.flush()
-    return model, time.process_time() - started
+        if step % max(1, steps // LOOKS) == 0:
+            if method != "AdamW":
+                optimizer.flush()
+            seconds += time.process_time() - started
+            loss_now = evaluate(model, data, "val")[0]
+            if loss_now < best:
+                best, kept = loss_now, copy.deepcopy(model.state_dict())
+            started = time.process_time()
+    final = Adapter(data.head)
+    final.load_state_dict(kept)
+    return final, seconds
 
 
 def run(config: Any, seed: int, record: Record) -> None:
-    """Rates chosen by validation loss on the same grid and budget for all; one run each, tested once."""
+    """Rate and stopping point by validation loss, the same grid and budget for all; tested once."""
     data = snippets()
     start = Adapter(data.head)
     loss, accuracy = evaluate(start, data, "test")
