@@ -49,8 +49,6 @@ class LOZO(ZerothOrder):
         With q directions: each loss against the mean of the others', q forwards in all.
     normalize
         Divide the step by the spread of the q losses (in the manner of FZOO): invariant to the loss's scale.
-    cone
-        With momentum: draw within this angle of it (in the manner of ConMeZO, arXiv 2511.02757).
     weight_decay
         Decoupled, on tensors with two dimensions or more, applied to the iterate at the end of each period.
     freeze_embeddings

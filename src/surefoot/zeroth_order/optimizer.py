@@ -58,7 +58,6 @@ class ZerothOrder(torch.optim.Optimizer):
         one_sided: bool = False,
         leave_one_out: bool = False,
         normalize: bool = False,
-        cone: float | None = None,
         freeze_embeddings: bool = False,
         self_check: bool = True,
         fold: bool = True,
@@ -74,7 +73,7 @@ class ZerothOrder(torch.optim.Optimizer):
         self.c_clip = None if c_clip is None else checks.positive("c_clip", c_clip)
         self.momentum = checks.fraction("momentum", momentum)
         self.one_sided, self.fold = one_sided, fold
-        self.leave_one_out, self.normalize, self.cone = leave_one_out, normalize, cone
+        self.leave_one_out, self.normalize = leave_one_out, normalize
         self._check_options()
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise ValueError(f"seed must be a whole number, got {seed!r}")
@@ -143,11 +142,6 @@ class ZerothOrder(torch.optim.Optimizer):
             raise ValueError(
                 "leave_one_out must not be combined with one_sided: both are baselines"
             )
-        if self.cone is not None:
-            if not 0 < self.cone < math.pi / 2:
-                raise ValueError(f"cone must be an angle between 0 and pi/2, got {self.cone!r}")
-            if not self.momentum:
-                raise ValueError("cone needs momentum: it is the axis of the cone")
 
     # -- groups -------------------------------------------------------------------------------------------
 
@@ -215,14 +209,7 @@ class ZerothOrder(torch.optim.Optimizer):
         u = self.streams.normal("U", self.t * self.num_directions + i, slot.index, slot.shape())
         p = slot.param
         kind = p.dtype if slot.storage == "inplace" else exact(p.dtype)
-        u = u.to(p.device, kind)
-        axis = slot.momentum.get("n") if self.cone is not None else None
-        if axis is None or not bool(axis.any()):
-            return u
-        # Within an angle of the momentum (arXiv 2511.02757), in the factor's space: r m numbers, not m n.
-        assert self.cone is not None
-        inside: Tensor = axis * (math.cos(self.cone) * u.norm() / axis.norm())
-        return inside + u * math.sin(self.cone)
+        return u.to(p.device, kind)
 
     def _begin_period(self) -> None:
         """Draw V where a period starts, and let the momentum follow."""
@@ -626,7 +613,7 @@ class ZerothOrder(torch.optim.Optimizer):
             "seed": self.streams.seed, "nu": self.nu, "scale": self.scale, "v_dist": self.v_dist,
             "mode": self.mode, "momentum": self.momentum, "num_directions": self.num_directions,
             "one_sided": self.one_sided, "c_clip": self.c_clip, "fold": self.fold,
-            "leave_one_out": self.leave_one_out, "normalize": self.normalize, "cone": self.cone,
+            "leave_one_out": self.leave_one_out, "normalize": self.normalize,
         }  # fmt: skip
 
     def _slot_state(self, slot: Slot) -> dict[str, Any]:

@@ -83,7 +83,9 @@ class LOZOReport:
             total - total % optimizer.nu, max(top, 1e-12), noise, start,
             dense=dense, scale=optimizer.scale,
         )  # fmt: skip
-        effective = 7 * max(trace(whole, parameters), 0.0) + 2 * top
+        # A low-rank direction adds at most (6 / r) tr H to a Gaussian one's tr H + 2 lambda_max.
+        extra = 6 / min(s.rank for s in low) if low else 0.0
+        effective = max((1 + extra) * trace(whole, parameters) + 2 * top, 1e-12)
         self.alpha = float(optimizer.param_groups[0]["lr"])
         self.rows = (
             Row("L", top, "measured: power iteration, a lower estimate"),
@@ -98,7 +100,7 @@ class LOZOReport:
             Row("alpha_max", self.bound.alpha_max, "computed"),
             Row("bound at the best alpha", self.bound.value, "computed"),
             Row(
-                "1 / effective rank version of L C",
+                "1 / (effective-rank version of L C)",
                 1 / effective,
                 "measured: Hutchinson, H >= 0 assumed",
             ),
