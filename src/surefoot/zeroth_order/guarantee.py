@@ -22,6 +22,7 @@ def gradient_guarantee(
     momentum: float = 0.0,
     how: str = "closed form",
     fd_error: float | None = None,
+    trivial: float | None = None,
     name: str | None = None,
 ) -> Guarantee:
     """(1/K) sum E||grad f||^2 over period starts is at most the bound, in expectation over directions.
@@ -34,6 +35,8 @@ def gradient_guarantee(
         What `lozo_bound` returned for this run.
     v_dist, momentum, fd_error
         Of the run: the theorem needs orthogonal V, no momentum, and eps small.
+    trivial
+        What holds without the theorem, for instance 2 L Delta_0 >= ||grad f(X_0)||^2.
     how
         How L, sigma^2 and Delta_0 were found.
     """
@@ -68,6 +71,7 @@ def gradient_guarantee(
         holds_in="expectation",
         bound=lambda record: bound.value,
         assumptions=lambda record: tuple(assumptions),
+        trivial=trivial,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from surefoot.guarantee import Verdict
 from surefoot.study import Part, Study, StudyConfig
-from surefoot.zeroth_order.experiments import drift, quadratics, sentences, smollm
+from surefoot.zeroth_order.experiments import digits, drift, quadratics, rank, sentences, smollm
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,14 @@ STUDY = Study(
             seeds={"quick": 8, "standard": 30, "paper": 64},
         ),
         Part(
+            "digits",
+            "The explicit bound on softmax regression on digits",
+            digits.run,
+            digits.guarantees,
+            tables=digits.tables,
+            seeds={"quick": 6, "standard": 12, "paper": 30},
+        ),
+        Part(
             "drift",
             "What perturbing does to 16-bit weights",
             drift.run,
@@ -51,6 +59,14 @@ STUDY = Study(
             "Movie snippets with a real sentence encoder: all methods, equal tuning, equal forwards",
             sentences.run,
             tables=sentences.tables,
+            sizes=("standard", "paper"),
+            seeds={"quick": 1, "standard": 3, "paper": 5},
+        ),
+        Part(
+            "rank",
+            "Why low rank: gradients of a real encoder's last layer",
+            rank.run,
+            tables=rank.tables,
             sizes=("standard", "paper"),
             seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
