@@ -12,7 +12,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,privacy,llm]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,privacy,llm,federated]'
 	touch $(STAMP)
 
 demo: $(STAMP)
