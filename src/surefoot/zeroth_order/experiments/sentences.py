@@ -28,9 +28,11 @@ LOOKS = 40
 GRID = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 TUNE_STEPS = {"quick": 300, "standard": 2000, "paper": 5000}
 STEPS = {"quick": 600, "standard": 6000, "paper": 20000}
-# A first-order step costs about three forwards; a zeroth-order one two.
-FORWARDS = {"AdamW": 3}
-METHODS = ("LOZO", "LOZO-M", "MeZO", "MeZO-M", "ZO-Adam", "AdamW")
+RANK, PERIOD = 2, 50
+FIRST_ORDER = ("SGD", "AdamW", "LoRA")
+# nu = 1 draws V anew at every step; with V frozen the whole run stays in one subspace.
+PERIODS = {"LOZO, nu 1": 1, "LOZO, V frozen": 10**9}
+METHODS = ("LOZO", "LOZO-M", *PERIODS, "MeZO", "MeZO-M", "ZO-Adam", *FIRST_ORDER)
 
 
 @dataclass(frozen=True)
@@ -110,16 +112,41 @@ class Adapter(nn.Module):
         return logits
 
 
+def model_for(method: str, head: Tensor, seed: int) -> nn.Module:
+    """The adapter, for LoRA inside PEFT's: rank as the low-rank directions, the head trained whole."""
+    model = Adapter(head)
+    if method != "LoRA":
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["p"], modules_to_save=["head"])
+        return get_peft_model(model, config)  # type: ignore[arg-type]
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the adapter's weights, with a low-rank change added to them."""
+    model = copy.deepcopy(model)
+    if not isinstance(model, Adapter):
+        model = model.merge_and_unload()
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
 def optimizer_for(method: str, model: nn.Module, lr: float, seed: int) -> torch.optim.Optimizer:
     """Every zeroth-order arm perturbs entries with the same variance: unit scale."""
-    if method == "AdamW":
-        return torch.optim.AdamW(model.parameters(), lr=lr)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if method == "SGD":
+        return torch.optim.SGD(trained, lr=lr)
+    if method in FIRST_ORDER:
+        return torch.optim.AdamW(trained, lr=lr)
     if method.startswith("LOZO"):
-        momentum = 0.9 if method.endswith("M") else 0.0
-        return LOZO(model, lr, rank=2, nu=50, scale="unit", momentum=momentum, seed=seed)
+        momentum = 0.9 if method == "LOZO-M" else 0.0
+        nu = PERIODS.get(method, PERIOD)
+        return LOZO(model, lr, rank=RANK, nu=nu, scale="unit", momentum=momentum, seed=seed)
     if method == "ZO-Adam":
         return ZOAdam(model, lr, seed=seed)
-    return MeZO(model, lr, momentum=0.9 if method.endswith("M") else 0.0, seed=seed)
+    return MeZO(model, lr, momentum=0.9 if method == "MeZO-M" else 0.0, seed=seed)
 
 
 def evaluate(model: nn.Module, data: Snippets, split: str) -> tuple[float, float]:
@@ -137,16 +164,17 @@ def train(
 
     All arms are looked at equally often: a first-order method overfits where the others have just begun.
     """
-    model = Adapter(data.head)
+    model = model_for(method, data.head, seed)
     optimizer: Any = optimizer_for(method, model, lr, seed)
     generator = torch.Generator().manual_seed(seed)
-    steps = forwards // FORWARDS.get(method, 2)
-    seconds, best, kept = 0.0, np.inf, copy.deepcopy(model.state_dict())
+    # A first-order step costs about three forwards; a zeroth-order one two.
+    steps = forwards // (3 if method in FIRST_ORDER else 2)
+    seconds, best, kept = 0.0, np.inf, weights(model)
     started = time.process_time()
     for step in range(1, steps + 1):
         rows = torch.randint(0, len(data.y["train"]), (BATCH,), generator=generator)
         e, y = data.e["train"][rows], data.y["train"][rows]
-        if method == "AdamW":
+        if method in FIRST_ORDER:
             optimizer.zero_grad()
             loss: Any = nn.functional.cross_entropy(model(e), y)
             loss.backward()
@@ -154,12 +182,12 @@ def train(
         else:
             optimizer.step(lambda e=e, y=y: nn.functional.cross_entropy(model(e), y))
         if step % max(1, steps // LOOKS) == 0:
-            if method != "AdamW":
+            if method not in FIRST_ORDER:
                 optimizer.flush()
             seconds += time.process_time() - started
             loss_now = evaluate(model, data, "val")[0]
             if loss_now < best:
-                best, kept = loss_now, copy.deepcopy(model.state_dict())
+                best, kept = loss_now, weights(model)
             started = time.process_time()
     final = Adapter(data.head)
     final.load_state_dict(kept)

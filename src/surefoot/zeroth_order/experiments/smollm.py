@@ -1,8 +1,9 @@
 """The real SmolLM2-135M as a prompted classifier, its last layers fine-tuned by forwards (part language).
 
 Hidden states after layer 26 are computed once; layers 27 to 30 and the last norm are trained. The loss is
-that of the two label words at the last position. Raw accuracy can rise by moving a threshold alone, so
-accuracy with the threshold at the median score, and the area under the curve, stand beside it.
+that of the two label words at the last position, in two templates. Raw accuracy can rise by moving a
+threshold alone, so accuracy with the threshold at the median score, and the area under the curve, stand
+beside it. What each arm adds to the memory of the loaded model is measured on the whole model.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from surefoot.record import Record
+from surefoot.zeroth_order.experiments import memory
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.mezo import MeZO
 
-TEMPLATE, WORDS = "Movie review: {text}\nThe movie was", (" terrible", " great")
-CUT, LENGTH, BATCH = 26, 64, 8
-SPLITS = {
-    "quick": (64, 32, 32),
-    "standard": (256, 128, 256),
-    "paper": (1000, 200, 1000),
+TEMPLATES = {
+    "The movie was": ("Movie review: {text}\nThe movie was", (" terrible", " great")),
+    "Sentiment:": ("Review: {text}\nSentiment:", (" negative", " positive")),
 }
-STEPS = {"quick": 10, "standard": 200, "paper": 2000}
-TUNE = {"quick": 5, "standard": 60, "paper": 500}
+CUT, LENGTH, BATCH = 26, 64, 8
+SPLITS = {"quick": (64, 32, 32), "standard": (256, 128, 256), "paper": (1000, 200, 1000)}
+STEPS = {"quick": 10, "standard": 200, "paper": 1000}
+TUNE = {"quick": 5, "standard": 60, "paper": 200}
+LOOKS = 5
 GRID = (3e-5, 1e-4, 3e-4)
 METHODS = ("LOZO", "MeZO", "AdamW")
 MEASURES = ("raw accuracy", "centred accuracy", "AUC", "loss")
@@ -77,7 +79,7 @@ class Tail(nn.Module):
 
 
 @functools.lru_cache(maxsize=2)
-def task(size: str) -> Task:
+def task(size: str, template: str) -> Task:
     """Balanced movie snippets through the first layers of the real model."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -91,7 +93,8 @@ def task(size: str) -> Task:
     tokenizer = AutoTokenizer.from_pretrained(found.folder, gguf_file=found.gguf_file)
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    words = [tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in WORDS]
+    prompt, labels_as = TEMPLATES[template]
+    words = [tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in labels_as]
     table = data.load("sentiment4")
     chosen = table[(table["domain"] == "movies") & (table["rating"].abs() > 0.5)]
     rng = np.random.default_rng(0)
@@ -101,7 +104,7 @@ def task(size: str) -> Task:
         for side in (chosen["rating"] > 0, chosen["rating"] < 0)
     ]
     order = np.stack(sides, axis=1).ravel()
-    texts = [TEMPLATE.format(text=t) for t in chosen.loc[order, "text"]]
+    texts = [prompt.format(text=t) for t in chosen.loc[order, "text"]]
     labels = torch.tensor((chosen.loc[order, "rating"] > 0).tolist()).long()
     tail = Tail(model, words)
     states, masks = [], []
@@ -125,6 +128,7 @@ def task(size: str) -> Task:
     )
 
 
+@torch.no_grad()
 def evaluate(tail: nn.Module, found: Task, split: str) -> dict[str, float]:
     """The four measures on one split."""
     parts = [
@@ -145,8 +149,11 @@ def evaluate(tail: nn.Module, found: Task, split: str) -> dict[str, float]:
     }
 
 
-def train(method: str, lr: float, steps: int, seed: int, found: Task) -> nn.Module:
-    """The tail after so many forwards-equivalents: AdamW gets two thirds of the steps."""
+def train(method: str, lr: float, steps: int, seed: int, found: Task) -> tuple[nn.Module, float]:
+    """The tail where its validation loss was lowest, and that loss; AdamW gets two thirds of the steps.
+
+    All arms are looked at equally often: one forward and backward costs about three forwards.
+    """
     tail = copy.deepcopy(found.tail)
     for p in tail.parameters():
         p.requires_grad_(True)
@@ -158,7 +165,8 @@ def train(method: str, lr: float, steps: int, seed: int, found: Task) -> nn.Modu
     else:
         optimizer = MeZO(tail, lr, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
+    best, kept = np.inf, copy.deepcopy(tail.state_dict())
+    for step in range(1, steps + 1):
         rows = torch.randint(0, len(found.y["train"]), (BATCH,), generator=generator)
         h, m, y = (x["train"][rows] for x in (found.states, found.masks, found.y))
         if method == "AdamW":
@@ -168,40 +176,55 @@ def train(method: str, lr: float, steps: int, seed: int, found: Task) -> nn.Modu
             optimizer.step()
         else:
             optimizer.step(lambda h=h, m=m, y=y: nn.functional.cross_entropy(tail(h, m), y))
-    if method != "AdamW":
-        optimizer.flush()
-    return tail
+        if step % max(1, steps // LOOKS) == 0:
+            if method != "AdamW":
+                optimizer.flush()
+            now = evaluate(tail, found, "val")["loss"]
+            if now < best:
+                best, kept = now, copy.deepcopy(tail.state_dict())
+    final = copy.deepcopy(found.tail)
+    final.load_state_dict(kept)
+    return final, best
 
 
 def run(config: Any, seed: int, record: Record) -> None:
     """The same grid, budget and choice by validation loss for every arm; tested once."""
-    found = task(config.size)
-    with torch.no_grad():
+    for template in TEMPLATES:
+        found = task(config.size, template)
         start = evaluate(found.tail, found, "test")
-    record.update(seed, 0, {f"start, {k}": v for k, v in start.items()})
-    for method in METHODS:
-        losses = {}
-        for lr in GRID:
-            tail = train(method, lr, TUNE[config.size], seed, found)
-            with torch.no_grad():
-                losses[lr] = evaluate(tail, found, "val")["loss"]
-        best = min(losses, key=lambda lr: losses[lr])
-        tail = train(method, best, STEPS[config.size], seed, found)
-        with torch.no_grad():
-            values = evaluate(tail, found, "test")
-        record.update(
-            seed, 0, {f"{method}, {k}": v for k, v in values.items()} | {f"{method}, lr": best}
-        )
+        record.update(seed, 0, {f"{template} start, {k}": v for k, v in start.items()})
+        for method in METHODS:
+            losses = {lr: train(method, lr, TUNE[config.size], seed, found)[1] for lr in GRID}
+            best = min(losses, key=lambda lr: losses[lr])
+            tail, _ = train(method, best, STEPS[config.size], seed, found)
+            values = evaluate(tail, found, "test") | {"lr": best}
+            record.update(seed, 0, {f"{template} {method}, {k}": v for k, v in values.items()})
+    if seed == config.seed:
+        for arm in memory.ARMS:
+            record.update(seed, 0, {f"{arm}, peak MB": memory.peak(arm)})
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     """Every measure beside the start: what moved a threshold only shows as raw accuracy alone."""
-    rows = []
-    for method in ("start", *METHODS):
-        row: dict[str, Any] = {"method": method}
-        for measure in MEASURES:
-            row[measure] = float(record.constant(f"{method}, {measure}").mean())
-        if method != "start":
-            row["lr, chosen"] = float(record.constant(f"{method}, lr")[0])
-        rows.append(row)
-    return {"SmolLM2-135M on movie snippets": pd.DataFrame(rows)}
+    found = {}
+    for template in TEMPLATES:
+        rows = []
+        for method in ("start", *METHODS):
+            row: dict[str, Any] = {"method": method}
+            for measure in MEASURES:
+                values = record.constant(f"{template} {method}, {measure}")
+                row[measure] = float(values.mean())
+            if method != "start":
+                row["lr, chosen"] = float(record.constant(f"{template} {method}, lr")[0])
+                row["MB above the loaded model"] = float(
+                    np.nanmax(record.constant(f"{method}, peak MB"))
+                )
+            rows.append(row)
+        found[f"SmolLM2-135M, {template!r}"] = pd.DataFrame(rows)
+    found["memory of one step of the whole model"] = pd.DataFrame(
+        [
+            {"arm": arm, "MB above the loaded model": np.nanmax(record.constant(f"{arm}, peak MB"))}
+            for arm in memory.ARMS
+        ]
+    )
+    return found
