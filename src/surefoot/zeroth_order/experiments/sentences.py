@@ -122,14 +122,14 @@ def model_for(method: str, head: Tensor, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["p"], modules_to_save=["head"])
-        return get_peft_model(model, config)  # type: ignore[arg-type]
+        return get_peft_model(model, config)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the adapter's weights, with a low-rank change added to them."""
     model = copy.deepcopy(model)
     if not isinstance(model, Adapter):
-        model = model.merge_and_unload()
+        model = model.merge_and_unload()  # type: ignore[operator]
     return {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
