@@ -84,7 +84,7 @@ def whole():
     ("processes", "how", "size"),
     [
         (2, "equal", 8),
-        (2, "weighted", 16),
+        pytest.param(2, "weighted", 16, marks=pytest.mark.acceptance),
         pytest.param(3, "equal", 8, marks=pytest.mark.acceptance),
     ],
 )

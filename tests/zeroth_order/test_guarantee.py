@@ -70,7 +70,7 @@ def test_kept_on_a_quadratic_and_not_vacuous():
 
 def test_a_wrong_sign_is_broken():
     """Planted fault: the update climbs."""
-    record, bound = recorded([(8, 12)], 2, 5, 60, 0.0, 8, ascend=True)
+    record, bound = recorded([(8, 12)], 2, 5, 60, 0.0, 6, ascend=True)
     assert certify(record, gradient_guarantee("gradient", bound)).verdict is Verdict.BROKEN
 
 
