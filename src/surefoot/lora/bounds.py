@@ -1,0 +1,155 @@
+"""The promised curves: theorems of arXiv 2410.08305 as functions of the number of blocks.
+
+f is L-smooth in the adapted weights (Frobenius), f >= f*, D0 = f(W^0) - f*, lam the smallest and
+lam_max the largest eigenvalue of E[H], gamma the step size. W~ is uniform over W^0 ... W^{T-1}.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from surefoot.lora.errors import GuaranteeError
+
+RateLaw = Literal["gd", "sgd", "rr", "fed"]
+Blocks = int | Int[np.ndarray, " T"]
+Numbers = float | Float[np.ndarray, " T"]
+
+
+@dataclass(frozen=True)
+class RacBound:
+    """`grad_norm2` bounds E||grad f(W~)||^2 and `gap`, where mu is known, E f(W^T) - f*."""
+
+    grad_norm2: Numbers
+    gap: Numbers | None
+
+
+def largest_step(law: RateLaw, L: float, local_steps: int = 1) -> float:
+    """1/L, or 1/(2 L N) for N reshuffled component functions or local steps."""
+    return 1 / L if law in ("gd", "sgd") else 1 / (2 * L * local_steps)
+
+
+def rac_bound(
+    T: Blocks,
+    law: RateLaw = "gd",
+    *,
+    L: float,
+    gamma: float,
+    lam: float,
+    gap0: float,
+    mu: float | None = None,
+    lam_max: float | None = None,
+    sigma2: float = 0.0,
+    zeta2: float = 0.0,
+    local_steps: int = 1,
+) -> RacBound:
+    """What is promised after T blocks.
+
+    Parameters
+    ----------
+    T
+        Blocks, from 0; `grad_norm2` is infinite at 0.
+    law
+        "gd": exact gradients. With gamma <= 1/L: 2 D0 / (lam gamma T) [Theorem 5.3], and under PL
+        (1 - gamma mu lam)^T D0 [Theorem 5.5]. "sgd": unbiased gradients, independent of the sketch,
+        of variance at most sigma2 (derived here, not the paper's expected-smoothness theorem).
+        "rr": one epoch of N = `local_steps` reshuffled functions a block, each L-smooth (derived
+        here; the paper has such a theorem, its constants were not at hand). "fed": clients that
+        take N local steps, sigma2 within and zeta2 between them (derived here).
+    L, mu
+        Smoothness (of each function for "rr" and "fed") and the PL constant.
+    lam, lam_max
+        Eigenvalues of E[H]; lam_max defaults to lam.
+    gap0
+        D0.
+
+    Raises
+    ------
+    GuaranteeError
+        The step size is above 1/L, or 1/(2 L N) for "rr" and "fed".
+    ValueError
+        A constant outside its range.
+    """
+    if law not in get_args(RateLaw):
+        raise ValueError(f"law must be one of {get_args(RateLaw)}, got {law!r}")
+    _positive(L=L, gamma=gamma, lam=lam)
+    lam_max = lam if lam_max is None else lam_max
+    if not lam <= lam_max < math.inf:
+        raise ValueError(f"0 < lam <= lam_max is needed, got {lam} and {lam_max}")
+    for name, value in (("gap0", gap0), ("sigma2", sigma2), ("zeta2", zeta2)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+    if local_steps < 1:
+        raise ValueError(f"local_steps must be at least 1, got {local_steps}")
+    if zeta2 and law != "fed":
+        raise ValueError(f"zeta2 is the difference between clients: law must be 'fed', got {law!r}")
+    if sigma2 and law == "gd":
+        raise ValueError(f"law 'gd' has exact gradients: sigma2 must be 0, got {sigma2}")
+    if mu is not None and not 0 < mu <= L * (1 + 1e-12):
+        raise ValueError(f"mu must be between 0 and L = {L}, got {mu}")
+    most = largest_step(law, L, local_steps)
+    if gamma > most * (1 + 1e-12):
+        name = "1/L" if law in ("gd", "sgd") else "1/(2 L N)"
+        raise GuaranteeError(
+            f"the step size gamma = {gamma:.6g} is above {name} = {most:.6g}; lower gamma"
+        )
+    t = np.asarray(T, dtype=np.float64)
+    if (t < 0).any():
+        raise ValueError(f"T must be at least 0, got {t.min():g}")
+    N = local_steps
+    if law in ("gd", "sgd"):
+        rate, floor = gamma * lam, gamma * L * sigma2 * lam_max / lam
+        first, gap_floor = 2 * gap0, floor / (2 * mu) if mu else 0.0
+    else:
+        # Drift of an epoch: sum_i E||W_i - W||^2 <= g^2 N^3 ||grad f||^2 + g^2 N^2 sigma^2.
+        noise = sigma2 + (N * zeta2 if law == "fed" else 0.0)
+        rate = 0.75 * gamma * N * lam
+        floor = 4 / 3 * (gamma * L) ** 2 * N * noise * lam_max / lam
+        # 2/(3/4) D0: the same telescoping sum with the smaller rate.
+        first, gap_floor = 2 * gap0, floor / (2 * mu) if mu else 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grad = np.where(t > 0, first / (rate * t), np.inf) + floor
+    gap = (1 - rate * mu) ** t * gap0 + gap_floor if mu is not None else None
+    return RacBound(_plain(grad), None if gap is None else _plain(gap))
+
+
+def blocks_to(eps: float, *, gamma: float, lam: float, mu: float) -> int:
+    """Blocks after which the promised gap is eps D0 (Theorem 5.5): log(1/eps) / -log(1 - g mu lam)."""
+    if not 0 < eps < 1:
+        raise ValueError(f"eps must be between 0 and 1, got {eps}")
+    _positive(gamma=gamma, lam=lam, mu=mu)
+    rate = gamma * mu * lam
+    if rate >= 1:
+        return 1
+    return math.ceil(math.log(1 / eps) / -math.log1p(-rate))
+
+
+def asymm_floor(M: np.ndarray, b: np.ndarray, a: np.ndarray) -> float:
+    """Where AsymmLoRA ends on f(W) = sum M_ij W_ij^2 + b_ij W_ij from W0 = 0 with r = 1 and row a.
+
+    The minimum over {B a}: - sum_i (sum_j b_ij a_j)^2 / (4 sum_j M_ij a_j^2). Derived here.
+    """
+    return float(-(((b @ a) ** 2) / (4 * (M @ a**2))).sum())
+
+
+def lora_smoothness(s: float, L: float, norm_A: float, norm_B: float, norm_G: float) -> float:
+    """Largest curvature of phi(A, B) = f(W0 + s B A): s^2 L (|A|^2 + |B|^2) + s |G|, spectral norms.
+
+    It grows with the factors, so phi is smooth for no constant (G8; derived here, attained by 1 x 1
+    factors). With one factor orthonormal and frozen it is s^2 L.
+    """
+    return s**2 * L * (norm_A**2 + norm_B**2) + s * norm_G
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def _plain(values: Any) -> Any:
+    return float(values) if np.ndim(values) == 0 else values

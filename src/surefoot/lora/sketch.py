@@ -1,0 +1,177 @@
+"""Sketches: the laws from which the frozen factor is drawn, the same in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from jaxtyping import Float
+from scipy.stats import t as student
+from torch import Tensor
+
+from surefoot.lora.config import Side, Sketch
+
+
+def sketch_seed(seed: int, block: int, layer: str) -> int:
+    """A 63-bit seed from (seed, block, layer name) that does not differ between processes."""
+    digest = hashlib.sha256(f"{seed}|{block}|{layer}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def shared_sketch(
+    seed: int,
+    block: int,
+    layer: str,
+    shape: tuple[int, int],
+    law: Sketch = "orthonormal",
+    dtype: torch.dtype = torch.float32,
+    std: float | None = 1.0,
+) -> Float[Tensor, "rows columns"]:
+    """The frozen factor of one layer in one block: (r, n) for A, (m, r) for B.
+
+    Drawn in float64 on the CPU from a generator of its own, so that every process and device gets
+    the same bits. The rank is the smaller side of `shape`, the sampled dimension d the larger one.
+
+    Raises
+    ------
+    ValueError
+        A callable law returned something of another shape, or no finite numbers.
+    """
+    generator = torch.Generator().manual_seed(sketch_seed(seed, block, layer))
+    if callable(law):
+        given = law(shape, generator)
+        if not isinstance(given, Tensor) or tuple(given.shape) != tuple(shape):
+            what = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+            raise ValueError(f"the sketch of {layer} must be a tensor of shape {shape}, got {what}")
+        if not torch.isfinite(given).all():
+            raise ValueError(f"the sketch of {layer} must be finite, got NaN or infinity")
+        return given.detach().to(dtype)
+    rows, columns = shape
+    r, d = min(shape), max(shape)
+    tall = _draw(law, d, r, std, generator)
+    return (tall if rows >= columns else tall.T.contiguous()).to(dtype)
+
+
+def _draw(
+    law: str, d: int, r: int, std: float | None, generator: torch.Generator
+) -> Float[Tensor, "d r"]:
+    def normal() -> Tensor:
+        return torch.randn(d, r, generator=generator, dtype=torch.float64)
+
+    if law == "orthonormal":
+        q, upper = torch.linalg.qr(normal())
+        # With positive diagonal the factor itself is Haar, not only its column space.
+        haar: Tensor = q * torch.sign(torch.diagonal(upper))
+        return haar
+    if law == "gaussian":
+        return normal() * (1 / math.sqrt(d) if std is None else std)
+    if law == "kaiming_uniform":
+        # PEFT's initialisation of A: kaiming_uniform(a=sqrt(5)) has bound 1/sqrt(fan_in).
+        uniform = torch.rand(d, r, generator=generator, dtype=torch.float64)
+        return (2 * uniform - 1) / math.sqrt(d)
+    if law == "coordinate":
+        chosen = torch.randperm(d, generator=generator)[:r]
+        tall = torch.zeros(d, r, dtype=torch.float64)
+        tall[chosen, torch.arange(r)] = 1.0
+        return tall
+    if law == "rademacher":
+        # Conditioned on full rank the law keeps its symmetries, so that E[H] = (r/d) I exactly.
+        while True:
+            signs = torch.randint(0, 2, (d, r), generator=generator).double() * 2 - 1
+            if int(torch.linalg.matrix_rank(signs)) == r:
+                return signs
+    raise ValueError(f"unknown sketch {law!r}")
+
+
+def draw_side(train: str, seed: int, block: int, left_probability: float) -> Side:
+    """The factor that block `block` trains: one draw for all layers (arXiv 2508.03820)."""
+    if train == "alternate":
+        return "B" if block % 2 == 0 else "A"
+    if train in ("A", "B"):
+        return "A" if train == "A" else "B"
+    generator = torch.Generator().manual_seed(sketch_seed(seed, block, "side"))
+    left = float(torch.rand((), generator=generator, dtype=torch.float64)) < left_probability
+    return "A" if left else "B"
+
+
+def projection(tall: Float[Tensor, "*draws d r"]) -> Float[Tensor, "*draws d d"]:
+    """H = S (S^T S)^+ S^T, the orthogonal projection onto the columns of S."""
+    found: Tensor = tall @ torch.linalg.pinv(tall)
+    return found
+
+
+class LambdaMin(float):
+    """Smallest eigenvalue of E[H], a number that knows its confidence interval.
+
+    `low` and `high` are its ends, equal where it is exact; `samples` the draws, 0 likewise; `how` says
+    how it is known.
+    """
+
+    low: float
+    high: float
+    samples: int
+    how: str
+
+    def __new__(cls, value: float, low: float, high: float, samples: int, how: str) -> LambdaMin:
+        """The number and what is known of it."""
+        found = super().__new__(cls, value)
+        found.low, found.high, found.samples, found.how = low, high, samples, how
+        return found
+
+    def __getnewargs__(self) -> tuple[float, float, float, int, str]:  # type: ignore[override]
+        return float(self), self.low, self.high, self.samples, self.how
+
+    @property
+    def value(self) -> float:
+        """The plain number."""
+        return float(self)
+
+
+def lambda_min(
+    sketch: Sketch, dim: int, r: int, samples: int = 0, *, seed: int = 0, confidence: float = 0.95
+) -> LambdaMin:
+    """Smallest eigenvalue of E[H] for r-column sketches in dimension `dim`.
+
+    r/dim exactly for the built-in laws with `samples` 0: entries that are symmetric and exchangeable
+    make E[H] a multiple of the identity with trace r (derived here). Otherwise a Monte-Carlo mean;
+    its smallest eigenvalue is biased down by about 2 sqrt(dim / (r samples)) relative,
+    which makes the lower limit a careful one; the upper limit is taken on draws of its own.
+
+    Raises
+    ------
+    ValueError
+        r is not between 1 and dim, or a callable law comes without samples.
+    """
+    if not 1 <= r <= dim:
+        raise ValueError(f"r must be between 1 and dim = {dim}, got {r}")
+    if samples == 0:
+        if callable(sketch):
+            raise ValueError("a callable sketch needs samples, for instance samples=20000, got 0")
+        return LambdaMin(r / dim, r / dim, r / dim, 0, "exact: symmetric exchangeable entries")
+    groups = 20
+    if samples < groups:
+        raise ValueError(f"samples must be 0 or at least {groups}, got {samples}")
+    mean = torch.zeros(dim, dim, dtype=torch.float64)
+    parts: list[Tensor] = []
+    for chunk in range(groups):
+        size = samples // groups + (chunk < samples % groups)
+        drawn = [
+            shared_sketch(seed, chunk * samples + i, "lambda_min", (dim, r), sketch, torch.float64)
+            for i in range(size)
+        ]
+        part = projection(torch.stack(drawn)).mean(0)
+        parts.append(part)
+        mean += part * (size / samples)
+    values = torch.linalg.eigvalsh(mean)
+    # For a direction found in one half of the draws, v^T H v over the other half is a plain mean
+    # that lies above the smallest eigenvalue: an honest upper limit.
+    weakest = torch.linalg.eigh(torch.stack(parts[::2]).mean(0)).eigenvectors[:, 0]
+    quotients = torch.stack([weakest @ p @ weakest for p in parts[1::2]])
+    half = float(student.ppf(0.5 + confidence / 2, groups // 2 - 1)) * float(quotients.std())
+    half /= math.sqrt(groups // 2)
+    value = float(values[0])
+    bias = 2 * math.sqrt(dim / (r * samples)) * value
+    how = f"Monte-Carlo, {samples} draws, biased down by about {bias:.2g}"
+    high = min(1.0, float(quotients.mean()) + half)
+    return LambdaMin(value, max(0.0, value - half), high, samples, how)
