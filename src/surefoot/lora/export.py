@@ -1,0 +1,217 @@
+"""The result without the chain: a plain adapter of the original base, or merged weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from surefoot.lora.compress import compress, stack
+from surefoot.lora.config import Side
+from surefoot.lora.errors import ChainStateError, UnsupportedLayerError
+from surefoot.lora.layer import AdaptedLayer, other
+
+if TYPE_CHECKING:
+    from surefoot.lora.chain import ChainOfLora
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written: the largest rank, its relative Frobenius error, and the rank of each layer.
+
+    `rel_error` is ||update - exported||_F / ||update||_F over all layers together, 0 where nothing
+    was cut off; rounding to `dtype` is not part of it.
+    """
+
+    rank: int
+    rel_error: float
+    ranks: dict[str, int]
+    path: Path
+
+
+def export_adapter(
+    chain: ChainOfLora,
+    folder: str | Path,
+    max_rank: int | None = None,
+    dtype: torch.dtype | None = None,
+    original: dict[str, Float[Tensor, "m n"]] | None = None,
+) -> ExportReport:
+    """Write the sum of all blocks as one adapter that plain PEFT loads onto the original base.
+
+    The factors are concatenated; at rank min(m, n) and above, or above `max_rank`, they are
+    recompressed (QR of both stacks, SVD of the small core). `original` holds the original weights as
+    (out, in) by layer, needed where no factors were kept.
+    """
+    if max_rank is not None and max_rank < 1:
+        raise ValueError(f"max_rank must be at least 1, got {max_rank}")
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    plain = get_peft_model_state_dict(
+        chain.model, adapter_name=chain.adapter_name, save_embedding_layers=False
+    )
+    prefix = "base_model.model."
+    tensors = {
+        k: v.detach().cpu().contiguous().clone() for k, v in plain.items() if ".lora_" not in k
+    }
+    kept2 = cut2 = 0.0
+    ranks: dict[str, int] = {}
+    config = copy.deepcopy(chain.model.peft_config[chain.adapter_name])
+    # PEFT takes the first pattern that is a suffix of a module's name: longer names go first.
+    for layer in sorted(chain.layers, key=lambda layer: -len(layer.name)):
+        B, A, kept, cut = _whole(chain, layer, max_rank, original)
+        kept2, cut2 = kept2 + kept, cut2 + cut
+        ranks[layer.name] = A.shape[0]
+        pairs: tuple[tuple[Side, Tensor], ...] = (("A", A), ("B", B))
+        for side, matrix in pairs:
+            key = f"{prefix}{layer.name}.lora_{side}.weight"
+            shape: tuple[int, ...] = tuple(matrix.shape)
+            if layer.embedding:
+                key = f"{prefix}{layer.name}.lora_embedding_{side}"
+            elif layer.parameter("A").ndim > 2:
+                kernel = layer.parameter(side).shape[2:]
+                shape = (matrix.shape[0], -1, *kernel)
+            wanted = dtype or layer.parameter("A").dtype
+            tensors[key] = matrix.to(wanted).cpu().reshape(shape).contiguous()
+    config.r = max(ranks.values())
+    config.rank_pattern = dict(ranks)
+    config.alpha_pattern = {
+        layer.name: layer.scaling * (math.sqrt(rank) if config.use_rslora else rank)
+        for name, rank in ranks.items()
+        for layer in (chain.layer(name),)
+    }
+    config.lora_alpha = config.alpha_pattern[chain.layers[0].name]
+    config.inference_mode, config.init_lora_weights = True, True
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
+    error = math.sqrt(cut2 / (kept2 + cut2)) if cut2 else 0.0
+    return ExportReport(config.r, error, ranks, folder)
+
+
+def _whole(
+    chain: ChainOfLora,
+    layer: AdaptedLayer,
+    max_rank: int | None,
+    original: dict[str, Tensor] | None,
+) -> tuple[Tensor, Tensor, float, float]:
+    """B, A in PEFT's scaling, and the squared norms kept and cut off."""
+    s = layer.scaling
+    before = original if original is not None else chain.original_weights
+    if layer.name in before:
+        update = chain.weight(layer.name).double() - before[layer.name].to(layer.A.device).double()
+        u, sigma, vt = torch.linalg.svd(update / s, full_matrices=False)
+        B, A = u * sigma, vt
+    elif chain.config.keep_history == "none" and chain.base_has_moved():
+        raise ChainStateError(
+            "keep_history='none' kept no factors; pass original= with the original weights, "
+            "or use export_merged"
+        )
+    else:
+        B, A = stack(_blocks(chain, layer))
+    cap = min(layer.m, layer.n, max_rank or layer.n)
+    if A.shape[0] < min(layer.m, layer.n) and A.shape[0] <= cap and layer.name not in before:
+        kept = float(((B.double().T @ B.double()) * (A.double() @ A.double().T)).sum())
+        return B, A, kept * s * s, 0.0
+    small = compress(B, A, cap)
+    cut = small.cut2 if cap < min(A.shape[0], layer.m, layer.n) else 0.0
+    return small.B, small.A, small.kept2 * s * s, cut * s * s
+
+
+def _blocks(chain: ChainOfLora, layer: AdaptedLayer) -> list[tuple[Tensor, Tensor]]:
+    blocks = []
+    for past in chain.history:
+        pair: dict[str, Tensor] = {}
+        for side in ("A", "B"):
+            found = past.factors.get((layer.name, side))
+            if found is None:
+                assert past.trained is not None
+                assert side == other(past.trained)
+                found = chain.sketch(layer, past.block, past.trained)
+            pair[side] = found
+        blocks.append((pair["B"], pair["A"]))
+    if layer.delta_norm2() > 0 or not blocks:
+        blocks.append((layer.B.detach().cpu(), layer.A.detach().cpu()))
+    return blocks
+
+
+@contextmanager
+def plain_model(chain: ChainOfLora, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
+    """The base model with the effective weights and without any LoRA module, for the time being.
+
+    Yields the model itself, not a copy; afterwards the chain goes on as if nothing had happened.
+    """
+    base: nn.Module = chain.model.get_base_model()
+    swapped: list[tuple[nn.Module, str, nn.Module]] = []
+    weights: list[tuple[nn.Module, nn.Parameter]] = []
+    try:
+        for layer in chain.layers:
+            if layer in chain.companion:
+                raise UnsupportedLayerError(
+                    f"{layer.name}: a quantised base cannot hold the merged weights; use export_adapter"
+                )
+            total = chain.weight(layer.name)
+            inner: nn.Module = layer.module.get_base_layer()
+            weight = layer.weight
+            exact = layer.like_weight(total.to(dtype or weight.dtype)).contiguous()
+            weights.append((inner, weight))
+            inner.weight = nn.Parameter(exact, requires_grad=False)
+            swapped.append(_swap(base, layer.name, inner))
+        for name, module in list(base.named_modules()):
+            saved = getattr(module, "modules_to_save", None)
+            if isinstance(saved, nn.ModuleDict) and chain.adapter_name in saved:
+                swapped.append(_swap(base, name, saved[chain.adapter_name]))
+        yield base
+    finally:
+        for parent, child, module in reversed(swapped):
+            setattr(parent, child, module)
+        for inner, weight in weights:
+            inner.weight = weight
+
+
+def export_merged(chain: ChainOfLora, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
+    """Write the merged model with `save_pretrained`, or as `model.safetensors` if it has none.
+
+    `dtype` defaults to float32 where residuals are held, as 16-bit weights alone would lose what the
+    residuals keep, and to the model's own otherwise.
+    """
+    from safetensors.torch import save_model
+
+    folder = Path(folder)
+    wanted = dtype or (torch.float32 if chain.residuals.held else None)
+    with plain_model(chain, wanted) as model:
+        if not hasattr(model, "save_pretrained"):
+            folder.mkdir(parents=True, exist_ok=True)
+            save_model(model, str(folder / "model.safetensors"))
+            return folder
+        saved: Any = model
+        if wanted is None:
+            saved.save_pretrained(str(folder))
+            return folder
+        state = {
+            k: v.to(wanted) if v.is_floating_point() else v for k, v in model.state_dict().items()
+        }
+        before = saved.config.dtype
+        saved.config.dtype = wanted
+        try:
+            saved.save_pretrained(str(folder), state_dict=state)
+        finally:
+            saved.config.dtype = before
+    return folder
+
+
+def _swap(base: nn.Module, name: str, new: nn.Module) -> tuple[nn.Module, str, nn.Module]:
+    path, _, child = name.rpartition(".")
+    parent = base.get_submodule(path) if path else base
+    old = getattr(parent, child)
+    setattr(parent, child, new)
+    return parent, child, old

@@ -1,0 +1,93 @@
+"""What becomes of an optimizer's state when factors are restarted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def inner(optimizer: Any) -> Any:
+    """The torch optimizer inside accelerate's wrapper."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def missing(optimizer: Any, factors: dict[str, nn.Parameter]) -> list[str]:
+    """The names of those factors that the optimizer does not hold."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return [name for name, p in factors.items() if id(p) not in held]
+
+
+def forget(optimizer: Any, factors: list[nn.Parameter]) -> None:
+    """Drop the state of these factors only: heads of modules_to_save keep their moments."""
+    for parameter in factors:
+        optimizer.state.pop(parameter, None)
+
+
+def prune(optimizer: Any, factors: list[nn.Parameter], fraction: float) -> None:
+    """ReLoRA (arXiv 2307.05695): zero the smallest `fraction` of Adam's moments of each factor."""
+    for parameter in factors:
+        state = optimizer.state.get(parameter, {})
+        for name in MOMENTS:
+            moment: Tensor | None = state.get(name)
+            if moment is None or not moment.numel():
+                continue
+            size = moment.abs().flatten()
+            count = round(fraction * len(size))
+            if count:
+                threshold = size.kthvalue(count).values
+                moment.mul_(moment.abs() > threshold)
+
+
+class BlockWarmup:
+    """Multiply learning rates at the start of each block, just around the optimizer's own step.
+
+    The scheduler's learning rate is put back afterwards: schedulers that compute the next rate from
+    the present one must not see the factor.
+    """
+
+    def __init__(
+        self, optimizer: Any, factors: list[nn.Parameter], factor: Callable[[], float]
+    ) -> None:
+        ids = {id(p) for p in factors}
+        target = inner(optimizer)
+        self._groups = [g for g in target.param_groups if any(id(p) in ids for p in g["params"])]
+        self._factor = factor
+        self._before: list[float | Tensor] = []
+        self._handles = [
+            target.register_step_pre_hook(self._lower),
+            target.register_step_post_hook(self._restore),
+        ]
+
+    def _lower(self, *_: Any) -> None:
+        self._before = [g["lr"] for g in self._groups]
+        factor = self._factor()
+        for group in self._groups:
+            group["lr"] = group["lr"] * factor
+
+    def _restore(self, *_: Any) -> None:
+        for group, lr in zip(self._groups, self._before, strict=True):
+            group["lr"] = lr
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def plain_sgd(optimizer: Any) -> str | None:
+    """None for torch.optim.SGD without momentum and weight decay, otherwise what it is instead."""
+    target = inner(optimizer)
+    if type(target) is not torch.optim.SGD:
+        return f"the optimizer is {type(target).__name__}, the theorem is about plain SGD"
+    for group in target.param_groups:
+        for name in ("momentum", "weight_decay", "nesterov", "maximize"):
+            if group.get(name):
+                return f"SGD with {name}={group[name]}, the theorem is about plain SGD"
+    return None

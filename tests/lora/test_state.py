@@ -1,0 +1,271 @@
+"""A chain that was killed in mid-block goes on as if nothing had happened, or says why it cannot."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from surefoot.lora import ChainOfLora, ChainStateError, RacConfig
+
+EVERY = [
+    {"method": "rac_lora"},
+    {"method": "rac_lora", "train": "A", "sketch": "gaussian", "precondition": True},
+    {"method": "rac_lora", "train": "alternate", "keep_history": "seeds"},
+    {"method": "rac_lora", "train": "bernoulli(0.5)", "keep_history": "none"},
+    {"method": "rac_lora", "keep_history": "seeds", "warmup_steps_per_block": 2},
+    {"method": "cola"},
+    {"method": "relora", "keep_history": "seeds"},
+    {"method": "lora"},
+    {"method": "asymm_lora"},
+    {"method": "fpft"},
+]
+
+
+def same(chain, reference):
+    for a, b in zip(chain.layers, reference.layers, strict=True):
+        assert torch.equal(a.weight.data, b.weight.data)
+        assert torch.equal(a.A, b.A)
+        assert torch.equal(a.B, b.B)
+        if a.name in reference.residuals.held:
+            assert torch.equal(chain.residuals.held[a.name], reference.residuals.held[a.name])
+    for key, value in reference.extras().items():
+        assert torch.equal(chain.extras()[key], value)
+    assert chain.reports == reference.reports
+
+
+def begin(toys, config, dtype=torch.float32):
+    lora = {"modules_to_save": ["head"], "lora_dropout": 0.2}
+    chain, _ = toys.make(lora=lora, model=toys.mlp(dtype=dtype), **config)
+    optimizer = toys.adam(chain)
+    if chain.config.warmup_steps_per_block:
+        chain.attach(optimizer)
+    return chain, optimizer
+
+
+@pytest.mark.parametrize("config", EVERY, ids=lambda c: "-".join(map(str, c.values())))
+@pytest.mark.parametrize("stop", [6, 8])
+def test_resume_is_bit_identical(toys, config, stop, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        reference, optimizer = begin(toys, config)
+        toys.train(reference, optimizer, 15)
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        chain, optimizer = begin(toys, config)
+        toys.train(chain, optimizer, stop)
+        chain.save(tmp_path, optimizer)
+        toys.train(chain, optimizer, 3, start=99)  # what came after the save is lost
+    with torch.random.fork_rng():
+        resumed = ChainOfLora.resume(tmp_path, toys.mlp())
+        optimizer = toys.adam(resumed)
+        resumed.restore_optimizer(optimizer)
+        if resumed.config.warmup_steps_per_block:
+            resumed.attach(optimizer)
+        toys.train(resumed, optimizer, 15 - stop, start=stop)
+    same(resumed, reference)
+    resumed.finish()
+    reference.finish()
+    same(resumed, reference)
+
+
+@pytest.mark.parametrize("keep", ["factors", "none"])
+def test_sixteen_bit_residuals_resume_too(toys, keep, tmp_path):
+    config = {"keep_history": keep, "steps_per_block": 2}
+
+    def run(chain, optimizer, start, stop):
+        for i in range(start, stop):
+            x, y = toys.batch(i)
+            out = chain.model(x.bfloat16()).float()
+            nn.functional.cross_entropy(out, y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            chain.step(optimizer)
+
+    reference, optimizer = toys.make(model=toys.mlp(dtype=torch.bfloat16), **config)
+    run(reference, optimizer, 0, 9)
+    chain, optimizer = toys.make(model=toys.mlp(dtype=torch.bfloat16), **config)
+    run(chain, optimizer, 0, 5)
+    chain.save(tmp_path, optimizer)
+    resumed = ChainOfLora.resume(tmp_path, toys.mlp(dtype=torch.bfloat16))
+    optimizer = toys.adam(resumed)
+    resumed.restore_optimizer(optimizer)
+    run(resumed, optimizer, 5, 9)
+    assert reference.residuals.held["first"].abs().max() > 0
+    same(resumed, reference)
+
+
+SCRIPT = """
+    import sys, torch
+    from peft import LoraConfig, get_peft_model
+    from surefoot.lora import ChainOfLora, RacConfig
+    torch.set_num_threads(1)
+
+    def run(folder, resume, steps, every):
+        torch.manual_seed(0)
+        base = torch.nn.Sequential(torch.nn.Linear(8, 12), torch.nn.Tanh(), torch.nn.Linear(12, 3))
+        if resume:
+            chain = ChainOfLora.resume(folder, base)
+        else:
+            lora = LoraConfig(r=2, target_modules=["0", "2"], lora_dropout=0.1)
+            chain = ChainOfLora(get_peft_model(base, lora), RacConfig(steps_per_block=5, seed=1))
+        optimizer = torch.optim.AdamW(chain.trainable_parameters(), lr=1e-2)
+        if resume:
+            chain.restore_optimizer(optimizer)
+        for i in range(chain.total_steps, steps):
+            g = torch.Generator().manual_seed(i)
+            x, y = torch.randn(16, 8, generator=g), torch.randint(3, (16,), generator=g)
+            torch.nn.functional.cross_entropy(chain.model(x), y).backward()
+            optimizer.step(); optimizer.zero_grad(); chain.step(optimizer)
+            if every:
+                chain.save(folder, optimizer)
+                print(i, flush=True)
+        return chain
+
+    if __name__ == "__main__":
+        run(sys.argv[1], False, 10_000, True)
+"""
+
+
+def test_killed_in_another_process(tmp_path):
+    """Killed at some moment of some step, a save perhaps under way; resumed in this process."""
+    script = textwrap.dedent(SCRIPT)
+    here = {"__name__": "here"}
+    exec(compile(script, "<script>", "exec"), here)
+    killed = tmp_path / "killed"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(killed)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if int(line) == 12:  # the third block is open
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        process.communicate()
+    steps = json.loads((killed / "chain.json").read_text())["total_steps"]
+    assert steps >= 12
+    with torch.random.fork_rng():
+        whole = here["run"](tmp_path / "whole", False, steps + 9, False)
+        again = here["run"](killed, True, steps + 9, False)
+    same(again, whole)
+
+
+def test_history_memory_is_linear_and_announced(toys):
+    for keep, rows in (
+        ("factors", 2 * (8 + 12) + 2 * (12 + 6)),
+        ("seeds", 2 * 12 + 2 * 6),
+        ("none", 0),
+    ):
+        chain, optimizer = toys.make(keep_history=keep, blocks=3)
+        assert chain.history_bytes() == 3 * 4 * rows
+        toys.train(chain, optimizer, 12)
+        held = sum(t.numel() * 4 for past in chain.history for t in past.factors.values())
+        assert held == chain.history_bytes()
+        assert chain.history_bytes(10) == 10 * 4 * rows
+
+
+# -- what must not pass silently -------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(toys, tmp_path):
+    chain, optimizer = toys.make()
+    toys.train(chain, optimizer, 6)
+    chain.save(tmp_path / "s", optimizer)
+    return tmp_path / "s"
+
+
+@pytest.mark.parametrize("name", ["chain.json", "chain_state.safetensors"])
+def test_a_missing_file(toys, saved, name):
+    (saved / name).unlink()
+    with pytest.raises(ChainStateError, match=f"holds no {name}"):
+        ChainOfLora.resume(saved, toys.mlp())
+
+
+@pytest.mark.parametrize("name", ["chain.json", "chain_state.safetensors"])
+def test_a_truncated_file(toys, saved, name):
+    data = (saved / name).read_bytes()
+    (saved / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(ChainStateError, match="not readable"):
+        ChainOfLora.resume(saved, toys.mlp())
+
+
+def test_a_stale_copy_for_people_changes_nothing(toys, saved, tmp_path):
+    """A kill between the two files leaves a chain.json of the save before."""
+    chain, optimizer = toys.make()
+    toys.train(chain, optimizer, 7)
+    chain.save(tmp_path / "t", optimizer)
+    shutil.copy(tmp_path / "t" / "chain.json", saved)
+    assert ChainOfLora.resume(saved, toys.mlp()).total_steps == 6
+
+
+def test_the_optimizer_belongs_to_the_chain(toys, saved, tmp_path):
+    resumed = ChainOfLora.resume(saved, toys.mlp())
+    chain, optimizer = toys.make()
+    toys.train(chain, optimizer, 7)
+    chain.save(saved, optimizer)
+    with pytest.raises(ChainStateError, match="was written again"):
+        resumed.restore_optimizer(toys.adam(resumed))
+    bare, optimizer = toys.make()
+    bare.save(tmp_path / "bare")
+    resumed = ChainOfLora.resume(tmp_path / "bare", toys.mlp())
+    with pytest.raises(ChainStateError, match="holds no optimizer"):
+        resumed.restore_optimizer(toys.adam(resumed))
+
+
+def test_another_base(toys, saved):
+    with pytest.raises(ChainStateError, match="base model is not the one"):
+        ChainOfLora.resume(saved, toys.mlp(seed=1))
+
+
+def test_another_configuration_format_or_rank(toys, saved):
+    with pytest.raises(ChainStateError, match="train is 'B' there and 'A' here"):
+        ChainOfLora.resume(saved, toys.mlp(), RacConfig(train="A", steps_per_block=4, seed=5))
+    state = toys.make()[0].state_dict()
+    with pytest.raises(ChainStateError, match="other adapted layers: first, second"):
+        toys.make(lora={"r": 3})[0].load_state_dict(state)
+    state["meta"]["format"] = 99
+    with pytest.raises(ChainStateError, match="format 99"):
+        toys.make()[0].load_state_dict(state)
+
+
+def test_a_chain_that_has_moved(toys, saved):
+    chain, optimizer = toys.make()
+    state = chain.state_dict()
+    toys.train(chain, optimizer, 1)
+    with pytest.raises(ChainStateError, match="moved already"):
+        chain.load_state_dict(state)
+    with pytest.raises(ChainStateError, match="came from ChainOfLora.resume"):
+        chain.restore_optimizer(optimizer)
+
+
+def test_a_callable_sketch_must_be_given_again(toys, tmp_path):
+    def ones(shape, generator):
+        return torch.ones(shape)
+
+    chain, optimizer = toys.make(sketch=ones)
+    toys.train(chain, optimizer, 5)
+    chain.save(tmp_path)
+    with pytest.raises(ChainStateError, match="pass config="):
+        ChainOfLora.resume(tmp_path, toys.mlp())
+    resumed = ChainOfLora.resume(tmp_path, toys.mlp(), chain.config)
+    same(resumed, chain)
+
+
+def test_rounding_that_differs_is_said(toys):
+    chain, optimizer = toys.make()
+    toys.train(chain, optimizer, 6)
+    state = chain.state_dict()
+    state["tensors"]["history.0.first.B"][0, 0] *= 1 + 1e-6
+    with pytest.warns(UserWarning, match="not bit for bit"):
+        toys.make()[0].load_state_dict(state)
+
+
+def test_more_blocks_may_be_planned_on_resume(toys, saved):
+    config = RacConfig(steps_per_block=4, seed=5, blocks=50)
+    assert ChainOfLora.resume(saved, toys.mlp(), config).config.blocks == 50
