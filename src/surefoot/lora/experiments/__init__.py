@@ -1,0 +1,1 @@
+"""The parts of the study of low-rank chains, one file each."""

@@ -1,0 +1,125 @@
+"""Run a chain on a problem of one matrix and record what the guarantees speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surefoot.lora.chain import ChainOfLora
+from surefoot.lora.config import RacConfig
+from surefoot.lora.experiments.problems import Problem, adapted
+from surefoot.record import Record
+
+DIVERGED = 1e12
+
+
+@dataclass
+class Run:
+    """Per block: the gap from block 0 on, and what the block's first gradient said."""
+
+    gap: list[float] = field(default_factory=list)
+    grad_norm2: list[float] = field(default_factory=list)
+    projected: list[float] = field(default_factory=list)
+    estimate: list[float] = field(default_factory=list)
+    variance: list[float] = field(default_factory=list)
+    diverged_at: int | None = None
+
+    def into(self, record: Record, seed: int, f_star: float, prefix: str = "") -> None:
+        """Append the columns of `surefoot.lora.guarantee`."""
+        T = len(self.gap)
+        record.extend(seed, prefix + "gap", self.gap)
+        record.extend(seed, prefix + "loss", np.asarray(self.gap) + f_star)
+        if self.grad_norm2:
+            means = np.cumsum(self.grad_norm2)[: T - 1] / np.arange(1, T)
+            record.extend(seed, prefix + "mean_grad_norm2", means, range(1, T))
+            record.extend(seed, prefix + "grad_norm2", self.grad_norm2)
+        if self.variance:
+            record.extend(seed, prefix + "variance", self.variance)
+        if self.projected:
+            record.extend(seed, prefix + "projected_grad_norm2", self.projected)
+            record.extend(seed, prefix + "grad_norm2_estimate", self.estimate)
+
+
+def chain_on(problem: Problem, r: int, config: RacConfig, alpha: int | None = None) -> ChainOfLora:
+    """A chain on the problem's one weight."""
+    return ChainOfLora(adapted(problem, r, alpha), config)
+
+
+def rows_of(parts: list[Tensor] | None, order: str, seed: int) -> Iterator[Tensor | None]:
+    """Rows for each step: all of them; or a part drawn at random, or each part once an epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        if parts is None:
+            yield None
+        elif order == "shuffle":
+            yield from (parts[i] for i in torch.randperm(len(parts), generator=generator).tolist())
+        else:
+            yield parts[int(torch.randint(len(parts), (), generator=generator))]
+
+
+def descend(
+    problem: Problem,
+    chain: ChainOfLora,
+    gamma: float,
+    blocks: int,
+    *,
+    steps: int = 1,
+    parts: list[Tensor] | None = None,
+    order: str = "draw",
+    seed: int = 0,
+    gradients: bool = True,
+    every: int = 1,
+) -> Run:
+    """Plain SGD through PEFT, `steps` a block; stops when the loss has grown beyond all bounds.
+
+    The gap is taken every so many blocks, and at the end.
+    """
+    run = Run()
+    optimizer = torch.optim.SGD(chain.param_groups(gamma), lr=1.0)
+    model = chain.model.get_base_model()
+    rows = rows_of(parts, order, seed)
+    for t in range(blocks):
+        if t % every == 0:
+            _measure(problem, chain.weight("lin"), run, gradients, parts)
+            if not run.gap[-1] <= DIVERGED:
+                run.diverged_at = t
+                return run
+        for _ in range(steps):
+            _loss(problem, chain, model, next(rows)).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+            report = chain.step(optimizer)
+        if report is not None and report.projected_grad_norm2 is not None:
+            run.projected.append(report.projected_grad_norm2)
+            run.estimate.append(report.grad_norm2 or 0.0)
+    run.gap.append(float(problem.f(chain.weight("lin"))) - problem.f_star)
+    return run
+
+
+def _measure(
+    problem: Problem, W: Tensor, run: Run, gradients: bool, parts: list[Tensor] | None
+) -> None:
+    run.gap.append(float(problem.f(W)) - problem.f_star)
+    if gradients:
+        run.grad_norm2.append(float(problem.gradient(W).square().sum()))
+    if parts is not None:
+        g = torch.stack([problem.gradient(W, part) for part in parts])
+        run.variance.append(float((g - g.mean(0)).square().sum((1, 2)).mean()))
+
+
+def _loss(
+    problem: Problem, chain: ChainOfLora, model: torch.nn.Module, rows: Tensor | None
+) -> Tensor:
+    """The loss through the forward pass of PEFT; the penalty needs W itself."""
+    module = chain.layers[0].module
+    x = problem.features if rows is None else problem.features[rows]
+    loss = problem.part(module(x), rows)
+    if problem.l2:
+        layer = chain.layers[0]
+        W = layer.weight + (layer.parameter("B") @ layer.parameter("A")) * layer.scaling
+        loss = loss + 0.5 * problem.l2 * (W**2).sum()
+    return loss
