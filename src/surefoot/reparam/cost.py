@@ -1,0 +1,86 @@
+"""What a mode costs: parameters, bytes on the wire, activations kept for backward, time of a step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one mode; `seconds` is the least thread CPU time of a training step."""
+
+    mode: str
+    parameters: int
+    bytes_per_round: int
+    saved_bytes: int
+    seconds: float
+
+
+def state_bytes(model: nn.Module) -> int:
+    """Bytes of the state_dict: one way, one client, one round."""
+    return sum(v.numel() * v.element_size() for v in model.state_dict().values())
+
+
+def saved_bytes(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> int:
+    """Bytes of activations that a forward pass keeps for backward, parameters and buffers apart."""
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    seen: dict[int, int] = {}
+    kept: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor)  # alive, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss(model)
+    return sum(seen.values())
+
+
+def cost_report(
+    models: Mapping[str, tuple[nn.Module, torch.optim.Optimizer]],
+    loss: Callable[[nn.Module], Tensor],
+    *,
+    rounds: int = 5,
+) -> list[Cost]:
+    """Measure modes beside each other, their steps interleaved: the machine may be busy (G5).
+
+    `models` maps a mode to the model and its optimiser, `loss(model)` is the loss of one batch.
+    """
+
+    def step_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+        def step() -> None:
+            optimizer.zero_grad()
+            loss(model).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+        return step
+
+    steps = {mode: step_of(*pair) for mode, pair in models.items()}
+    best = dict.fromkeys(models, float("inf"))
+    for k in range(rounds + 1):
+        for mode, step in steps.items():
+            started = time.thread_time()
+            step()
+            spent = time.thread_time() - started
+            if k:  # the first one allocates
+                best[mode] = min(best[mode], spent)
+    return [
+        Cost(
+            mode,
+            sum(p.numel() for p in model.parameters()),
+            state_bytes(model),
+            saved_bytes(model, loss),
+            best[mode],
+        )
+        for mode, (model, _) in models.items()
+    ]

@@ -1,0 +1,191 @@
+"""How the curvature that a multiplied step sees is measured, and whether steps descend as promised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from surefoot.record import Record
+from surefoot.reparam.optimizer import MULT
+
+LossFn = Callable[[Tensor, Tensor], Tensor]
+
+
+def preconditioned_curvature(
+    model: nn.Module,
+    loss: Callable[[nn.Module], Tensor],
+    mults: Mapping[str, Float[Tensor, "..."]] | None = None,
+    *,
+    iterations: int = 20,
+    seed: int = 0,
+) -> tuple[float, dict[str, Tensor]]:
+    """lambda_max(D^1/2 H D^1/2), D = diag(M), and its eigenvector times D^1/2, by parameter name.
+
+    Lanczos with `iterations` Hessian-vector products and full reorthogonalisation, which converges
+    faster than as many power iterations. The model is in eval mode meanwhile, so that a BatchNorm is a
+    fixed linear map. The eigenvector is that of the largest eigenvalue, not of the largest modulus.
+    """
+    mults = mults or {}
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    root = [mults[n].to(p).sqrt() if n in mults else torch.ones_like(p) for n, p in named]
+    training = model.training
+    model.eval()
+    try:
+        value = loss(model)
+        gradient = torch.autograd.grad(
+            value, [p for _, p in named], create_graph=True, allow_unused=True
+        )
+        used = [i for i, g in enumerate(gradient) if g is not None and g.requires_grad]
+        if not used:
+            return 0.0, {}
+        parameters = [named[i][1] for i in used]
+        root = [root[i] for i in used]
+        gradients = [g for i in used if (g := gradient[i]) is not None]
+        generator = torch.Generator().manual_seed(seed)
+
+        def product(flat: Tensor) -> Tensor:
+            parts = _unflatten(flat, root)
+            moved = [r * v for r, v in zip(root, parts, strict=True)]
+            back = torch.autograd.grad(
+                gradients, parameters, moved, retain_graph=True, allow_unused=True
+            )
+            filled = [
+                torch.zeros_like(r) if b is None else r * b for r, b in zip(root, back, strict=True)
+            ]
+            return torch.cat([f.flatten() for f in filled])
+
+        size = sum(r.numel() for r in root)
+        start = torch.randn(size, generator=generator, dtype=torch.float64).to(root[0])
+        eigenvalue, vector = _lanczos(product, start, min(iterations, size))
+    finally:
+        model.train(training)
+    parts = [r * v for r, v in zip(root, _unflatten(vector, root), strict=True)]
+    return eigenvalue, {named[i][0]: part for i, part in zip(used, parts, strict=True)}
+
+
+def _unflatten(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
+    pieces = torch.split(flat, [t.numel() for t in like])
+    return [p.view_as(t) for p, t in zip(pieces, like, strict=True)]
+
+
+def _lanczos(
+    product: Callable[[Tensor], Tensor], start: Tensor, iterations: int
+) -> tuple[float, Tensor]:
+    basis = [start / start.norm()]
+    diagonal: list[Tensor] = []
+    beside: list[Tensor] = []
+    for _ in range(iterations):
+        w = product(basis[-1])
+        diagonal.append(w @ basis[-1])
+        known = torch.stack(basis)
+        for _ in range(2):
+            w = w - known.T @ (known @ w)
+        norm = w.norm()
+        if float(norm) <= 1e-12 * max(1.0, float(abs(diagonal[0]))):
+            break
+        beside.append(norm)
+        basis.append(w / norm)
+    k = len(diagonal)
+    triangle = torch.diag(torch.stack(diagonal))
+    if k > 1:
+        off = torch.stack(beside[: k - 1])
+        triangle = triangle + torch.diag(off, 1) + torch.diag(off, -1)
+    values, vectors = torch.linalg.eigh(triangle)
+    return float(values[-1]), torch.stack(basis[:k]).T @ vectors[:, -1]
+
+
+def safe_lr(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    mults: Mapping[str, Tensor] | None = None,
+    *,
+    loss_fn: LossFn = nn.functional.cross_entropy,
+    iterations: int = 20,
+    seed: int = 0,
+) -> float:
+    """2 / lambda_max(D^1/2 H D^1/2): below it a full-batch RepSGD step without momentum descends (G4).
+
+    Exactly so on a quadratic; elsewhere the curvature is that of this point. `batch` is (inputs,
+    targets), `mults` as `grad_mults` makes them; without them it is plain SGD's 2 / lambda_max(H).
+    Infinity where there is no positive curvature.
+    """
+    x, y = batch
+    curvature, _ = preconditioned_curvature(
+        model, lambda m: loss_fn(m(x), y), mults, iterations=iterations, seed=seed
+    )
+    return 2 / curvature if curvature > 0 else math.inf
+
+
+def untrained(mults: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many entries of each parameter have M = 0: the loss never trains them (G4)."""
+    return {n: int((m == 0).sum()) for n, m in mults.items() if bool((m == 0).any())}
+
+
+@dataclass
+class DescentMonitor:
+    """Compares full-batch steps with f(W+) <= f(W) - lr (1 - lr lambda/2) <g, D g> (G4; derived here).
+
+    Parameters
+    ----------
+    model, optimizer
+        The optimiser is a RepSGD (or wrapped SGD) without momentum and weight decay.
+    closure
+        closure(model) -> loss of the full batch; BN in eval mode or absent.
+    curvature
+        lambda: an upper bound of lambda_max(D^1/2 H D^1/2) on the way; L max(M) is one.
+    every
+        Checks each k-th step.
+    record, seed
+        Where to put columns "excess over descent bound", "loss", "squared step" (<g, D g>).
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    closure: Callable[[nn.Module], Tensor]
+    curvature: float
+    every: int = 1
+    record: Record | None = None
+    seed: int = 0
+    steps: int = 0
+    violations: int = 0
+
+    def step(self) -> float:
+        """One step; returns the loss before it."""
+        self.optimizer.zero_grad()
+        loss = self.closure(self.model)
+        loss.backward()  # type: ignore[no-untyped-call]
+        before, promised, square = float(loss.detach()), 0.0, 0.0
+        check = self.steps % self.every == 0
+        if check:
+            for group in self.optimizer.param_groups:
+                if group.get("momentum") or group.get("weight_decay"):
+                    raise ValueError("the descent bound is for steps without momentum and decay")
+                part = sum(self._square(p) for p in group["params"] if p.grad is not None)
+                promised += group["lr"] * (1 - group["lr"] * self.curvature / 2) * part
+                square += part
+        self.optimizer.step()
+        if check:
+            with torch.no_grad():
+                after = float(self.closure(self.model))
+            excess = after - (before - promised)
+            self.violations += excess > 1e-12 * max(1.0, abs(before))
+            if self.record is not None:
+                values = {
+                    "excess over descent bound": excess,
+                    "loss": before,
+                    "squared step": square,
+                }
+                self.record.update(self.seed, self.steps, values)
+        self.steps += 1
+        return before
+
+    def _square(self, parameter: Tensor) -> float:
+        mult = self.optimizer.state[parameter].get(MULT)
+        assert parameter.grad is not None
+        square = parameter.grad.double().square()
+        return float((square if mult is None else square * mult.to(square)).sum())

@@ -1,0 +1,99 @@
+"""The product of a hyper-search: per-channel scales by module path, in a safetensors file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from surefoot.errors import FileFormatError, MissingExtraError
+
+VERSION = "1"
+
+
+class Scales(Mapping[str, Mapping[str, Tensor]]):
+    """{module path: {branch: tensor of length Co}}; "identity" holds a."""
+
+    version = VERSION
+
+    def __init__(self, values: Mapping[str, Mapping[str, Float[Tensor, " co"]]]) -> None:
+        self._values = {
+            path: {b: v.detach().clone() for b, v in branches.items()}
+            for path, branches in values.items()
+        }
+
+    def __getitem__(self, path: str) -> Mapping[str, Tensor]:
+        return self._values[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def arrays(self) -> dict[str, Float[Tensor, " co"]]:
+        """Flat: "path/branch" to tensor, as it is saved and sent."""
+        return {f"{p}/{b}": v for p, bs in self._values.items() for b, v in bs.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Tensor]) -> Scales:
+        """The inverse of `arrays`."""
+        values: dict[str, dict[str, Tensor]] = {}
+        for key, value in arrays.items():
+            path, slash, branch = key.rpartition("/")
+            if not slash:
+                raise FileFormatError(f"{key!r} is not the name of a scale, PATH/BRANCH is needed")
+            values.setdefault(path, {})[branch] = value
+        return cls(values)
+
+    def save(self, path: str | Path) -> None:
+        """Write a .safetensors file."""
+        torch_files = _safetensors()
+        flat = {k: v.contiguous().cpu() for k, v in self.arrays().items()}
+        torch_files.save_file(
+            flat, str(path), metadata={"format": "surefoot.reparam.scales", "version": VERSION}
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scales:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileFormatError
+            Not such a file, or one of a newer version.
+        """
+        _safetensors()
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                meta = file.metadata() or {}
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise FileFormatError(f"{path} is not a readable file of scales: {error}") from error
+        if meta.get("format") != "surefoot.reparam.scales" or meta.get("version") != VERSION:
+            raise FileFormatError(
+                f"{path} holds {meta.get('format', 'no scales')} of version {meta.get('version')}; "
+                f"version {VERSION} can be read"
+            )
+        return cls.from_arrays(arrays)
+
+    def to(self, dtype: torch.dtype) -> Scales:
+        """The same scales in another dtype."""
+        return Scales({p: {b: v.to(dtype) for b, v in bs.items()} for p, bs in self.items()})
+
+    def __repr__(self) -> str:
+        return f"Scales({len(self)} blocks)"
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise MissingExtraError("saving scales", "safetensors", "federated") from error
+    return safetensors.torch
