@@ -47,9 +47,20 @@ def test_free_running_gap_in_float64(setting, measured):
     assert worst <= 1e-12
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_one_step_defect_at_every_step(dtype, setting, measured):
+# Two settings in each precision by default, the others are the long check.
+QUICK = {("sgd", torch.float32), ("momentum and decay", torch.float64), ("nesterov", torch.float32),
+         ("dampening", torch.float64)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "dtype"),
+    [
+        pytest.param(s, d, marks=() if (s, d) in QUICK else pytest.mark.acceptance)
+        for s in SETTINGS
+        for d in EPS
+    ],
+)
+def test_one_step_defect_at_every_step(setting, dtype, measured):
     plain, ours, csla, theirs = pair(net(dtype=dtype, width=4), **SETTINGS[setting])
     record = Record()
     for t, batch in enumerate(batches(200, dtype=dtype, size=4)):

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         equivalence_holds,
         one_step_defect,
     )
-    from surefoot.reparam.search import hyper_search
     from surefoot.reparam.merging import (
         branch_scales,
         convert_to_csla,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from surefoot.reparam.parameters import decay_groups
     from surefoot.reparam.probe import DescentMonitor, safe_lr
     from surefoot.reparam.scales import Scales
+    from surefoot.reparam.search import hyper_search
     from surefoot.reparam.strategy import RepOptStrategy, repopt_client_app
     from surefoot.reparam.wrapping import wrap
 

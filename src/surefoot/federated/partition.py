@@ -1,0 +1,85 @@
+"""Who holds which examples, who takes part in a round, and which seed each draw has."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+
+def seed_for(*parts: int | str) -> int:
+    """A 63-bit seed from (run, round, partition, ...), the same in every process."""
+    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def lda_partition(
+    labels: Int[np.ndarray, " n"], num_partitions: int, alpha: float, seed: int = 0
+) -> list[Int[np.ndarray, " _"]]:
+    """Disjoint index arrays that together are all indices, their label mixtures drawn from Dir(alpha).
+
+    For every class p ~ Dir(alpha 1_K) over the K partitions cuts the shuffled examples of that class by
+    cumulative p [the authors' code, after arXiv 1909.06335]. Small alpha: few classes a partition;
+    alpha 1e5: about IID. A partition may come out empty.
+    """
+    _check(num_partitions)
+    if not 0 < alpha < math.inf:
+        raise ValueError(f"alpha must be positive and finite, got {alpha}")
+    labels = np.asarray(labels)
+    generator = np.random.default_rng(seed)
+    parts: list[list[np.ndarray]] = [[] for _ in range(num_partitions)]
+    for label in np.unique(labels):
+        index = generator.permutation(np.flatnonzero(labels == label))
+        shares = generator.dirichlet(np.full(num_partitions, alpha))
+        cuts = (np.cumsum(shares)[:-1] * len(index)).round().astype(int)
+        for part, piece in zip(parts, np.split(index, cuts), strict=True):
+            part.append(piece)
+    return [np.sort(np.concatenate(p)) if p else np.empty(0, np.int64) for p in parts]
+
+
+def domain_partition(
+    domains: Shaped[np.ndarray, " n"], num_partitions: int, seed: int = 0
+) -> list[Int[np.ndarray, " _"]]:
+    """Partitions that hold one domain each: domains in sorted order, shared out evenly.
+
+    With as many partitions as domains, partition k holds the k-th domain; with more, a domain's shuffled
+    examples are split between its partitions k, k + D, k + 2 D, ...
+
+    Raises
+    ------
+    ValueError
+        Fewer partitions than domains.
+    """
+    _check(num_partitions)
+    domains = np.asarray(domains)
+    names = np.unique(domains)
+    if num_partitions < len(names):
+        raise ValueError(f"{len(names)} domains need as many partitions, got {num_partitions}")
+    generator = np.random.default_rng(seed)
+    parts: list[np.ndarray] = [np.empty(0, np.int64)] * num_partitions
+    for d, name in enumerate(names):
+        holders = list(range(d, num_partitions, len(names)))
+        index = generator.permutation(np.flatnonzero(domains == name))
+        for holder, piece in zip(holders, np.array_split(index, len(holders)), strict=True):
+            parts[holder] = np.sort(piece)
+    return parts
+
+
+def draw_partitions(
+    seed: int, server_round: int, partitions: Sequence[int], fraction: float
+) -> list[int]:
+    """The partitions of a round, ascending: max(1, round(fraction K)) of them, by (seed, round) alone."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+    count = max(1, round(fraction * len(partitions)))
+    generator = np.random.default_rng(seed_for(seed, server_round, "draw"))
+    chosen = generator.permutation(sorted(partitions))[:count]
+    return sorted(int(p) for p in chosen)
+
+
+def _check(num_partitions: int) -> None:
+    if num_partitions < 1:
+        raise ValueError(f"num_partitions must be at least 1, got {num_partitions}")

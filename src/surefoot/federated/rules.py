@@ -1,0 +1,62 @@
+"""What a server does with the mean of its clients: the linear rules, and Adam for comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Rule = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
+
+
+@dataclass
+class ServerRule:
+    """new = rule(old, mean of the clients).
+
+    fedavg and fedprox take old + lr (mean - old), FedProx's term being the client's; fedavgm the same with
+    heavy-ball momentum (arXiv 1909.06335); fedadam Adam on mean - old (arXiv 2003.00295), which is not
+    linear. Integer arrays are taken from the mean.
+    """
+
+    rule: Rule = "fedavg"
+    lr: float = 1.0
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.99)
+    tau: float = 1e-3
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    squares: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.rule not in get_args(Rule):
+            raise ValueError(f"rule must be one of {get_args(Rule)}, got {self.rule!r}")
+        if not self.lr > 0 or not 0 <= self.momentum < 1:
+            raise ValueError(
+                f"lr must be positive and momentum in [0, 1), got {self.lr}, {self.momentum}"
+            )
+
+    def apply(self, old: dict[str, Tensor], mean: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The next global state; float64 inside, each array's dtype outside."""
+        if self.rule in ("fedavg", "fedprox") and self.lr == 1:
+            return mean
+        new = {}
+        for name, target in mean.items():
+            if not target.is_floating_point():
+                new[name] = target
+                continue
+            start = old[name].double()
+            move = target.double() - start
+            if self.rule == "fedavgm":
+                buffer = self.buffers.get(name)
+                move = move if buffer is None else self.momentum * buffer + move
+                self.buffers[name] = move
+            elif self.rule == "fedadam":
+                zero = torch.zeros_like(move)
+                first = self.betas[0] * self.buffers.get(name, zero) + (1 - self.betas[0]) * move
+                second = self.betas[1] * self.squares.get(name, zero)
+                second = second + (1 - self.betas[1]) * move.square()
+                self.buffers[name], self.squares[name] = first, second
+                move = first / (second.sqrt() + self.tau)
+            new[name] = (start + self.lr * move).to(target.dtype)
+        return new

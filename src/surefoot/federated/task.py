@@ -1,0 +1,50 @@
+"""What an app must say about its problem; everything else is the floor's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class Visit:
+    """One client in one round.
+
+    `memory` is the client's own and stays with it between rounds (momentum, a personal head); what a task
+    puts there is never sent. `extra` are arrays of the server that are not part of the model. `seed` comes
+    from (run, round, partition).
+    """
+
+    partition: int
+    num_partitions: int
+    server_round: int
+    seed: int
+    memory: State = field(default_factory=dict)
+    extra: State = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """A federated problem: used by the apps on every runtime, and by the sequential reference."""
+
+    def initial(self, seed: int) -> State:
+        """The global state before the first round."""
+        ...
+
+    def train(self, state: State, visit: Visit) -> tuple[State, int, dict[str, float]]:
+        """A client's new state (same names, shapes, dtypes), its examples, its metrics.
+
+        `state` may be changed in place.
+        """
+        ...
+
+    def evaluate(self, state: State) -> dict[str, float]:
+        """Metrics of a global state, on the server; {} where there is nothing to evaluate on."""
+        ...
+
+
+MakeTask = Callable[[Mapping[str, Any]], Task]

@@ -1,0 +1,107 @@
+"""FedRepOpt on Flower: the strategy, the client, and the app of the study's task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.clientapp import ClientApp
+
+from surefoot.federated.apps import make_client_app, strategy_settings
+from surefoot.federated.partition import lda_partition
+from surefoot.federated.strategy import DeterministicFedAvg
+from surefoot.federated.task import MakeTask, Task
+from surefoot.guarantee import Assumption
+from surefoot.reparam.equivalence import equivalence_holds
+from surefoot.reparam.models import repopt_vgg
+from surefoot.reparam.scales import Scales
+from surefoot.reparam.task import RepOptTask
+
+
+class RepOptStrategy(DeterministicFedAvg):
+    """Deterministic averaging that sends the multipliers to each node once, and knows what it keeps.
+
+    `mults` are the multipliers of the plain model; the other arguments are `DeterministicFedAvg`'s.
+    `assumption` says whether the federation follows the multi-branch one under its server rule (G2).
+    """
+
+    def __init__(self, *args: Any, mults: Mapping[str, torch.Tensor], **kwargs: Any) -> None:
+        super().__init__(*args, extra=dict(mults), **kwargs)
+
+    @property
+    def assumption(self) -> Assumption:
+        """Whether G2 covers this server rule, and why not."""
+        return equivalence_holds(server=self.rule.rule)
+
+
+def repopt_client_app(make_task: MakeTask | None = None, **settings: Any) -> ClientApp:
+    """The ClientApp of a RepOpt task; by default that of `repopt_task`."""
+    return make_client_app(make_task or repopt_task, settings)
+
+
+def repopt_strategy(config: Mapping[str, Any], task: Task) -> RepOptStrategy:
+    """The strategy of a run's configuration."""
+    assert isinstance(task, RepOptTask)
+    mults = task.extra(int(config.get("seed", 0)))
+    return RepOptStrategy(**strategy_settings(config), mults=mults)
+
+
+def repopt_task(config: Mapping[str, Any]) -> RepOptTask:
+    """The task of `apps/repopt`, from its run-config.
+
+    Keys: data ("mnist5k", "mnist", "fashion", "digits"), data-path, examples (how many to train on, 0: all),
+    arm, alpha, depths and widths (numbers joined by commas), scales (a file, "" for the initial ones), lr,
+    momentum, local-epochs, batch-size, weight-decay, proximal-mu.
+    """
+    seed, count = int(config.get("seed", 0)), int(config.get("num-partitions", 2))
+    x, y, test = load_images(
+        str(config.get("data", "mnist5k")), str(config.get("data-path", "")) or None, seed,
+        int(config.get("examples", 0)),
+    )  # fmt: skip
+    depths = tuple(int(d) for d in str(config.get("depths", "2,2,1")).split(","))
+    widths = tuple(int(w) for w in str(config.get("widths", "8,16,32")).split(","))
+    path = str(config.get("scales", ""))
+
+    def build(mode: Any) -> torch.nn.Module:
+        return repopt_vgg(
+            depths, widths, in_channels=1, mode=mode, seed=seed,
+            strides=(1, *([1] if x.shape[-1] < 12 else [2]), *[2] * (len(depths) - 1)),
+        )  # fmt: skip
+
+    return RepOptTask(
+        build, x, y, lda_partition(y.numpy(), count, float(config.get("alpha", 0.1)), seed), test,
+        Scales.load(path) if path else None, config.get("arm", "fedrepopt"),
+        epochs=int(config.get("local-epochs", 1)), batch_size=int(config.get("batch-size", 32)),
+        lr=float(config.get("lr", 0.1)), momentum=float(config.get("momentum", 0.0)),
+        weight_decay=float(config.get("weight-decay", 0.0)),
+        proximal_mu=float(config.get("proximal-mu", 0.0)),
+    )  # fmt: skip
+
+
+def load_images(
+    name: str, path: str | None = None, seed: int = 0, examples: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """(training images, labels, (test images, labels)); sets without a test part keep a fifth apart."""
+    from surefoot import data
+
+    if name == "digits":
+        table = data.load("digits")
+        x = np.asarray(table.x, dtype=np.float32).reshape(-1, 8, 8) / 16
+        y = np.asarray(table.y, dtype=np.int64)
+        x_test, y_test = x[:0], y[:0]
+    else:
+        found = data.load(name, path=path) if path else data.load(name)
+        x, y, x_test, y_test = found.x_train, found.y_train, found.x_test, found.y_test
+    order = np.random.default_rng(seed).permutation(len(x))
+    if not len(x_test):
+        cut = len(x) // 5
+        x_test, y_test = x[order[:cut]], y[order[:cut]]
+        order = order[cut:]
+    order = order[:examples] if examples else order
+
+    def tensors(a: np.ndarray, b: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(a)[:, None], torch.tensor(b)
+
+    return *tensors(x[order], y[order]), tensors(x_test, y_test)

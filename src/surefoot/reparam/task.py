@@ -1,0 +1,174 @@
+"""Image classification across clients with the four arms: FedRepOpt, Fed-CSLA, Fed-Rep-Tr, Fed-Rep-Inf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from surefoot.errors import NonFiniteError
+from surefoot.federated.task import State, Visit
+from surefoot.reparam.block import Mode
+from surefoot.reparam.clipping import clip_csla_norm_
+from surefoot.reparam.merging import blocks, convert_to_csla, convert_to_plain
+from surefoot.reparam.optimizer import RepSGD
+from surefoot.reparam.parameters import decay_groups
+from surefoot.reparam.scales import Scales
+
+Arm = Literal["fedrepopt", "csla", "rep", "inf"]
+Build = Callable[[Mode], nn.Module]
+MODES: dict[Arm, Mode] = {"fedrepopt": "plain", "inf": "plain", "csla": "csla", "rep": "rep"}
+
+
+@dataclass
+class RepOptTask:
+    """One arm on labelled images that are cut into partitions.
+
+    Parameters
+    ----------
+    build
+        build(mode) -> model, the same architecture and head in every mode.
+    scales
+        Of the hyper-search; the "csla" arm loads the same ones. None: the initial scales.
+    arm
+        "fedrepopt": plain network, RepSGD; "csla": branches, constant scales; "rep": a BatchNorm a
+        branch; "inf": plain network, plain SGD.
+    epochs, batch_size, lr, momentum, weight_decay, label_smoothing, proximal_mu, max_norm
+        Of a client in a round; the momentum starts afresh each round. `drop_last` drops an incomplete
+        batch; a batch of one example is always dropped, since BatchNorm has no variance there.
+    bn
+        "average": running statistics are averaged with the rest; "local": a client keeps its own.
+    """
+
+    build: Build
+    images: Float[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
+    parts: list[Int[np.ndarray, " _"]]
+    test: tuple[Float[Tensor, "t c h w"], Int[Tensor, " t"]] | None = None
+    scales: Scales | None = None
+    arm: Arm = "fedrepopt"
+    epochs: int = 1
+    batch_size: int = 32
+    lr: float = 0.05
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    proximal_mu: float = 0.0
+    max_norm: float | None = None
+    drop_last: bool = False
+    bn: Literal["average", "local"] = "average"
+
+    def __post_init__(self) -> None:
+        if self.arm not in get_args(Arm):
+            raise ValueError(f"arm must be one of {get_args(Arm)}, got {self.arm!r}")
+
+    def model(self, seed: int) -> tuple[nn.Module, dict[str, Tensor]]:
+        """The arm's initial model and its multipliers; all arms start from the same branch kernels."""
+        if self.arm == "rep":
+            return self.build("rep"), {}
+        csla = self.build("csla")
+        if self.arm == "csla":
+            return convert_to_csla(csla, self.scales, seed), {}
+        if self.arm == "inf":
+            # The peer's own structure and initialisation: nothing of the branches.
+            return self.build("plain"), {}
+        return convert_to_plain(csla, self.scales, seed)
+
+    def initial(self, seed: int) -> State:
+        """The global state before round 1."""
+        return {k: v.clone() for k, v in self.model(seed)[0].state_dict().items()}
+
+    def extra(self, seed: int) -> State:
+        """The multipliers, which the server sends to each client once."""
+        return self.model(seed)[1]
+
+    def train(self, state: State, visit: Visit) -> tuple[State, int, dict[str, float]]:
+        """Local epochs from the global state."""
+        model = self.build(MODES[self.arm])
+        if self.arm == "fedrepopt" and not visit.extra:
+            raise KeyError("the multipliers are missing; the server sends them as extra arrays")
+        model.load_state_dict(state)
+        own = _statistics(model)
+        if self.bn == "local" and set(own) <= set(visit.memory):
+            model.load_state_dict({k: visit.memory[k] for k in own}, strict=False)
+        optimizer = RepSGD(
+            decay_groups(model, self.weight_decay), self.lr, momentum=self.momentum,
+            proximal_mu=self.proximal_mu, grad_mults=visit.extra if self.arm == "fedrepopt" else {},
+        )  # fmt: skip
+        index = torch.as_tensor(self.parts[visit.partition])
+        generator = torch.Generator().manual_seed(visit.seed)
+        total, seen, step = 0.0, 0, 0
+        model.train()
+        for _ in range(self.epochs):
+            order = index[torch.randperm(len(index), generator=generator)]
+            for batch in torch.split(order, self.batch_size):
+                if len(batch) < 2 or (self.drop_last and len(batch) < self.batch_size):
+                    continue
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(
+                    model(self.images[batch]),
+                    self.labels[batch],
+                    label_smoothing=self.label_smoothing,
+                )
+                value = float(loss.detach())
+                if not np.isfinite(value):
+                    raise NonFiniteError(f"the loss of partition {visit.partition}", step, value)
+                loss.backward()  # type: ignore[no-untyped-call]
+                if self.max_norm is not None:
+                    clip_csla_norm_(optimizer, self.max_norm)
+                optimizer.step()
+                total, seen, step = total + value * len(batch), seen + len(batch), step + 1
+        new = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        if self.bn == "local":
+            visit.memory.update({k: new[k] for k in own})
+        # A client without a full batch has trained nothing, and its state is the global one.
+        return new, len(index) if step else 0, {"train-loss": total / seen} if seen else {}
+
+    @torch.no_grad()
+    def evaluate(self, state: State) -> dict[str, float]:
+        """Accuracy and loss on the test images."""
+        if self.test is None:
+            return {}
+        return evaluate_on(self, state, *self.test)
+
+
+@torch.no_grad()
+def evaluate_on(task: RepOptTask, state: State, images: Tensor, labels: Tensor) -> dict[str, float]:
+    """Accuracy and loss of a state on given images."""
+    model = task.build(MODES[task.arm])
+    model.load_state_dict(state)
+    model.eval()
+    logits = torch.cat([model(x) for x in torch.split(images, 500)])
+    return {
+        "accuracy": float((logits.argmax(1) == labels).double().mean()),
+        "loss": float(nn.functional.cross_entropy(logits.double(), labels)),
+    }
+
+
+def _statistics(model: nn.Module) -> list[str]:
+    names = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            names += [f"{name}.{k}" for k, _ in module.named_buffers()]
+    return names
+
+
+def effective_lr(model: nn.Module, lr: float, mults: dict[str, Tensor]) -> float:
+    """lr mean(M) / mean(W^2), averaged over blocks: BatchNorm after the sum makes W scale-invariant.
+
+    What a step turns the weights by grows with this, not with lr: tune lr for each arm.
+    """
+    found = []
+    for name, block in blocks(model):
+        weight = (
+            block.conv.weight.detach() if block.mode == "plain" else block.kernels["kxk"].detach()
+        )
+        mult = mults.get(f"{name}.conv.weight")
+        scale = 1.0 if mult is None else float(mult.mean())
+        found.append(lr * scale / float(weight.square().mean()) / weight[0].numel())
+    return sum(found) / len(found)
