@@ -1,4 +1,4 @@
-"""The command line: list, run, report, data, privacy, replay, doctor.
+"""The command line: list, run, report, data, privacy, replay, federate, doctor.
 
 Exit codes: 0 all well; 1 a guarantee is BROKEN that was not announced to be, or a seed crashed;
 2 bad arguments or unreadable input; 3 an audit refutes a proven epsilon; 130 interrupted.
@@ -163,6 +163,14 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Federate:
+    """Run a Flower app on this machine: simulate, or up with TLS and real nodes."""
+
+    def __call__(self) -> int:
+        return federate_command(["--help"])
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Show versions, extras, threads and cache: what to paste into a bug report."""
 
@@ -219,6 +227,7 @@ Command = (
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
     | Annotated[Privacy, tyro.conf.subcommand("privacy")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
+    | Annotated[Federate, tyro.conf.subcommand("federate")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -236,6 +245,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             words = words[1:]
         if words[:1] == ["privacy"]:
             return privacy_command(words[1:])
+        if words[:1] == ["federate"]:
+            return federate_command(words[1:])
         command: Callable[[], int] = tyro.cli(
             Command,
             prog=PROG,
@@ -256,6 +267,16 @@ def privacy_command(words: Sequence[str]) -> int:
     from surefoot.privacy.cli import PrivacyCommand
 
     command: Callable[[], int] = tyro.cli(PrivacyCommand, prog=f"{PROG} privacy", args=list(words))
+    return command()
+
+
+def federate_command(words: Sequence[str]) -> int:
+    """`surefoot federate ...`, whose flags are read only when they are needed."""
+    from surefoot.federated.cli import FederateCommand
+
+    command: Callable[[], int] = tyro.cli(
+        FederateCommand, prog=f"{PROG} federate", args=list(words)
+    )
     return command()
 
 

@@ -1,0 +1,1 @@
+"""FedRepOpt as a Flower app."""

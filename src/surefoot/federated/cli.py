@@ -1,0 +1,90 @@
+"""`surefoot federate`: run a Flower app on this machine, simulated or on real nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from surefoot.errors import SurefootError
+
+
+@dataclass(frozen=True)
+class Common:
+    """What both ways of running share."""
+
+    app: tyro.conf.Positional[Path]
+    """The folder of the app, for instance apps/repopt."""
+    partitions: int = 2
+    """How many nodes."""
+    rounds: int = 3
+    """Server rounds."""
+    seed: int = 0
+    """Seed of the run."""
+    out: Path = Path("federated.safetensors")
+    """Where the final arrays go; the report goes to OUT.json."""
+    folder: Path | None = None
+    """Keep keys and logs here; by default they are removed."""
+    timeout: float = 3600.0
+    """Seconds after which the run is given up."""
+    set: tuple[str, ...] = field(default_factory=tuple)
+    """More keys of the app's run-config, KEY=VALUE."""
+
+    def run(self, secure: bool) -> int:
+        """Start, run, stop, and print the report."""
+        from surefoot.federated.launcher import Federation
+
+        config: dict[str, str | int | float] = {"num-server-rounds": self.rounds, "seed": self.seed}
+        for word in self.set:
+            key, equals, value = word.partition("=")
+            if not equals:
+                raise SurefootError(f"--set takes KEY=VALUE, got {word!r}")
+            config[key] = _value(value)
+        with Federation(self.app, self.partitions, secure=secure, folder=self.folder) as federation:
+            out = federation.run(self.out, config, self.timeout)
+        report = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
+        for found in report["rounds"]:
+            n = found["server_round"]
+            metrics = report["metrics"].get(str(n), {})
+            print(
+                f"round {n}: partitions {found['partitions']}, {found['bytes_down']} bytes down, "
+                f"{found['bytes_up']} up" + "".join(f", {k} {v:.4f}" for k, v in metrics.items())
+            )
+            for kind in ("lost", "rejected"):
+                for partition, reason in found[kind].items():
+                    print(f"  partition {partition} {kind}: {reason}")
+        print(out)
+        return 0
+
+
+@dataclass(frozen=True)
+class Simulate(Common):
+    """Simulate the nodes of an app on this machine."""
+
+    def __call__(self) -> int:
+        return self.run(secure=False)
+
+
+@dataclass(frozen=True)
+class Up(Common):
+    """Run an app on a real SuperLink and SuperNodes, with TLS and node authentication, on localhost."""
+
+    def __call__(self) -> int:
+        return self.run(secure=True)
+
+
+FederateCommand = (
+    Annotated[Simulate, tyro.conf.subcommand("simulate")]
+    | Annotated[Up, tyro.conf.subcommand("up")]
+)
+
+
+def _value(text: str) -> str | int | float:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text

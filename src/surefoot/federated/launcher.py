@@ -1,0 +1,272 @@
+"""Run a Flower app on this machine: simulated, or on a real SuperLink with TLS and SuperNodes.
+
+Every process started here is stopped here, with its children, and no other one is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from surefoot.errors import MissingExtraError, SurefootError
+from surefoot.federated.keys import make_certificates, make_node_key
+
+HOST = "127.0.0.1"
+READY = "Uvicorn running on"
+
+
+class FederationError(SurefootError, RuntimeError):
+    """A process of the federation ended or did not start; its last lines are in the message."""
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What Flower's processes run under: no telemetry, no update check, nothing installed at run time."""
+    # SuperLink and SuperNode start their helpers by bare name.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {
+        **os.environ,
+        "PATH": path,
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # One thread in every process: the order of sums, and the bits, must not depend on cores.
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+class Federation:
+    """The processes of one federation; use it as a context manager.
+
+    Parameters
+    ----------
+    app
+        A folder with a Flower app: its pyproject.toml names the two components.
+    partitions
+        How many SuperNodes, real or simulated.
+    secure
+        True: SuperLink with TLS and node authentication, real SuperNodes. False: a SuperLink that
+        simulates the nodes.
+    folder
+        Where keys, logs and Flower's own state go; by default a temporary folder that is removed.
+    """
+
+    def __init__(
+        self, app: str | Path, partitions: int, *, secure: bool, folder: str | Path | None = None
+    ) -> None:
+        self.app = Path(app).resolve()
+        if not (self.app / "pyproject.toml").exists():
+            raise SurefootError(f"{app} is no Flower app: it has no pyproject.toml")
+        if partitions < 1:
+            raise SurefootError(f"partitions must be at least 1, got {partitions}")
+        if shutil.which("flower-superlink", path=environment(Path())["PATH"]) is None:
+            raise MissingExtraError("a federation", "flwr", "federated")
+        self.partitions, self.secure = partitions, secure
+        self._own = folder is None
+        self.folder = Path(folder or tempfile.mkdtemp(prefix="surefoot-federation-")).resolve()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.port = free_port()
+
+    def __enter__(self) -> Federation:
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.home = self.folder / "home"
+        self.home.mkdir(exist_ok=True)
+        if self.secure:
+            make_certificates(self.folder)
+            connection = f'root-certificates = "{self.folder / "ca.crt"}"\n'
+            flags = [
+                "--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.crt",
+                "--ssl-keyfile", "server.key", "--enable-supernode-auth",
+            ]  # fmt: skip
+        else:
+            connection = (
+                f"insecure = true\noptions.num-supernodes = {self.partitions}\n"
+                "options.backend.client-resources.num-cpus = 1\n"
+            )
+            flags = ["--simulation", "--insecure"]
+        (self.home / "config.toml").write_text(
+            '[superlink]\ndefault = "here"\n\n'
+            f'[superlink.here]\naddress = "{HOST}:{self.port}"\n{connection}'
+        )
+        link = ["flower-superlink", *flags, "--host", HOST, "--port", str(self.port)]
+        self.start("superlink", link)
+        self.wait_for_line("superlink", READY, 90)
+        if self.secure:
+            for p in range(self.partitions):
+                make_node_key(self.folder / f"node{p}")
+                self.command("supernode", "register", str(self.folder / f"node{p}.pub"), "here")
+                self.start_node(p)
+
+    def start_node(self, partition: int, key: str | None = None) -> None:
+        """Start the SuperNode of a partition; `key` is the name of its private key in the folder."""
+        name = f"node{partition}"
+        self.start(
+            name,
+            [
+                "flower-supernode", "--root-certificates", "ca.crt",
+                "--superlink", f"{HOST}:{self.port}", "--port", str(free_port()),
+                "--auth-supernode-private-key", key or name,
+                "--node-config", f"partition-id={partition} num-partitions={self.partitions}",
+            ],
+        )  # fmt: skip
+
+    def start(self, name: str, command: list[str]) -> None:
+        """Start a process in a group of its own, its output in NAME.log."""
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                command, cwd=self.folder, env=environment(self.home), stdout=log,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+
+    def log(self, name: str) -> str:
+        """What a process has said so far."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def wait_for_line(self, name: str, line: str, seconds: float) -> None:
+        """Wait until a process has said something.
+
+        Raises
+        ------
+        FederationError
+            It ended before, or the time is over.
+        """
+        deadline = time.monotonic() + seconds
+        while line not in self.log(name):
+            ended = self.processes[name].poll()
+            if ended is not None or time.monotonic() > deadline:
+                how = (
+                    f"ended with code {ended}" if ended is not None else f"took over {seconds:g} s"
+                )
+                raise FederationError(f"{name} {how}; its last lines:\n{_tail(self.log(name))}")
+            time.sleep(0.1)
+
+    def command(self, *words: str, timeout: float = 60.0) -> str:
+        """Run `flwr WORDS` against this SuperLink and return what it said."""
+        try:
+            done = subprocess.run(
+                ["flwr", *words], env=environment(self.home), capture_output=True, text=True,
+                timeout=timeout, check=False, stdin=subprocess.DEVNULL, cwd=self.folder,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise FederationError(f"flwr {' '.join(words)} took over {timeout:g} s") from error
+        if done.returncode:
+            said = _tail(done.stdout + done.stderr)
+            raise FederationError(f"flwr {' '.join(words)} failed ({done.returncode}):\n{said}")
+        return done.stdout + done.stderr
+
+    def run(
+        self, out: str | Path, config: Mapping[str, str | int | float] | None = None,
+        timeout: float = 3600.0,
+    ) -> Path:  # fmt: skip
+        """Run the app; the final arrays are in `out`, the report beside it in OUT.json.
+
+        Raises
+        ------
+        FederationError
+            The run failed or took longer than `timeout`.
+        """
+        out = Path(out).resolve()
+        out.unlink(missing_ok=True)
+        settings = {**(config or {}), "num-partitions": self.partitions, "out": str(out)}
+        # The app is copied: `flwr run` writes beside its files.
+        copy = self.folder / "app"
+        if not copy.exists():
+            shutil.copytree(self.app, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        said = self.command(
+            "run", str(copy), "here", "--stream", "--run-config",
+            " ".join(f"{k}={_toml(v)}" for k, v in settings.items()), timeout=timeout,
+        )  # fmt: skip
+        if not out.exists():
+            logs = said + self.log("superlink")
+            raise FederationError(f"the run ended without a result; its last lines:\n{_tail(logs)}")
+        return out
+
+    def close(self) -> None:
+        """Stop what was started, nodes first, each with its children; then remove a temporary folder."""
+        for process in reversed(self.processes.values()):
+            _stop(process)
+        self.processes.clear()
+        if self._own:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    # Helpers may have sessions of their own: note them while their parents are known.
+    family = list(_descendants(process.pid))
+    for how, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            break
+    for pid, started in family:
+        if _started(pid) == started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> Iterator[tuple[int, str]]:
+    """(pid, start time) of a process' children and theirs; the time tells a reused pid apart."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [c for t in tasks for c in (t / "children").read_text().split()]
+    except OSError:
+        return
+    for child in children:
+        started = _started(int(child))
+        if started is not None:
+            yield int(child), started
+        yield from _descendants(int(child))
+
+
+def _started(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _toml(value: str | int | float) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
+
+
+def _tail(text: str, lines: int = 25) -> str:
+    return "\n".join(text.strip().splitlines()[-lines:])

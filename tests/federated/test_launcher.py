@@ -1,0 +1,158 @@
+"""Simulation and deployment: real SuperLink, SuperNodes, TLS, node authentication."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from surefoot.cli import main
+from surefoot.errors import SurefootError
+from surefoot.federated import federate
+from surefoot.federated.keys import make_certificates, make_node_key
+from surefoot.federated.launcher import Federation, FederationError, _descendants, environment
+from surefoot.reparam.strategy import repopt_task
+
+APP = Path(__file__).parents[2] / "apps" / "repopt"
+CONFIG = {"data": "digits", "examples": 150, "depths": "1", "widths": "4", "alpha": 10.0}
+
+
+def reference(rounds, partitions, **more):
+    task = repopt_task({**CONFIG, **more, "num-partitions": partitions})
+    return federate(
+        task, rounds, partitions, extra=task.extra(0), fraction=more.get("fraction", 1.0)
+    )
+
+
+def same_bits(path, state):
+    found = load_file(path)
+    return set(found) == set(state) and all(torch.equal(found[k], v) for k, v in state.items())
+
+
+def family(federation):
+    return [
+        pid
+        for process in federation.processes.values()
+        for pid in (process.pid, *(p for p, _ in _descendants(process.pid)))
+    ]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_launchers_turn_telemetry_and_installation_off(tmp_path):
+    found = environment(tmp_path)
+    assert found["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert found["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+    assert found["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+    assert found["FLWR_HOME"] == str(tmp_path)
+
+
+def test_keys(tmp_path):
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    make_certificates(tmp_path)
+    ca, server = (
+        x509.load_pem_x509_certificate((tmp_path / n).read_bytes())
+        for n in ("ca.crt", "server.crt")
+    )
+    server.verify_directly_issued_by(ca)
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(a) for a in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
+    make_node_key(tmp_path / "node0")
+    key = load_ssh_private_key((tmp_path / "node0").read_bytes(), None)
+    assert key.curve.name == "secp384r1"
+    assert (tmp_path / "node0.pub").read_text().startswith("ecdsa-sha2-nistp384 ")
+    assert all((tmp_path / n).stat().st_mode & 0o077 == 0 for n in ("node0", "server.key"))
+
+
+def test_bad_requests(tmp_path, capsys):
+    with pytest.raises(SurefootError, match=r"no Flower app: it has no pyproject\.toml"):
+        Federation(tmp_path, 2, secure=False)
+    with pytest.raises(SurefootError, match="partitions must be at least 1"):
+        Federation(APP, 0, secure=False)
+    assert main(["federate", "simulate", str(tmp_path)]) == 2
+    assert "pyproject.toml" in capsys.readouterr().err
+    assert main(["federate", "simulate", str(APP), "--set", "lr"]) == 2
+
+
+def test_a_process_that_does_not_start_is_named_and_stopped(tmp_path):
+    federation = Federation(APP, 1, secure=False, folder=tmp_path)
+    federation.home = tmp_path
+    federation.start("broken", ["flower-superlink", "--no-such-flag"])
+    with pytest.raises(FederationError, match=r"(?s)broken ended with code 2.*no-such-flag"):
+        federation.wait_for_line("broken", "never", 60)
+    federation.close()
+
+
+@pytest.mark.acceptance
+def test_simulation_equals_the_reference_bit_for_bit(tmp_path, measured):
+    """Also through the command line; a little federation on Ray."""
+    out = tmp_path / "final.safetensors"
+    words = [f"{k}={v}" for k, v in CONFIG.items()]
+    started = time.time()
+    code = main(
+        ["federate", "simulate", str(APP), "--partitions", "3", "--rounds", "3", "--out", str(out),
+         "--folder", str(tmp_path / "f"), "--set", *words]
+    )  # fmt: skip
+    assert code == 0
+    assert same_bits(out, reference(3, 3))
+    measured("8.11 simulation = reference", "bitwise", f"yes ({time.time() - started:.0f} s)")
+
+
+@pytest.mark.acceptance
+def test_deployment_equals_the_reference_and_refuses_strangers(tmp_path, measured):
+    """TLS, node keys, 3 rounds with all and with half; then a stranger, and a node killed in its round."""
+    with Federation(APP, 3, secure=True, folder=tmp_path / "f") as federation:
+        for fraction in (1.0, 0.5):
+            out = federation.run(
+                tmp_path / "final.safetensors", {**CONFIG, "fraction": fraction}, 300
+            )
+            assert same_bits(out, reference(3, 3, fraction=fraction))
+            measured(
+                "8.11 deployment = reference = simulation", "bitwise", f"fraction {fraction}: yes"
+            )
+        make_node_key(tmp_path / "f" / "stranger")
+        federation.start_node(7, key="stranger")
+        assert federation.processes["node7"].wait(60) != 0
+        assert "2004" in federation.log("node7") or "not" in federation.log("node7").lower()
+        measured("unregistered node", "refused", f"code {federation.processes['node7'].returncode}")
+        pids = family(federation)
+        assert len(pids) > 4
+    assert not any(alive(p) for p in pids)
+
+
+@pytest.mark.acceptance
+def test_a_killed_node_is_named_and_the_rounds_go_on(tmp_path, measured):
+    import threading
+
+    with Federation(APP, 3, secure=True, folder=tmp_path / "f") as federation:
+
+        def kill():
+            while "ROUND 1/" not in federation.log("superlink"):
+                time.sleep(0.1)
+            for pid in [p for p, _ in _descendants(federation.processes["node1"].pid)]:
+                os.kill(pid, signal.SIGKILL)
+            os.kill(federation.processes["node1"].pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        started = time.time()
+        config = {**CONFIG, "local-epochs": 200, "num-server-rounds": 2, "round-timeout": 120}
+        out = federation.run(tmp_path / "final.safetensors", config, 500)
+        killer.join()
+    report = json.loads(Path(f"{out}.json").read_text())
+    lost = {r["server_round"]: r["lost"] for r in report["rounds"]}
+    measured("killed node", "named, no hang", f"{time.time() - started:.0f} s: {lost}")
+    assert "1" in lost[1]
+    assert "1" in lost[2]
+    assert report["rounds"][1]["partitions"] == [0, 2]
