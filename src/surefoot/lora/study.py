@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from surefoot.lora.experiments import counterexample, digits_net, regression
+from surefoot.lora.experiments import (
+    counterexample,
+    digits_net,
+    drift,
+    encoder,
+    memory,
+    mnist_net,
+    regression,
+)
 from surefoot.study import Part, Study, StudyConfig
 
 
@@ -14,7 +22,7 @@ class LoraConfig(StudyConfig):
     """The study of low-rank chains."""
 
     mnist: Path | None = None
-    """A folder or file with MNIST for part MNIST; by default it comes from a package."""
+    """A folder or file with MNIST for part mnist; by default it comes from a package."""
     encoder: Path | None = None
     """A model directory for part encoder; by default MiniLM comes from a package."""
     texts: Path | None = None
@@ -33,7 +41,14 @@ STUDY = Study(
             counterexample.run,
             counterexample.guarantees,
             tables=counterexample.tables,
-            seeds={"quick": 3, "standard": 10, "paper": 50},
+            seeds={"quick": 3, "standard": 3, "paper": 10},
+        ),
+        Part(
+            "divergence",
+            "How often LoRA diverges there at step 1/L",
+            counterexample.run_divergence,
+            tables=counterexample.divergence_tables,
+            seeds={"quick": 5, "standard": 50, "paper": 50},
         ),
         Part(
             "ridge",
@@ -64,6 +79,37 @@ STUDY = Study(
             digits_net.run,
             tables=digits_net.tables,
             seeds={"quick": 1, "standard": 5, "paper": 10},
+        ),
+        Part(
+            "drift",
+            "A hundred merges into 16-bit weights",
+            drift.run,
+            drift.guarantees,
+            tables=drift.tables,
+            seeds={"quick": 2, "standard": 5, "paper": 10},
+        ),
+        Part(
+            "memory",
+            "What each method keeps in memory",
+            memory.run,
+            tables=memory.tables,
+            deterministic=True,
+        ),
+        Part(
+            "mnist",
+            "The network of Table 3 on MNIST, 0-4 to 5-9",
+            mnist_net.run,
+            tables=mnist_net.tables,
+            sizes=("standard", "paper"),
+            seeds={"quick": 1, "standard": 2, "paper": 5},
+        ),
+        Part(
+            "encoder",
+            "MiniLM on sentiment4 under Trainer: every method, equal tuning, equal steps",
+            encoder.run,
+            tables=encoder.tables,
+            sizes=("standard", "paper"),
+            seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
     ),
 )

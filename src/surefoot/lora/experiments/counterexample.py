@@ -72,7 +72,13 @@ def relative_gap(problem: Problem, arm: str, inverse_step: int, steps: int, seed
     chain = chain_on(problem, 1, config_of(arm, seed))
     try:
         run = descend(
-            problem, chain, 1 / inverse_step, steps, gradients=False, every=min(50, steps)
+            problem,
+            chain,
+            1 / inverse_step,
+            steps,
+            gradients=False,
+            every=min(50, steps),
+            enough=1e-15,
         )
     except ChainStateError:
         return float("inf")  # a chain refuses to merge factors that have overflowed
@@ -95,6 +101,31 @@ def run(config: Any, seed: int, record: Record) -> None:
                 record.append(seed, 0, limit=value, asymm_floor=floor)
     chain = chain_on(problem, 1, RacConfig(seed=seed, steps_per_block=1))
     descend(problem, chain, 1 / problem.L, 200, gradients=False).into(record, seed, problem.f_star)
+
+
+SCALES = (10.0, 1.0)
+PATIENCE = 1000
+
+
+def run_divergence(config: Any, seed: int, record: Record) -> None:
+    """Whether LoRA diverges at 1/L, for two scales of b: a matter of scale, not a law."""
+    for scale in SCALES:
+        problem = counterexample(seed, scale)
+        chain = chain_on(problem, 1, config_of("LoRA", seed))
+        run = descend(problem, chain, 1 / problem.L, PATIENCE, gradients=False, every=20)
+        gone = not run.gap[-1] <= DIVERGED
+        record.update(seed, 0, {f"LoRA diverged, b = {scale:g} N(0, I)": float(gone)})
+
+
+def divergence_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
+    """The share of the seeds, one seed a draw of b and of the first row."""
+    rows = []
+    for scale in SCALES:
+        gone = record.constant(f"LoRA diverged, b = {scale:g} N(0, I)")
+        rows.append(
+            {"b": f"{scale:g} N(0, I)", "seeds": len(gone), "LoRA diverges": float(gone.mean())}
+        )
+    return {f"LoRA at step 1/L, {PATIENCE} steps": pd.DataFrame(rows)}
 
 
 def guarantees(config: Any) -> Iterable[Guarantee]:

@@ -29,7 +29,7 @@ from surefoot.lora.experiments.nets import (
 from surefoot.lora.experiments.tuning import best, compare
 from surefoot.record import Record
 
-RATES = {"quick": (3e-3,), "standard": (1e-3, 3e-3, 1e-2), "paper": (3e-4, 1e-3, 3e-3, 1e-2)}
+RATES = {"quick": (3e-3,), "standard": (3e-3, 1e-2), "paper": (3e-4, 1e-3, 3e-3, 1e-2)}
 EPOCHS = {"quick": 20, "standard": 100, "paper": 100}
 SIDES = {"quick": ("B",), "standard": ("B", "A"), "paper": ("B", "A")}
 

@@ -173,7 +173,7 @@ def run_digits(config: Any, seed: int, record: Record) -> None:
 
 
 def digits_guarantees(config: Any) -> Iterable[Guarantee]:
-    """G1, G2, G3 at each rank, and the free estimate of the gradient (G7) on a real data set."""
+    """G1, G2 and G3 at each rank."""
     problem = digits_softmax()
     for r in DIGIT_RANKS:
         yield from _three(_constants(problem, r / problem.n), f"r = {r}: ")

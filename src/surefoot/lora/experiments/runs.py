@@ -73,10 +73,11 @@ def descend(
     seed: int = 0,
     gradients: bool = True,
     every: int = 1,
+    enough: float = 0.0,
 ) -> Run:
     """Plain SGD through PEFT, `steps` a block; stops when the loss has grown beyond all bounds.
 
-    The gap is taken every so many blocks, and at the end.
+    The gap is taken every so many blocks, and at the end; `enough` of the first gap ends the run.
     """
     run = Run()
     optimizer = torch.optim.SGD(chain.param_groups(gamma), lr=1.0)
@@ -88,6 +89,8 @@ def descend(
             if not run.gap[-1] <= DIVERGED:
                 run.diverged_at = t
                 return run
+            if run.gap[-1] < enough * run.gap[0]:
+                break
         for _ in range(steps):
             _loss(problem, chain, model, next(rows)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
