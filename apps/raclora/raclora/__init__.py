@@ -1,0 +1,1 @@
+"""Fed-RAC-LoRA as a Flower app."""
