@@ -1,0 +1,85 @@
+"""What each mode costs on the device and on the wire (part S2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from surefoot.guarantee import Guarantee
+from surefoot.record import Record
+from surefoot.reparam.cost import cost_report, state_bytes
+from surefoot.reparam.guarantee import costs_of_plain
+from surefoot.reparam.merging import convert_to_plain
+from surefoot.reparam.models import repopt_vgg
+from surefoot.reparam.optimizer import RepSGD
+
+MODES = ("fedrepopt", "csla", "rep", "inf")
+SIDE = {"quick": 16, "standard": 32, "paper": 32}
+
+
+def network(mode: Any) -> nn.Sequential:
+    """Eight blocks, 32 to 128 channels, and the stem: the spec's network."""
+    return repopt_vgg((2, 3, 2), (32, 64, 128), mode=mode, strides=(1, 1, 2, 2))
+
+
+def run(config: Any, seed: int, record: Record) -> None:
+    """Parameters, bytes, saved activations, and the least CPU time of a step, modes interleaved."""
+    g = torch.Generator().manual_seed(seed)
+    side = SIDE[config.size]
+    x, y = torch.randn(32, 3, side, side, generator=g), torch.randint(0, 10, (32,), generator=g)
+    csla = network("csla")
+    plain, mults = convert_to_plain(csla)
+    models = {"fedrepopt": plain, "csla": csla, "rep": network("rep"), "inf": network("plain")}
+
+    def loss(model: nn.Module) -> Tensor:
+        return nn.functional.cross_entropy(model(x), y)
+
+    pairs = {
+        m: (
+            models[m],
+            RepSGD(
+                models[m].named_parameters(), 0.01, grad_mults=mults if m == "fedrepopt" else {}
+            ),
+        )
+        for m in MODES
+    }
+    for cost in cost_report(pairs, loss, rounds=3 if config.size == "quick" else 10):
+        record.update(
+            seed, 0,
+            {f"parameters: {cost.mode}": cost.parameters, f"bytes: {cost.mode}": cost.bytes_per_round,
+             f"saved: {cost.mode}": cost.saved_bytes, f"seconds: {cost.mode}": cost.seconds},
+        )  # fmt: skip
+
+
+def guarantees(config: Any) -> list[Guarantee]:
+    """The device's costs are the plain network's."""
+    plain = network("plain")
+    return [
+        costs_of_plain(
+            float(sum(p.numel() for p in plain.parameters())),
+            quantity="parameters: fedrepopt", unit="parameters",
+        ),
+        costs_of_plain(
+            float(state_bytes(plain)), quantity="bytes: fedrepopt", unit="bytes a round, one way"
+        ),
+    ]  # fmt: skip
+
+
+def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
+    """All modes, as ratios to the plain network with plain SGD."""
+    rows = []
+    for m in MODES:
+        value = {
+            k: float(record.constant(f"{k}: {m}").mean()) for k in ("parameters", "bytes", "saved")
+        }
+        ratio = float(
+            record.constant(f"seconds: {m}").min() / record.constant("seconds: inf").min()
+        )
+        rows.append(
+            {"mode": m, "parameters": value["parameters"], "bytes a round": value["bytes"],
+             "saved activations, MiB": value["saved"] / 2**20, "step time / plain SGD": ratio}
+        )  # fmt: skip
+    return {"costs": pd.DataFrame(rows)}

@@ -1,0 +1,138 @@
+"""The plain network follows the branches: one step, many steps, clipped steps (part S1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from surefoot.guarantee import Guarantee
+from surefoot.record import Record
+from surefoot.reparam.block import ReparamConv2d
+from surefoot.reparam.clipping import clip_csla_norm_
+from surefoot.reparam.equivalence import equivalence_gap, one_step_defect
+from surefoot.reparam.guarantee import clipped_norm, trajectory
+from surefoot.reparam.merging import convert_to_plain
+from surefoot.reparam.optimizer import RepSGD
+from surefoot.reparam.parameters import decay_groups
+
+STEPS = {"quick": 20, "standard": 200, "paper": 1000}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "momentum, decay": {"momentum": 0.9, "weight_decay": 1e-2},
+    "nesterov": {"momentum": 0.9, "nesterov": True},
+    "dampening": {"momentum": 0.9, "dampening": 0.3},
+}
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+CLIP = "clipping norm error"
+
+
+def network(seed: int, dtype: torch.dtype) -> nn.Sequential:
+    """Stride 2, depthwise and square blocks, scales from N(0, 1), ReLU."""
+    g = torch.Generator().manual_seed(seed)
+
+    def block(i: int, o: int, stride: int = 1, groups: int = 1) -> ReparamConv2d:
+        scales = {b: torch.randn(o, generator=g) for b in ("kxk", "1x1", "identity")}
+        return ReparamConv2d(
+            i, o, 3, stride, groups, mode="csla", scales=scales, generator=g, dtype=dtype
+        )
+
+    return nn.Sequential(
+        block(3, 8, 2), block(8, 8, groups=8), block(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 5, dtype=dtype),
+    )  # fmt: skip
+
+
+def run(config: Any, seed: int, record: Record) -> None:
+    """One-step defect (judged), free-running gap (shown) and the clipped norm, by optimiser and dtype."""
+    for dtype_name, dtype in DTYPES.items():
+        for name, settings in SETTINGS.items():
+            _one(config, seed, record, f"{name}, {dtype_name}", dtype, settings)
+    _clipping(config, seed, record)
+
+
+def _batch(g: torch.Generator, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    x = torch.randn(8, 3, 8, 8, generator=g, dtype=torch.float64).to(dtype)
+    return x, torch.randint(0, 5, (8,), generator=g)
+
+
+def _pair(csla: nn.Module, settings: dict[str, Any]) -> tuple[nn.Module, RepSGD, torch.optim.SGD]:
+    plain, mults = convert_to_plain(csla, seed=None)
+    own = dict(settings)
+    decay = own.pop("weight_decay", 0.0)
+    ours = RepSGD(decay_groups(plain, decay), 0.05, grad_mults=mults, **own)
+    return plain, ours, torch.optim.SGD(decay_groups(csla, decay), lr=0.05, **own)
+
+
+def _one(
+    config: Any, seed: int, record: Record, name: str, dtype: torch.dtype, settings: dict[str, Any]
+) -> None:
+    judged, free = network(seed, dtype), network(seed, dtype)
+    plain, ours, theirs = _pair(judged, settings)
+    free_plain, free_ours, free_theirs = _pair(free, settings)
+    g = torch.Generator().manual_seed(seed + 1)
+    for t in range(STEPS[config.size]):
+        x, y = _batch(g, dtype)
+
+        def loss(model: nn.Module, x: Tensor = x, y: Tensor = y) -> Tensor:
+            return nn.functional.cross_entropy(model(x), y)
+
+        defect = one_step_defect(plain, ours, judged, theirs, loss)
+        for model, optimizer in ((free_plain, free_ours), (free, free_theirs)):
+            optimizer.zero_grad()
+            loss(model).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        record.update(
+            seed, t, {f"defect: {name}": defect, f"gap: {name}": equivalence_gap(free_plain, free)}
+        )
+
+
+def _clipping(config: Any, seed: int, record: Record) -> None:
+    csla = network(seed, torch.float64)
+    plain, ours, theirs = _pair(csla, {"momentum": 0.9})
+    g = torch.Generator().manual_seed(seed + 2)
+    for t in range(STEPS[config.size]):
+        x, y = _batch(g, torch.float64)
+        norms = []
+        for model, optimizer in ((plain, ours), (csla, theirs)):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+            norms.append(
+                float(clip_csla_norm_(ours, 0.5))
+                if optimizer is ours
+                else float(nn.utils.clip_grad_norm_(csla.parameters(), 0.5))
+            )
+        if t == 0:  # later norms are those of two networks that rounding has moved apart
+            record.update(seed, 0, {CLIP: abs(norms[0] / norms[1] - 1)})
+        for optimizer in (ours, theirs):
+            optimizer.step()
+    record.update(seed, STEPS[config.size], {"gap: clipped": equivalence_gap(plain, csla)})
+
+
+def guarantees(config: Any) -> list[Guarantee]:
+    """G1 for every optimiser and dtype, and G3."""
+    found = [
+        trajectory(
+            dtype, quantity=f"defect: {name}, {d}", name=f"follows the branches: {name}, {d} (G1)"
+        )
+        for d, dtype in DTYPES.items()
+        for name in SETTINGS
+    ]
+    return [*found, clipped_norm(CLIP)]
+
+
+def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
+    """Worst defect in machine epsilons and the free-running gap at the end, which nothing bounds."""
+    rows = []
+    for d, dtype in DTYPES.items():
+        eps = torch.finfo(dtype).eps
+        for name in SETTINGS:
+            gap = record[f"gap: {name}, {d}"][:, -1]
+            rows.append(
+                {"optimiser": name, "dtype": d,
+                 "worst defect (eps)": record[f"defect: {name}, {d}"].max() / eps,
+                 "gap, median seed": float(pd.Series(gap).median()), "gap, worst seed": gap.max()}
+            )  # fmt: skip
+    return {"equivalence, step by step and free-running": pd.DataFrame(rows)}

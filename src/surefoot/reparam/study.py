@@ -1,0 +1,61 @@
+"""Plain networks on the devices that train as multi-branch ones: exactness, cost, accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from surefoot.reparam.experiments import accuracy, costs, exactness
+from surefoot.study import Part, Study, StudyConfig
+
+
+@dataclass(frozen=True)
+class ReparamConfig(StudyConfig):
+    """The study of FedRepOpt."""
+
+    data: Literal["mnist5k", "mnist", "fashion"] = "mnist5k"
+    """What the federation trains on; the hyper-search always takes digits."""
+    images: Path | None = None
+    """A folder or file with images of that format, instead of the package's."""
+
+
+STUDY = Study(
+    name="reparam",
+    title="FedRepOpt: a plain network on the trajectory of a multi-branch one",
+    paper="FedRepOpt, arXiv 2409.15898; RepOptimizers, arXiv 2205.15242",
+    config=ReparamConfig,
+    parts=(
+        Part(
+            "S1",
+            "Exactness: one step, many steps, clipped steps",
+            exactness.run,
+            exactness.guarantees,
+            tables=exactness.tables,
+            seeds={"quick": 2, "standard": 5, "paper": 10},
+        ),
+        Part(
+            "S2",
+            "Cost on the device and on the wire",
+            costs.run,
+            costs.guarantees,
+            tables=costs.tables,
+            deterministic=True,
+        ),
+        Part(
+            "S3",
+            "Accuracy of four arms by depth and by cut, equally tuned, nothing promised",
+            accuracy.run,
+            tables=accuracy.tables,
+            seeds={"quick": 1, "standard": 3, "paper": 3},
+        ),
+        Part(
+            "S4",
+            "Where the scales come from, nothing promised",
+            accuracy.run_origins,
+            tables=accuracy.origin_tables,
+            sizes=("standard", "paper"),
+            seeds={"quick": 1, "standard": 2, "paper": 3},
+        ),
+    ),
+)
