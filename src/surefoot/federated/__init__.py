@@ -9,8 +9,9 @@ from surefoot.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from surefoot.federated.apps import make_client_app, make_server_app
+    from surefoot.federated.mean import weighted_mean
     from surefoot.federated.partition import domain_partition, draw_partitions, lda_partition
-    from surefoot.federated.records import from_arrays, to_arrays, weighted_mean, wire_bytes
+    from surefoot.federated.records import from_arrays, to_arrays, wire_bytes
     from surefoot.federated.reference import federate
     from surefoot.federated.rules import ServerRule
     from surefoot.federated.strategy import DeterministicFedAvg, MissingNodesError
@@ -30,7 +31,7 @@ _WHERE = {
     "make_client_app": "apps",
     "make_server_app": "apps",
     "to_arrays": "records",
-    "weighted_mean": "records",
+    "weighted_mean": "mean",
     "wire_bytes": "records",
 }
 __all__ = [

@@ -1,4 +1,4 @@
-"""Between a model's state and Flower's records; the reduction whose bits do not depend on arrival."""
+"""Between a model's state and Flower's records, with every dtype and shape checked."""
 
 from __future__ import annotations
 
@@ -63,34 +63,3 @@ def from_arrays(record: ArrayRecord, like: State) -> dict[str, Tensor]:
 def wire_bytes(record: ArrayRecord) -> int:
     """Bytes of the serialised arrays, as they travel."""
     return sum(len(array.data) for array in record.values())
-
-
-def weighted_mean(replies: Mapping[int, tuple[State, float]]) -> dict[str, Tensor]:
-    """sum_p w_p state_p / sum_p w_p over {partition: (state, number of examples)}.
-
-    Reduced in ascending partition, in float64 and back to each array's dtype, so the bits do not depend
-    on the order of arrival; integers (a BatchNorm's counter) take the maximum.
-
-    Raises
-    ------
-    ValueError
-        No replies, or weights that are not positive.
-    """
-    if not replies:
-        raise ValueError("there is nothing to average: no replies")
-    order = sorted(replies)
-    weights = [float(replies[p][1]) for p in order]
-    if not all(0 < w < float("inf") for w in weights):
-        raise ValueError(f"numbers of examples must be positive, got {weights}")
-    total = sum(weights)
-    mean = {}
-    for name, first in replies[order[0]][0].items():
-        values = [replies[p][0][name] for p in order]
-        if first.is_floating_point():
-            acc = torch.zeros(first.shape, dtype=torch.float64)
-            for weight, value in zip(weights, values, strict=True):
-                acc += (weight / total) * value.double()
-            mean[name] = acc.to(first.dtype)
-        else:
-            mean[name] = torch.stack(values).amax(0)
-    return mean

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import draw_partitions, seed_for
-from surefoot.federated.records import weighted_mean
 from surefoot.federated.rules import ServerRule
 from surefoot.federated.task import State, Task, Visit
 

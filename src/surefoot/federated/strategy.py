@@ -14,8 +14,9 @@ from flwr.serverapp.strategy import FedAvg, Result
 from torch import Tensor, isfinite
 
 from surefoot.errors import SurefootError
+from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import draw_partitions
-from surefoot.federated.records import from_arrays, to_arrays, weighted_mean, wire_bytes
+from surefoot.federated.records import from_arrays, to_arrays, wire_bytes
 from surefoot.federated.report import FederationReport
 from surefoot.federated.rules import ServerRule
 

@@ -19,8 +19,9 @@ from flwr.serverapp import Grid
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import seed_for
-from surefoot.federated.records import to_arrays, weighted_mean, wire_bytes
+from surefoot.federated.records import to_arrays, wire_bytes
 from surefoot.federated.strategy import DeterministicFedAvg
 from surefoot.federated.task import Visit
 from surefoot.lora.federated_reference import FedResult, fed_reference

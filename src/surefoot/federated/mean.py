@@ -1,0 +1,42 @@
+"""The reduction whose bits do not depend on who answered first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+State = Mapping[str, Shaped[Tensor, "..."]]
+
+
+def weighted_mean(replies: Mapping[int, tuple[State, float]]) -> dict[str, Tensor]:
+    """sum_p w_p state_p / sum_p w_p over {partition: (state, number of examples)}.
+
+    Reduced in ascending partition, in float64 and back to each array's dtype, so the bits do not depend
+    on the order of arrival; integers (a BatchNorm's counter) take the maximum.
+
+    Raises
+    ------
+    ValueError
+        No replies, or weights that are not positive.
+    """
+    if not replies:
+        raise ValueError("there is nothing to average: no replies")
+    order = sorted(replies)
+    weights = [float(replies[p][1]) for p in order]
+    if not all(0 < w < float("inf") for w in weights):
+        raise ValueError(f"numbers of examples must be positive, got {weights}")
+    total = sum(weights)
+    mean = {}
+    for name, first in replies[order[0]][0].items():
+        values = [replies[p][0][name] for p in order]
+        if first.is_floating_point():
+            acc = torch.zeros(first.shape, dtype=torch.float64)
+            for weight, value in zip(weights, values, strict=True):
+                acc += (weight / total) * value.double()
+            mean[name] = acc.to(first.dtype)
+        else:
+            mean[name] = torch.stack(values).amax(0)
+    return mean
