@@ -48,6 +48,7 @@ STUDY = Study(
             "How often LoRA diverges there at step 1/L",
             counterexample.run_divergence,
             tables=counterexample.divergence_tables,
+            sizes=("standard", "paper"),
             seeds={"quick": 5, "standard": 50, "paper": 50},
         ),
         Part(
