@@ -96,13 +96,13 @@ def test_published_initial_scales():
     """sqrt(2 / l), 1 for the first block of a stage; ghost: sqrt(2 / (m + 1)), m from 1."""
     vgg = repopt_vgg((3,), (8,), in_channels=1, mode="csla")
     assert [
-        float(vgg.get_submodule(f"stage0_{i}").scale_kxk[0]) for i in range(3)
+        vgg.get_submodule(f"stage0_{i}").scale_kxk[0].item() for i in range(3)
     ] == pytest.approx([1.0, 2**0.5, 1.0])
     ghost = repopt_ghost(0.5, stages=(((3, 8, 16, 0, 1), (3, 8, 16, 0, 1)),))
-    first = [float(ghost.get_submodule(f"stage0_{b}.{m}.cheap").scale_kxk[0])
+    first = [ghost.get_submodule(f"stage0_{b}.{m}.cheap").scale_kxk[0].item()
              for b in (0, 1) for m in ("first", "second")]  # fmt: skip
     assert first == pytest.approx([(2 / (m + 1)) ** 0.5 for m in (1, 2, 3, 4)])
-    assert float(ghost.get_submodule("stage0_0.first.cheap").identity[0]) == 1
+    assert ghost.get_submodule("stage0_0.first.cheap").identity[0].item() == 1
 
 
 def test_identity_only_where_the_shape_allows():
