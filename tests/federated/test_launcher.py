@@ -138,8 +138,13 @@ def test_a_killed_node_is_named_and_the_rounds_go_on(tmp_path, measured):
     with Federation(APP, 3, secure=True, folder=tmp_path / "f") as federation:
 
         def kill():
-            while "ROUND 1/" not in federation.log("superlink"):
+            # Three answers to the query for partitions: the messages of round 1 are next.
+            deadline = time.time() + 200
+            while federation.log("superlink").count("Push replies") < 3:
+                if time.time() > deadline:
+                    return
                 time.sleep(0.1)
+            time.sleep(3)
             for pid in [p for p, _ in _descendants(federation.processes["node1"].pid)]:
                 os.kill(pid, signal.SIGKILL)
             os.kill(federation.processes["node1"].pid, signal.SIGKILL)
@@ -147,9 +152,9 @@ def test_a_killed_node_is_named_and_the_rounds_go_on(tmp_path, measured):
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
         started = time.time()
-        config = {**CONFIG, "local-epochs": 200, "num-server-rounds": 2, "round-timeout": 120}
+        config = {**CONFIG, "local-epochs": 400, "num-server-rounds": 2, "round-timeout": 120}
         out = federation.run(tmp_path / "final.safetensors", config, 500)
-        killer.join()
+        killer.join(1)
     report = json.loads(Path(f"{out}.json").read_text())
     lost = {r["server_round"]: r["lost"] for r in report["rounds"]}
     measured("killed node", "named, no hang", f"{time.time() - started:.0f} s: {lost}")
