@@ -1,0 +1,263 @@
+"""What is promised of a run, as core Guarantees on its record: G1 to G6 (all derived here).
+
+`BarycenterResult.record()` has, for problem i as seed i and point k as step k: F, grad2 = ||G||_B^2,
+lambda_min and lambda_max of B, certificate (G5), rounding of F; from step 1 on the step eta, reached (F
+at the temperature before the step) and least_grad2 (over the points before); and once alpha, beta,
+tau, free, descends, geodesic. F* is not known; the last F is at least F*, and where a claim on F - F*
+is checked with it instead, the claim checked is the weaker one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from surefoot.barycenter import bounds
+from surefoot.certificate import certify
+from surefoot.guarantee import Assumption, Guarantee
+from surefoot.record import Record
+
+if TYPE_CHECKING:
+    from surefoot.barycenter.result import BarycenterResult
+    from surefoot.certificate import Certificate
+
+SOURCE = "derived in surefoot, for the descent of arXiv 2410.08117"
+G1, G2 = "G1 descent of every step", "G2 stationarity"
+G3_ABOVE, G3_BELOW = "G3 confinement from above", "G3 confinement from below"
+G4, G5 = "G4 linear rate", "G5 certificate of optimality"
+G6_WEIGHT, G6_MAP = "G6 influence, free mass", "G6 influence, fixed mass"
+Curve = Float[np.ndarray, "seeds steps"]
+
+
+def _constant(record: Record, name: str) -> Float[np.ndarray, "seeds 1"]:
+    return record.constant(name)[:, None]
+
+
+def _assume(name: str, requires: str, measured: float, holds: bool, how: str) -> Assumption:
+    return Assumption(name, requires, measured, holds, how)
+
+
+def _descends(record: Record) -> Assumption:
+    value = float(record.constant("descends").min())
+    return _assume(
+        "gradient steps", "each step descends at least as (I - eta G) B (I - eta G) does", value,
+        value == 1, "by the method; momentum, cyclic and Newton steps do not",
+    )  # fmt: skip
+
+
+def _geodesic(record: Record) -> Assumption:
+    value = float(record.constant("geodesic").min())
+    return _assume(
+        "geodesic steps", "each step is (I - eta G) B (I - eta G)", value, value == 1,
+        "by the method",
+    )  # fmt: skip
+
+
+def _steps(record: Record, *, unit: bool) -> Assumption:
+    eta = record["step"] if "step" in record else np.ones((1, 1))
+    worst = float(eta[np.unravel_index(np.abs(eta - 1).argmax(), eta.shape)])
+    if unit:
+        return _assume("unit steps", "eta = 1", worst, bool((eta == 1).all()), "read off the run")
+    top = float(eta.max())
+    holds = bool((eta > 0).all()) and top <= 1
+    return _assume("steps up to 1", "0 < eta <= 1", top, holds, "read off the run")
+
+
+def _start(record: Record) -> Assumption:
+    low, high = record["lambda_min"][:, :1], record["lambda_max"][:, :1]
+    out = max(
+        float((_constant(record, "alpha") - low).max()),
+        float((high - _constant(record, "beta")).max()),
+    )
+    size = float(record.constant("beta").max())
+    return _assume(
+        "start among the inputs", "alpha I <= B_0 <= beta I", out, out <= 1e-12 * size,
+        "extreme eigenvalues; measured is the distance outside",
+    )  # fmt: skip
+
+
+def _regular(record: Record) -> Assumption:
+    alpha = float(record.constant("alpha").min())
+    return _assume("regular inputs", "alpha > 0", alpha, alpha > 0, "smallest eigenvalue")
+
+
+def _fixed(record: Record) -> Assumption:
+    free = float(record.constant("free").max())
+    return _assume("convex objective", "fixed mass", free, free == 0, "free mass is not convex")
+
+
+def descent() -> Guarantee:
+    """G1, `bounds.descent_bound` on every step; the bound is made of F, ||G||_B^2 and eta alone."""
+
+    def bound(record: Record) -> Curve:
+        F, grad2, eta = record["F"][:, :-1], record["grad2"][:, :-1], record["step"]
+        # The rounding of either side is part of what can be promised of floating point.
+        slack = record["rounding"][:, :-1] + record["rounding"][:, 1:]
+        return np.asarray(F - (eta - eta**2 / 2) * grad2 + slack)
+
+    return Guarantee(
+        name=G1, statement="F(B_{k+1}) <= F(B_k) - (eta - eta^2/2) ||G_k||_B^2",
+        latex=r"F(B_{k+1}) \le F(B_k) - (\eta - \eta^2/2) \|G_k\|_{B_k}^2",
+        source=SOURCE, quantity="reached", sense="upper", holds_in="every run", bound=bound,
+        assumptions=lambda record: (_descends(record),), tolerance=0.0,
+    )  # fmt: skip
+
+
+def stationarity() -> Guarantee:
+    """G2, `bounds.stationarity_bound` with Flow = F(B_K), by telescoping G1."""
+
+    def bound(record: Record) -> Curve:
+        F, K = record["F"], record.curves("least_grad2").steps
+        rows = [
+            [bounds.stationarity_bound(f[0], f[i], int(k)) for i, k in enumerate(K, start=1)]
+            for f in F
+        ]
+        found: np.ndarray = np.array(rows) + 4 * record["rounding"][:, 1:]
+        return found
+
+    return Guarantee(
+        name=G2, statement="min_{k<K} ||G_k||_B^2 <= 2 (F(B_0) - F(B_K)) / K",
+        latex=r"\min_{k<K} \|G_k\|_{B_k}^2 \le 2 (F(B_0) - F(B_K)) / K",
+        source=SOURCE, quantity="least_grad2", sense="upper", holds_in="every run", bound=bound,
+        assumptions=lambda record: (_descends(record), _steps(record, unit=True)),
+    )  # fmt: skip
+
+
+def confinement(floor: Literal["proved", "alpha"] = "proved") -> tuple[Guarantee, Guarantee]:
+    """G3 from above and from below, `bounds.spectral_confinement`.
+
+    floor="alpha" claims what one would guess and what is false: alpha as a floor of the iterates.
+    """
+
+    def above(record: Record) -> tuple[Assumption, ...]:
+        return (_geodesic(record), _steps(record, unit=False), _start(record))
+
+    def low(record: Record) -> Float[np.ndarray, "seeds 1"]:
+        ends = zip(*(record.constant(n) for n in ("alpha", "beta", "tau")), strict=True)
+        if floor == "alpha":
+            return _constant(record, "alpha")
+        return np.array(
+            [[bounds.spectral_confinement(a, b, t)[0] if a > 0 else 0.0] for a, b, t in ends]
+        )
+
+    name = G3_BELOW if floor == "proved" else "alpha as a floor of the iterates"
+    upper = Guarantee(
+        name=G3_ABOVE, statement="B_k <= beta I", latex=r"B_k \preceq \beta I", source=SOURCE,
+        quantity="lambda_max", sense="upper", holds_in="every run", tolerance=1e-12,
+        bound=lambda record: _constant(record, "beta"), assumptions=above,
+    )  # fmt: skip
+    lower = Guarantee(
+        name=name,
+        statement="B_k >= a_f I, 4 phi(a_f)^3 phi(beta) = (phi(a_f) + phi(beta))^2"
+        if floor == "proved"
+        else "B_k >= alpha I (a plausible claim, false)",
+        source=SOURCE, quantity="lambda_min", sense="lower", holds_in="every run", tolerance=1e-12,
+        bound=low, heuristic=floor == "alpha",
+        assumptions=lambda record: (
+            _geodesic(record), _steps(record, unit=False), _start(record), _regular(record)
+        ),
+    )  # fmt: skip
+    return upper, lower
+
+
+def rate(floor: Literal["proved", "measured"] = "proved") -> Guarantee:
+    """G4, `bounds.linear_rate`: a priori, or with the smallest eigenvalue met on the run as the floor."""
+
+    def bound(record: Record) -> Curve:
+        F, k = record["F"], record.curves("F").steps
+        rows = []
+        for i, f in enumerate(F):
+            a, b, t = (float(record.constant(n)[i]) for n in ("alpha", "beta", "tau"))
+            if not a > 0:
+                rows.append(np.full(len(k), f[0] - f[-1]))
+                continue
+            met = min(a, float(record["lambda_min"][i].min())) if floor == "measured" else None
+            rho = bounds.linear_rate(a, b, t, met)
+            rows.append((1 - rho) ** k * (f[0] - f[-1]))
+        found: np.ndarray = np.array(rows) + 2 * record["rounding"]
+        return found
+
+    def assumptions(record: Record) -> tuple[Assumption, ...]:
+        common = (_fixed(record), _geodesic(record), _steps(record, unit=True), _regular(record))
+        return common if floor == "measured" else (*common, _start(record))
+
+    return Guarantee(
+        name=G4 if floor == "proved" else f"{G4}, a posteriori",
+        statement="F(B_k) - F* <= (1 - rho)^k (F(B_0) - F*)",
+        latex=r"F(B_k) - F^* \le (1 - \rho)^k (F(B_0) - F^*)",
+        source=SOURCE + "; not the paper's theorem, whose constants we have not read",
+        quantity="excess", sense="upper", holds_in="every run", bound=bound,
+        assumptions=assumptions, tolerance=0.0,
+    )  # fmt: skip
+
+
+def optimality() -> Guarantee:
+    """G5, `bounds.gap_bound`: the certificate at every point is at least what F still lost."""
+    return Guarantee(
+        name=G5, statement="certificate(B_k) >= F(B_k) - F*",
+        latex=r"\mathrm{cert}(B_k) \ge F(B_k) - F^*", source=SOURCE, quantity="certificate",
+        sense="lower", holds_in="every run",
+        bound=lambda record: record["excess"] - 2 * record["rounding"],
+        assumptions=lambda record: (_fixed(record),), tolerance=0.0,
+    )  # fmt: skip
+
+
+def influence() -> tuple[Guarantee, Guarantee]:
+    """G6 on `BarycenterResult.influence_record()`, an input a step.
+
+    Free mass: the weight of an input falls exponentially with its Upsilon, whatever is wrong with it.
+    Fixed mass, finite tau: no input pulls with a map larger than (1 + sqrt(1 + 2 tau / lambda_min(B)))/2,
+    however large it is (S is monotone in A). Nothing of the kind holds for inputs that vanish.
+    """
+
+    def weight(record: Record) -> Curve:
+        args = (record["upsilon"][0], record["lam"][0], float(record.constant("temperature")[0]))
+        return bounds.influence_bound(*args)[None]
+
+    def stretch(record: Record) -> float:
+        tau, low = (float(record.constant(n)[0]) for n in ("tau", "lambda_min"))
+        return (1 + math.sqrt(1 + 2 * tau / low)) / 2
+
+    free = Guarantee(
+        name=G6_WEIGHT, statement="p_i <= exp(-(U_i - min_j U_j) / T) lam_i / lam_min",
+        latex=r"p_i \le e^{-(\Upsilon_i - \min_j \Upsilon_j)/T} \lambda_i / \lambda_{\min}",
+        source=SOURCE, quantity="weight", sense="upper", holds_in="every run", bound=weight,
+        assumptions=lambda record: (_finite(record, "temperature", "free mass"),), atol=1e-15,
+    )  # fmt: skip
+    fixed = Guarantee(
+        name=G6_MAP, statement="lambda_max(S_i) <= (1 + sqrt(1 + 2 tau / lambda_min(B))) / 2",
+        latex=r"\lambda_{\max}(S_i) \le (1 + \sqrt{1 + 2\tau/\lambda_{\min}(B)})/2",
+        source=SOURCE, quantity="stretch", sense="upper", holds_in="every run", bound=stretch,
+        assumptions=lambda record: (_finite(record, "tau", "finite tau"),), tolerance=1e-9,
+    )  # fmt: skip
+    return free, fixed
+
+
+def _finite(record: Record, name: str, requires: str) -> Assumption:
+    value = float(record.constant(name)[0])
+    return _assume(requires, f"{name} < inf", value, math.isfinite(value), "as given")
+
+
+def with_excess(record: Record) -> Record:
+    """The record with the column `excess` = F minus the last F of the problem, for G4 and G5."""
+    curves = record.curves("F")
+    for seed, f in zip(curves.seeds, curves.values, strict=True):
+        record.extend(int(seed), "excess", f - f[-1], curves.steps)
+    return record
+
+
+def run_certificates(result: BarycenterResult, problem: int = 0) -> list[Certificate]:
+    """G1 to G6 on one problem of a result; tau = 0 takes no step and promises only G6."""
+    out = []
+    record = with_excess(result.record(problem))
+    claims = [*confinement(), rate()]
+    if not np.isnan(record["certificate"]).any():
+        claims.append(optimality())
+    if "step" in record:
+        claims = [descent(), stationarity(), *claims]
+    out += [certify(record, claim) for claim in claims]
+    inputs = result.influence_record(problem)
+    return out + [certify(inputs, claim) for claim in influence()]
