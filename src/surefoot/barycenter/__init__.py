@@ -4,16 +4,47 @@ Paper: arXiv 2410.08117.
 """
 
 from surefoot.barycenter.barycenter import bures_barycenter, suot_barycenter
-from surefoot.barycenter.bounds import GuaranteeViolation
+from surefoot.barycenter.bounds import (
+    GuaranteeViolation,
+    descent_bound,
+    iterations_for,
+    linear_rate,
+    spectral_confinement,
+    stationarity_bound,
+)
+from surefoot.barycenter.doors import (
+    SUOTMean,
+    TauPath,
+    fuse_gaussians,
+    mean_suot,
+    suot_bures_barycenter,
+    tau_path,
+)
 from surefoot.barycenter.gaussian import SuotResult, suot_dual_gap, suot_gaussian
+from surefoot.barycenter.implicit import SUOTBarycenterLayer
+from surefoot.barycenter.optimality import certificate, confinement_check
 from surefoot.barycenter.result import BarycenterResult
 
 __all__ = [
     "BarycenterResult",
     "GuaranteeViolation",
+    "SUOTBarycenterLayer",
+    "SUOTMean",
     "SuotResult",
+    "TauPath",
     "bures_barycenter",
+    "certificate",
+    "confinement_check",
+    "descent_bound",
+    "fuse_gaussians",
+    "iterations_for",
+    "linear_rate",
+    "mean_suot",
+    "spectral_confinement",
+    "stationarity_bound",
     "suot_barycenter",
+    "suot_bures_barycenter",
     "suot_dual_gap",
     "suot_gaussian",
+    "tau_path",
 ]

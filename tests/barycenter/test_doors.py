@@ -1,0 +1,177 @@
+"""The front doors: scikit-learn, pyRiemann, POT, sensor fusion, a sweep, a torch layer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from surefoot.barycenter import (
+    SUOTBarycenterLayer,
+    SUOTMean,
+    fuse_gaussians,
+    mean_suot,
+    suot_barycenter,
+    suot_bures_barycenter,
+    suot_gaussian,
+    tau_path,
+)
+
+
+def spds(seed, n, d, low=0.1, high=1.0):
+    rng = np.random.default_rng(seed)
+    Q = np.linalg.qr(rng.standard_normal((n, d, d)))[0]
+    A = (Q * rng.uniform(low, high, (n, d))[:, None]) @ Q.swapaxes(-1, -2)
+    return (A + A.swapaxes(-1, -2)) / 2
+
+
+def test_estimator_finds_the_planted_outlier():
+    covs = spds(0, 12, 4)
+    covs[5] *= 200
+    model = clone(SUOTMean(tau=0.5)).fit(covs, sample_weight=np.full(12, 3.0))
+    np.testing.assert_allclose(model.covariance_, suot_barycenter(covs, tau=0.5).cov, atol=1e-12)
+    assert model.location_ is None
+    assert np.flatnonzero(model.predict_outlier(0.95)).tolist() == [5]
+    np.testing.assert_allclose(model.score_samples(covs), model.scores_, atol=1e-12)
+    with pytest.raises(ValueError, match="q must be between"):
+        model.predict_outlier(2)
+    with pytest.raises(NotFittedError):
+        SUOTMean().predict_outlier(0.9)
+
+
+def test_mean_in_a_real_mdm():
+    classification = pytest.importorskip("pyriemann.classification")
+    rng = np.random.default_rng(1)
+    bases = [np.diag([4.0, 1.0, 1.0]), np.diag([1.0, 1.0, 4.0])]
+    X, y = [], []
+    for label in (0, 1):
+        for _ in range(20):
+            samples = rng.multivariate_normal(np.zeros(3), bases[label], 60)
+            X.append(np.cov(samples.T))
+            y.append(label)
+    X, y = np.array(X), np.array(y)
+    train, test = np.arange(40) % 2 == 0, np.arange(40) % 2 == 1
+    bad = X.copy()
+    bad[np.flatnonzero(train)[:3]] += 500 * np.diag([0.0, 0.0, 1.0])
+    mdm = classification.MDM(metric={"mean": mean_suot(tau=0.5), "distance": "riemann"})
+    assert mdm.fit(bad[train], y[train]).score(X[test], y[test]) >= 0.9
+    np.testing.assert_allclose(
+        mdm.covmeans_[1], suot_barycenter(bad[train][y[train] == 1], tau=0.5).cov, atol=1e-10
+    )
+
+
+def test_pot_signature():
+    covs, m = spds(2, 5, 3), np.random.default_rng(2).standard_normal((5, 3))
+    mean, cov, log = suot_bures_barycenter(m, covs, tau=math.inf, log=True)
+    gaussian = pytest.importorskip("ot.gaussian")
+    peer = gaussian.bures_wasserstein_barycenter(m, covs, num_iter=1000, eps=1e-12)
+    np.testing.assert_allclose(mean, np.ravel(peer[0]), atol=1e-12)
+    np.testing.assert_allclose(cov, peer[1], atol=1e-6)
+    assert log["converged"]
+    assert len(suot_bures_barycenter(m, covs)) == 2
+
+
+def test_fusion_at_zero_is_covariance_intersection():
+    covs, m = spds(3, 2, 2), np.array([[0.0, 1.0], [1.0, 0.0]])
+    P = np.linalg.inv(covs)
+    fused = fuse_gaussians(m, covs, tau=0)
+    np.testing.assert_allclose(fused.cov, np.linalg.inv(P.mean(0)), atol=1e-13)
+    np.testing.assert_allclose(fused.mean, fused.cov @ np.einsum("ijk,ik->j", P, m) / 2, atol=1e-13)
+
+
+def test_path_equals_single_solves_in_fewer_steps():
+    covs, taus = spds(4, 8, 5, 0.02, 1), np.logspace(-2, 1, 30)
+    path = tau_path(covs, taus, tol=1e-10)
+    single = [suot_barycenter(covs, tau=t, tol=1e-10) for t in taus]
+    np.testing.assert_allclose(path.covs, [r.cov for r in single], atol=1e-6)
+    assert path.scores.shape == (30, 8)
+    assert sum(r.n_iter for r in path.results) < sum(r.n_iter for r in single)
+    with pytest.raises(ValueError, match="at least one"):
+        tau_path(covs, [])
+
+
+def central(f, h):
+    return (f(h) - f(-h)) / (2 * h)
+
+
+@pytest.mark.parametrize("tau", [0.1, 1.0, 30.0, math.inf])
+def test_implicit_gradient_by_central_differences(tau, measured):
+    covs, weights, W = spds(5, 4, 3), np.array([1.0, 2.0, 0.5, 1.5]), spds(6, 1, 3)[0]
+    rng = np.random.default_rng(7)
+    A = torch.tensor(covs, requires_grad=True)
+    w = torch.tensor(weights, requires_grad=True)
+    layer = SUOTBarycenterLayer(tau, learn_tau=math.isfinite(tau), tol=1e-12)
+    (layer(A, w) * torch.tensor(W)).sum().backward()
+
+    def loss(covs, weights, tau):
+        lam = weights / weights.sum()
+        return float((suot_barycenter(covs, weights=lam, tau=tau, tol=1e-13).cov * W).sum())
+
+    E = rng.standard_normal(covs.shape)
+    E = E + E.swapaxes(-1, -2)
+    v = rng.standard_normal(4)
+    in_a = central(lambda h: loss(covs + h * E, weights, tau), 1e-5)
+    in_w = central(lambda h: loss(covs, weights + h * v, tau), 1e-5)
+    errors = [
+        abs(float((A.grad.numpy() * E).sum()) / in_a - 1),
+        abs(float((w.grad.numpy() * v).sum()) / in_w - 1),
+    ]
+    if math.isfinite(tau):
+        in_tau = central(lambda h: loss(covs, weights, tau * math.exp(h)), 1e-4)
+        errors.append(abs(float(layer.log_tau.grad) / in_tau - 1))
+    measured(f"8.15 implicit gradient, tau={tau:g}", "1e-5", f"{max(errors):.1e}")
+    assert max(errors) <= 1e-5
+
+
+def test_layer_batches_keeps_dtype_and_the_graph_is_one_node():
+    covs = torch.tensor(spds(8, 6, 3).reshape(2, 3, 3, 3), requires_grad=True)
+    layer = SUOTBarycenterLayer(0.3)
+    out = layer(covs)
+    # What is kept for the backward pass is the inputs and the result, whatever the iterations.
+    assert out.grad_fn.name() == "_BarycenterBackward"
+    assert len(out.grad_fn.saved_tensors) == 4
+    out.sum().backward()
+    for i in range(2):
+        one = covs.detach()[i].clone().requires_grad_()
+        layer(one).sum().backward()
+        torch.testing.assert_close(covs.grad[i], one.grad, atol=1e-8, rtol=0)
+    assert layer(covs.detach().float()).dtype == torch.float32
+
+
+def test_layer_survives_equal_inputs_and_refuses_singular_ones():
+    covs = torch.eye(3, dtype=torch.float64).expand(4, 3, 3).clone().requires_grad_()
+    SUOTBarycenterLayer(1.0)(covs).trace().backward()
+    torch.testing.assert_close(covs.grad, torch.eye(3, dtype=torch.float64).expand(4, 3, 3) / 4)
+    low = torch.diag_embed(torch.tensor([[1.0, 0.0], [1.0, 1.0]]).double()).requires_grad_()
+    with pytest.raises(ValueError, match="full rank"):
+        SUOTBarycenterLayer(1.0)(low).sum().backward()
+    for options in ({"tau": 0.0}, {"tau": math.inf, "learn_tau": True}):
+        with pytest.raises(ValueError, match="tau must be positive"):
+            SUOTBarycenterLayer(**options)
+
+
+def test_learning_tau_recovers_the_one_that_made_the_target():
+    covs = torch.tensor(spds(9, 5, 3))
+    target = torch.tensor(suot_barycenter(covs.numpy(), tau=0.4).cov)
+    layer = SUOTBarycenterLayer(3.0, learn_tau=True)
+    optimiser = torch.optim.LBFGS(
+        layer.parameters(), lr=1, max_iter=60, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        optimiser.zero_grad()
+        loss = 1e4 * ((layer(covs) - target) ** 2).sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    assert float(layer.tau.detach()) == pytest.approx(0.4, rel=1e-3)
+
+
+def test_estimator_takes_means():
+    covs, m = spds(10, 4, 2), np.eye(4)[:, :2]
+    model = SUOTMean(tau=1.0, mass="free").fit(covs, means=m)
+    pairs = suot_gaussian(covs, model.covariance_, 1.0, mean_a=m, mean_b=model.location_)
+    np.testing.assert_allclose(model.scores_, pairs.upsilon, atol=1e-10)
