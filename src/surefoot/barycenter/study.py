@@ -1,0 +1,64 @@
+"""Robust averages of Gaussians: the published picture, dimension, acceleration, real contamination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from surefoot.barycenter.experiments import picture, robustness, speed
+from surefoot.study import Part, Study, StudyConfig
+
+
+@dataclass(frozen=True)
+class BarycenterConfig(StudyConfig):
+    """The study of semi-unbalanced barycenters."""
+
+    eeg: Path | None = None
+    """A folder with NAME_TRAIN.ts files, instead of the package's recordings."""
+
+
+STUDY = Study(
+    name="barycenter",
+    title="Robust averages of Gaussians",
+    paper="Robust barycenters of Gaussians by semi-unbalanced optimal transport, arXiv 2410.08117",
+    config=BarycenterConfig,
+    parts=(
+        Part(
+            "S2",
+            "The published outlier picture is an unconverged iterate",
+            picture.run,
+            picture.guarantees,
+            tables=picture.tables,
+            deterministic=True,
+        ),
+        Part(
+            "S3",
+            "Unit steps do not feel the dimension",
+            speed.run_dimension,
+            tables=speed.dimension_tables,
+            seeds={"quick": 1, "standard": 3, "paper": 5},
+        ),
+        Part(
+            "S4",
+            "Unit steps slow down like 1/tau, Barzilai-Borwein steps do not",
+            speed.run_acceleration,
+            tables=speed.acceleration_tables,
+            seeds={"quick": 1, "standard": 2, "paper": 5},
+        ),
+        Part(
+            "S5",
+            "Real EEG trials, 30 % of them spoilt",
+            robustness.run_eeg,
+            tables=robustness.eeg_tables,
+            sizes=("standard", "paper"),
+            seeds={"quick": 1, "standard": 5, "paper": 20},
+        ),
+        Part(
+            "S6",
+            "Digits, where the truth is known",
+            robustness.run_digits,
+            tables=robustness.digits_tables,
+            seeds={"quick": 1, "standard": 5, "paper": 20},
+        ),
+    ),
+)

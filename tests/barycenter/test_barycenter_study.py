@@ -1,0 +1,100 @@
+"""The study: its averages against independent ones, its contaminations, and the parts run small."""
+
+import numpy as np
+import pytest
+
+from surefoot.barycenter.experiments import estimators, picture, robustness, speed
+from surefoot.barycenter.experiments.speed import random_covs
+from surefoot.barycenter.guarantee import G1, G4, G5
+from surefoot.barycenter.study import STUDY, BarycenterConfig
+from surefoot.certificate import certify
+from surefoot.guarantee import Verdict
+from surefoot.record import Record
+
+
+def test_classical_averages_agree_with_the_peers():
+    mean = pytest.importorskip("pyriemann.geometry.mean")
+    covs = random_covs(0, 9, 4, 0.1, 2)
+    np.testing.assert_allclose(
+        estimators.geometric(covs), mean.mean_riemann(covs, tol=1e-12, maxiter=500), atol=1e-7
+    )
+    np.testing.assert_allclose(estimators.harmonic(covs), mean.mean_harmonic(covs), atol=1e-12)
+    median = pytest.importorskip("pyriemann.geometry.median").median_riemann
+    np.testing.assert_allclose(
+        estimators.geometric(covs, median=True), median(covs, tol=1e-12, maxiter=500), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", ["burst", "line", "flat", "mixed"])
+def test_contamination_spoils_the_share_and_nothing_else(kind):
+    covs = random_covs(1, 20, 3, 0.5, 1)
+    spoilt = estimators.contaminate(covs, kind, 0.3, np.random.default_rng(0))
+    changed = (spoilt != covs).any(axis=(1, 2))
+    assert changed.sum() == 6
+    assert (np.linalg.eigvalsh(spoilt) > 0).all()
+    assert (covs == random_covs(1, 20, 3, 0.5, 1)).all()
+
+
+def test_the_picture_is_certified_and_its_numbers_are_the_published_ones():
+    record, config = Record(), BarycenterConfig()
+    picture.run(config, 0, record)
+    verdicts = {c.name: certify(record, c).verdict for c in picture.guarantees(config)}
+    assert verdicts[G1] == verdicts[G4] == verdicts[G5] == Verdict.KEPT
+    table = picture.tables(config, record)["the published picture"]
+    printed = table[table["first input"] == "printed"].set_index("result")
+    assert printed.loc["100 unit steps", "B11"] == pytest.approx(1.4737, abs=1e-3)
+    assert printed.loc["optimum", "B11"] == pytest.approx(2.4304, abs=1e-3)
+    assert (table["certificate"] >= table["F - F*"]).all()
+
+
+def test_bursts_ruin_the_wasserstein_mean_and_vanishing_inputs_the_fixed_mass():
+    record, config = Record(), BarycenterConfig()
+    robustness.run_digits(config, 0, record)
+    table = robustness.digits_tables(config, record)
+    error = next(iter(table.values())).set_index("average")
+    assert error.loc["Wasserstein", "burst"] > 3 * error.loc["SUOT fixed, tau 1", "burst"]
+    assert error.loc["SUOT fixed, tau 1", "flat"] > error.loc["Wasserstein", "flat"]
+    assert error.loc["SUOT free, tau 1"].max() < 0.1
+
+
+def test_steps_by_tau_and_dimension():
+    config = BarycenterConfig()
+    record = Record()
+    speed.run_acceleration(config, 0, record)
+    steps = speed.acceleration_tables(config, record)["steps to 1e-8"].set_index("tau")
+    assert (steps["bb"] <= 25).all()
+    assert (steps["bb reached"] == 1).all()
+    assert steps.loc[0.1, "eggd"] > 3 * steps.loc[0.1, "bb"]
+
+
+def test_every_part_runs_somewhere():
+    assert [p.name for p in STUDY.parts] == ["S2", "S3", "S4", "S5", "S6"]
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("name", ["SelfRegulationSCP1", "HandMovementDirection"])
+def test_robustness_on_real_recordings(name, measured):
+    """Five seeds of contamination; the bars are held against the mean, the worst is shown."""
+    config = BarycenterConfig()
+    covs = robustness.trial_covariances(config, name)
+    shifts = {}
+    for average in ("Wasserstein", "SUOT fixed, tau .1", "SUOT free, tau 1"):
+        mean = estimators.MEANS[average]
+        clean = mean(covs)
+        for kind in robustness.KINDS:
+            shifts[average, kind] = [
+                estimators.distance(
+                    mean(estimators.contaminate(covs, kind, 0.3, np.random.default_rng(s))), clean
+                )
+                for s in range(5)
+            ]
+    ratio = np.mean(shifts["Wasserstein", "burst"]) / np.mean(shifts["SUOT fixed, tau .1", "burst"])
+    measured(f"8.10 W2 / SUOT tau=.1 under burst, {name}", ">= 10", f"{ratio:.1f}")
+    for kind in robustness.KINDS:
+        free = shifts["SUOT free, tau 1", kind]
+        worst = f"{np.mean(free):.4f} (worst {max(free):.4f})"
+        measured(f"8.10 free mass under {kind}, {name}", "<= .035", worst)
+    assert ratio >= 10
+    assert all(np.mean(shifts["SUOT free, tau 1", k]) <= 0.035 for k in robustness.KINDS)
+    flat = np.mean(shifts["SUOT fixed, tau .1", "flat"])
+    assert flat > np.mean(shifts["Wasserstein", "flat"])
