@@ -90,7 +90,7 @@ def contaminate(
             c = rng.integers(d)
             out[i, c, c] += 100
         elif which == "line":
-            v = rng.standard_normal(d)
+            v = rng.standard_normal((d,))
             out[i] += 10 * d * np.outer(v, v) / (v @ v)
         else:
             out[i] *= 1e-3
