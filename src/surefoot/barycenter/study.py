@@ -20,7 +20,7 @@ class BarycenterConfig(StudyConfig):
 STUDY = Study(
     name="barycenter",
     title="Robust averages of Gaussians",
-    paper="Robust barycenters of Gaussians by semi-unbalanced optimal transport, arXiv 2410.08117",
+    paper="Semi-unbalanced barycenters of Gaussians, arXiv 2410.08117",
     config=BarycenterConfig,
     parts=(
         Part(
