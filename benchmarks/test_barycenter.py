@@ -12,6 +12,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from surefoot.barycenter import bures_barycenter, suot_barycenter
+from surefoot.barycenter.experiments import estimators, robustness
+from surefoot.barycenter.study import BarycenterConfig
 
 ot = pytest.importorskip("ot")
 mean_wasserstein = pytest.importorskip("pyriemann.geometry.mean").mean_wasserstein
@@ -86,3 +88,23 @@ def test_a_batch_is_not_slower_than_the_loop():
         )
         print(f"64 problems n={n} d={d}: the loop takes x{loop / together:.2f}")
         assert loop >= least * together
+
+
+@pytest.mark.xfail(
+    reason="a bar not reached: seed 4 shifts by .109, and by .119 with its trials left out",
+    strict=True,
+)
+def test_free_mass_on_scp1_stays_below_its_bar():
+    """30 % spoilt trials move the free barycenter by at most .035, mean over five seeds."""
+    covs = robustness.trial_covariances(BarycenterConfig(), "SelfRegulationSCP1")
+    mean = estimators.MEANS["SUOT free, tau 1"]
+    clean, found = mean(covs), {}
+    for kind in robustness.KINDS:
+        found[kind] = [
+            estimators.distance(
+                mean(estimators.contaminate(covs, kind, 0.3, np.random.default_rng(s))), clean
+            )
+            for s in range(5)
+        ]
+        print(f"SCP1, free mass, {kind}: required .035, measured {np.round(found[kind], 4)}")
+    assert max(np.mean(shifts) for shifts in found.values()) <= 0.035

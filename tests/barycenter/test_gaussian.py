@@ -78,6 +78,7 @@ def test_closed_form_is_the_minimum():
         np.testing.assert_allclose(r.map, reference.optimal_map(A, B, tau), atol=1e-10)
 
 
+@pytest.mark.acceptance
 def test_closed_form_is_below_bfgs():
     for A, B, tau in problems(50, seed=1, largest=4):
         assert suot_gaussian(A, B, tau).upsilon <= by_bfgs(A, B, tau) + 1e-9

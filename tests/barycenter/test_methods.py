@@ -53,6 +53,7 @@ def test_reference_numbers_by_every_method(method, tau):
     np.testing.assert_allclose(r.cov, EXPECTED[tau], atol=1e-7)
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("method", ["autograd_cyclic", "autograd_momentum_cyclic"])
 def test_cyclic_variants_come_near_with_a_small_step_and_stay_there(method):
     with pytest.warns(ConvergenceWarning):
