@@ -111,7 +111,9 @@ def test_unknown_names(study):
         load_study("json")
 
 
-def test_missing_backend_says_what_to_install(study, tmp_path):
+def test_missing_backend_says_what_to_install(study, tmp_path, monkeypatch):
+    # Flower's simulation brings ray.
+    monkeypatch.setattr("surefoot.study.version_of", lambda package: None)
     for backend, package in (("ray", "ray"), ("dask", "distributed")):
         execution = Execution(out=tmp_path, backend=backend)
         folder = start(study, study.config(part=("planted",)), execution)
