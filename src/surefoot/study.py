@@ -340,10 +340,10 @@ def _parallel(
         )
         for part, seed in todo
     ]
+    # joblib's Ray backend hands results back only when all are there.
+    results = "list" if execution.backend == "ray" else "generator_unordered"
     with _backend(execution.backend, jobs):
-        yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(
-            calls
-        )
+        yield from joblib.Parallel(n_jobs=jobs, return_as=results, batch_size=1)(calls)
 
 
 @contextmanager

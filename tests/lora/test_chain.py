@@ -358,7 +358,8 @@ def test_rank_above_the_sampled_dimension(toys, train, r, message):
 
 def test_rank_sixteen_on_a_ten_by_sixty_four_weight(toys):
     model = toys.mlp(sizes=(64, 10, 10))
-    toys.make(lora={"r": 16, "target_modules": ["first"]}, model=model, train="B")
+    chain, _ = toys.make(lora={"r": 16, "target_modules": ["first"]}, model=model, train="B")
+    assert float(chain.lambda_min()) == 16 / 64
 
 
 def test_unsupported_layers_are_named(toys):
