@@ -177,7 +177,9 @@ def test_hyper_search_learns_scales_and_saves_them(tmp_path):
 
     scales = hyper_search(model, loader, epochs=2, lr=0.05)
     start = {n: b for n, b in model().named_modules() if isinstance(b, ReparamConv2d)}
-    moved = max(float((scales[n]["kxk"] - b.scale("kxk")).abs().max()) for n, b in start.items())
+    moved = max(
+        float((scales[n]["kxk"] - b.scale("kxk")).detach().abs().max()) for n, b in start.items()
+    )
     assert moved > 1e-4
     scales.save(tmp_path / "scales.safetensors")
     again = Scales.load(tmp_path / "scales.safetensors")
