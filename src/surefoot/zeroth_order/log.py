@@ -15,7 +15,7 @@ from surefoot.errors import FileFormatError
 from surefoot.zeroth_order.slots import Slot
 
 if TYPE_CHECKING:
-    from surefoot.zeroth_order.optimizer import ZerothOrder
+    from surefoot.zeroth_order.keeping import Keeping
 
 FORMAT = 1
 WRITE_EVERY = 100
@@ -61,7 +61,7 @@ class StepLog:
 
     # -- writing ------------------------------------------------------------------------------------------
 
-    def begin(self, optimizer: ZerothOrder) -> None:
+    def begin(self, optimizer: Keeping) -> None:
         """Write down what the scalars alone do not say."""
         if self.header:
             return
@@ -219,7 +219,7 @@ class StepLog:
         header.pop("steps")
         self.header = header
 
-    def resume(self, content: builtins.bytes, optimizer: ZerothOrder) -> None:
+    def resume(self, content: builtins.bytes, optimizer: Keeping) -> None:
         """Go on where a checkpoint's log ends: what came after it never happened."""
         self._read(content, "the log of the state")
         self._slots = optimizer.slots

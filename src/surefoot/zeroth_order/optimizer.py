@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,14 @@ from torch import Tensor, nn
 
 from surefoot.zeroth_order import checks, hooks
 from surefoot.zeroth_order.distributed import Reducer
-from surefoot.zeroth_order.log import StepLog, digest_of
+from surefoot.zeroth_order.evaluation import Closure, Evaluation
+from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.self_check import SelfCheck
-from surefoot.zeroth_order.slots import Slot, exact
+from surefoot.zeroth_order.slots import Slot
 from surefoot.zeroth_order.streams import Streams
 
-Closure = Callable[[], Any]
-FLAT = 20
-HELD = 1 << 16
 
-
-class ZerothOrder(torch.optim.Optimizer):
+class ZerothOrder(Evaluation):
     """Base of LOZO, MeZO and ZOAdam: a `torch.optim.Optimizer` that needs forward passes only.
 
     `step(closure)` evaluates the loss at the iterate plus and minus eps times a random direction and
@@ -31,13 +27,6 @@ class ZerothOrder(torch.optim.Optimizer):
     """
 
     method = "zo"
-    _sums: np.ndarray | None
-    _total: float
-    _weight: float | None
-    _micro: int
-    _held: dict[int, Tensor]
-    _held_for: int
-    _at: float
 
     def __init__(
         self,
@@ -194,204 +183,6 @@ class ZerothOrder(torch.optim.Optimizer):
                 "16-bit weights by rounding even at lr 0 (12 % of the norm in 1,000 steps of bfloat16); "
                 "pass the model for mode 'factored', or allow_drift=True"
             )
-
-    # -- directions ---------------------------------------------------------------------------------------
-
-    def _factor(self, slot: Slot) -> tuple[float, float]:
-        """How U V^T is scaled in the perturbation and in the update."""
-        if slot.dense:
-            return 1.0, 1.0
-        if self.scale == "paper":
-            return 1.0, 1 / slot.rank
-        return slot.rank**-0.5, slot.rank**-0.5
-
-    def _direction(self, slot: Slot, i: int) -> Tensor:
-        u = self.streams.normal("U", self.t * self.num_directions + i, slot.index, slot.shape())
-        p = slot.param
-        kind = p.dtype if slot.storage == "inplace" else exact(p.dtype)
-        return u.to(p.device, kind)
-
-    def _begin_period(self) -> None:
-        """Draw V where a period starts, and let the momentum follow."""
-        period = self.t // self.nu
-        for slot in self.slots:
-            if slot.period == period:
-                continue
-            rank = slot.full_rank_for(self.param_groups[slot.group]["rank"])
-            old, slot.period = slot.v, period
-            slot.begin(self._draw_v(slot, period, rank), rank)
-            self._new_period(slot, old)
-
-    def _draw_v(self, slot: Slot, period: int, rank: int) -> Tensor | None:
-        if not rank:
-            return None
-        orthogonal = self.v_dist == "orthogonal"
-        return self.streams.factor(period, slot.index, slot.n, rank, orthogonal)
-
-    def _new_period(self, slot: Slot, old_v: Tensor | None) -> None:
-        """What a method does to its state when V has changed."""
-
-    def _place(self, i: int, s: float) -> None:
-        """Show the model the iterate plus s eps times direction i."""
-        if self._held_for != i:
-            self._release()
-            self._held = {
-                x.index: self._direction(x, i) for x in self.slots if not self._redrawn(x)
-            }
-            self._held_for = i
-        self._move(s)
-
-    def _move(self, s: float) -> None:
-        for slot in self.slots:
-            direction = self._held.get(slot.index)
-            if direction is None:
-                direction = self._direction(slot, self._held_for)
-            eps = self.param_groups[slot.group]["eps"]
-            slot.place(direction, s * eps, self._factor(slot)[0])
-        self._at = s
-
-    def _redrawn(self, slot: Slot) -> bool:
-        """Large dense directions are drawn again at every use: holding them would cost their memory."""
-        return slot.dense and slot.param.numel() > HELD
-
-    def _release(self) -> None:
-        """Back to the iterate, and forget the direction."""
-        if self._at:
-            self._move(0.0)
-        self._held, self._held_for, self._at = {}, -1, 0.0
-
-    # -- evaluating ---------------------------------------------------------------------------------------
-
-    def _evaluate(self, closure: Closure) -> float:
-        try:
-            return self._loss(closure)
-        except BaseException:
-            # Whoever handles this error finds the iterate in the weights, not a perturbation.
-            self._release()
-            self._clear()
-            raise
-
-    def _loss(self, closure: Closure) -> float:
-        if self._needs_grad:
-            with torch.enable_grad():
-                return checks.loss_value(closure())
-        try:
-            with torch.no_grad():
-                return checks.loss_value(closure())
-        except RuntimeError as error:
-            if "does not require grad" not in str(error):
-                raise
-        self._needs_grad = True
-        warnings.warn(
-            "the closure calls backward(); zeroth-order steps use no gradients: leave it out to save "
-            "the memory that this optimiser is for",
-            stacklevel=5,
-        )
-        return self._loss(closure)
-
-    def _pair(self, closure: Closure, i: int, base: float | None) -> tuple[float, float, float]:
-        """F+, F- (or F at the iterate) and c of direction i."""
-        eps = self.param_groups[0]["eps"]
-        self._place(i, 1.0)
-        plus = self._evaluate(closure)
-        if base is not None:
-            return plus, base, (plus - base) / eps
-        self._place(i, -1.0)
-        minus = self._evaluate(closure)
-        return plus, minus, (plus - minus) / (2 * eps)
-
-    def _estimate(self, closure: Closure, weight: float | None, restore: bool) -> float:
-        if any(g["eps"] != self.param_groups[0]["eps"] for g in self.param_groups):
-            raise ValueError("eps must be the same in all groups: one difference serves them all")
-        if weight is not None and not 0 < weight < math.inf:
-            raise ValueError(f"weight must be positive and finite, got {weight!r}")
-        if self._sums is not None and (weight is None) != (self._weight is None):
-            raise ValueError("weight must be given for all micro-batches of a step, or for none")
-        self._prepare(closure)
-        base = None
-        if self.one_sided:
-            self._release()
-            base = self._evaluate(closure)
-        found = []
-        for i in range(self.num_directions):
-            found.append(self._pair(closure, i, 0.0 if self.leave_one_out else base))
-        if self.leave_one_out:
-            # Each loss against the mean of the others: one forward a direction, and none for a baseline.
-            eps, total = self.param_groups[0]["eps"], sum(f[0] for f in found)
-            others = [(total - f[0]) / (len(found) - 1) for f in found]
-            found = [(f[0], o, (f[0] - o) / eps) for f, o in zip(found, others, strict=True)]
-        if self.normalize:
-            spread = float(np.std([f[0] for f in found]))
-            eps = self.param_groups[0]["eps"]
-            found = [(a, b, c * eps / spread if spread else 0.0) for a, b, c in found]
-        if restore or self.num_directions > 1:
-            self._release()
-        w = 1.0 if weight is None else float(weight)
-        c = np.array([f[2] for f in found]) * w
-        self._sums = c if self._sums is None else self._sums + c
-        self._total += w
-        self._weight = weight
-        self._micro += 1
-        plus, minus = (float(np.mean([f[j] for f in found])) for j in (0, 1))
-        self.last = {"loss_plus": plus, "loss_minus": minus, "fd_error": None}
-        self._watch_resolution(found)
-        return float(np.mean(c) / w)
-
-    def _prepare(self, closure: Closure) -> None:
-        if self._sums is None:
-            self._begin_period()
-            self._first()
-            if self._self_check is not None and self.mode == "factored":
-                self._self_check.run(self, closure)
-                self._self_check = None
-
-    def _first(self) -> None:
-        """What is looked at once, when weights are those that training starts from."""
-        if self.log is not None and not self.log.header:
-            self._release()
-            self.log.begin(self)
-        if self.t == 0 and not self._told:
-            self._told = True
-            self._warn_of_rounding()
-            if self._reducer.size > 1:
-                self._reducer.expect(digest_of(self.slots))
-
-    def _warn_of_rounding(self) -> None:
-        """Dense 16-bit tensors, whose perturbation may be smaller than the distance of two numbers."""
-        lost = []
-        for slot in self.slots:
-            if slot.dense and slot.storage == "written" and slot.param.element_size() < 4:
-                eps = self.param_groups[slot.group]["eps"]
-                spacing = torch.finfo(slot.param.dtype).eps * slot.param.detach().float().abs()
-                if float((spacing > 2 * eps).float().mean()) > 0.5:
-                    lost.append(slot.name)
-        if lost:
-            warnings.warn(
-                f"eps is below the spacing of {self._dtype_of(lost[0])} in most entries of {lost[0]}"
-                + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
-                + ": their perturbations round away; keep these tensors in float32, or freeze them",
-                stacklevel=6,
-            )
-
-    def _dtype_of(self, name: str) -> torch.dtype:
-        return next(s.param.dtype for s in self.slots if s.name == name)
-
-    def _watch_resolution(self, found: list[tuple[float, float, float]]) -> None:
-        if any(f[0] != f[1] for f in found):
-            self._flat = 0
-            return
-        self._flat += 1
-        if self._flat == FLAT:
-            warnings.warn(
-                f"F+ and F- were equal in {FLAT} steps in a row: eps is below the resolution of the loss; "
-                "compute the loss in float32, or raise eps",
-                stacklevel=5,
-            )
-
-    def _clear(self) -> None:
-        self._sums = None
-        self._total, self._weight, self._micro = 0.0, None, 0
-        self._held, self._held_for, self._at = {}, -1, 0.0
 
     # -- the public halves --------------------------------------------------------------------------------
 
@@ -584,122 +375,6 @@ class ZerothOrder(torch.optim.Optimizer):
                     slot.keep(period)
             slot.decay(self._decay[slot.group])
         self._decay = [1.0] * len(self.param_groups)
-
-    # -- keeping ------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """t, factors, dense copies and momenta; V is not in it, nor are weights.
-
-        Save the model's state_dict beside it: in factored mode that is the weights of the period's start.
-        """
-        if self._sums is not None:
-            raise ValueError("state_dict must not come between estimate() and apply()")
-        groups = [
-            {k: v for k, v in g.items() if k != "params"} | {"count": len(g["params"])}
-            for g in self.param_groups
-        ]
-        return {
-            "method": self.method,
-            "settings": self._settings(),
-            "t": self.t,
-            "decay": list(self._decay),
-            "param_groups": groups,
-            "state": {s.index: self._slot_state(s) for s in self.slots},
-            "log": None if self.log is None or not self.log.header else self.log.to_bytes(),
-        }
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "seed": self.streams.seed, "nu": self.nu, "scale": self.scale, "v_dist": self.v_dist,
-            "mode": self.mode, "momentum": self.momentum, "num_directions": self.num_directions,
-            "one_sided": self.one_sided, "c_clip": self.c_clip, "fold": self.fold,
-            "leave_one_out": self.leave_one_out, "normalize": self.normalize,
-        }  # fmt: skip
-
-    def _slot_state(self, slot: Slot) -> dict[str, Any]:
-        kept: dict[str, Any] = {"storage": slot.storage, "rank": slot.rank}
-        if slot.b is not None:
-            kept["b"] = slot.b.clone()
-        if slot.base is not None:
-            kept["base"] = slot.base.clone()
-        if slot.kept:
-            kept["kept"] = [(k, b.clone()) for k, b in slot.kept]
-        return kept | {k: v.clone() for k, v in slot.momentum.items()}
-
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a state was taken; the model must hold the weights saved beside it.
-
-        Raises
-        ------
-        ValueError
-            If the state is of another method, other settings or other parameters.
-        """
-        if state_dict.get("method") != self.method:
-            raise ValueError(
-                f"state is of method {state_dict.get('method')!r}, not {self.method!r}"
-            )
-        mine, theirs = self._settings(), state_dict["settings"]
-        wrong = [k for k in mine if mine[k] != theirs.get(k)]
-        if wrong:
-            each = ", ".join(f"{k} {theirs.get(k)!r} instead of {mine[k]!r}" for k in wrong)
-            raise ValueError(f"state was taken with other settings: {each}")
-        counts = [g["count"] for g in state_dict["param_groups"]]
-        if counts != [len(g["params"]) for g in self.param_groups]:
-            raise ValueError(
-                f"state has parameter groups of sizes {counts}, not of this optimiser's"
-            )
-        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            if group["rank"] != saved["rank"]:
-                raise ValueError(f"state has rank {saved['rank']}, this optimiser {group['rank']}")
-            group.update({k: v for k, v in saved.items() if k not in ("count", "params")})
-        self._clear()
-        self.t, self._decay = state_dict["t"], list(state_dict["decay"])
-        for slot in self.slots:
-            self._restore(slot, state_dict["state"][slot.index])
-        if state_dict["log"] is not None and self.log is not None:
-            self.log.resume(state_dict["log"], self)
-        if self.t:
-            # The run that saved has looked already; accelerate hands a fresh state back and forth.
-            self._self_check = None
-
-    def _restore(self, slot: Slot, saved: dict[str, Any]) -> None:
-        saved = dict(saved)
-        if saved.pop("storage") != slot.storage and slot.storage == "hooked":
-            # The self-check of the run that saved had found this tensor read outside its module.
-            slot.unhook()
-            slot.storage = "written"
-        rank = saved.pop("rank")
-        device = slot.param.device
-        base = saved.pop("base", None)
-        slot.base = None if base is None else base.to(device, copy=True)
-        b = saved.pop("b", None)
-        if self.t:
-            # At a period's end the old V is still needed: the momentum is projected from it.
-            slot.period = (self.t - (self.t % self.nu == 0)) // self.nu
-            slot.begin(self._draw_v(slot, slot.period, rank), rank)
-        if b is not None:
-            assert slot.b is not None
-            slot.b.copy_(b)
-        slot.kept = [(k, each.to(device, copy=True)) for k, each in saved.pop("kept", [])]
-        kind = exact(slot.param.dtype)
-        drawn = [self._draw_v(slot, k, rank) for k, _ in slot.kept]
-        slot.kept_v = [v.to(device, kind) for v in drawn if v is not None]
-        slot.momentum = {k: m.to(device, copy=True) for k, m in saved.items()}
-        slot.position, slot.low = 0.0, slot.b
-        if slot.storage == "written" and slot.base is not None:
-            if slot.dense:
-                slot.param.data.copy_(slot.base)
-            elif slot.v is not None:
-                slot._write(None, 0.0, 1.0)
-
-    def adapter(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
-        """The (B, V) pairs of a fold=False run by parameter name: W + sum B V^T is the trained weight."""
-        return {
-            s.name: [(b.clone(), v.clone()) for b, v in s.factors()]
-            for s in self.slots
-            if not s.dense
-        }
 
 
 def _embeddings(model: nn.Module | None) -> set[int]:

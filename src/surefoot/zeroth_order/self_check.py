@@ -19,7 +19,7 @@ from surefoot.zeroth_order.slots import Slot
 from surefoot.zeroth_order.streams import hash64
 
 if TYPE_CHECKING:
-    from surefoot.zeroth_order.optimizer import Closure, ZerothOrder
+    from surefoot.zeroth_order.evaluation import Closure, Evaluation
 
 # The perturbation that is looked at, relative to the weights: large, so that a missed use shows.
 LOUD = 0.3
@@ -39,7 +39,7 @@ class SelfCheck:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def run(self, optimizer: ZerothOrder, closure: Closure) -> None:
+    def run(self, optimizer: Evaluation, closure: Closure) -> None:
         """Move every tensor that hooks do not serve to a written copy."""
         hooked = [s for s in optimizer.slots if s.storage == "hooked"]
         if not hooked:
@@ -63,7 +63,7 @@ class SelfCheck:
             if slot is chosen or not self._agrees(optimizer, slot, closure):
                 self._write(slot, "its weight is read outside its module as well")
 
-    def _agrees(self, optimizer: ZerothOrder, slot: Slot, closure: Closure) -> bool:
+    def _agrees(self, optimizer: Evaluation, slot: Slot, closure: Closure) -> bool:
         assert slot.v is not None
         assert slot.b is not None
         u = optimizer.streams.normal("check", 0, slot.index, (slot.m, slot.rank))
