@@ -167,15 +167,14 @@ def test_smollm2(fresh):
 
 
 def test_smollm2_speaks(fresh):
-    transformers = pytest.importorskip("transformers", reason="needs the extra llm")
-    for other in ("gguf", "accelerate"):
-        pytest.importorskip(other, reason="needs the extra llm")
+    for extra in ("transformers", "gguf", "accelerate"):
+        pytest.importorskip(extra, reason="needs the extra llm")
     import torch
 
-    found = fresh("smollm2")
-    source = {"pretrained_model_name_or_path": found.folder, "gguf_file": found.gguf_file}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-    model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    model, tokenizer = fresh("smollm2").open()
+    # A model that still counts as quantised would be refused by Trainer.
+    assert not getattr(model, "is_quantized", False)
+    assert model.dtype == torch.float32
     tokens = tokenizer("The capital of France is", return_tensors="pt")
     with torch.no_grad():
         following = model(**tokens).logits[0, -1].argmax()

@@ -142,16 +142,13 @@ def test_the_digits_net(measured):
 SMOLLM = """
     import sys, warnings, torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainerCallback, TrainingArguments
     from surefoot import data
     from surefoot.lora import ChainOfLora, RacCallback, RacConfig
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     folder, out, resume = sys.argv[1], sys.argv[2], sys.argv[3] == "resume"
-    held = data.load("smollm2")
-    model = AutoModelForCausalLM.from_pretrained(
-        held.folder, gguf_file=held.gguf_file, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(held.folder, gguf_file=held.gguf_file)
+    model, tokenizer = data.load("smollm2").open()
     texts = [str(t) for t in data.load("sentiment4")["text"][:16]]
     rows = [tokenizer(t, truncation=True, max_length=24)["input_ids"] for t in texts]
     rows = [{"input_ids": torch.tensor(r), "labels": torch.tensor(r)} for r in rows]

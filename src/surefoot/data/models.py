@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from surefoot.errors import FileFormatError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -13,15 +17,43 @@ class LanguageModel:
     """What `from_pretrained` needs to load a causal language model and its tokenizer.
 
     ```python
-    found = data.load("smollm2")
-    model = AutoModelForCausalLM.from_pretrained(found.folder, gguf_file=found.gguf_file)
-    tokenizer = AutoTokenizer.from_pretrained(found.folder, gguf_file=found.gguf_file)
+    model, tokenizer = data.load("smollm2").open()
     ```
+
+    Or `AutoModelForCausalLM.from_pretrained(found.folder, gguf_file=found.gguf_file)`, and the tokenizer
+    likewise.
     """
 
     folder: Path
     gguf_file: str | None
     """The file inside the folder, or None for a folder of ordinary weights."""
+
+    def open(self, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+        """The model, in evaluation mode, and its tokenizer.
+
+        Parameters
+        ----------
+        dtype
+            Of the weights, float32 by default. Those of a GGUF file are unpacked, and may be trained.
+
+        Raises
+        ------
+        ImportError
+            Without transformers, which comes with the extra `llm`.
+        """
+        import torch
+        import transformers
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        options: dict[str, Any] = {"gguf_file": self.gguf_file}
+        if self.gguf_file is not None and hasattr(transformers, "GgufConfig"):
+            # Without it the unpacked model stays marked as quantised, and no Trainer takes it.
+            options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            self.folder, dtype=dtype or torch.float32, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, gguf_file=self.gguf_file)
+        return model.eval(), tokenizer
 
 
 def encoder(path: Path) -> Path:

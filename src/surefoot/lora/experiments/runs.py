@@ -89,7 +89,8 @@ def descend(
             if not run.gap[-1] <= DIVERGED:
                 run.diverged_at = t
                 return run
-            if run.gap[-1] < enough * run.gap[0]:
+            # Rounding takes a finished run's gap below 0.
+            if enough and run.gap[-1] < enough * run.gap[0]:
                 break
         for _ in range(steps):
             _loss(problem, chain, model, next(rows)).backward()  # type: ignore[no-untyped-call]

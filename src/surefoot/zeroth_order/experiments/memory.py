@@ -71,16 +71,11 @@ def _steps(arm: str, model: Any, closure: Any) -> None:
 
 def _measure(arm: str) -> float:
     import torch
-    from transformers import AutoModelForCausalLM
 
     from surefoot import data
 
     torch.set_num_threads(1)
-    found = data.load("smollm2")
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        found.folder, gguf_file=found.gguf_file, dtype=torch.float32
-    )
-    model.eval()
+    model, _ = data.load("smollm2").open()
     if arm == "LoRA":
         from peft import LoraConfig, get_peft_model
 

@@ -81,16 +81,9 @@ class Tail(nn.Module):
 @functools.lru_cache(maxsize=2)
 def task(size: str, template: str) -> Task:
     """Balanced movie snippets through the first layers of the real model."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     from surefoot import data
 
-    found = data.load("smollm2")
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        found.folder, gguf_file=found.gguf_file, dtype=torch.float32
-    )
-    model.eval()
-    tokenizer = AutoTokenizer.from_pretrained(found.folder, gguf_file=found.gguf_file)
+    model, tokenizer = data.load("smollm2").open()
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     prompt, labels_as = TEMPLATES[template]
