@@ -1,13 +1,19 @@
 """Fed-RAC-LoRA: exact averages, the wire, the reference, and G6."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
+from sklearn.datasets import load_digits
 from tests.federated.grid import InProcessGrid
 
 from surefoot import Record, certify
 from surefoot.federated import DeterministicFedAvg, federate, make_client_app, to_arrays
-from surefoot.lora.bounds import rac_bound
+from surefoot.lora.experiments import federation
+from surefoot.lora.experiments.federation import two_labels
+from surefoot.lora.experiments.regression import prefixed
 from surefoot.lora.federated import (
     FactorTask,
     RacSettings,
@@ -18,58 +24,21 @@ from surefoot.lora.federated import (
     rac_client_train,
     shared_sketch,
 )
-from surefoot.lora.guarantee import Constants, stationarity
+from surefoot.lora.guarantee import stationarity
+from surefoot.lora.study import LoraConfig
 
-M, N, CLIENTS, L2 = 10, 64, 5, 0.05
-
-
-def clients(count=CLIENTS):
-    """Softmax regression on digits, two labels a client."""
-    from surefoot import data
-
-    table = data.load("digits")
-    x, y = torch.tensor(np.asarray(table.x)) / 16, torch.tensor(np.asarray(table.y))
-    return [(x[(y // 2) == c], y[(y // 2) == c]) for c in range(count)]
-
-
-def loss_of(part):
-    x, y = part
-    return lambda W: torch.nn.functional.cross_entropy(x @ W.T, y) + L2 / 2 * W.square().sum()
-
-
-def constants(parts):
-    """L of the worst client, the weights, f and its minimum."""
-    smooth = max(float(torch.linalg.eigvalsh(x.T @ x / len(x))[-1]) / 2 + L2 for x, _ in parts)
-    sizes = [len(x) for x, _ in parts]
-    w = [s / sum(sizes) for s in sizes]
-
-    def f(W):
-        return sum(wi * loss_of(p)(W) for wi, p in zip(w, parts, strict=True))
-
-    W = torch.zeros(M, N, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS(
-        [W], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
-    )
-
-    def closure():
-        solver.zero_grad()
-        value = f(W)
-        value.backward()
-        return value
-
-    solver.step(closure)
-    return smooth, w, f, f(W).item()
+M, N = 10, 64
 
 
 @pytest.mark.parametrize("train", ["A", "B"])
 def test_one_client_and_one_step_is_the_centralised_chain(train):
-    (part, *_) = clients(1)
+    loss = two_labels().losses[0]
     W0 = torch.randn(M, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = fed_reference([loss_of(part)], W0, "fed_rac", 3, rounds=4, gamma=0.1, train=train)
+    found = fed_reference([loss], W0, "fed_rac", 3, rounds=4, gamma=0.1, train=train)
     W = W0.clone()
     for t in range(4):
         V = W.clone().requires_grad_()
-        (G,) = torch.autograd.grad(loss_of(part)(V), [V])
+        (G,) = torch.autograd.grad(loss(V), [V])
         if train == "B":
             A = shared_sketch(0, t, "W", (3, N), dtype=torch.float64)
             W = W + (torch.zeros(M, 3, dtype=torch.float64) - 0.1 * (G @ A.T)) @ A
@@ -80,8 +49,7 @@ def test_one_client_and_one_step_is_the_centralised_chain(train):
 
 
 def test_aggregation_is_exact_for_shared_sketches_alone(measured):
-    parts = clients()
-    losses, W0 = [loss_of(p) for p in parts], torch.zeros(M, N, dtype=torch.float64)
+    losses, W0 = two_labels().losses, torch.zeros(M, N, dtype=torch.float64)
     kwargs = {"rank": 4, "rounds": 5, "local_steps": 5, "gamma": 0.05}
     exact = max(fed_reference(losses, W0, "fed_rac", **kwargs).aggregation_errors)
     naive = max(
@@ -92,20 +60,48 @@ def test_aggregation_is_exact_for_shared_sketches_alone(measured):
     assert naive > 1e-3
 
 
+def test_constants_of_the_federation():
+    """f* against an independent solver, L and the gradient against their definitions."""
+    found = two_labels()
+    table = load_digits()
+    x, y = table.data / 16, table.target
+
+    def value(flat):
+        W = torch.tensor(flat.reshape(M, N), requires_grad=True)
+        loss = torch.nn.functional.cross_entropy(torch.tensor(x) @ W.T, torch.tensor(y))
+        loss = loss + federation.L2 / 2 * W.square().sum()
+        loss.backward()
+        return float(loss), W.grad.numpy().ravel()
+
+    solved = minimize(value, np.zeros(M * N), jac=True, method="L-BFGS-B", tol=1e-14)
+    assert found.f_star == pytest.approx(solved.fun, abs=1e-7)
+    W = torch.tensor(solved.x.reshape(M, N))
+    norm2, zeta2 = found.gradients(W)
+    assert norm2 < 1e-6 < 1e-2 < zeta2
+    assert sum(found.weights) == pytest.approx(1)
+    g = torch.Generator().manual_seed(0)
+    for loss in found.losses:
+        steepest = 0.0
+        for _ in range(5):
+            one, two = (
+                torch.randn(M, N, generator=g, dtype=torch.float64).requires_grad_() for _ in "ab"
+            )
+            (a,), (b,) = (torch.autograd.grad(loss(V), [V]) for V in (one, two))
+            steepest = max(steepest, float((a - b).norm() / (one - two).detach().norm()))
+        assert steepest <= found.L
+
+
 @pytest.mark.acceptance
 def test_ordering_on_digits_without_iid(measured):
     """Once Fed-RAC had time: the order of the spec is that of 1500 rounds at r = 4, not of the first 100."""
-    parts = clients()
-    smooth, w, f, best = constants(parts)
-    W0, K, rounds = torch.zeros(M, N, dtype=torch.float64), 5, 1500
-    gap0 = f(W0).item() - best
+    found, W0 = two_labels(), torch.zeros(M, N, dtype=torch.float64)
     gaps = {}
     for method in ("ffa_lora", "fedavg_lora", "fed_rac"):
-        gamma = (10 if method == "fedavg_lora" else 1) / (2 * smooth * K)
-        found = fed_reference(
-            [loss_of(p) for p in parts], W0, method, 4, rounds, K, gamma=gamma, weights=w
+        gamma = federation.step_of(found, method)
+        out = fed_reference(
+            found.losses, W0, method, 4, 1500, 5, gamma=gamma, weights=found.weights
         )
-        gaps[method] = (f(found.weights).item() - best) / gap0
+        gaps[method] = found.gap(out.weights) / found.gap(W0)
     shown = ", ".join(f"{k} {v:.3f}" for k, v in gaps.items())
     measured(
         "11 gaps on digits, two labels a client, r = 4, 1500 rounds",
@@ -115,50 +111,59 @@ def test_ordering_on_digits_without_iid(measured):
     assert gaps["ffa_lora"] > gaps["fedavg_lora"] > gaps["fed_rac"]
 
 
-def test_the_bound_on_digits_without_iid(measured):
-    """G6 above the measured gradients; a claimed start and spread that are too small are refuted."""
-    parts = clients()
-    smooth, w, f, best = constants(parts)
-    W0, K, rounds, r = torch.zeros(M, N, dtype=torch.float64), 5, 60, 16
-    gamma = 1 / (2 * smooth * K)
-    losses = [loss_of(p) for p in parts]
-    gap0 = f(W0).item() - best
-    record = Record()
+@pytest.fixture(scope="module")
+def paths():
+    """Thirty rounds at rank 16 under five seeds."""
+    found, record = two_labels(), Record()
+    gamma = federation.step_of(found, "fed_rac")
     for s in range(5):
-        found = fed_reference(
-            losses, W0, "fed_rac", r, rounds, K, gamma=gamma, weights=w, seed=s, keep_path=True
-        )
-        squares, zeta2 = [], 0.0
-        for W in found.path[:-1]:
-            V = W.clone().requires_grad_()
-            own = [torch.autograd.grad(loss(V), [V])[0] for loss in losses]
-            mean = sum(wi * g for wi, g in zip(w, own, strict=True))
-            squares.append(mean.square().sum().item())
-            spread = sum(
-                wi * (g - mean).square().sum().item() for wi, g in zip(w, own, strict=True)
-            )
-            zeta2 = max(zeta2, spread)
-        running = np.cumsum(squares) / np.arange(1, rounds + 1)
-        record.extend(s, "mean_grad_norm2", running[9::10], range(10, rounds + 1, 10))
-        record.append(s, 0, gap=gap0, zeta2=zeta2)
-    zeta2 = float(record["zeta2"].max())
-    c = Constants(smooth, gamma, r / N, sigma2=K * zeta2, local_steps=K)
-    assert certify(record, stationarity(c, "fed")).verdict == "KEPT"
-    promised = rac_bound(
-        rounds, "fed", L=smooth, gamma=gamma, lam=r / N, gap0=gap0, zeta2=zeta2, local_steps=K
-    )
-    last = record["mean_grad_norm2"][:, -1].mean()
-    measured(
-        "11 G6 at 60 rounds: measured / promised", "<= 1", f"{last:.3f} / {promised.grad_norm2:.3f}"
-    )
-    fault = Constants(smooth, gamma, 1.0, sigma2=0.0, local_steps=K)
+        out = fed_reference(
+            found.losses, torch.zeros(M, N, dtype=torch.float64), "fed_rac", 16, 30, 5,
+            gamma=gamma, weights=found.weights, seed=s, keep_path=True,
+        )  # fmt: skip
+        federation.path_columns(record, s, NAME, found, out.path[:-1])
+    return record
+
+
+NAME = "Fed-RAC-LoRA, r = 16"
+
+
+def test_the_bound_on_digits_without_iid(paths, measured):
+    found = certify(paths, federation.federated_rate(NAME, 16))
+    measured("11 G6 at 30 rounds: measured / promised", "<= 1", f"{found.tightness:.3f}")
+    assert found.verdict == "KEPT"
+
+
+def test_the_bound_breaks_with_a_start_and_a_spread_that_are_too_small(paths):
+    values = paths[f"{NAME}: mean_grad_norm2"]
     wrong = Record()
-    for s in range(5):
-        wrong.append(s, 0, gap=gap0 * 1e-3)
-        wrong.extend(s, "mean_grad_norm2", record["mean_grad_norm2"][s], range(10, rounds + 1, 10))
+    for s, row in enumerate(values):
+        wrong.append(s, 0, gap=1e-3 * float(paths[f"{NAME}: gap"][s, 0]))
+        wrong.extend(s, "mean_grad_norm2", row, range(10, 31, 10))
+    fault = dataclasses.replace(federation.constants(16, 0.0), lam=1.0)
     assert certify(wrong, stationarity(fault, "fed")).verdict == "BROKEN"
-    long = Constants(smooth, 4 * gamma, r / N, sigma2=K * zeta2, local_steps=K)
-    assert certify(record, stationarity(long, "fed")).verdict == "NOT_PROMISED"
+
+
+def test_a_longer_step_is_not_promised(paths):
+    c = federation.constants(16, 1.0)
+    long = dataclasses.replace(c, gamma=4 * c.gamma)
+    only = prefixed(stationarity(long, "fed"), f"{NAME}: ")
+    assert certify(paths, only).verdict == "NOT_PROMISED"
+
+
+def test_the_part_of_the_study(monkeypatch):
+    monkeypatch.setitem(federation.ROUNDS, "quick", 40)
+    record, config = Record(), LoraConfig()
+    for seed in range(2):
+        federation.run(config, seed, record)
+    for guarantee in federation.guarantees(config):
+        assert certify(record, guarantee).verdict != "BROKEN"
+    (table,) = federation.tables(config, record).values()
+    errors = dict(zip(table["method"], table["aggregation error"], strict=True))
+    assert errors["Fed-RAC-LoRA, r = 4"] <= 1e-12 < 1e-3 < errors["FedAvg-LoRA, r = 4"]
+    sent = dict(zip(table["method"], table["numbers a client sends a round"], strict=True))
+    assert sent["Fed-RAC-LoRA, r = 4"] == 4 * M
+    assert sent["FedAvg-LoRA, r = 4"] == 4 * (M + N)
 
 
 class Quadratics:

@@ -10,6 +10,7 @@ from surefoot.lora.experiments import (
     digits_net,
     drift,
     encoder,
+    federation,
     memory,
     mnist_net,
     regression,
@@ -103,6 +104,14 @@ STUDY = Study(
             tables=mnist_net.tables,
             sizes=("standard", "paper"),
             seeds={"quick": 1, "standard": 2, "paper": 5},
+        ),
+        Part(
+            "federated",
+            "Fed-RAC-LoRA on digits, two labels a client, beside the other averages",
+            federation.run,
+            federation.guarantees,
+            tables=federation.tables,
+            seeds={"quick": 4, "standard": 5, "paper": 10},
         ),
         Part(
             "encoder",
