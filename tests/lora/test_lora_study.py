@@ -122,7 +122,7 @@ def test_parts_and_sizes():
     names = [part.name for part in STUDY.chosen(LoraConfig(size="standard"))]
     assert names == [
         "counterexample", "divergence", "ridge", "noise", "digits", "digits-net", "drift", "memory",
-        "mnist", "encoder",
+        "mnist", "federated", "encoder",
     ]  # fmt: skip
     quick = [part.name for part in STUDY.chosen(LoraConfig())]
     assert "encoder" not in quick

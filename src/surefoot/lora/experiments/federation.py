@@ -97,7 +97,7 @@ def two_labels() -> Federation:
         return value
 
     solver.step(closure)  # type: ignore[no-untyped-call]
-    return Federation(found.losses, weights, smooth, float(found.f(W)))
+    return Federation(found.losses, weights, smooth, float(found.f(W.detach())))
 
 
 def rounds_of(rank: int | None, size: str) -> int:
