@@ -28,7 +28,7 @@ PINNED = {
 MNIST_MEMBER = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 NAMES = {
     "digits", "diabetes", "breast_cancer", "wine", "iris", "mnist5k", "mnist", "fashion",
-    "sentiment4", "wordnet", "eeg", "minilm", "smollm2",
+    "sentiment4", "wordnet", "eeg", "basic_motions", "minilm", "smollm2",
 }  # fmt: skip
 
 

@@ -129,6 +129,20 @@ def test_eeg(fresh):
     assert scp1.x[0, 0, :3].tolist() == [23.0, 21.66, 20.84]
 
 
+def test_basic_motions(fresh):
+    motions = fresh("basic_motions")
+    # 40 and 40 recordings of ten seconds, a tenth of a second apart, ten of each activity in either half
+    assert motions.x.shape == motions.x_test.shape == (40, 6, 100)
+    assert motions.classes == ("Standing", "Running", "Walking", "Badminton")
+    assert motions.rate == 10
+    for x, y in ((motions.x, motions.y), (motions.x_test, motions.y_test)):
+        assert np.isfinite(x).all()
+        assert np.bincount(y).tolist() == [10, 10, 10, 10]
+    # who stands still moves less than who runs, in every channel
+    still, running = (np.std(motions.x[motions.y == c], axis=(0, 2)) for c in (0, 1))
+    assert (still < running).all()
+
+
 def test_minilm(fresh):
     folder = fresh("minilm")
     config = json.loads((folder / "config.json").read_text())

@@ -69,6 +69,14 @@ def test_unknown_set_lists_the_known(folder):
         data.load("eeg", path=folder)["a"]
 
 
+def test_the_only_set_of_a_folder(folder):
+    with pytest.raises(FileFormatError, match="must hold one set of trials, got A, B"):
+        data.load("basic_motions", path=folder)
+    trials = data.load("basic_motions", path=folder / "A")
+    assert trials.name == "A"
+    assert trials.x.shape == (2, 2, 3)
+
+
 def test_an_empty_folder(tmp_path):
     with pytest.raises(FileFormatError, match=r"holds no file NAME_TRAIN\.ts"):
         data.load("eeg", path=tmp_path)

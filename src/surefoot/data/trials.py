@@ -1,4 +1,4 @@
-"""Recordings of brain activity, cut into trials: sets in the `.ts` text format."""
+"""Recordings of brain activity and of motions, cut into trials: sets in the `.ts` text format."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from surefoot.errors import FileFormatError, UnknownNameError
 
 # samples per second, from the description that comes with each set
 RATES = {
+    "BasicMotions": 10.0,
     "Blink": 255.0,
     "EyesOpenShut": 128.0,
     "FingerMovements": 100.0,
@@ -93,6 +94,18 @@ def read(path: Path) -> TrialSets:
     if not files:
         raise FileFormatError(f"{path} holds no file NAME_TRAIN.ts")
     return TrialSets(files)
+
+
+def read_one(path: Path) -> Trials:
+    """The only set of a `.ts` file or of a folder as `read` takes it.
+
+    Raises FileFormatError where there are several.
+    """
+    sets = read(path)
+    if len(sets) != 1:
+        raise FileFormatError(f"{path} must hold one set of trials, got {', '.join(sets)}")
+    (trials,) = sets.values()
+    return trials
 
 
 def read_ts(
