@@ -1,13 +1,16 @@
 """The study: its averages against independent ones, its contaminations, and the parts run small."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from surefoot.barycenter.experiments import estimators, picture, robustness, speed
+from surefoot.barycenter.experiments import estimators, motions, picture, robustness, speed
 from surefoot.barycenter.experiments.speed import random_covs
 from surefoot.barycenter.guarantee import G1, G4, G5
 from surefoot.barycenter.study import STUDY, BarycenterConfig
 from surefoot.certificate import certify
+from surefoot.errors import MissingExtraError
 from surefoot.guarantee import Verdict
 from surefoot.record import Record
 
@@ -68,7 +71,66 @@ def test_steps_by_tau_and_dimension():
 
 
 def test_every_part_runs_somewhere():
-    assert [p.name for p in STUDY.parts] == ["S2", "S3", "S4", "S5", "S6"]
+    assert [p.name for p in STUDY.parts] == ["S2", "S3", "S4", "S5", "S6", "motions"]
+
+
+def write_motions(path, rng):
+    """Two activities, one in the first channel and one in the second, 10 and 10 recordings of each."""
+    for half in ("TRAIN", "TEST"):
+        lines = ["@classLabel true first second", "@data"]
+        for c, label in enumerate(["first", "second"] * 10):
+            x = rng.standard_normal((3, 60)) * np.where(np.arange(3) == c % 2, 3.0, 1.0)[:, None]
+            lines.append(":".join(",".join(f"{v:.6f}" for v in row) for row in x) + f":{label}")
+        (path / f"Toy_{half}.ts").write_text("\n".join(lines))
+
+
+def test_motions_are_told_apart_by_a_real_mdm(tmp_path):
+    pytest.importorskip("pyriemann")
+    write_motions(tmp_path, np.random.default_rng(0))
+    record, config = Record(), BarycenterConfig(motions=tmp_path)
+    train, y, _, _ = motions.covariances(config)
+    assert np.trace(train, axis1=1, axis2=2).mean() == pytest.approx(3)
+    for kind, changed in (("clean", 0), ("burst", 3), ("flat", 3)):
+        spoilt = (motions.spoil(train, y, kind, 0) != train).any(axis=(1, 2))
+        assert [spoilt[y == c].sum() for c in (0, 1)] == [changed, changed]
+    motions.run(config, 0, record)
+    accuracy = next(iter(motions.tables(config, record).values())).set_index("average")
+    assert (accuracy["clean"] == 1).all()
+    assert (accuracy.loc[accuracy.index.str.startswith("SUOT"), "burst"] == 1).all()
+
+
+def test_motions_say_what_to_install(monkeypatch):
+    for name in ("pyriemann", "pyriemann.classification"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'surefoot\[bench\]'"):
+        motions.run(BarycenterConfig(), 0, Record())
+
+
+@pytest.mark.acceptance
+def test_accuracy_on_real_motions(measured):
+    """The accuracies that the specification's prototype found, where this data and scaling repeat them."""
+    pytest.importorskip("pyriemann")
+    record, config = Record(), BarycenterConfig()
+    for seed in range(5):
+        motions.run(config, seed, record)
+    accuracy = next(iter(motions.tables(config, record).values())).set_index("average")
+    expected = {
+        ("Wasserstein", "burst"): ".785", ("affine-invariant", "burst"): "1.0",
+        ("SUOT fixed, tau .01", "burst"): "1.0", ("SUOT fixed, tau .1", "burst"): "1.0",
+        ("SUOT fixed, tau 1", "burst"): "1.0",
+        ("SUOT free, tau 1, median temperature", "burst"): ".995",
+        ("affine-invariant", "flat"): ".525", ("harmonic", "flat"): ".25",
+        ("Wasserstein", "flat"): ".95", ("affine-invariant median", "flat"): ".965",
+        ("SUOT fixed, tau 1", "flat"): ".925",
+        ("SUOT free, tau 1, median temperature", "flat"): ".82",
+    }  # fmt: skip
+    for (name, kind), number in expected.items():
+        measured(f"S7 {kind}, {name}", number, f"{accuracy.loc[name, kind]:.3f}")
+    assert (accuracy["clean"] >= 0.975).all()
+    fixed = accuracy.loc[accuracy.index.str.startswith("SUOT fixed")]
+    assert (fixed["burst"] == 1).all()
+    assert accuracy.loc["Wasserstein", "burst"] < 0.95
+    assert accuracy.loc["affine-invariant", "flat"] < 0.6
 
 
 @pytest.mark.acceptance

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from surefoot.barycenter.experiments import picture, robustness, speed
+from surefoot.barycenter.experiments import motions, picture, robustness, speed
 from surefoot.study import Part, Study, StudyConfig
 
 
@@ -15,6 +15,8 @@ class BarycenterConfig(StudyConfig):
 
     eeg: Path | None = None
     """A folder with NAME_TRAIN.ts files, instead of the package's recordings."""
+    motions: Path | None = None
+    """A folder with NAME_TRAIN.ts and NAME_TEST.ts, instead of the package's BasicMotions."""
 
 
 STUDY = Study(
@@ -58,6 +60,14 @@ STUDY = Study(
             "Digits, where the truth is known",
             robustness.run_digits,
             tables=robustness.digits_tables,
+            seeds={"quick": 1, "standard": 5, "paper": 20},
+        ),
+        Part(
+            "motions",
+            "Four activities told apart, 3 of 10 recordings of each spoilt (S7)",
+            motions.run,
+            tables=motions.tables,
+            sizes=("standard", "paper"),
             seeds={"quick": 1, "standard": 5, "paper": 20},
         ),
     ),
