@@ -4,8 +4,17 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from surefoot.barycenter.experiments import estimators, motions, picture, robustness, speed
+from surefoot.barycenter.experiments import (
+    closed_form,
+    convergence,
+    estimators,
+    motions,
+    picture,
+    robustness,
+    speed,
+)
 from surefoot.barycenter.experiments.speed import random_covs
 from surefoot.barycenter.guarantee import G1, G4, G5
 from surefoot.barycenter.study import STUDY, BarycenterConfig
@@ -50,6 +59,76 @@ def test_the_picture_is_certified_and_its_numbers_are_the_published_ones():
     assert (table["certificate"] >= table["F - F*"]).all()
 
 
+@pytest.fixture(scope="module")
+def pairs():
+    record = Record()
+    closed_form.run(BarycenterConfig(), 0, record)
+    return record
+
+
+WRONG = {
+    closed_form.NUMBERS: ("found", 1e-9),
+    closed_form.VALUE: ("upsilon", 1e-10),
+    closed_form.MINIMUM: ("upsilon", 1e-8),
+    closed_form.DUAL: ("gap", 1e-9),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_closed_form_is_kept_and_a_wrong_value_is_broken(pairs, name):
+    (claim,) = (c for c in closed_form.guarantees(BarycenterConfig()) if c.name == name)
+    assert certify(pairs, claim).verdict == Verdict.KEPT
+    quantity, off = WRONG[name]
+    wrong = Record()
+    for column in pairs.quantities:
+        wrong.extend(0, column, pairs[column][0] + off * (column == quantity))
+    assert certify(wrong, claim).verdict == Verdict.BROKEN
+
+
+def test_the_inputs_of_the_convergence_setting_are_the_authors(monkeypatch):
+    monkeypatch.setattr(convergence, "N", 3)
+    with torch.random.fork_rng():
+        torch.manual_seed(4444)
+        for A in convergence.inputs():
+            w = torch.rand(50) * 0.9 + 0.1
+            normal = torch.distributions.MultivariateNormal(torch.zeros(50), torch.diag(w))
+            normal.sample((1000,))
+            np.testing.assert_array_equal(A, np.diag(w.double().numpy()))
+
+
+def test_the_convergence_setting_small(monkeypatch):
+    for name, value in {"N": 5, "D": 3, "POINTS": (0, 5, 20)}.items():
+        monkeypatch.setattr(convergence, name, value)
+    record, config = Record(), BarycenterConfig()
+    convergence.run(config, 0, record)
+    # In three dimensions the plotted loss is not saturated, and falls.
+    verdicts = {c.name: certify(record, c).verdict for c in convergence.guarantees(config)}
+    assert set(verdicts.values()) == {Verdict.KEPT}
+    way, limit = convergence.tables(config, record).values()
+    assert (np.diff(way["mean_upsilon"]) < 0).all()
+    assert limit["mean Upsilon"].max() - limit["mean Upsilon"].min() < 1e-13
+    assert limit["certificate"].max() < 1e-9
+
+
+@pytest.mark.acceptance
+def test_the_convergence_setting_of_the_authors(measured):
+    record, config = Record(), BarycenterConfig()
+    convergence.run(config, 0, record)
+    way, limit = (t.set_index(t.columns[0]) for t in convergence.tables(config, record).values())
+    expected = {0: 0.196640, 50: 0.064277, 100: 0.048098, 230: 0.046368}
+    for k, number in expected.items():
+        measured(f"S9 mean Upsilon, k={k}", number, f"{way.loc[k, 'mean_upsilon']:.6f}")
+        assert way.loc[k, "mean_upsilon"] == pytest.approx(number, abs=1e-6)
+    assert way.loc[230, "free_loss"] == pytest.approx(0.0098700158, abs=1e-10)
+    assert way.loc[500, "free_loss"] == pytest.approx(0.0098706626, abs=1e-10)
+    assert limit.loc["bb", "mean Upsilon"] == pytest.approx(0.0463640900, abs=1e-10)
+    measured("S9 steps to 1e-8, eggd and bb", "688 and 10", limit["steps"].astype(int).tolist())
+    verdicts = {c.name: certify(record, c).verdict for c in convergence.guarantees(config)}
+    assert verdicts == {
+        G1: Verdict.KEPT, G5: Verdict.KEPT, convergence.SATURATED: Verdict.BROKEN,
+    }  # fmt: skip
+
+
 def test_bursts_ruin_the_wasserstein_mean_and_vanishing_inputs_the_fixed_mass():
     record, config = Record(), BarycenterConfig()
     robustness.run_digits(config, 0, record)
@@ -71,7 +150,9 @@ def test_steps_by_tau_and_dimension():
 
 
 def test_every_part_runs_somewhere():
-    assert [p.name for p in STUDY.parts] == ["S2", "S3", "S4", "S5", "S6", "motions"]
+    assert [p.name for p in STUDY.parts] == [
+        "S1", "S2", "S3", "S4", "S5", "S6", "motions", "S9",
+    ]  # fmt: skip
 
 
 def write_motions(path, rng):

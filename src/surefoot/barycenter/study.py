@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from surefoot.barycenter.experiments import motions, picture, robustness, speed
+from surefoot.barycenter.experiments import (
+    closed_form,
+    convergence,
+    motions,
+    picture,
+    robustness,
+    speed,
+)
+from surefoot.guarantee import Verdict
 from surefoot.study import Part, Study, StudyConfig
 
 
@@ -25,6 +33,14 @@ STUDY = Study(
     paper="Semi-unbalanced barycenters of Gaussians, arXiv 2410.08117",
     config=BarycenterConfig,
     parts=(
+        Part(
+            "S1",
+            "The closed form of one pair is the minimum",
+            closed_form.run,
+            closed_form.guarantees,
+            tables=closed_form.tables,
+            seeds={"quick": 1, "standard": 3, "paper": 5},
+        ),
         Part(
             "S2",
             "The published outlier picture is an unconverged iterate",
@@ -69,6 +85,16 @@ STUDY = Study(
             tables=motions.tables,
             sizes=("standard", "paper"),
             seeds={"quick": 1, "standard": 5, "paper": 20},
+        ),
+        Part(
+            "S9",
+            "The authors' convergence setting: the loss that they plot is saturated",
+            convergence.run,
+            convergence.guarantees,
+            tables=convergence.tables,
+            expects={convergence.SATURATED: Verdict.BROKEN},
+            sizes=("standard", "paper"),
+            deterministic=True,
         ),
     ),
 )
