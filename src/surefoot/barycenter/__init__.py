@@ -7,6 +7,7 @@ from surefoot.barycenter.barycenter import bures_barycenter, suot_barycenter
 from surefoot.barycenter.bounds import (
     GuaranteeViolation,
     descent_bound,
+    influence_bound,
     iterations_for,
     linear_rate,
     spectral_confinement,
@@ -22,23 +23,28 @@ from surefoot.barycenter.doors import (
 )
 from surefoot.barycenter.gaussian import SuotResult, suot_dual_gap, suot_gaussian
 from surefoot.barycenter.implicit import SUOTBarycenterLayer
+from surefoot.barycenter.influence import Breakdown, breakdown, map_limit
 from surefoot.barycenter.optimality import certificate, confinement_check
 from surefoot.barycenter.result import BarycenterResult
 
 __all__ = [
     "BarycenterResult",
+    "Breakdown",
     "GuaranteeViolation",
     "SUOTBarycenterLayer",
     "SUOTMean",
     "SuotResult",
     "TauPath",
+    "breakdown",
     "bures_barycenter",
     "certificate",
     "confinement_check",
     "descent_bound",
     "fuse_gaussians",
+    "influence_bound",
     "iterations_for",
     "linear_rate",
+    "map_limit",
     "mean_suot",
     "spectral_confinement",
     "stationarity_bound",
