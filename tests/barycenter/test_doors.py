@@ -41,6 +41,46 @@ def test_estimator_finds_the_planted_outlier():
         SUOTMean().predict_outlier(0.9)
 
 
+@pytest.mark.parametrize("mass", ["fixed", "free"])
+def test_debias_keeps_the_mean_trace_and_nothing_else_moves(mass):
+    covs = spds(9, 3 * 7, 4, 0.05, 2).reshape(3, 7, 4, 4)
+    lam = np.arange(1, 8) / 28
+    plain = suot_barycenter(covs, weights=lam, tau=0.5, mass=mass)
+    r = suot_barycenter(covs, weights=lam, tau=0.5, mass=mass, debias="trace")
+    traces = np.trace(covs, axis1=-2, axis2=-1)
+    kept = (r.weights_ * traces).sum(-1)
+    np.testing.assert_allclose(np.trace(r.cov, axis1=-2, axis2=-1), kept, rtol=1e-14)
+    np.testing.assert_allclose(r.cov / r.scale[:, None, None], plain.cov, rtol=1e-14)
+    assert (r.scale > 1).all()
+    np.testing.assert_array_equal(r.outlier_score, plain.outlier_score)
+    assert (plain.scale == 1).all()
+
+
+def test_debias_in_other_places():
+    covs = spds(10, 6, 3)
+    model = SUOTMean(tau=0.5, debias="trace").fit(covs)
+    assert np.trace(model.covariance_) == pytest.approx(np.trace(covs.mean(0)), rel=1e-14)
+    np.testing.assert_allclose(model.score_samples(covs), model.scores_, atol=1e-12)
+    assert "to keep the mean trace" in model.result_.report()
+    intersected = suot_barycenter(covs, tau=0, debias="trace").cov
+    harmonic = np.linalg.inv(np.linalg.inv(covs).mean(0))
+    ratio = np.trace(covs.mean(0)) / np.trace(harmonic)
+    np.testing.assert_allclose(intersected, ratio * harmonic, atol=1e-12)
+    with pytest.raises(ValueError, match=r'debias must be None or "trace"'):
+        suot_barycenter(covs, debias="det")
+
+
+def test_debias_takes_the_clean_bias_of_noisy_covariances_away():
+    """Wishart matrices: their arithmetic mean is unbiased, and the barycenter below it."""
+    truth = np.diag([2.0, 1.0, 0.5, 0.5])
+    x = np.random.default_rng(11).multivariate_normal(np.zeros(4), truth, (60, 12))
+    covs = np.stack([np.cov(part.T) for part in x])
+    plain, free = (suot_barycenter(covs, tau=1.0, debias=d).cov for d in (None, "trace"))
+    assert np.trace(plain) < 0.8 * np.trace(truth)
+    assert np.trace(free) == pytest.approx(np.trace(truth), rel=0.1)
+    assert np.linalg.norm(free - truth) < 0.5 * np.linalg.norm(plain - truth)
+
+
 def test_mean_in_a_real_mdm():
     classification = pytest.importorskip("pyriemann.classification")
     rng = np.random.default_rng(1)

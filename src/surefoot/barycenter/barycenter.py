@@ -22,7 +22,7 @@ def suot_barycenter(
     covs: Any, *, means: Any = None, weights: Any = None, tau: Any = "auto", mass: str = "fixed",
     mass_tau: Any = None, method: str = "bb", step: float = 1.0, inner_iter: int = 100,
     init: Any = None, max_iter: int = 1000, tol: float = 1e-8, certify: bool = True,
-    record: bool = True,
+    record: bool = True, debias: str | None = None,
 ) -> BarycenterResult:  # fmt: skip
     """The semi-unbalanced barycenter: the Gaussian that is nearest to inputs which may deform.
 
@@ -64,6 +64,12 @@ def suot_barycenter(
         Compute the certificate of optimality.
     record
         Keep the history.
+    debias
+        "trace" multiplies the result by the one number `scale` for which tr(scale B) is the mean trace
+        of the inputs, sum_i p_i tr(A_i) with the effective weights p. The barycenter lies below the
+        arithmetic mean of noisy covariances; this undoes it in total variance, not in shape. A
+        deviation from the paper: the result no longer minimises F, and everything beside `cov` speaks
+        of cov / scale. With fixed mass p are the weights given: a huge input then counts in full again.
 
     Raises
     ------
@@ -84,13 +90,15 @@ def suot_barycenter(
         request = read_request(covs, means, weights, tau, mass, mass_tau)
         if max_iter < 0 or int(max_iter) != max_iter:
             raise ValueError(f"max_iter must be a whole number of at least 0, got {max_iter}")
+        if debias not in (None, "trace"):
+            raise ValueError(f'debias must be None or "trace", got {debias!r}')
         rule = rule_of(method, step, inner_iter)
         options = {"max_iter": int(max_iter), "tol": unit(tol)}
         if bool((request.tau == 0).any()):
             solution = intersect(request)
         else:
             solution = solve(request, rule, init, options, record=record, certify=certify)
-    result = BarycenterResult.of(solution, request, method)
+    result = BarycenterResult.of(solution, request, method, debias=debias == "trace")
     if not bool(np.all(result.converged)):
         _warn(result, int(max_iter))
     return result

@@ -114,7 +114,7 @@ class SUOTMean(BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self, tau: Any = "auto", mass: str = "fixed", mass_tau: Any = None, init: Any = None,
-        tol: float = 1e-8, max_iter: int = 1000,
+        tol: float = 1e-8, max_iter: int = 1000, debias: str | None = None,
     ) -> None:  # fmt: skip
         self.tau = tau
         self.mass = mass
@@ -122,12 +122,14 @@ class SUOTMean(BaseEstimator):  # type: ignore[misc]
         self.init = init
         self.tol = tol
         self.max_iter = max_iter
+        self.debias = debias
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, means: Any = None) -> SUOTMean:
         """Average covariances X (n, d, d), and means (n, d) where given; y is ignored."""
         r = suot_barycenter(
             X, means=means, weights=_normalised(sample_weight), tau=self.tau, mass=self.mass,
             mass_tau=self.mass_tau, init=self.init, tol=self.tol, max_iter=self.max_iter,
+            debias=self.debias,
         )  # fmt: skip
         self.result_ = r
         self.covariance_, self.location_ = r.cov, r.mean
@@ -145,9 +147,13 @@ class SUOTMean(BaseEstimator):  # type: ignore[misc]
         return scores > np.quantile(scores, q)
 
     def score_samples(self, X: Any) -> Any:
-        """Upsilon of new covariances (m, d, d) against `covariance_`: high is unlike the rest."""
+        """Upsilon of new covariances (m, d, d) against the barycenter: high is unlike the rest.
+
+        The barycenter is `covariance_`, before any `debias`.
+        """
         check_is_fitted(self)
-        return suot_gaussian(X, self.covariance_, self.result_.tau).upsilon
+        B = self.covariance_ / self.result_.scale
+        return suot_gaussian(X, B, self.result_.tau).upsilon
 
 
 def _normalised(weights: Any) -> Any:

@@ -210,7 +210,8 @@ def influence() -> tuple[Guarantee, Guarantee]:
 
     Free mass: the weight of an input falls exponentially with its Upsilon, whatever is wrong with it.
     Fixed mass, finite tau: no input pulls with a map larger than (1 + sqrt(1 + 2 tau / lambda_min(B)))/2,
-    however large it is (S is monotone in A; the limit is `influence.map_limit`). Nothing of the kind holds for inputs that vanish.
+    however large it is (S is monotone in A; the limit is `influence.map_limit`). Nothing of the kind
+    holds for inputs that vanish.
     """
 
     def weight(record: Record) -> Curve:

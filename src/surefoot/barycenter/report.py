@@ -38,6 +38,8 @@ def report(result: BarycenterResult, problem: int = 0) -> str:
             f"unit steps shrink F - F* by {1 - rho:.6g} a step or better: at most "
             f"{iterations_for(1e-6, rho)} of them for six digits (derived bound)"
         )
+    if (scale := of(result.scale)) != 1:
+        lines.append(f"cov is {scale:.6g} times the barycenter, to keep the mean trace (debias)")
     if result.rank_deficient:
         lines.append("some input, or the joint range, lacks full rank: the rank rule was applied")
     if result._solution.history is not None:

@@ -51,6 +51,8 @@ class BarycenterResult:
     """The temperature of the free mass; inf where the mass is fixed."""
     mass: str
     method: str
+    scale: Any
+    """cov is this times the barycenter: 1, or what `debias="trace"` asks for."""
     rank_deficient: bool
     """Some input, or the common range of all, lacks full rank; the rank rule was applied."""
     _solution: Solution = field(repr=False)
@@ -59,7 +61,9 @@ class BarycenterResult:
     _tensors: bool = field(repr=False)
 
     @classmethod
-    def of(cls, solution: Solution, request: Request, method: str) -> BarycenterResult:
+    def of(
+        cls, solution: Solution, request: Request, method: str, *, debias: bool = False
+    ) -> BarycenterResult:
         """In the caller's kind of array and shape of batch."""
         s, shape, tensors = solution, request.shape, request.tensors
 
@@ -69,8 +73,12 @@ class BarycenterResult:
         def number(x: Tensor, kind: type) -> Any:
             return kind(x.reshape(())) if shape == () else np.asarray(x.reshape(shape).cpu())
 
+        scale = torch.ones_like(s.value)
+        if debias:
+            scale = (s.weights * _trace(request.covs)).sum(dim=-1) / _trace(s.cov)
         return cls(
-            cov=array(s.cov), mean=None if s.mean is None else array(s.mean),
+            cov=array(s.cov * scale[:, None, None]), scale=number(scale, float),
+            mean=None if s.mean is None else array(s.mean),
             weights_=array(s.weights), outlier_score=array(s.upsilon),
             n_iter=number(s.steps, int), converged=number(s.converged, bool),
             certificate=number(s.gap, float), rate_bound=number(s.rate, float),
@@ -138,6 +146,10 @@ class BarycenterResult:
         if self._solution.history is None:
             raise ValueError("this run left no history; call with record=True and tau > 0")
         return self._solution.history
+
+
+def _trace(M: Float64[Tensor, "... d d"]) -> Float64[Tensor, "..."]:
+    return M.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
 
 
 def _array(x: Tensor, shape: tuple[int, ...], tensors: bool) -> Any:

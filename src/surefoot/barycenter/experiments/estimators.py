@@ -50,14 +50,17 @@ def harmonic(covs: Covs) -> Float64[np.ndarray, "d d"]:
     return np.asarray(suot_barycenter(covs, tau=0, record=False).cov)
 
 
-def suot(tau: float, mass: str = "fixed") -> Callable[[Covs], np.ndarray]:
+def suot(
+    tau: float, mass: str = "fixed", debias: str | None = None
+) -> Callable[[Covs], np.ndarray]:
     """Our barycenter, for inputs whose mean trace is d; free mass takes the median temperature."""
     temperature = "median" if mass == "free" else None
 
     def mean(covs: Covs) -> Float64[np.ndarray, "d d"]:
         r = suot_barycenter(
-            covs, tau=tau, mass=mass, certify=False, record=False, mass_tau=temperature
-        )
+            covs, tau=tau, mass=mass, certify=False, record=False, mass_tau=temperature,
+            debias=debias,
+        )  # fmt: skip
         return np.asarray(r.cov)
 
     return mean
@@ -73,6 +76,7 @@ MEANS: dict[str, Callable[[Covs], np.ndarray]] = {
     "SUOT fixed, tau 1": suot(1.0),
     "SUOT free, tau 1": suot(1.0, "free"),
 }
+DEBIASED = {f"SUOT {mass}, tau 1, debiased": suot(1.0, mass, "trace") for mass in ("fixed", "free")}
 
 
 def contaminate(
