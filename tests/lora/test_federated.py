@@ -71,7 +71,7 @@ def test_constants_of_the_federation():
         loss = torch.nn.functional.cross_entropy(torch.tensor(x) @ W.T, torch.tensor(y))
         loss = loss + federation.L2 / 2 * W.square().sum()
         loss.backward()
-        return float(loss), W.grad.numpy().ravel()
+        return loss.item(), W.grad.numpy().ravel()
 
     solved = minimize(value, np.zeros(M * N), jac=True, method="L-BFGS-B", tol=1e-14)
     assert found.f_star == pytest.approx(solved.fun, abs=1e-7)
