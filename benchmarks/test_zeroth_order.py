@@ -182,3 +182,27 @@ def test_memory(capsys):
     forward, whole = found["lozo"]
     assert whole <= forward + 16
     assert found["mezo-m"][1] >= found["mezo"][1] + 4 * 90
+
+
+@pytest.mark.xfail(
+    reason="a bar not reached: LOZO gains 2 points on zero-shot, AdamW 4.4, on these snippets",
+    strict=True,
+)
+def test_lozo_gains_three_points_on_the_zero_shot_prompt(capsys):
+    """Test accuracy on movie snippets after 9,000 steps, rate and stopping point by validation, 3 seeds."""
+    from surefoot.zeroth_order.experiments import sentences
+
+    data = sentences.snippets()
+    zero_shot = sentences.evaluate(sentences.Adapter(data.head), data, "test")[1]
+    found = []
+    for seed in range(3):
+        tried = {
+            lr: sentences.evaluate(sentences.train("LOZO", lr, seed, 2000, data)[0], data, "val")[0]
+            for lr in sentences.GRID
+        }
+        best = min(tried, key=lambda lr: tried[lr] if tried[lr] == tried[lr] else float("inf"))
+        model, _ = sentences.train("LOZO", best, seed, 18_000, data)
+        found.append(sentences.evaluate(model, data, "test")[1])
+    with capsys.disabled():
+        print(f"\nzero-shot {zero_shot:.3f}, LOZO {[round(a, 3) for a in found]}: required +.030")
+    assert statistics.mean(found) >= zero_shot + 0.03

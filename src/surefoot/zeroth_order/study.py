@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from surefoot.guarantee import Verdict
 from surefoot.study import Part, Study, StudyConfig
-from surefoot.zeroth_order.experiments import digits, drift, quadratics, rank, sentences, smollm
+from surefoot.zeroth_order.experiments import (
+    digits,
+    drift,
+    few_shot,
+    quadratics,
+    rank,
+    sentences,
+    smollm,
+)
 
 
 @dataclass(frozen=True)
 class ZerothOrderConfig(StudyConfig):
     """The study of zeroth-order fine-tuning."""
+
+    encoder: Path | None = None
+    """A model directory for parts adapter and rank; by default MiniLM comes from a package."""
+    language_model: Path | None = None
+    """A model directory or GGUF file for part language; by default SmolLM2 comes from a package."""
+    texts: Path | None = None
+    """Rated texts for parts adapter, rank and language; by default sentiment4's movie snippets."""
+    masked_model: Path | None = None
+    """A masked language model's directory for part few-shot, for instance RoBERTa-large."""
+    labelled: Path | None = None
+    """A folder of labelled texts with train and validation files for part few-shot, for instance SST-2."""
+    task: str = "sst2"
+    """The prompt of part few-shot: sst2, sst5, snli, mnli, rte or trec."""
+    shots: int = 16
+    """Examples a class in part few-shot."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task not in few_shot.PROMPTS:
+            raise ValueError(
+                f"task must be one of {', '.join(few_shot.PROMPTS)}, got {self.task!r}"
+            )
+        if self.shots < 1:
+            raise ValueError(f"shots must be at least 1, got {self.shots}")
 
 
 STUDY = Study(
@@ -77,6 +110,14 @@ STUDY = Study(
             tables=smollm.tables,
             sizes=("paper",),
             seeds={"quick": 1, "standard": 1, "paper": 3},
+        ),
+        Part(
+            "few-shot",
+            "A masked language model with a prompt and a few examples a class, from your own folders",
+            few_shot.run,
+            tables=few_shot.tables,
+            sizes=(),
+            seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
     ),
 )

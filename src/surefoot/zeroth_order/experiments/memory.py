@@ -17,7 +17,7 @@ ARMS = ("forward", "LOZO", "LOZO-M", "MeZO", "MeZO-M", "SGD", "AdamW", "LoRA")
 BATCH, LENGTH, STEPS = 8, 64, 3
 
 
-def peak(arm: str) -> float:
+def peak(arm: str, language_model: Path | None = None) -> float:
     """Peak resident megabytes (2^20 bytes) above the loaded model over three steps; NaN off Linux.
 
     Raises
@@ -28,7 +28,10 @@ def peak(arm: str) -> float:
     if not Path("/proc/self/clear_refs").exists():
         return float("nan")
     done = subprocess.run(
-        [sys.executable, "-m", __name__, arm], capture_output=True, text=True, check=False
+        [sys.executable, "-m", __name__, arm, *([str(language_model)] if language_model else [])],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"measuring the memory of {arm} failed: {done.stderr[-2000:]}")
@@ -69,13 +72,13 @@ def _steps(arm: str, model: Any, closure: Any) -> None:
         optimizer.step()
 
 
-def _measure(arm: str) -> float:
+def _measure(arm: str, language_model: str | None = None) -> float:
     import torch
 
     from surefoot import data
 
     torch.set_num_threads(1)
-    model, _ = data.load("smollm2").open()
+    model, _ = data.load("smollm2", language_model).open()
     if arm == "LoRA":
         from peft import LoraConfig, get_peft_model
 
@@ -99,4 +102,4 @@ def _measure(arm: str) -> float:
 
 
 if __name__ == "__main__":
-    print(f"{_measure(sys.argv[1]):.1f}")
+    print(f"{_measure(*sys.argv[1:]):.1f}")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from surefoot.record import Record
-from surefoot.zeroth_order.experiments.sentences import PROMPTS
+from surefoot.zeroth_order.experiments.sentences import PROMPTS, chosen_texts
 
 ROWS = {"quick": 32, "standard": 64, "paper": 256}
 MATRICES = (
@@ -25,13 +25,11 @@ def run(config: Any, seed: int, record: Record) -> None:
 
     from surefoot import data
 
-    folder = data.load("minilm")
+    folder = data.load("minilm", config.encoder)
     model: Any = AutoModel.from_pretrained(folder)
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    table = data.load("sentiment4")
-    movies = table[(table["domain"] == "movies") & (table["rating"].abs() > 0.5)]
-    chosen = movies.sample(ROWS[config.size], random_state=seed)
+    chosen = chosen_texts(config.texts).sample(ROWS[config.size], random_state=seed)
     labels = torch.tensor((chosen["rating"] > 0).tolist()).long()
 
     def encode(texts: list[str]) -> torch.Tensor:

@@ -10,6 +10,7 @@ import copy
 import functools
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,24 @@ class Snippets:
     head: Tensor
 
 
+def chosen_texts(texts: Path | None) -> pd.DataFrame:
+    """Movie snippets (or, of other texts, all) rated above .5 or below -.5."""
+    from surefoot import data
+
+    table = data.load("sentiment4", texts)
+    movies = table[table["domain"] == "movies"]
+    table = movies if len(movies) else table
+    return table[table["rating"].abs() > 0.5]
+
+
 @functools.lru_cache(maxsize=1)
-def snippets(seed: int = 0) -> Snippets:
-    """Balanced movie snippets rated above .5 or below -.5, encoded by the real MiniLM."""
+def snippets(encoder: Path | None = None, texts: Path | None = None, seed: int = 0) -> Snippets:
+    """Balanced snippets, encoded by the real MiniLM or another encoder."""
     from transformers import AutoModel, AutoTokenizer
 
     from surefoot import data
 
-    folder = data.load("minilm")
+    folder = data.load("minilm", encoder)
     model = AutoModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
 
@@ -71,9 +82,7 @@ def snippets(seed: int = 0) -> Snippets:
             parts.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))
         return torch.cat(parts)
 
-    table = data.load("sentiment4")
-    movies = table[table["domain"] == "movies"]
-    chosen = movies[movies["rating"].abs() > 0.5]
+    chosen = chosen_texts(texts)
     rng = np.random.default_rng(seed)
     half = sum(SPLITS.values()) // 2
     positive, negative = (
@@ -196,7 +205,7 @@ def train(
 
 def run(config: Any, seed: int, record: Record) -> None:
     """Rate and stopping point by validation loss, the same grid and budget for all; tested once."""
-    data = snippets()
+    data = snippets(config.encoder, config.texts)
     start = Adapter(data.head)
     loss, accuracy = evaluate(start, data, "test")
     record.append(seed, 0, **{"zero-shot, test accuracy": accuracy, "zero-shot, test loss": loss})

@@ -12,6 +12,7 @@ import copy
 import functools
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from surefoot.record import Record
 from surefoot.zeroth_order.experiments import memory
+from surefoot.zeroth_order.experiments.sentences import chosen_texts
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.mezo import MeZO
 
@@ -79,17 +81,16 @@ class Tail(nn.Module):
 
 
 @functools.lru_cache(maxsize=2)
-def task(size: str, template: str) -> Task:
-    """Balanced movie snippets through the first layers of the real model."""
+def task(size: str, template: str, language_model: Path | None, texts: Path | None) -> Task:
+    """Balanced snippets through the first layers of the real model."""
     from surefoot import data
 
-    model, tokenizer = data.load("smollm2").open()
+    model, tokenizer = data.load("smollm2", language_model).open()
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     prompt, labels_as = TEMPLATES[template]
     words = [tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in labels_as]
-    table = data.load("sentiment4")
-    chosen = table[(table["domain"] == "movies") & (table["rating"].abs() > 0.5)]
+    chosen = chosen_texts(texts)
     rng = np.random.default_rng(0)
     half = sum(SPLITS[size]) // 2
     sides = [
@@ -97,13 +98,13 @@ def task(size: str, template: str) -> Task:
         for side in (chosen["rating"] > 0, chosen["rating"] < 0)
     ]
     order = np.stack(sides, axis=1).ravel()
-    texts = [prompt.format(text=t) for t in chosen.loc[order, "text"]]
+    lines = [prompt.format(text=t) for t in chosen.loc[order, "text"]]
     labels = torch.tensor((chosen.loc[order, "rating"] > 0).tolist()).long()
     tail = Tail(model, words)
     states, masks = [], []
-    for at in range(0, len(texts), 16):
+    for at in range(0, len(lines), 16):
         batch = tokenizer(
-            texts[at : at + 16], padding="max_length", truncation=True, max_length=LENGTH,
+            lines[at : at + 16], padding="max_length", truncation=True, max_length=LENGTH,
             return_tensors="pt",
         )  # fmt: skip
         with torch.no_grad():
@@ -183,7 +184,7 @@ def train(method: str, lr: float, steps: int, seed: int, found: Task) -> tuple[n
 def run(config: Any, seed: int, record: Record) -> None:
     """The same grid, budget and choice by validation loss for every arm; tested once."""
     for template in TEMPLATES:
-        found = task(config.size, template)
+        found = task(config.size, template, config.language_model, config.texts)
         start = evaluate(found.tail, found, "test")
         record.update(seed, 0, {f"{template} start, {k}": v for k, v in start.items()})
         for method in METHODS:
@@ -194,7 +195,7 @@ def run(config: Any, seed: int, record: Record) -> None:
             record.update(seed, 0, {f"{template} {method}, {k}": v for k, v in values.items()})
     if seed == config.seed:
         for arm in memory.ARMS:
-            record.update(seed, 0, {f"{arm}, peak MB": memory.peak(arm)})
+            record.update(seed, 0, {f"{arm}, peak MB": memory.peak(arm, config.language_model)})
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
