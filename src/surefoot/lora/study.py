@@ -11,6 +11,7 @@ from surefoot.lora.experiments import (
     drift,
     encoder,
     federation,
+    glue,
     memory,
     mnist_net,
     regression,
@@ -25,9 +26,11 @@ class LoraConfig(StudyConfig):
     mnist: Path | None = None
     """A folder or file with MNIST for part mnist; by default it comes from a package."""
     encoder: Path | None = None
-    """A model directory for part encoder; by default MiniLM comes from a package."""
+    """A model directory for parts encoder and glue; by default MiniLM, for part glue none."""
     texts: Path | None = None
     """Rated texts for part encoder; by default sentiment4 comes from a package."""
+    labelled: Path | None = None
+    """A folder of labelled texts with train and validation files for part glue, for instance RTE."""
 
 
 STUDY = Study(
@@ -119,6 +122,14 @@ STUDY = Study(
             encoder.run,
             tables=encoder.tables,
             sizes=("standard", "paper"),
+            seeds={"quick": 1, "standard": 3, "paper": 5},
+        ),
+        Part(
+            "glue",
+            "A whole encoder on labelled texts under Trainer, from your own folders",
+            glue.run,
+            tables=glue.tables,
+            sizes=(),
             seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
     ),
