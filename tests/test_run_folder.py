@@ -99,6 +99,18 @@ def test_tables_and_figures_come_back(folder):
     assert list(folder.figures("one")) == [("gap.log", {"data": [1], "layout": {}})]
 
 
+@pytest.mark.parametrize("name", ["at step 1/L, 100 %", "a\\b", "100%2F", "..", "x.json"])
+def test_names_are_free_text(folder, name):
+    table = pd.DataFrame({"a": [1]})
+    folder.write_table("one", name, table)
+    folder.write_figure("one", name, {"data": []})
+    assert [n for n, _ in folder.tables("one")] == [name]
+    assert [n for n, _ in folder.figures("one")] == [name]
+    assert sorted(f.name for f in folder.path.rglob("one.*")) == sorted(
+        f.name for kind in ("tables", "figures") for f in (folder.path / kind).iterdir()
+    )
+
+
 def test_not_a_folder(tmp_path):
     file = tmp_path / "file"
     file.touch()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import isinf
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
@@ -36,6 +37,12 @@ def read_json(path: Path) -> Any:
         raise FileFormatError(f"{path} is not there; is its folder a run of surefoot?") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{path} is not readable JSON (truncated?): {error}") from None
+
+
+def file_name(part: str, name: str) -> str:
+    """A result's file: names are free text ("step 1/L"), so what no path may hold is escaped."""
+    escaped = name.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C").replace("\0", "%00")
+    return f"{part}.{escaped}.json"
 
 
 @dataclass(frozen=True)
@@ -183,22 +190,22 @@ class RunFolder:
             for row in missing.to_numpy().tolist()
         ]
         data = {"columns": list(table.columns), "data": rows}
-        write_json(folder / f"{part}.{name}.json", data)
+        write_json(folder / file_name(part, name), data)
 
     def tables(self, part: str) -> Iterator[tuple[str, pd.DataFrame]]:
         """The stored tables of a part, by name."""
         for file in sorted((self.path / "tables").glob(f"{part}.*.json")):
             stored = read_json(file)
             table = pd.DataFrame(stored["data"], columns=stored["columns"])
-            yield file.stem.split(".", 1)[1], table
+            yield unquote(file.stem.split(".", 1)[1]), table
 
     def write_figure(self, part: str, name: str, figure: Mapping[str, Any]) -> None:
         """Store a plotly figure as JSON."""
         folder = self.path / "figures"
         folder.mkdir(exist_ok=True)
-        write_json(folder / f"{part}.{name}.json", figure)
+        write_json(folder / file_name(part, name), figure)
 
     def figures(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """The stored plotly figures of a part, by name."""
         for file in sorted((self.path / "figures").glob(f"{part}.*.json")):
-            yield file.stem.split(".", 1)[1], read_json(file)
+            yield unquote(file.stem.split(".", 1)[1]), read_json(file)
