@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,17 +25,28 @@ ARMS: tuple[Arm, ...] = ("fedrepopt", "csla", "rep", "inf")
 DEPTHS = {5: (2, 2, 1), 9: (4, 4, 1), 17: (4, 10, 2), 25: (6, 16, 2)}
 WIDTHS = (8, 16, 32)
 TARGET = 0.7
+CUTS = (0.1, 1e5)
+# settings: (depth, alpha of the cut, momentum)
 SWEEP: dict[str, dict[str, Any]] = {
-    "quick": {"depths": (5,), "alphas": (1e5,), "momenta": (0.0,), "lrs": (0.1, 0.5), "rounds": 3,
-              "images": 300, "epochs": 1, "arms": ("fedrepopt", "inf"), "hs": 1},
-    "standard": {"depths": (5, 17), "alphas": (0.1, 1e5), "momenta": (0.0,), "lrs": (0.1, 0.5),
-                 "rounds": 6, "images": 800, "epochs": 2, "arms": ARMS, "hs": 5},
-    "paper": {"depths": (5, 9, 17, 25), "alphas": (0.1, 1e5), "momenta": (0.0, 0.9),
+    "quick": {"settings": ((5, 1e5, 0.0),), "lrs": (0.1, 0.5), "rounds": 3, "images": 300,
+              "epochs": 1, "arms": ("fedrepopt", "inf"), "hs": 1},
+    "standard": {"settings": tuple(itertools.product((5, 9, 17), CUTS, (0.0,))),
+                 "lrs": (0.05, 0.1, 0.2, 0.5, 1.0), "rounds": 8, "images": 1000, "epochs": 2,
+                 "arms": ARMS, "hs": 5},
+    "paper": {"settings": tuple(itertools.product((5, 9, 17, 25), CUTS, (0.0, 0.9))),
               "lrs": (0.01, 0.05, 0.1, 0.2, 0.5, 1.0), "rounds": 20, "images": 4000, "epochs": 3,
               "arms": ARMS, "hs": 50},
 }  # fmt: skip
 CLIENTS = 10
-COLUMNS = ("test accuracy", "lr", f"rounds to {TARGET:.0%}", "CPU seconds", "effective lr")
+REACHED = f"rounds to {TARGET:.0%}"
+COLUMNS = (
+    "test accuracy",
+    "lr",
+    REACHED,
+    f"CPU seconds to {TARGET:.0%}",
+    "CPU seconds",
+    "effective lr",
+)
 ORIGINS = ("hyper-search", "formula", "ones", "random")
 
 
@@ -64,52 +75,62 @@ def searched(depth: int, epochs: int) -> Scales:
     return hyper_search(lambda: build(depth, "hs", 0), loader, epochs, 0.1)
 
 
-def _task(
-    config: Any, seed: int, depth: int, alpha: float, momentum: float, arm: Arm, scales: Scales
-) -> tuple[RepOptTask, tuple[Any, ...]]:
+@functools.cache
+def trained(
+    config: Any, seed: int, where: tuple[int, float, float], arm: Arm, origin: str, lr: float
+) -> dict[str, float]:
+    """One federation to its end; {} where it diverged. `where` is (depth, alpha, momentum)."""
+    depth, alpha, momentum = where
     s = SWEEP[config.size]
     data = images(config.data, str(config.images) if config.images else None, seed, s["images"])
-    parts = lda_partition(data[1].numpy(), CLIENTS, alpha, seed)
     task = RepOptTask(
-        lambda mode: build(depth, mode, seed), data[0], data[1], parts, None, scales, arm,
-        epochs=s["epochs"], batch_size=16, momentum=momentum, weight_decay=4e-5,
+        lambda mode: build(depth, mode, seed), data[0], data[1],
+        lda_partition(data[1].numpy(), CLIENTS, alpha, seed), None,
+        origins(depth, s["hs"], seed)[origin], arm, epochs=s["epochs"], batch_size=16, lr=lr,
+        momentum=momentum, weight_decay=4e-5,
     )  # fmt: skip
-    return task, data
+    curve: list[float] = []
+    seconds = [0.0]
+    began = time.thread_time()
 
-
-def _tuned(
-    task: RepOptTask, data: tuple[Any, ...], lrs: tuple[float, ...], rounds: int, seed: int
-) -> dict[str, float]:
-    """The learning rate with the best validation accuracy at the end; its test accuracy, once."""
-    best: dict[str, float] = {}
-    winner: tuple[RepOptTask, Any] | None = None
-    for lr in lrs:
-        own = replace(task, lr=lr)
-        curve: list[float] = []
-
-        def after(
-            r: int, state: Any, m: Any, own: RepOptTask = own, curve: list[float] = curve
-        ) -> None:
-            curve.append(evaluate_on(own, state, data[2], data[3])["accuracy"])
-
+    def after(server_round: int, state: Any, metrics: Any) -> None:
+        nonlocal began
+        seconds.append(seconds[-1] + time.thread_time() - began)
+        curve.append(evaluate_on(task, state, data[2], data[3])["accuracy"])
         began = time.thread_time()
-        extra = own.extra(seed) if own.arm == "fedrepopt" else None
-        try:
-            state = federate(own, rounds, CLIENTS, seed=seed, extra=extra, after=after)
-        except ArithmeticError:  # this learning rate diverged: it is no candidate
-            continue
-        if not best or curve[-1] > best["validation"]:
-            reached = next((i + 1 for i, a in enumerate(curve) if a >= TARGET), rounds + 1)
-            model, mults = own.model(seed)
-            best = {
-                "validation": curve[-1], "lr": lr, f"rounds to {TARGET:.0%}": reached,
-                "CPU seconds": time.thread_time() - began,
-                "effective lr": effective_lr(model, lr, mults),
-            }  # fmt: skip
-            winner = own, state
-    if winner is not None:
-        best["test accuracy"] = evaluate_on(*winner, data[4], data[5])["accuracy"]
-    return best
+
+    extra = task.extra(seed) if arm == "fedrepopt" else None
+    try:
+        state = federate(task, s["rounds"], CLIENTS, seed=seed, extra=extra, after=after)
+    except ArithmeticError:  # it diverged: this learning rate is no candidate
+        return {}
+    reached = next((i + 1 for i, a in enumerate(curve) if a >= TARGET), s["rounds"] + 1)
+    model, mults = task.model(seed)
+    return {
+        "validation": curve[-1], "lr": lr, REACHED: reached,
+        f"CPU seconds to {TARGET:.0%}": seconds[min(reached, s["rounds"])],
+        "CPU seconds": seconds[-1], "effective lr": effective_lr(model, lr, mults),
+        "test accuracy": evaluate_on(task, state, data[4], data[5])["accuracy"],
+    }  # fmt: skip
+
+
+def tuned(
+    config: Any, seed: int, where: tuple[int, float, float], arm: Arm, origin: str = "hyper-search"
+) -> dict[str, float]:
+    """A seed at the learning rate whose validation accuracy at the end was best on the first seed.
+
+    Every arm has the same candidates and the same rule. The other seeds see data, cut and weights of
+    their own, and no tuning.
+    """
+    tries = {
+        lr: trained(config, config.seed, where, arm, origin, lr) for lr in SWEEP[config.size]["lrs"]
+    }
+    scores = {lr: t["validation"] for lr, t in tries.items() if t}
+    if not scores:
+        return {}
+    best = max(scores, key=lambda lr: scores[lr])
+    found = trained(config, seed, where, arm, origin, best)
+    return found | {f"validation at lr {lr:g}": v for lr, v in scores.items()}
 
 
 def setting(depth: int, alpha: float, momentum: float) -> str:
@@ -119,45 +140,49 @@ def setting(depth: int, alpha: float, momentum: float) -> str:
 
 
 def run(config: Any, seed: int, record: Record) -> None:
-    """S3: every arm with its own best learning rate."""
+    """S3: every arm at its own best learning rate."""
     torch.set_num_threads(1)
     s = SWEEP[config.size]
-    for depth in s["depths"]:
-        scales = searched(depth, s["hs"])
-        for alpha in s["alphas"]:
-            for momentum in s["momenta"]:
-                for arm in s["arms"]:
-                    task, data = _task(config, seed, depth, alpha, momentum, arm, scales)
-                    found = _tuned(task, data, s["lrs"], s["rounds"], seed)
-                    name = setting(depth, alpha, momentum)
-                    record.update(seed, 0, {f"{name}, {arm}: {k}": v for k, v in found.items()})
+    for where in s["settings"]:
+        for arm in s["arms"]:
+            found = tuned(config, seed, where, arm)
+            name = f"{setting(*where)}, {arm}"
+            record.update(seed, 0, {f"{name}: {k}": v for k, v in found.items()})
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
-    """Means over seeds, and where FedRepOpt is ahead of the plain network, arm by arm."""
+    """Means over seeds, where FedRepOpt is ahead of the plain network, and what the tuning saw."""
     s = SWEEP[config.size]
-    rows = []
-    for depth in s["depths"]:
-        for alpha in s["alphas"]:
-            for momentum in s["momenta"]:
-                name = setting(depth, alpha, momentum)
-                for arm in s["arms"]:
-                    if f"{name}, {arm}: test accuracy" not in record:
-                        continue
-                    values = {k: record.constant(f"{name}, {arm}: {k}") for k in COLUMNS}
-                    accuracy = values.pop("test accuracy")
-                    rows.append(
-                        {"setting": name, "arm": arm, "test accuracy": accuracy.mean(),
-                         "+-": accuracy.std(ddof=1) if len(accuracy) > 1 else np.nan,
-                         **{k: v.mean() for k, v in values.items()}}
-                    )  # fmt: skip
+    rows, tuning = [], []
+    for where in s["settings"]:
+        for arm in s["arms"]:
+            name = f"{setting(*where)}, {arm}"
+            if f"{name}: test accuracy" not in record:
+                continue
+            values = {k: record.constant(f"{name}: {k}") for k in COLUMNS}
+            accuracy = values.pop("test accuracy")
+            rows.append(
+                {"setting": setting(*where), "arm": arm, "test accuracy": accuracy.mean(),
+                 "+-": accuracy.std(ddof=1) if len(accuracy) > 1 else np.nan,
+                 "seeds": len(accuracy), **{k: v.mean() for k, v in values.items()}}
+            )  # fmt: skip
+            seen = {lr: f"{name}: validation at lr {lr:g}" for lr in s["lrs"]}
+            tuning.append(
+                {"setting": setting(*where), "arm": arm}
+                | {f"{lr:g}": record.constant(q)[0] for lr, q in seen.items() if q in record}
+            )
     table = pd.DataFrame(rows)
     if not len(table):
         return {}
-    wide = table.pivot(index="setting", columns="arm", values="test accuracy").reset_index()
+    wide = table.pivot(index="setting", columns="arm", values="test accuracy")
+    wide = wide.reindex(list(dict.fromkeys(table["setting"]))).reset_index()
     if {"fedrepopt", "inf"} <= set(wide):
         wide["fedrepopt - inf, points"] = 100 * (wide["fedrepopt"] - wide["inf"])
-    return {"four arms, each at its own best learning rate": table, "who is ahead": wide}
+    return {
+        "four arms, each at its own best learning rate": table,
+        "who is ahead": wide,
+        "validation accuracy by learning rate, first seed": pd.DataFrame(tuning),
+    }
 
 
 def origins(depth: int, epochs: int, seed: int) -> dict[str, Scales]:
@@ -180,10 +205,9 @@ def run_origins(config: Any, seed: int, record: Record) -> None:
     """S4: does the hyper-search matter?"""
     torch.set_num_threads(1)
     s = SWEEP[config.size]
-    depth = s["depths"][-1]
-    for name, scales in origins(depth, s["hs"], seed).items():
-        task, data = _task(config, seed, depth, 1e5, 0.0, "fedrepopt", scales)
-        found = _tuned(task, data, s["lrs"], s["rounds"], seed)
+    depth = s["settings"][-1][0]
+    for name in ORIGINS:
+        found = tuned(config, seed, (depth, 1e5, 0.0), "fedrepopt", name)
         record.update(seed, 0, {f"{name}: {k}": v for k, v in found.items()})
     moved, start = searched(depth, s["hs"]).arrays(), scales_of(build(depth, "csla", 0)).arrays()
     worst = max(float((moved[k] - start[k]).abs().max() / start[k].abs().max()) for k in start)
@@ -192,11 +216,16 @@ def run_origins(config: Any, seed: int, record: Record) -> None:
 
 def origin_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     """Accuracy by the origin of the scales."""
-    rows = [
-        {"scales": name, "test accuracy": record.constant(f"{name}: test accuracy").mean(),
-         "lr": record.constant(f"{name}: lr").mean()}
-        for name in ORIGINS if f"{name}: test accuracy" in record
-    ]  # fmt: skip
+    rows = []
+    for name in ORIGINS:
+        if f"{name}: test accuracy" not in record:
+            continue
+        accuracy = record.constant(f"{name}: test accuracy")
+        rows.append(
+            {"scales": name, "test accuracy": accuracy.mean(),
+             "+-": accuracy.std(ddof=1) if len(accuracy) > 1 else np.nan, "seeds": len(accuracy),
+             **{k: record.constant(f"{name}: {k}").mean() for k in ("lr", REACHED)}}
+        )  # fmt: skip
     moved = record.constant("largest relative move of a scale").max()
     return {
         "where the scales come from": pd.DataFrame(rows),
