@@ -3,12 +3,20 @@
 import pytest
 import torch
 from tests.federated.grid import InProcessGrid
+from torch import nn
 
 from surefoot import Record, certify
-from surefoot.federated import ServerRule, Visit, federate, lda_partition, to_arrays
-from surefoot.reparam import RepOptStrategy, equivalence_gap, equivalence_holds, repopt_client_app
+from surefoot.federated import ServerRule, federate, lda_partition, to_arrays
+from surefoot.reparam import (
+    ReparamConv2d,
+    RepOptStrategy,
+    equivalence_gap,
+    equivalence_holds,
+    repopt_client_app,
+)
+from surefoot.reparam.architectures import build_of
 from surefoot.reparam.guarantee import federated_trajectory
-from surefoot.reparam.models import repopt_vgg
+from surefoot.reparam.models import SqueezeExcite, repopt_vgg
 from surefoot.reparam.scales import Scales
 from surefoot.reparam.search import scales_of
 from surefoot.reparam.strategy import repopt_strategy, repopt_task
@@ -106,15 +114,126 @@ def test_a_client_without_its_multipliers_says_so():
     assert "multipliers are missing" in strategy.report.rounds[0].lost[0]
 
 
-def test_local_statistics_stay_with_their_client():
-    problem = task("inf")
-    problem.bn = "local"
-    memory = {}
-    visit = Visit(0, 10, 1, 5, memory)
+def statistics(names):
+    return [
+        n
+        for n in names
+        if n.rsplit(".", 1)[-1] in ("running_mean", "running_var", "num_batches_tracked")
+    ]
+
+
+@pytest.mark.parametrize("arm", ["fedrepopt", "rep"])
+def test_local_statistics_stay_in_the_clients_context(arm):
+    """On Flower: they never travel, they come back in the next round, and the bits are the reference's."""
+    config = {**SMALL, "arm": arm, "bn": "local"}
+    problem = repopt_task(config)
+    strategy = repopt_strategy(config, problem)
+    grid = InProcessGrid(repopt_client_app(**config), 3)
+    sent = []
+
+    def spy(server_round, partition, reply):
+        sent.append(set(reply.content["arrays"]))
+        return reply
+
+    grid.faults = spy
     start = problem.initial(0)
-    new, *_ = problem.train({k: v.clone() for k, v in start.items()}, visit)
-    assert all(torch.equal(memory[k], new[k]) for k in memory)
-    assert any(k.endswith("running_mean") for k in memory)
+    strategy.start(grid, to_arrays(start), num_rounds=2)
+    all_names = set(problem.model(0)[0].state_dict())
+    assert len(sent) == 6
+    assert all(names == set(start) for names in sent)
+    assert not statistics(start)
+    kept = [from_tensors(c.state["surefoot-memory"]) for c in grid.contexts.values()]
+    assert all(set(k) == all_names - set(start) == set(statistics(all_names)) for k in kept)
+    means = [next(v for n, v in k.items() if n.endswith("running_mean")) for k in kept]
+    assert not torch.equal(means[0], means[1])
+    # As many batches as there were in both rounds: the second one went on from the first.
+    for node, context in grid.contexts.items():
+        own = from_tensors(context.state["surefoot-memory"])
+        batches = -(-len(problem.parts[grid.partition_of[node]]) // 32)
+        assert {int(v) for n, v in own.items() if n.endswith("tracked")} == {2 * batches}
+    reference = federate(problem, 2, 3, extra=problem.extra(0))
+    assert all(torch.equal(strategy.state[k], v) for k, v in reference.items())
+    names = {"batch-statistics accuracy", "batch-statistics loss"}
+    assert set(problem.evaluate(strategy.state)) == names
+
+
+def from_tensors(record):
+    return {k: torch.tensor(v.numpy()) for k, v in record.items()}
+
+
+def test_the_average_of_the_rest_does_not_depend_on_where_statistics_live():
+    """In training BatchNorm looks at its batch alone: kernels are the same bits, local or averaged."""
+    found = {}
+    for bn in ("average", "local"):
+        problem = repopt_task({**SMALL, "bn": bn, "lr": 0.5, "local-epochs": 2})
+        found[bn] = federate(problem, 3, 3, extra=problem.extra(0))
+    rest = set(found["local"])
+    assert rest == set(found["average"]) - set(statistics(found["average"]))
+    assert all(torch.equal(found["average"][k], found["local"][k]) for k in rest)
+
+
+@pytest.mark.parametrize("change", [{"bn": "group_norm"}, {"model": "ghost", "ghost-stages": 2}])
+def test_the_apps_networks_keep_the_equivalence(change, measured):
+    """Merged CSLA and plain network, after a federation of the app's own networks in float64.
+
+    The planted fault is a client whose multipliers are all one.
+    """
+    found = {}
+    for arm in ("fedrepopt", "csla", "fault"):
+        own = {"arm": "fedrepopt" if arm == "fault" else arm, "weight-decay": 1e-3}
+        problem = repopt_task({**SMALL, **change, **own, "lr": 0.5, "local-epochs": 2})
+        build = problem.build
+        problem.build = lambda mode, build=build: build(mode).double()
+        problem.images = problem.images.double()
+        extra = problem.extra(0)
+        if arm == "fault":
+            extra = {k: torch.ones_like(v) for k, v in extra.items()}
+        found[arm] = problem.model(0)[0]
+        found[arm].load_state_dict(federate(problem, 2, 3, extra=extra))
+    gap, broken = (equivalence_gap(found[a], found["csla"]) for a in ("fedrepopt", "fault"))
+    measured(
+        "2.9 gap of the app's networks (multipliers all one)",
+        "<= 1e-11",
+        f"{gap:.1e} ({broken:.1e})",
+    )
+    assert gap <= 1e-11 < 1e-3 < broken
+    norms = [m for m in found["csla"].modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
+    kind = nn.GroupNorm if "bn" in change else nn.BatchNorm2d
+    assert len(norms) >= 2
+    assert all(isinstance(m, kind) for m in norms)
+    if "bn" in change:
+        assert not statistics(found["csla"].state_dict())
+
+
+def test_networks_of_a_configuration():
+    def build(**config):
+        return build_of(config, 28)("plain")
+
+    def attention(model):
+        return sum(isinstance(m, SqueezeExcite) for m in model.modules())
+
+    assert attention(build()) == 0
+    assert attention(build(**{"squeeze-excite": "on"})) == 5
+    for word, count in (("auto", 7), ("on", 16), ("off", 0)):
+        assert attention(build(model="ghost", **{"squeeze-excite": word})) == count
+    ghost = build(model="ghost", bn="group_norm")
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in ghost.modules())
+    assert ghost(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    blocks = [
+        m for m in build(depths="B0", widths="2,2,2,4").modules() if isinstance(m, ReparamConv2d)
+    ]
+    assert len(blocks) == 1 + 2 + 3 + 8 + 1
+    for bad, match in (
+        ({"model": "resnet"}, "model must be one of"),
+        ({"bn": "frozen"}, "bn must be one of"),
+        ({"bn": "group_norm", "arm": "rep"}, "BatchNorm a branch"),
+        ({"squeeze-excite": "yes"}, "squeeze-excite must be"),
+        ({"depths": "two"}, "whole numbers joined by commas"),
+        ({"model": "ghost", "ghost-stages": 10}, "between 0 .* and 9, got 10"),
+        ({"model": "ghost", "ghost-width": 0}, "ghost-width must be positive"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            build(**bad)
 
 
 def test_unknown_arms_are_refused(unchecked):

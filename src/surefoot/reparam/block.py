@@ -133,10 +133,12 @@ class ReparamConv2d(nn.Module):
             if IDENTITY in self.branches:
                 self.identity = nn.Parameter(values[IDENTITY])
         if mode == "rep":
-            self.norms = nn.ModuleDict({b: _norm("bn", out_ch, dtype) for b in self.branches})
+            self.norms = nn.ModuleDict(
+                {b: normalisation("bn", out_ch, dtype) for b in self.branches}
+            )
             self.norm: nn.Module = nn.Identity()
         else:
-            self.norm = _norm(norm, out_ch, dtype)
+            self.norm = normalisation(norm, out_ch, dtype)
 
     def kernel_shape(self, branch: str) -> tuple[int, int, int, int]:
         """(Co, Ci/g, n, n) of a branch."""
@@ -276,7 +278,8 @@ def check_scales(
     return found
 
 
-def _norm(kind: Norm, channels: int, dtype: torch.dtype) -> nn.Module:
+def normalisation(kind: Norm, channels: int, dtype: torch.dtype | None) -> nn.Module:
+    """BatchNorm, GroupNorm with 8 groups or as many as divide, or nothing."""
     if kind == "bn":
         return nn.BatchNorm2d(channels, dtype=dtype)
     if kind == "group_norm":

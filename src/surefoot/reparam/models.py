@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from surefoot.reparam.block import Activation, Mode, Norm, ReparamConv2d
+from surefoot.reparam.block import Activation, Mode, Norm, ReparamConv2d, normalisation
 
 VGG_DEPTHS = {"B1": (4, 6, 16, 1), "B0": (2, 3, 8, 1), "L1": (8, 14, 24, 1)}
 VGG_WIDTHS = {"B1": (128, 256, 512, 2048)}
@@ -133,9 +133,7 @@ class GhostModule(nn.Module):
         super().__init__()
         self.primary = nn.Sequential(
             nn.Conv2d(in_ch, out_ch, 1, bias=False, dtype=dtype),
-            nn.BatchNorm2d(out_ch, dtype=dtype)
-            if norm == "bn"
-            else nn.GroupNorm(1, out_ch, dtype=dtype),
+            normalisation(norm, out_ch, dtype),
             _activation(activation if relu else "none"),
         )
         self.cheap = ReparamConv2d(
@@ -154,7 +152,7 @@ class GhostBottleneck(nn.Module):
 
     def __init__(
         self, in_ch: int, mid: int, out: int, kernel: int, stride: int, ratio: float, first: GhostModule,
-        second: GhostModule, dtype: torch.dtype | None,
+        second: GhostModule, norm: Norm, dtype: torch.dtype | None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.first, self.second = first, second
@@ -170,7 +168,7 @@ class GhostBottleneck(nn.Module):
                 bias=False,
                 dtype=dtype,
             )
-            return nn.Sequential(conv, nn.BatchNorm2d(channels, dtype=dtype))
+            return nn.Sequential(conv, normalisation(norm, channels, dtype))
 
         self.stride = depthwise(mid) if stride > 1 else nn.Identity()
         self.se = SqueezeExcite(mid, ratio, dtype) if ratio else nn.Identity()
@@ -179,7 +177,7 @@ class GhostBottleneck(nn.Module):
             self.shortcut = nn.Sequential(
                 depthwise(in_ch),
                 nn.Conv2d(in_ch, out, 1, bias=False, dtype=dtype),
-                nn.BatchNorm2d(out, dtype=dtype),
+                normalisation(norm, out, dtype),
             )
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
@@ -216,7 +214,7 @@ def repopt_ghost(
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         stem=nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, stem_stride, 1, bias=False, dtype=dtype),
-            nn.BatchNorm2d(channels, dtype=dtype),
+            normalisation(norm, channels, dtype),
             _activation(activation),
         )
     )
@@ -234,13 +232,13 @@ def repopt_ghost(
                     )
                 )  # fmt: skip
             layers[f"stage{s}_{b}"] = GhostBottleneck(
-                channels, mid, end, kernel, stride, ratio, made[0], made[1], dtype
+                channels, mid, end, kernel, stride, ratio, made[0], made[1], norm, dtype
             )
             channels = end
     inner, hidden = wide(head_channels[0]), head_channels[1]
     layers["last"] = nn.Sequential(
         nn.Conv2d(channels, inner, 1, bias=False, dtype=dtype),
-        nn.BatchNorm2d(inner, dtype=dtype),
+        normalisation(norm, inner, dtype),
         _activation(activation),
     )
     layers["pool"] = nn.AdaptiveAvgPool2d(1)

@@ -14,8 +14,8 @@ from surefoot.federated.partition import lda_partition
 from surefoot.federated.strategy import DeterministicFedAvg
 from surefoot.federated.task import MakeTask, Task
 from surefoot.guarantee import Assumption
+from surefoot.reparam.architectures import build_of, statistics_of
 from surefoot.reparam.equivalence import equivalence_holds
-from surefoot.reparam.models import repopt_vgg
 from surefoot.reparam.scales import Scales
 from surefoot.reparam.task import RepOptTask
 
@@ -52,31 +52,24 @@ def repopt_task(config: Mapping[str, Any]) -> RepOptTask:
     """The task of `apps/repopt`, from its run-config.
 
     Keys: data ("mnist5k", "mnist", "fashion", "digits"), data-path, examples (how many to train on, 0: all),
-    arm, alpha, depths and widths (numbers joined by commas), scales (a file, "" for the initial ones), lr,
-    momentum, local-epochs, batch-size, weight-decay, proximal-mu.
+    arm, alpha, bn ("average", "local", "group_norm"), scales (a file, "" for the initial ones), lr, momentum,
+    local-epochs, batch-size, weight-decay, proximal-mu; and of the network those of `build_of`.
     """
     seed, count = int(config.get("seed", 0)), int(config.get("num-partitions", 2))
     x, y, test = load_images(
         str(config.get("data", "mnist5k")), str(config.get("data-path", "")) or None, seed,
         int(config.get("examples", 0)),
     )  # fmt: skip
-    depths = tuple(int(d) for d in str(config.get("depths", "2,2,1")).split(","))
-    widths = tuple(int(w) for w in str(config.get("widths", "8,16,32")).split(","))
     path = str(config.get("scales", ""))
-
-    def build(mode: Any) -> torch.nn.Module:
-        return repopt_vgg(
-            depths, widths, in_channels=1, mode=mode, seed=seed,
-            strides=(1, *([1] if x.shape[-1] < 12 else [2]), *[2] * (len(depths) - 1)),
-        )  # fmt: skip
-
     return RepOptTask(
-        build, x, y, lda_partition(y.numpy(), count, float(config.get("alpha", 0.1)), seed), test,
+        build_of(config, x.shape[-1]), x, y,
+        lda_partition(y.numpy(), count, float(config.get("alpha", 0.1)), seed), test,
         Scales.load(path) if path else None, config.get("arm", "fedrepopt"),
         epochs=int(config.get("local-epochs", 1)), batch_size=int(config.get("batch-size", 32)),
         lr=float(config.get("lr", 0.1)), momentum=float(config.get("momentum", 0.0)),
         weight_decay=float(config.get("weight-decay", 0.0)),
         proximal_mu=float(config.get("proximal-mu", 0.0)),
+        bn="local" if statistics_of(config) == "local" else "average",
     )  # fmt: skip
 
 

@@ -42,7 +42,9 @@ class RepOptTask:
         Of a client in a round; the momentum starts afresh each round. `drop_last` drops an incomplete
         batch; a batch of one example is always dropped, since BatchNorm has no variance there.
     bn
-        "average": running statistics are averaged with the rest; "local": a client keeps its own.
+        "average": running statistics are averaged with the rest; "local": a client keeps its own, they
+        are no part of the state (arXiv 2008.07424; gamma and beta are averaged), and the server, which
+        has none, evaluates with those of its test batch.
     """
 
     build: Build
@@ -66,6 +68,8 @@ class RepOptTask:
     def __post_init__(self) -> None:
         if self.arm not in get_args(Arm):
             raise ValueError(f"arm must be one of {get_args(Arm)}, got {self.arm!r}")
+        if self.bn not in ("average", "local"):
+            raise ValueError(f"bn must be 'average' or 'local', got {self.bn!r}")
 
     def model(self, seed: int) -> tuple[nn.Module, dict[str, Tensor]]:
         """The arm's initial model and its multipliers; all arms start from the same branch kernels."""
@@ -81,7 +85,7 @@ class RepOptTask:
 
     def initial(self, seed: int) -> State:
         """The global state before round 1."""
-        return {k: v.clone() for k, v in self.model(seed)[0].state_dict().items()}
+        return self._shared(self.model(seed)[0])
 
     def extra(self, seed: int) -> State:
         """The multipliers, which the server sends to each client once."""
@@ -92,10 +96,8 @@ class RepOptTask:
         model = self.build(MODES[self.arm])
         if self.arm == "fedrepopt" and not visit.extra:
             raise KeyError("the multipliers are missing; the server sends them as extra arrays")
-        model.load_state_dict(state)
-        own = _statistics(model)
-        if self.bn == "local" and set(own) <= set(visit.memory):
-            model.load_state_dict({k: visit.memory[k] for k in own}, strict=False)
+        # A client's first round starts from the statistics of an untrained network.
+        model.load_state_dict({**self._own(model), **visit.memory, **state})
         optimizer = RepSGD(
             decay_groups(model, self.weight_decay), self.lr, momentum=self.momentum,
             proximal_mu=self.proximal_mu, grad_mults=visit.extra if self.arm == "fedrepopt" else {},
@@ -123,11 +125,22 @@ class RepOptTask:
                     clip_csla_norm_(optimizer, self.max_norm)
                 optimizer.step()
                 total, seen, step = total + value * len(batch), seen + len(batch), step + 1
-        new = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        if self.bn == "local":
-            visit.memory.update({k: new[k] for k in own})
+        visit.memory.update({k: v.detach().clone() for k, v in self._own(model).items()})
         # A client without a full batch has trained nothing, and its state is the global one.
-        return new, len(index) if step else 0, {"train-loss": total / seen} if seen else {}
+        return (
+            self._shared(model),
+            len(index) if step else 0,
+            {"train-loss": total / seen} if seen else {},
+        )
+
+    def _own(self, model: nn.Module) -> State:
+        """What of a model's state stays with its client."""
+        state = model.state_dict()
+        return {k: state[k] for k in _statistics(model)} if self.bn == "local" else {}
+
+    def _shared(self, model: nn.Module) -> State:
+        own = self._own(model)
+        return {k: v.detach().clone() for k, v in model.state_dict().items() if k not in own}
 
     @torch.no_grad()
     def evaluate(self, state: State) -> dict[str, float]:
@@ -139,14 +152,20 @@ class RepOptTask:
 
 @torch.no_grad()
 def evaluate_on(task: RepOptTask, state: State, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Accuracy and loss of a state on given images."""
+    """Accuracy and loss of a state on given images.
+
+    Where statistics are local the state holds none; each batch of 500 is normalised by its own then, and
+    the names say so.
+    """
     model = task.build(MODES[task.arm])
-    model.load_state_dict(state)
-    model.eval()
+    local = task.bn == "local"
+    model.load_state_dict(state, strict=not local)
+    model.train(local)
     logits = torch.cat([model(x) for x in torch.split(images, 500)])
+    kind = "batch-statistics " if local else ""
     return {
-        "accuracy": float((logits.argmax(1) == labels).double().mean()),
-        "loss": float(nn.functional.cross_entropy(logits.double(), labels)),
+        f"{kind}accuracy": float((logits.argmax(1) == labels).double().mean()),
+        f"{kind}loss": float(nn.functional.cross_entropy(logits.double(), labels)),
     }
 
 
