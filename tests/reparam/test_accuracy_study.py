@@ -4,11 +4,14 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 
 from surefoot import Record
+from surefoot.reparam import ReparamConv2d, convert_to_plain
 from surefoot.reparam.experiments import accuracy
 from surefoot.reparam.experiments.accuracy import ARMS, ORIGINS, REACHED, SWEEP
 from surefoot.reparam.study import ReparamConfig
+from surefoot.reparam.task import effective_lr
 
 TINY = {"settings": ((5, 1e5, 0.0),), "lrs": (0.1, 0.5), "rounds": 2, "images": 120, "epochs": 1,
         "arms": ARMS, "hs": 1}  # fmt: skip
@@ -50,9 +53,23 @@ def test_tuning_looks_at_the_first_seeds_validation_alone(tiny, monkeypatch):
     rows = found["four arms, each at its own best learning rate"].set_index("arm")
     assert list(rows["seeds"]) == [2] * 4
     assert rows["test accuracy"]["inf"] == 0.5 * (0.0 + 1.0)
+    # "fedrepopt" and "csla" are equal here: no noise.
+    assert list(found["who is ahead"]["noise, points"]) == [0.0]
     seen = found["validation accuracy by learning rate, first seed"].set_index("arm")
     assert seen["0.5"]["inf"] == 0.9
     assert np.isnan(seen["0.5"]["rep"])
+
+
+def test_effective_lr_by_hand_and_of_both_sides():
+    csla = ReparamConv2d(1, 1, 3, branches=("kxk",), scales={"kxk": torch.tensor([2.0])})
+    with torch.no_grad():
+        csla.kernels["kxk"].fill_(0.5)
+    # M = 2^2, W = 2 * 0.5 in each of nine entries.
+    assert effective_lr(csla, 0.3, {}) == pytest.approx(0.3 * 4 / 9)
+    csla = accuracy.build(5, "csla", 0)
+    plain, mults = convert_to_plain(csla, seed=None)
+    assert effective_lr(plain, 0.1, mults) == effective_lr(csla, 0.1, {})
+    assert effective_lr(plain, 0.1, {}) != effective_lr(csla, 0.1, {})
 
 
 def test_an_arm_that_always_diverges_has_no_row(tiny, monkeypatch):

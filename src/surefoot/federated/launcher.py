@@ -75,6 +75,8 @@ class Federation:
         self.partitions, self.secure = partitions, secure
         self._own = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix="surefoot-federation-")).resolve()
+        # Ray's sockets need a short path, which `folder` may not be.
+        self._ray = Path(tempfile.mkdtemp(prefix="ray-"))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.port = free_port()
 
@@ -141,8 +143,9 @@ class Federation:
         """Start a process in a group of its own, its output in NAME.log."""
         with (self.folder / f"{name}.log").open("wb") as log:
             self.processes[name] = subprocess.Popen(
-                command, cwd=self.folder, env=environment(self.home), stdout=log,
-                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+                command, cwd=self.folder, stdout=log, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+                env=environment(self.home) | {"RAY_TMPDIR": str(self._ray)},
             )  # fmt: skip
 
     def log(self, name: str) -> str:
@@ -213,6 +216,7 @@ class Federation:
         for process in reversed(self.processes.values()):
             _stop(process)
         self.processes.clear()
+        shutil.rmtree(self._ray, ignore_errors=True)
         if self._own:
             shutil.rmtree(self.folder, ignore_errors=True)
 

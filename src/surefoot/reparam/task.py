@@ -178,16 +178,20 @@ def _statistics(model: nn.Module) -> list[str]:
 
 
 def effective_lr(model: nn.Module, lr: float, mults: dict[str, Tensor]) -> float:
-    """lr mean(M) / mean(W^2), averaged over blocks: BatchNorm after the sum makes W scale-invariant.
+    """lr mean(M) / |W_o|^2, W_o the kernel of one output channel, averaged over channels and blocks.
 
-    What a step turns the weights by grows with this, not with lr: tune lr for each arm.
+    BatchNorm after the sum makes W scale-invariant: what a step turns the weights by grows with this, not
+    with lr, so tune lr for each arm. In mode "csla" W and M are those of the merged network; in mode
+    "rep" W is the largest branch alone, since each branch has a BatchNorm of its own.
     """
+    if any(block.mode == "csla" for _, block in blocks(model)):
+        model, mults = convert_to_plain(model, seed=None)
     found = []
     for name, block in blocks(model):
         weight = (
             block.conv.weight.detach() if block.mode == "plain" else block.kernels["kxk"].detach()
         )
-        mult = mults.get(f"{name}.conv.weight")
+        mult = mults.get(f"{name}.conv.weight".removeprefix("."))
         scale = 1.0 if mult is None else float(mult.mean())
         found.append(lr * scale / float(weight.square().mean()) / weight[0].numel())
     return sum(found) / len(found)

@@ -178,11 +178,21 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     wide = wide.reindex(list(dict.fromkeys(table["setting"]))).reset_index()
     if {"fedrepopt", "inf"} <= set(wide):
         wide["fedrepopt - inf, points"] = 100 * (wide["fedrepopt"] - wide["inf"])
+    if {"fedrepopt", "csla"} <= set(wide):
+        wide["noise, points"] = [100 * _noise(pd.DataFrame(tuning), w) for w in wide["setting"]]
     return {
         "four arms, each at its own best learning rate": table,
         "who is ahead": wide,
         "validation accuracy by learning rate, first seed": pd.DataFrame(tuning),
     }
+
+
+def _noise(tuning: pd.DataFrame, where: str) -> float:
+    """Mean |FedRepOpt - CSLA| at equal learning rates: 0 in exact arithmetic, chance in float32."""
+    rows = tuning[tuning["setting"] == where].set_index("arm").drop(columns="setting")
+    gaps = np.abs(np.diff(rows.reindex(["fedrepopt", "csla"]).to_numpy(dtype=float), axis=0))
+    both = gaps[np.isfinite(gaps)]
+    return float(both.mean()) if both.size else np.nan
 
 
 def origins(depth: int, epochs: int, seed: int) -> dict[str, Scales]:
