@@ -30,7 +30,7 @@ from surefoot.record import Record
 
 BATCH = 128
 EPOCHS = {"quick": 2, "standard": 20, "paper": 50}
-RATES = {"quick": (3e-3,), "standard": (1e-3, 3e-3), "paper": (2e-4, 1e-3, 3e-3)}
+RATES = {"quick": (3e-3,), "standard": (3e-3, 1e-2), "paper": (2e-4, 1e-3, 3e-3, 1e-2)}
 
 
 @cache
