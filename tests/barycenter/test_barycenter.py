@@ -266,7 +266,7 @@ def test_every_start_leads_to_the_one_optimum(init):
 def test_tau_auto_and_kinds():
     r = suot_barycenter(torch.tensor(COVS, dtype=torch.float32))
     assert isinstance(r.cov, torch.Tensor)
-    assert r.cov.dtype == torch.float64
+    assert r.cov.dtype == torch.float32
     assert r.tau == pytest.approx(np.trace(COVS.mean(0)) / 2)
     assert isinstance(suot_barycenter(COVS.astype(int) + np.eye(2, dtype=int)).cov, np.ndarray)
 

@@ -33,7 +33,9 @@ def suot_barycenter(
     ----------
     covs
         Covariances (..., n, d, d), positive semidefinite; leading dimensions are a batch of problems.
-        NumPy or torch; the result is of the same kind, computed in float64.
+        NumPy or torch; the result is of the same kind. All is computed in float64, of float32 inputs
+        too, whose result is then rounded to float32: a float32 eigendecomposition would lose 3e-5 of
+        Upsilon at a condition number of 1e4 and could not reach `tol`.
     means
         Means (..., n, d), or None for centred Gaussians.
     weights
@@ -81,6 +83,9 @@ def suot_barycenter(
 
     Warns
     -----
+    UserWarning
+        For float32 inputs with a condition number above 1e5, whose small eigenvalues float32 has
+        rounded; those below d 2^-23 of the largest are taken for 0. For weights that do not sum to 1.
     ConvergenceWarning
         Where max_iter ends the run; it states the certificate.
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from surefoot.barycenter.checks import as_covariances, as_float64, as_tau, check_spectrum
+from surefoot.barycenter.checks import as_covariances, as_float64, as_tau, check_spectrum, dtype_of
 from surefoot.barycenter.means import mean_cost, relaxed_mean
 from surefoot.barycenter.spectral import Coupling, Inputs, inverse, ranked, spectrum
 
@@ -23,7 +23,7 @@ MASSES = ("fixed", "free")
 
 @dataclass(frozen=True)
 class SuotResult:
-    """What `suot_gaussian` found, in the caller's kind of array and in float64."""
+    """What `suot_gaussian` found, in the caller's kind of array; float32 where A and B were."""
 
     value: Any
     """Upsilon, or tau (1 - exp(-Upsilon / tau)) where the mass is free; differentiable."""
@@ -121,7 +121,8 @@ def suot_gaussian(
     ----------
     A, B
         Covariances (..., d, d), positive semidefinite; leading dimensions broadcast. NumPy arrays or
-        tensors; the results are of the same kind, in float64.
+        tensors; the results are of the same kind, computed in float64 and returned in float32 where
+        both A and B were (see `checks.py` for why).
     tau
         Price of deformation, in the unit of a variance: a number or a tensor that broadcasts against
         the leading dimensions; inf is plain optimal transport.
@@ -137,6 +138,11 @@ def suot_gaussian(
     ValueError
         For matrices that are not square, symmetric, finite and positive semidefinite, for a tau that
         is not positive, and in the backward pass where a singular matrix has no finite derivative.
+
+    Warns
+    -----
+    UserWarning
+        For float32 matrices with a condition number above 1e5.
 
     Source: arXiv 2410.08117 for the problem; closed forms derived here.
     """
@@ -175,11 +181,13 @@ def suot_gaussian(
         low = b.detach().expand_as(sigma)
         plan = torch.cat([torch.cat([sigma, cross], -1), torch.cat([cross.mT, low], -1)], -2)
 
+    dtype = dtype_of(A, B)
+
     def out(x: Tensor | None) -> Any:
         if x is None or tensors:
-            return x
-        array = x.detach().numpy()
-        return array[()] if array.ndim else np.float64(array)
+            return x if x is None else x.to(dtype)
+        array: np.ndarray = x.detach().to(dtype).numpy()
+        return array[()]
 
     return SuotResult(
         out(value), out(upsilon), out(sigma), out(mean_x), None if singular_b else out(S),

@@ -14,6 +14,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from surefoot.barycenter.barycenter import suot_barycenter
+from surefoot.barycenter.checks import as_covariances
 from surefoot.barycenter.newton import curvature, solve_congruent
 from surefoot.barycenter.spectral import Coupling, Inputs, inverse
 
@@ -115,7 +116,7 @@ class SUOTBarycenterLayer(torch.nn.Module):
 
     def forward(self, covs: Tensor, weights: Tensor | None = None) -> Tensor:
         """B (..., d, d) of covs (..., n, d, d) and unnormalised weights (..., n), equal by default."""
-        A = covs.to(torch.float64)
+        A = as_covariances(covs, "covs")
         w = A.new_ones(()) if weights is None else weights.to(torch.float64)
         w = w.expand(A.shape[:-2])
         lam = w / w.sum(dim=-1, keepdim=True)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from surefoot.barycenter.checks import as_covariances, as_float64, as_tau, as_weights
+from surefoot.barycenter.checks import as_covariances, as_float64, as_tau, as_weights, dtype_of
 from surefoot.barycenter.spectral import ranked
 
 MASSES = ("fixed", "free")
@@ -27,6 +27,8 @@ class Request:
     free: bool
     shape: tuple[int, ...]
     tensors: bool
+    dtype: torch.dtype
+    """Of the result: that of the covariances, float32 or float64."""
 
     def one(self, i: int) -> Request:
         """Problem i of the batch, alone."""
@@ -44,7 +46,8 @@ class Request:
         """Eigenvectors of the weighted mean input, and which of them span the joint range."""
         mean = (self.weights[..., None, None] * self.covs).sum(dim=1)
         w, V = torch.linalg.eigh(mean)
-        return V, ranked(w.clamp(min=0)) > 0
+        # The null spaces of float32 inputs agree to float32 only.
+        return V, ranked(w.clamp(min=0), torch.finfo(self.dtype).eps) > 0
 
 
 def read_request(
@@ -78,7 +81,9 @@ def read_request(
     else:
         t = as_tau(tau, zero=True).detach().to(A.device).expand(shape).reshape(-1)
     free, temperature = _temperature(mass, mass_tau, t, shape)
-    return Request(A, a, lam.reshape(-1, n), t, temperature, free, tuple(batch), tensors)
+    return Request(
+        A, a, lam.reshape(-1, n), t, temperature, free, tuple(batch), tensors, dtype_of(covs)
+    )  # fmt: skip
 
 
 def _temperature(

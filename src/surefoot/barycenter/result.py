@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BarycenterResult:
-    """A barycenter and what is known of it, in the caller's kind of array and in float64.
+    """A barycenter and what is known of it, in the caller's kind of array.
+
+    Arrays that speak of inputs or of the barycenter are float32 where the covariances were, else
+    float64; all was computed in float64, and `certificate`, `grad_norm` and the history speak of the
+    barycenter before it was rounded.
 
     For a batch of problems every field has the batch in front; for a single problem `n_iter`,
     `converged`, `certificate` and `rate_bound` are plain numbers.
@@ -59,6 +63,7 @@ class BarycenterResult:
     _lam: Float64[Tensor, "b n"] = field(repr=False)
     _shape: tuple[int, ...] = field(repr=False)
     _tensors: bool = field(repr=False)
+    _dtype: torch.dtype = field(repr=False)
 
     @classmethod
     def of(
@@ -68,7 +73,7 @@ class BarycenterResult:
         s, shape, tensors = solution, request.shape, request.tensors
 
         def array(x: Tensor) -> Any:
-            return _array(x, shape, tensors)
+            return _array(x, shape, tensors, request.dtype)
 
         def number(x: Tensor, kind: type) -> Any:
             return kind(x.reshape(())) if shape == () else np.asarray(x.reshape(shape).cpu())
@@ -86,14 +91,14 @@ class BarycenterResult:
             tau=number(request.tau, float), mass_tau=number(s.temperature, float),
             mass="free" if request.free else "fixed", method=method,
             rank_deficient=s.rank_deficient, _solution=s, _lam=request.weights, _shape=shape,
-            _tensors=tensors,
+            _tensors=tensors, _dtype=request.dtype,
         )  # fmt: skip
 
     @cached_property
     def relaxed_covs(self) -> Any:
         """Sigma_x,i, the inputs as the barycenter sees them; computed when first asked for."""
         with torch.no_grad():
-            return _array(self._solution.relax(), self._shape, self._tensors)
+            return _array(self._solution.relax(), self._shape, self._tensors, self._dtype)
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -152,8 +157,8 @@ def _trace(M: Float64[Tensor, "... d d"]) -> Float64[Tensor, "..."]:
     return M.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
 
 
-def _array(x: Tensor, shape: tuple[int, ...], tensors: bool) -> Any:
-    out = x.reshape(*shape, *x.shape[1:])
+def _array(x: Tensor, shape: tuple[int, ...], tensors: bool, dtype: torch.dtype) -> Any:
+    out = x.reshape(*shape, *x.shape[1:]).to(dtype)
     if tensors:
         return out
     array = out.numpy()

@@ -22,12 +22,12 @@ from surefoot.barycenter.checks import check_spectrum
 EPS = torch.finfo(torch.float64).eps
 
 
-def ranked(w: Float64[Tensor, "... d"]) -> Float64[Tensor, "... d"]:
+def ranked(w: Float64[Tensor, "... d"], eps: float = EPS) -> Float64[Tensor, "... d"]:
     """Eigenvalues below d eps max are exactly 0.
 
     Clipping at 0 alone leaves 1e-16 on singular inputs, whose square root is an error of 1e-8.
     """
-    floor = w.shape[-1] * EPS * w.amax(dim=-1, keepdim=True)
+    floor = w.shape[-1] * eps * w.amax(dim=-1, keepdim=True)
     return torch.where(w > floor, w, torch.zeros_like(w))
 
 
