@@ -15,14 +15,14 @@ from surefoot.barycenter.intersection import intersect
 from surefoot.barycenter.methods import rule_of
 from surefoot.barycenter.request import read_request
 from surefoot.barycenter.result import BarycenterResult
-from surefoot.barycenter.solve import solve
+from surefoot.barycenter.solve import SQRTS, solve
 
 
 def suot_barycenter(
     covs: Any, *, means: Any = None, weights: Any = None, tau: Any = "auto", mass: str = "fixed",
     mass_tau: Any = None, method: str = "bb", step: float = 1.0, inner_iter: int = 100,
     init: Any = None, max_iter: int = 1000, tol: float = 1e-8, certify: bool = True,
-    record: bool = True, debias: str | None = None,
+    record: bool = True, debias: str | None = None, sqrt: str = "eigh",
 ) -> BarycenterResult:  # fmt: skip
     """The semi-unbalanced barycenter: the Gaussian that is nearest to inputs which may deform.
 
@@ -72,6 +72,11 @@ def suot_barycenter(
         arithmetic mean of noisy covariances; this undoes it in total variance, not in shape. A
         deviation from the paper: the result no longer minimises F, and everything beside `cov` speaks
         of cov / scale. With fixed mass p are the weights given: a huge input then counts in full again.
+    sqrt
+        "eigh": one eigendecomposition an input and step. "newton-schulz": matrix products instead (and an
+        inverse and a Cholesky factor), for GPUs, whose batched eigendecompositions are slow; on a CPU it
+        is slower. Singular inputs, and points with a condition number above some 5e6, fall back to eigh
+        with a UserWarning.
 
     Raises
     ------
@@ -97,12 +102,16 @@ def suot_barycenter(
             raise ValueError(f"max_iter must be a whole number of at least 0, got {max_iter}")
         if debias not in (None, "trace"):
             raise ValueError(f'debias must be None or "trace", got {debias!r}')
+        if sqrt not in SQRTS:
+            raise ValueError(f"sqrt must be one of {tuple(SQRTS)}, got {sqrt!r}")
         rule = rule_of(method, step, inner_iter)
         options = {"max_iter": int(max_iter), "tol": unit(tol)}
         if bool((request.tau == 0).any()):
             solution = intersect(request)
         else:
-            solution = solve(request, rule, init, options, record=record, certify=certify)
+            solution = solve(
+                request, rule, init, options, record=record, certify=certify, sqrt=sqrt
+            )
     result = BarycenterResult.of(solution, request, method, debias=debias == "trace")
     if not bool(np.all(result.converged)):
         _warn(result, int(max_iter))

@@ -9,7 +9,6 @@ import torch
 
 from surefoot.barycenter.descent import Stepped, promised
 from surefoot.barycenter.problem import Point, Problem, moved
-from surefoot.barycenter.spectral import Inputs
 
 INNER_STOP = 1e-6
 
@@ -35,13 +34,13 @@ class Hybrid:
 
     def step(self, problem: Problem, point: Point, memory: None, fresh: bool) -> Stepped:
         """One outer step; the first inner one alone gives the descent that is promised."""
-        relaxed = problem.inputs.couple(point.B[:, None], keep=False).relaxed()
+        relaxed = problem.inputs.evaluate(point.B[:, None]).relaxed()
         infinite = torch.full_like(problem.inputs.tau, torch.inf)
-        targets = Inputs.of((relaxed + relaxed.mT) / 2, infinite, keep=False)
+        targets = type(problem.inputs).of((relaxed + relaxed.mT) / 2, infinite, keep=False)
         eta = torch.full_like(point.F, self.eta)
         B, last = point.B, torch.full_like(point.F, torch.inf)
         for _ in range(self.inner):
-            coupling = targets.couple(B[:, None], keep=False)
+            coupling = targets.evaluate(B[:, None])
             value = (point.p * coupling.upsilon).sum(dim=-1) / 2
             if bool((last - value <= INNER_STOP * value.abs()).all()):
                 break

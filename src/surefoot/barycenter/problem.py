@@ -131,7 +131,7 @@ class Problem:
         temperature: Float64[Tensor, "b"] | None = None,
     ) -> Point:
         """Evaluate; one eigendecomposition an input."""
-        coupling = self.inputs.couple(B[:, None], keep=False)
+        coupling = self.inputs.evaluate(B[:, None])
         upsilon, scale = coupling.upsilon, coupling.trace[:, 0]
         if self.means is not None and mean is not None:
             delta = mean[:, None] - self.means.a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,12 @@ from surefoot.barycenter.bounds import gap_bound, linear_rate
 from surefoot.barycenter.checks import as_covariances
 from surefoot.barycenter.descent import Outcome, Rule, descend
 from surefoot.barycenter.history import History
+from surefoot.barycenter.matmul import MatmulInputs
 from surefoot.barycenter.means import mean_maps, weighted_mean
 from surefoot.barycenter.problem import Means, Problem, put, take
 from surefoot.barycenter.request import Request
 from surefoot.barycenter.solution import Solution
-from surefoot.barycenter.spectral import Coupling, Inputs, spectrum
+from surefoot.barycenter.spectral import Evaluation, Inputs, spectrum
 from surefoot.barycenter.start import FREE_STARTS, initial
 
 
@@ -43,14 +45,18 @@ class Run:
         )
 
 
+SQRTS: dict[str, type[Inputs]] = {"eigh": Inputs, "newton-schulz": MatmulInputs}
+
+
 def solve(
-    request: Request, rule: Rule, init: Any, options: dict[str, Any], *, record: bool, certify: bool
-) -> Solution:
+    request: Request, rule: Rule, init: Any, options: dict[str, Any], *, record: bool, certify: bool,
+    sqrt: str = "eigh",
+) -> Solution:  # fmt: skip
     """Solve a batch: together where possible, one by one where a problem lacks full joint range."""
     _, inside = request.joint_range()
     together = bool(inside.all()) and rule.batched
     if len(request.covs) == 1 or together:
-        return _solve(request, rule, init, options, record=record, certify=certify)
+        return _solve(request, rule, init, options, record, certify, SQRTS[sqrt])
     parts = [request.one(i) for i in range(len(request.covs))]
     starts = [init] * len(parts)
     if not isinstance(init, str | None):
@@ -58,15 +64,16 @@ def solve(
         starts = list(full.expand(len(parts), *full.shape[-2:])[:, None])
     return Solution.joined(
         [
-            _solve(p, rule, s, options, record=record, certify=certify)
+            _solve(p, rule, s, options, record, certify, SQRTS[sqrt])
             for p, s in zip(parts, starts, strict=True)
         ]
     )
 
 
 def _solve(
-    request: Request, rule: Rule, init: Any, options: dict[str, Any], *, record: bool, certify: bool
-) -> Solution:
+    request: Request, rule: Rule, init: Any, options: dict[str, Any], record: bool, certify: bool,
+    kind: type[Inputs],
+) -> Solution:  # fmt: skip
     covs, Q = request.covs, None
     V, inside = request.joint_range()
     if not bool(inside.all()):
@@ -76,7 +83,14 @@ def _solve(
         covs = Q.mT @ covs @ Q
         if not isinstance(init, str | None):
             init = Q.mT @ as_covariances(init, "init") @ Q
-    inputs = Inputs.of(covs, request.tau[:, None], keep=False)
+    inputs = kind.of(covs, request.tau[:, None], keep=False)
+    if kind is not Inputs and bool(inputs.singular.any()):
+        warnings.warn(
+            "sqrt='newton-schulz' needs inputs of full rank: eigh is used instead; add a ridge",
+            UserWarning,
+            stacklevel=4,
+        )
+        inputs = Inputs.of(covs, request.tau[:, None], keep=False)
     means, mean = None, None
     if request.means is not None:
         means = Means(request.means, mean_maps(request.covs, request.tau))
@@ -126,8 +140,8 @@ def _solution(
     def embed(x: Tensor) -> Tensor:
         return x if Q is None else Q @ x @ Q.mT
 
-    def coupling() -> Coupling:
-        return problem.inputs.couple(point.B[:, None], keep=False)
+    def coupling() -> Evaluation:
+        return problem.inputs.evaluate(point.B[:, None])
 
     return Solution(
         cov=embed(point.B), mean=point.mean, weights=point.p, upsilon=point.upsilon,

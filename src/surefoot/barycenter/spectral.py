@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float64
@@ -40,6 +41,20 @@ def spectrum(M: Float64[Tensor, "... d d"]) -> Float64[Tensor, "... d"]:
     """Eigenvalues, ascending, of the symmetric part."""
     w: Tensor = torch.linalg.eigvalsh((M + M.mT) / 2)
     return w
+
+
+@runtime_checkable
+class Evaluation(Protocol):
+    """What a descent asks of the couplings of the inputs with one B; see `Coupling`."""
+
+    @property
+    def upsilon(self) -> Tensor: ...  # noqa: D102
+    @property
+    def trace(self) -> Tensor: ...  # noqa: D102
+    def maps(self) -> Tensor: ...  # noqa: D102
+    def relaxed(self) -> Tensor: ...  # noqa: D102
+    def mean_map(self, weights: Tensor) -> Tensor: ...  # noqa: D102
+    def rounding(self) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,10 @@ class Inputs:
         trace = B.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
         # LAPACK leaves U in column-major order: its transpose is contiguous, and so are these rows.
         return Coupling(self, r, U.mT @ self.root, U if keep else None, trace)
+
+    def evaluate(self, B: Float64[Tensor, "... d d"]) -> Evaluation:
+        """What a descent needs at B; `matmul.MatmulInputs` has another way to it."""
+        return self.couple(B, keep=False)
 
     def function(self, values: Float64[Tensor, "... d"]) -> Float64[Tensor, "... d d"]:
         """V diag(values) V^T in the eigenbasis of the inputs."""
