@@ -61,8 +61,8 @@ def as_covariances(x: Any, name: str) -> Float64[Tensor, "... d d"]:
     single = dtype_of(x) == torch.float32
     allowed = SINGLE_SLACK if single else ASYMMETRY
     with torch.no_grad():
-        scale = a.abs().amax(dim=(-2, -1))
-        off = (a - a.mT).abs().amax(dim=(-2, -1))
+        scale = torch.linalg.vector_norm(a, ord=math.inf, dim=(-2, -1))
+        off = torch.linalg.vector_norm(a - a.mT, ord=math.inf, dim=(-2, -1))
         bad = off > allowed * scale
         if bool(bad.any()):
             at = tuple(int(i) for i in bad.nonzero()[0])
@@ -70,7 +70,8 @@ def as_covariances(x: Any, name: str) -> Float64[Tensor, "... d d"]:
                 f"{name}[{_shown(at)}] must be symmetric to {allowed:.2g} of its largest entry, "
                 f"got a difference of {float(off[at]):.3g}; use (A + A.T) / 2 if that is meant"
             )
-    a = (a + a.mT) / 2
+    if bool((off > 0).any()):
+        a = (a + a.mT) / 2
     return _of_single(a, name) if single else a
 
 

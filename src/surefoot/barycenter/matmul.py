@@ -42,8 +42,10 @@ def roots(
     scale = scale.clamp(min=torch.finfo(M.dtype).tiny)
     Y, Z = M / scale, eye.expand_as(M)
     for _ in range(STEPS):
-        T = 1.5 * eye - Z @ Y / 2
-        there = (T - eye).abs().amax(dim=(-2, -1)) <= NEAR
+        T = (Z @ Y).mul_(-0.5)
+        T.diagonal(dim1=-2, dim2=-1).add_(0.5)
+        there = torch.linalg.vector_norm(T, ord=torch.inf, dim=(-2, -1)) <= NEAR
+        T.diagonal(dim1=-2, dim2=-1).add_(1)
         # The iteration is quadratic: after one more step the error is NEAR^2.
         Y, Z = Y @ T, T @ Z
         if bool(there.all()):

@@ -44,7 +44,7 @@ class Request:
 
     def joint_range(self) -> tuple[Float64[Tensor, "b d d"], Bool[Tensor, "b d"]]:
         """Eigenvectors of the weighted mean input, and which of them span the joint range."""
-        mean = (self.weights[..., None, None] * self.covs).sum(dim=1)
+        mean = torch.einsum("bn,bnij->bij", self.weights, self.covs)
         w, V = torch.linalg.eigh(mean)
         # The null spaces of float32 inputs agree to float32 only.
         return V, ranked(w.clamp(min=0), torch.finfo(self.dtype).eps) > 0

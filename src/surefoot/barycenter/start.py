@@ -38,7 +38,7 @@ def initial(
             return harmonic(covs, weights)
         if init == "medoid":
             return medoid(covs, weights, tau)
-        return (weights[..., None, None] * covs).sum(dim=1)
+        return torch.einsum("bn,bnij->bij", weights, covs)
     B = as_covariances(init, "init").to(covs.device)
     if B.shape[-1] != d:
         raise ValueError(f"init must have the size of the inputs, {d}, got {B.shape[-1]}")
@@ -60,8 +60,8 @@ def harmonic(
     # A zero weight must not bring the infinities of a singular input in.
     some = singular | bool((weights == 0).any())
     eye = torch.eye(d, dtype=covs.dtype, device=covs.device)
-    lifted = covs + (lift * some)[:, None, None, None] * eye
-    total = (weights[..., None, None] * torch.linalg.inv(lifted)).sum(dim=1)
+    lifted = covs + (lift * some)[:, None, None, None] * eye if bool(some.any()) else covs
+    total = torch.einsum("bn,bnij->bij", weights, torch.linalg.inv(lifted))
     B: Tensor = torch.linalg.inv((total + total.mT) / 2)
     return (B + B.mT) / 2
 
