@@ -1,0 +1,88 @@
+"""How time and memory grow with the number and the size of the inputs."""
+
+import os
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from surefoot.barycenter import suot_barycenter
+
+
+def spds(seed, n, d, low=0.1, high=1.0):
+    rng = np.random.default_rng(seed)
+    Q = np.linalg.qr(rng.standard_normal((n, d, d)))[0]
+    A = (Q * rng.uniform(low, high, (n, d))[:, None]) @ Q.swapaxes(-1, -2)
+    return (A + A.swapaxes(-1, -2)) / 2
+
+
+def seconds_per_step(n, d):
+    """CPU seconds of this thread; what a run costs beside its steps cancels in the difference."""
+    covs, best = spds(0, n, d), {2: np.inf, 8: np.inf}
+    options = {"tau": 0.1, "method": "eggd", "tol": 1e-15, "record": False, "certify": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for _ in range(3):
+            for steps, least in best.items():
+                start = time.thread_time()
+                suot_barycenter(covs, max_iter=steps, **options)
+                best[steps] = min(least, time.thread_time() - start)
+    return (best[8] - best[2]) / 6
+
+
+@pytest.mark.acceptance
+def test_a_step_costs_like_n_and_at_most_like_d_cubed(measured):
+    """The exponent of n is 1; that of d stays below 3, since larger matrices are decomposed faster a flop."""
+    base, more = seconds_per_step(64, 40), seconds_per_step(256, 40)
+    small, large = seconds_per_step(16, 40), seconds_per_step(16, 160)
+    in_n, in_d = (float(np.log(r) / np.log(4)) for r in (more / base, large / small))
+    measured("8.11 exponent of n, n=64 to 256, d=40", ".85 to 1.15", f"{in_n:.2f}")
+    measured("8.11 exponent of d, d=40 to 160, n=16", "1.5 to 3.2", f"{in_d:.2f}")
+    assert 0.85 <= in_n <= 1.15
+    assert 1.5 <= in_d <= 3.2
+
+
+PEAK = """
+    import sys, numpy as np, torch
+    from surefoot.barycenter import suot_barycenter
+
+    def of(name):
+        lines = open("/proc/self/status").read().splitlines()
+        return 1024 * next(int(l.split()[1]) for l in lines if l.startswith(name))
+
+    torch.set_num_threads(1)
+    n, d, mass = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    rng = np.random.default_rng(0)
+    covs = np.empty((n, d, d))
+    for i in range(n):
+        Q = np.linalg.qr(rng.standard_normal((d, d)))[0]
+        A = (Q * rng.uniform(0.1, 1, d)) @ Q.T
+        covs[i] = (A + A.T) / 2
+    covs[:, 0, 1] *= 1 + float(sys.argv[4])
+    suot_barycenter(covs[:4], tau=1.0)
+    open("/proc/self/clear_refs", "w").write("5")
+    before = of("VmRSS")
+    suot_barycenter(covs, tau=1.0, mass=mass)
+    print((of("VmHWM") - before) / covs.nbytes)
+"""
+
+
+def peak_buffers(n, d, mass="fixed", asymmetry=0.0):
+    """Peak of resident memory over what was there before, in sizes of the inputs, which do not count."""
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("the peak of a process can be reset on Linux only")
+    code = "\n".join(line[4:] for line in PEAK.splitlines())
+    args = [sys.executable, "-c", code, str(n), str(d), mass, str(asymmetry)]
+    return float(subprocess.run(args, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(("n", "d", "mass"), [(1000, 100, "fixed"), (4000, 40, "free")])
+def test_memory_is_at_most_four_buffers(n, d, mass, measured):
+    found = peak_buffers(n, d, mass)
+    measured(f"8.11 peak, n={n}, d={d}, {mass} mass", "<= 4 n d^2 doubles", f"{found:.2f}")
+    assert found <= 4
