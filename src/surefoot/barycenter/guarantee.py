@@ -169,14 +169,14 @@ def rate(floor: Literal["proved", "measured"] = "proved") -> Guarantee:
     def bound(record: Record) -> Curve:
         F, k = record["F"], record.curves("F").steps
         rows = []
-        for i, f in enumerate(F):
+        for i in range(len(F)):
             a, b, t = (float(record.constant(n)[i]) for n in ("alpha", "beta", "tau"))
             if not a > 0:
-                rows.append(np.full(len(k), f[0] - f[-1]))
+                rows.append(np.full(len(k), record["excess"][i, 0]))
                 continue
             met = min(a, float(record["lambda_min"][i].min())) if floor == "measured" else None
             rho = bounds.linear_rate(a, b, t, met)
-            rows.append((1 - rho) ** k * (f[0] - f[-1]))
+            rows.append((1 - rho) ** k * record["excess"][i, 0])
         found: np.ndarray = np.array(rows) + 2 * record["rounding"]
         return found
 
@@ -242,11 +242,16 @@ def _finite(record: Record, name: str, requires: str) -> Assumption:
     return _assume(requires, f"{name} < inf", value, math.isfinite(value), "as given")
 
 
-def with_excess(record: Record) -> Record:
-    """The record with the column `excess` = F minus the last F of the problem, for G4 and G5."""
+def with_excess(record: Record, optimum: float | None = None) -> Record:
+    """The record with the column `excess` = F minus the optimum, for G4 and G5.
+
+    Where the optimum is not known it is the last F of the problem.
+    """
     curves = record.curves("F")
     for seed, f in zip(curves.seeds, curves.values, strict=True):
-        record.extend(int(seed), "excess", f - f[-1], curves.steps)
+        record.extend(
+            int(seed), "excess", f - (f[-1] if optimum is None else optimum), curves.steps
+        )
     return record
 
 

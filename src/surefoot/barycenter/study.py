@@ -47,6 +47,7 @@ STUDY = Study(
             picture.run,
             picture.guarantees,
             tables=picture.tables,
+            figures=picture.figures,
             deterministic=True,
         ),
         Part(
@@ -61,6 +62,7 @@ STUDY = Study(
             "Unit steps slow down like 1/tau, Barzilai-Borwein steps do not",
             speed.run_acceleration,
             tables=speed.acceleration_tables,
+            figures=speed.acceleration_figures,
             seeds={"quick": 1, "standard": 2, "paper": 5},
         ),
         Part(

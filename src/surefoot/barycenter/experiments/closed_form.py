@@ -99,7 +99,7 @@ def guarantees(config: Any) -> list[Guarantee]:
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     """The reference numbers, and the worst of the random pairs."""
     rows = [
-        {"number": name, "found": found, "reference": number}
+        {"number": name, "found": found, "reference": number, "difference": found - number}
         for name, found, number in zip(
             examples(), record["found"][0], record["number"][0], strict=True
         )

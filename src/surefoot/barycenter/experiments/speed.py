@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,17 @@ from jaxtyping import Float64
 from sklearn.exceptions import ConvergenceWarning
 
 from surefoot.barycenter.barycenter import suot_barycenter
+from surefoot.barycenter.experiments.figures import Line, lines
 from surefoot.record import Record
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 TAUS = (0.1, 1.0, 10.0)
 DIMENSIONS = {"quick": (5, 20), "standard": (5, 20, 50, 100), "paper": (5, 20, 50, 100, 200)}
 ACCELERATED = {"quick": (0.1, 1.0, 100.0), "standard": (0.01, 0.1, 1.0, 100.0)}
 SHAPE = {"quick": (20, 10), "standard": (100, 22), "paper": (100, 22)}
+WORDS = {"eggd": "unit steps", "bb": "Barzilai-Borwein steps"}
 LIMIT = {"quick": 300, "standard": 600, "paper": 1500}
 
 
@@ -50,7 +55,7 @@ def dimension_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
         | {f"d = {d}": record.constant(f"{tau:g} {d}").mean() for d in DIMENSIONS[config.size]}
         for tau in TAUS
     ]
-    return {"unit steps to 1e-6": pd.DataFrame(rows)}
+    return {"unit steps until F - F* has shrunk by 1e-6": pd.DataFrame(rows)}
 
 
 def _taus(config: Any) -> tuple[float, ...]:
@@ -74,12 +79,26 @@ def run_acceleration(config: Any, seed: int, record: Record) -> None:
 
 
 def acceleration_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
-    """Mean steps over seeds; `reached` says how many runs converged within the limit."""
+    """Mean steps over seeds, and the share of runs that arrived within the limit."""
     rows = []
     for tau in _taus(config):
         row: dict[str, Any] = {"tau": tau}
-        for method in ("eggd", "bb"):
-            row[method] = record.constant(f"{method} {tau:g}").mean()
-            row[f"{method} reached"] = record.constant(f"{method} {tau:g} done").mean()
+        for method, words in WORDS.items():
+            row[words] = record.constant(f"{method} {tau:g}").mean()
+            row[f"{words}, share that arrived"] = record.constant(f"{method} {tau:g} done").mean()
         rows.append(row)
-    return {"steps to 1e-8": pd.DataFrame(rows)}
+    limit = LIMIT[config.size]
+    return {f"steps until ||G||_B <= 1e-8 sqrt(tr B), at most {limit}": pd.DataFrame(rows)}
+
+
+def acceleration_figures(config: Any, record: Record) -> dict[str, Figure]:
+    """Steps over tau, both on log axes: a slope of -1 is the slowdown like 1/tau."""
+    taus = _taus(config)
+    found = {
+        words: Line(
+            taus, [float(record.constant(f"{m} {t:g}").mean()) for t in taus], i, False, True
+        )
+        for i, (m, words) in enumerate(WORDS.items())
+    }
+    title = f"steps to a gradient of 1e-8, cut off at {LIMIT[config.size]}"
+    return {title: lines(found, "tau", "steps", log_x=True)}
