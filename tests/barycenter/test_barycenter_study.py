@@ -74,10 +74,10 @@ def pairs():
 
 
 WRONG = {
-    closed_form.NUMBERS: ("found", 1e-9),
-    closed_form.VALUE: ("upsilon", 1e-10),
-    closed_form.MINIMUM: ("upsilon", 1e-8),
-    closed_form.DUAL: ("gap", 1e-9),
+    closed_form.NUMBERS: (closed_form.FOUND, 1e-9),
+    closed_form.VALUE: (closed_form.UPSILON, 1e-10),
+    closed_form.MINIMUM: (closed_form.UPSILON, 1e-8),
+    closed_form.DUAL: (closed_form.GAP, 1e-9),
 }
 
 
@@ -112,7 +112,7 @@ def test_the_convergence_setting_small(monkeypatch):
     verdicts = {c.name: certify(record, c).verdict for c in convergence.guarantees(config)}
     assert set(verdicts.values()) == {Verdict.KEPT}
     way, limit = convergence.tables(config, record).values()
-    assert (np.diff(way["mean_upsilon"]) < 0).all()
+    assert (np.diff(way["mean Upsilon"]) < 0).all()
     assert limit["mean Upsilon"].max() - limit["mean Upsilon"].min() < 1e-13
     assert limit["certificate"].max() < 1e-9
 
@@ -124,10 +124,10 @@ def test_the_convergence_setting_of_the_authors(measured):
     way, limit = (t.set_index(t.columns[0]) for t in convergence.tables(config, record).values())
     expected = {0: 0.196640, 50: 0.064277, 100: 0.048098, 230: 0.046368}
     for k, number in expected.items():
-        measured(f"S9 mean Upsilon, k={k}", number, f"{way.loc[k, 'mean_upsilon']:.6f}")
-        assert way.loc[k, "mean_upsilon"] == pytest.approx(number, abs=1e-6)
-    assert way.loc[230, "free_loss"] == pytest.approx(0.0098700158, abs=1e-10)
-    assert way.loc[500, "free_loss"] == pytest.approx(0.0098706626, abs=1e-10)
+        measured(f"S9 mean Upsilon, k={k}", number, f"{way.loc[k, 'mean Upsilon']:.6f}")
+        assert way.loc[k, "mean Upsilon"] == pytest.approx(number, abs=1e-6)
+    assert way.loc[230, "free loss, as plotted"] == pytest.approx(0.0098700158, abs=1e-10)
+    assert way.loc[500, "free loss, as plotted"] == pytest.approx(0.0098706626, abs=1e-10)
     assert limit.loc["bb", "mean Upsilon"] == pytest.approx(0.0463640900, abs=1e-10)
     measured("S9 steps to 1e-8, eggd and bb", "688 and 10", limit["steps"].astype(int).tolist())
     verdicts = {c.name: certify(record, c).verdict for c in convergence.guarantees(config)}

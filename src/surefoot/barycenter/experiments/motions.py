@@ -84,4 +84,8 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
         | {f"{k} worst": float(record.constant(f"{k} {m}").min()) for k in KINDS[1:]}
         for m in MEANS
     ]
-    return {"accuracy, 3 of 10 recordings of each activity spoilt": pd.DataFrame(rows)}
+    return {
+        "accuracy on clean recordings, 3 of 10 for training spoilt in each activity, mean and worst": (
+            pd.DataFrame(rows)
+        )
+    }

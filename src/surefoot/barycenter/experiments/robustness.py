@@ -45,7 +45,7 @@ def run_eeg(config: Any, seed: int, record: Record) -> None:
 def eeg_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     """A table a set, mean over seeds."""
     return {
-        f"{name}, 30 % spoilt": pd.DataFrame(
+        f"{name}, shift sqrt(W2^2/trace) by 30 % bad trials, mean and worst (less is better)": pd.DataFrame(
             [
                 {"average": m}
                 | {k: float(record.constant(f"{name} {k} {m}").mean()) for k in KINDS}
@@ -77,4 +77,5 @@ def digits_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
         {"average": m} | {k: float(record.constant(f"{k} {m}").mean()) for k in DIGITS_KINDS}
         for m in MEANS | DEBIASED
     ]
-    return {"distance to the covariance of all digits": pd.DataFrame(rows)}
+    title = "distance sqrt(W2^2/trace) to the covariance of all digits, 30 % bad groups (less is better)"
+    return {title: pd.DataFrame(rows)}
