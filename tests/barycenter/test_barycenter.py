@@ -163,6 +163,16 @@ def test_edge_cases():
         dropped.cov, suot_barycenter(COVS[:2], tau=0.7, tol=1e-11).cov, atol=1e-10
     )
     assert dropped.outlier_score.shape == (3,)
+    assert suot_barycenter(COVS, weights=[0.5, 0.5, 0]).tau == suot_barycenter(COVS[:2]).tau
+
+
+@pytest.mark.parametrize("unit", [1e-110, 1e-12, 1e110])
+@pytest.mark.parametrize("tau", [0.5, math.inf])
+def test_any_unit(unit, tau):
+    r = suot_barycenter(COVS, weights=WEIGHTS, tau=tau, tol=1e-10)
+    other = suot_barycenter(unit * COVS, weights=WEIGHTS, tau=unit * tau, tol=1e-10)
+    np.testing.assert_allclose(other.cov / unit, r.cov, atol=1e-9)
+    assert other.n_iter == r.n_iter
 
 
 def test_a_singular_input_of_weight_zero_changes_nothing():
@@ -305,6 +315,16 @@ BAD = {
     "asymmetric": ({"covs": ASYMMETRIC}, r"covs\[2\].*symmetric"),
     "indefinite": ({"covs": INDEFINITE}, r"covs\[.*1\].*-0.25"),
     "nan": ({"covs": NAN}, r"index \(2, 1, 1\)"),
+    "sizes": ({"covs": [np.eye(2), np.eye(3)]}, r"one shape, got \[\(2, 2\), \(3, 3\)\]"),
+    "words": ({"covs": [["a", "b"], ["c", "d"]]}, "array of numbers"),
+    "unit": ({"covs": 1e-200 * COVS}, "change the unit"),
+    "nothing": ({"covs": None}, "array of numbers"),
+    "taus": ({"covs": COVS, "tau": [1.0, 2.0]}, "tau must have a shape"),
+    "many weights": (
+        {"covs": COVS, "weights": np.full((2, 3), 1 / 3)},
+        "weights must have a shape",
+    ),
+    "mass_taus": ({"covs": COVS, "mass": "free", "mass_tau": [1.0, 2.0]}, "mass_tau must have"),
     "one matrix": ({"covs": np.eye(2)}, "n >= 1"),
     "none": ({"covs": np.empty((0, 2, 2))}, "none"),
     "tau < 0": ({"covs": COVS, "tau": -1.0}, "at least 0"),

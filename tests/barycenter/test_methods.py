@@ -147,6 +147,13 @@ def test_newton_needs_few_iterations(tau):
     assert r.n_iter <= 8
 
 
+def test_newton_ends_where_rounding_does():
+    with pytest.warns(ConvergenceWarning, match="no step of newton leads further down"):
+        r = suot_barycenter(spds(14, 6, 4), tau=100.0, method="newton", tol=1e-18)
+    assert r.n_iter < 20
+    assert r.grad_norm < 1e-10
+
+
 def test_newton_refuses_free_mass_and_solves_batches():
     with pytest.raises(ValueError, match="not convex"):
         suot_barycenter(COVS, mass="free", method="newton")

@@ -92,7 +92,7 @@ def suot_barycenter(
         For float32 inputs with a condition number above 1e5, whose small eigenvalues float32 has
         rounded; those below d 2^-23 of the largest are taken for 0. For weights that do not sum to 1.
     ConvergenceWarning
-        Where max_iter ends the run; it states the certificate.
+        Where max_iter ends the run, or rounding does (newton); it states the certificate.
 
     Source: arXiv 2410.08117. The closed forms and all bounds are derived here.
     """
@@ -130,8 +130,12 @@ def _warn(result: BarycenterResult, max_iter: int) -> None:
         if result.mass == "free"
         else f"by its certificate F is at most {worst:.3g} above its minimum"
     )
+    steps = int(np.max(np.asarray(result.n_iter)))
+    why = f"after max_iter = {max_iter} steps"
+    if steps < max_iter:
+        why = f"after {steps} steps, as no step of {result.method} leads further down,"
     warnings.warn(
-        f"stopped after max_iter = {max_iter} steps with ||G||_B = "
+        f"stopped {why} with ||G||_B = "
         f"{float(np.max(result.grad_norm)):.3g} sqrt(tr B); {known}; raise max_iter or tol",
         ConvergenceWarning,
         stacklevel=3,

@@ -84,9 +84,10 @@ def strong_convexity(alpha: float, beta: float, tau: float, largest: float | Non
     b = beta if largest is None else max(beta, largest)
     if math.isinf(tau):
         # C = A^1/2, so ||C||^2 = alpha below and r <= beta b above.
-        return float(alpha * alpha / (4 * (beta * b) ** 1.5))
+        return alpha / beta * (alpha / b) / (4 * math.sqrt(beta) * math.sqrt(b))
     R = contraction(beta, tau) * b
-    return tau * contraction(alpha, tau) ** 2 / (4 * R * math.sqrt(R * R + 2 * tau * R))
+    # Factor by factor, in any unit: the product of two variances may underflow.
+    return tau / (4 * R) * contraction(alpha, tau) ** 2 / (math.sqrt(R) * math.sqrt(R + 2 * tau))
 
 
 def linear_rate(alpha: float, beta: float, tau: float, floor: float | None = None) -> float:

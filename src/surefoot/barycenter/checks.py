@@ -36,7 +36,7 @@ def as_float64(x: Any, name: str) -> Tensor:
 
     Raises ValueError for complex, NaN or infinite entries.
     """
-    given = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    given = x if isinstance(x, Tensor) else _tensor(x, name)
     if given.is_complex():
         raise ValueError(f"{name} must be real, got dtype {given.dtype}")
     tensor = given.to(torch.float64)
@@ -47,6 +47,29 @@ def as_float64(x: Any, name: str) -> Tensor:
             f"{name} must be finite, got {float(tensor[at])} at index {at}; drop or repair that input"
         )
     return tensor
+
+
+def _tensor(x: Any, name: str) -> Tensor:
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        shapes = [tuple(np.shape(part)) for part in x]
+        raise ValueError(f"{name} must all have one shape, got {shapes}") from error
+    if array.dtype.kind not in "biufc":
+        raise ValueError(
+            f"{name} must be an array of numbers, got {type(x).__name__} {array.dtype}"
+        )
+    return torch.as_tensor(array)
+
+
+def broadcast(x: Tensor, shape: torch.Size, name: str) -> Tensor:
+    """x in a shape; raises ValueError where it does not fit."""
+    try:
+        return x.expand(shape)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} must have a shape that broadcasts to {tuple(shape)}, got {tuple(x.shape)}"
+        ) from error
 
 
 def as_covariances(x: Any, name: str) -> Float64[Tensor, "... d d"]:
@@ -151,7 +174,7 @@ def as_weights(weights: Any, n: int, batch: torch.Size) -> Float64[Tensor, "*bat
         warnings.warn(
             f"weights sum to {sums:.6g} and are divided by that", UserWarning, stacklevel=4
         )
-    return (w / total).expand(*batch, n)
+    return broadcast(w / total, torch.Size([*batch, n]), "weights")
 
 
 def unit(x: float) -> float:

@@ -93,7 +93,10 @@ def solve_congruent(
 
 @dataclass(frozen=True)
 class Newton:
-    """Newton-CG, Armijo on F, the step capped so that B stays positive; stops where F does."""
+    """Newton-CG, Armijo on F, the step capped so that B stays positive.
+
+    It ends where neither F nor the gradient falls any more.
+    """
 
     descends: ClassVar[bool] = False
     geodesic: ClassVar[bool] = False
@@ -118,7 +121,9 @@ class Newton:
             if t < 1e-8 or bool((point.F + 1e-4 * t * slope + slack >= new.F).all()):
                 break
             t /= 2
-        return Stepped(new, torch.full_like(point.F, t), point.F)
+        # F is flat to rounding at residuals of about 1e-8, below which the gradient alone can improve.
+        stalled = bool(((new.F >= point.F) & (new.residual >= point.residual)).all())
+        return Stepped(new, torch.full_like(point.F, t), point.F, stalled=stalled)
 
 
 def _relative(E: Tensor, B: Tensor) -> Tensor:

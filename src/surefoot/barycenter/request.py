@@ -9,10 +9,18 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from surefoot.barycenter.checks import as_covariances, as_float64, as_tau, as_weights, dtype_of
+from surefoot.barycenter.checks import (
+    as_covariances,
+    as_float64,
+    as_tau,
+    as_weights,
+    broadcast,
+    dtype_of,
+)
 from surefoot.barycenter.spectral import ranked
 
 MASSES = ("fixed", "free")
+SMALLEST = 1e-120
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,17 @@ def read_request(
     if mass not in MASSES:
         raise ValueError(f"mass must be one of {MASSES}, got {mass!r}")
     tensors = any(isinstance(x, Tensor) for x in (covs, means, weights))
-    if not isinstance(covs, Tensor) and len(covs) == 0:
+    if hasattr(covs, "__len__") and not isinstance(covs, Tensor) and len(covs) == 0:
         raise ValueError("covs must hold at least one covariance, got none")
     A = as_covariances(covs, "covs").detach()
     if A.ndim < 3 or A.shape[-3] == 0:
         raise ValueError(f"covs must have shape (..., n, d, d) with n >= 1, got {tuple(A.shape)}")
+    largest = float(A.diagonal(dim1=-2, dim2=-1).amax())
+    if largest != 0 and not SMALLEST < abs(largest) < 1 / SMALLEST:
+        raise ValueError(
+            f"covs must have variances between {SMALLEST:g} and {1 / SMALLEST:g}, whose squares are numbers "
+            f"too, got {largest:.3g}; change the unit"
+        )
     *batch, n, d, _ = A.shape
     shape = torch.Size(batch)
     lam = as_weights(weights, n, shape).detach().to(A.device)
@@ -75,11 +89,14 @@ def read_request(
     if isinstance(tau, str):
         if tau != "auto":
             raise ValueError(f'tau must be a number, one a problem, or "auto", got {tau!r}')
-        t = A.diagonal(dim1=-2, dim2=-1).sum(dim=-1).mean(dim=-1) / d
+        # Inputs of weight 0 are not there.
+        there = (lam.reshape(-1, n) > 0).to(A.dtype)
+        traces = A.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+        t = (there * traces).sum(dim=-1) / there.sum(dim=-1) / d
         if bool((t <= 0).any()):
             raise ValueError('tau="auto" needs an input that is not 0; give tau a number')
     else:
-        t = as_tau(tau, zero=True).detach().to(A.device).expand(shape).reshape(-1)
+        t = broadcast(as_tau(tau, zero=True).detach().to(A.device), shape, "tau").reshape(-1)
     free, temperature = _temperature(mass, mass_tau, t, shape)
     return Request(
         A, a, lam.reshape(-1, n), t, temperature, free, tuple(batch), tensors, dtype_of(covs)
@@ -103,6 +120,7 @@ def _temperature(
             raise ValueError(f'mass_tau must be None, a number or "median", got {mass_tau!r}')
         return True, None
     else:
-        temperature = as_tau(mass_tau, "mass_tau").detach().to(t.device).expand(shape).reshape(-1)
+        temperature = as_tau(mass_tau, "mass_tau").detach().to(t.device)
+        temperature = broadcast(temperature, shape, "mass_tau").reshape(-1)
     # Infinite temperature gives every input its whole mass: that is fixed mass.
     return not bool(temperature.isinf().all()), temperature

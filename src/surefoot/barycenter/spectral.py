@@ -137,7 +137,8 @@ class Coupling:
         """r g(r), the eigenvalues of B^1/2 S B^1/2; their sum is tr(S B)."""
         if self.inputs.balanced:
             return self.r.sqrt()
-        return (self.r + (self.r * (self.r + 2 * self._tau)).sqrt()) / 2
+        # Root by root: a product of two would underflow for variances below 1e-150.
+        return (self.r + self.r.sqrt() * (self.r + 2 * self._tau).sqrt()) / 2
 
     @cached_property
     def g(self) -> Float64[Tensor, "*p d"]:
