@@ -93,3 +93,16 @@ def test_bad_input():
         map_limit(np.eye(2), math.inf)
     with pytest.raises(ValueError, match="tau must be at least 0"):
         map_limit(np.eye(2), -1.0)
+
+
+def test_free_mass_needs_its_several_starts():
+    """Pitfall: it seeks a mode, and a harmonic start begins among vanishing inputs and stays there."""
+    covs = random_covs(13, 20, 4, 0.1, 1)
+    clean = suot_barycenter(covs, tau=0.1, mass="free").cov
+    covs[:6] *= 1e-3
+    lost = suot_barycenter(covs, tau=0.1, mass="free", init="harmonic")
+    found = suot_barycenter(covs, tau=0.1, mass="free")
+    assert lost.weights_[:6].sum() > 0.9
+    assert lost.value > found.value
+    assert found.weights_[:6].sum() < 1e-5
+    assert np.linalg.norm(found.cov - clean) < 0.2 * np.linalg.norm(clean)
