@@ -127,12 +127,8 @@ def test_peak_memory(tau):
     assert SMALL or found["ours"] <= 4
 
 
-@pytest.mark.xfail(
-    reason="a bar not reached: inputs symmetric only to rounding are copied, 4.2 buffers in all",
-    strict=True,
-)
 def test_peak_memory_of_inputs_symmetric_to_rounding():
-    """4 buffers of n d^2 doubles at most; met where the inputs are exactly symmetric."""
+    """4 buffers of n d^2 doubles at most, a symmetrised copy of the inputs among them."""
     found = peak_buffers("suot_barycenter(covs, tau=1.0)", 1000, 100, asymmetry=1e-12)
     print(f"n=1000 d=100, symmetric to rounding: required 4, measured {found:.2f}")
     assert found <= 4

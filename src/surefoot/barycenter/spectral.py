@@ -21,6 +21,17 @@ from torch import Tensor
 from surefoot.barycenter.checks import check_spectrum
 
 EPS = torch.finfo(torch.float64).eps
+BLOCK = 4_000_000
+"""Bytes of matrices that are decomposed at a time on a CPU, which walks them one by one anyhow."""
+
+
+def blocks(x: Float64[Tensor, "*n d d"]) -> list[slice]:
+    """Parts of the last leading dimension of a stack: temporaries of their size are small ones."""
+    if x.ndim < 3 or x.device.type != "cpu":
+        return [slice(None)]
+    n = x.shape[-3]
+    count = max(1, BLOCK * n // max(1, 8 * x.numel()))
+    return [slice(i, min(i + count, n)) for i in range(0, n, count)]
 
 
 def ranked(w: Float64[Tensor, "... d"], eps: float = EPS) -> Float64[Tensor, "... d"]:
@@ -80,10 +91,20 @@ class Inputs:
 
         Without `keep` the eigenvectors are forgotten, which saves a buffer of the inputs' size.
         """
+        balanced = bool(tau.isinf().all())
+        parts = blocks(covs) if not keep and tau.shape[-1:] == (1,) else []
+        if len(parts) > 1:
+            made = [cls.of(covs[..., part, :, :], tau, name, keep=False) for part in parts]
+            root = torch.empty_like(covs)
+            for part, one in zip(parts, made, strict=True):
+                root[..., part, :, :] = one.root
+            w = torch.cat([one.w for one in made], dim=-2)
+            return cls(
+                w, None, root, torch.cat([one.constant for one in made], dim=-1), tau, balanced
+            )
         w, vectors = torch.linalg.eigh(covs)
         check_spectrum(w, name)
         w = ranked(w.clamp(min=0))
-        balanced = bool(tau.isinf().all())
         if balanced:
             c, constant = w.sqrt(), w.sum(dim=-1)
         else:
@@ -108,7 +129,16 @@ class Inputs:
 
     def evaluate(self, B: Float64[Tensor, "... d d"]) -> Evaluation:
         """What a descent needs at B; `matmul.MatmulInputs` has another way to it."""
-        return self.couple(B, keep=False)
+        parts = blocks(self.root)
+        if len(parts) == 1 or B.shape[-3] != 1:
+            return self.couple(B, keep=False)
+        r, rows = torch.empty_like(self.w), torch.empty_like(self.root)
+        for part in parts:
+            C = self.root[..., part, :, :]
+            values, U = torch.linalg.eigh(C @ B @ C)
+            r[..., part, :] = ranked(values.clamp(min=0))
+            rows[..., part, :, :] = U.mT @ C
+        return Coupling(self, r, rows, None, B.diagonal(dim1=-2, dim2=-1).sum(dim=-1))
 
     def function(self, values: Float64[Tensor, "... d"]) -> Float64[Tensor, "... d d"]:
         """V diag(values) V^T in the eigenbasis of the inputs."""
@@ -174,11 +204,14 @@ class Coupling:
 
     def mean_map(self, weights: Float64[Tensor, "*b n"]) -> Float64[Tensor, "*b d d"]:
         """sum_i weights_i S_i over the last leading dimension, without forming any S_i."""
-        d = self.rows.shape[-1]
-        scaled = (weights[..., None] * self.g)[..., None] * self.rows
-        tall = (*self.rows.shape[:-3], -1, d)
-        product = self.rows.reshape(tall).mT @ scaled.reshape(tall)
-        return (product + product.mT) / 2
+        tall = (*self.rows.shape[:-3], -1, self.rows.shape[-1])
+        scales = (weights[..., None] * self.g)[..., None]
+        total = self.rows.new_zeros(())
+        for part in blocks(self.rows):
+            rows = self.rows[..., part, :, :]
+            scaled = scales[..., part, :, :] * rows
+            total = total + rows.reshape(tall).mT @ scaled.reshape(tall)
+        return (total + total.mT) / 2
 
     def rounding(self) -> Float64[Tensor, "*p"]:
         """How far rounding of r, d eps max(r), may move Upsilon: d Upsilon / d r = -g(r).

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from surefoot.barycenter.checks import as_covariances, check_spectrum
-from surefoot.barycenter.spectral import Inputs, ranked, spectrum
+from surefoot.barycenter.spectral import Inputs, blocks, ranked, spectrum
 
 STARTS = ("euclid", "identity", "harmonic", "medoid")
 FREE_STARTS = ("euclid", "harmonic", "medoid")
@@ -55,13 +55,18 @@ def harmonic(
     """(sum lam A^-1)^-1, of inputs lifted by 1e-6 tr/d where one of them is singular."""
     d = covs.shape[-1]
     trace = covs.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-    singular = ((ranked(spectrum(covs).clamp(min=0)) == 0).any(dim=-1) & (weights > 0)).any(dim=-1)
+    parts = blocks(covs)
+    w = torch.cat([spectrum(covs[:, part]) for part in parts], dim=1)
+    singular = ((ranked(w.clamp(min=0)) == 0).any(dim=-1) & (weights > 0)).any(dim=-1)
     lift = 1e-6 * (weights * trace).sum(dim=-1) / d
     # A zero weight must not bring the infinities of a singular input in.
     some = singular | bool((weights == 0).any())
     eye = torch.eye(d, dtype=covs.dtype, device=covs.device)
-    lifted = covs + (lift * some)[:, None, None, None] * eye if bool(some.any()) else covs
-    total = torch.einsum("bn,bnij->bij", weights, torch.linalg.inv(lifted))
+    ridge = (lift * some)[:, None, None, None] * eye
+    total = torch.zeros_like(covs[:, 0])
+    for part in parts:
+        inverses = torch.linalg.inv(covs[:, part] + ridge)
+        total = total + torch.einsum("bn,bnij->bij", weights[:, part], inverses)
     B: Tensor = torch.linalg.inv((total + total.mT) / 2)
     return (B + B.mT) / 2
 
