@@ -8,9 +8,10 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from surefoot.barycenter import suot_barycenter
+from surefoot.barycenter import spectral, suot_barycenter
 
 
 def spds(seed, n, d, low=0.1, high=1.0):
@@ -18,6 +19,18 @@ def spds(seed, n, d, low=0.1, high=1.0):
     Q = np.linalg.qr(rng.standard_normal((n, d, d)))[0]
     A = (Q * rng.uniform(low, high, (n, d))[:, None]) @ Q.swapaxes(-1, -2)
     return (A + A.swapaxes(-1, -2)) / 2
+
+
+@pytest.mark.parametrize("tau", [0.5, np.inf])
+@pytest.mark.parametrize("mass", ["fixed", "free"])
+def test_blocks_change_nothing(tau, mass, monkeypatch):
+    covs, options = spds(1, 2 * 9, 3).reshape(2, 9, 3, 3), {"tau": tau, "mass": mass, "tol": 1e-10}
+    whole = suot_barycenter(covs, **options)
+    monkeypatch.setattr(spectral, "BLOCK", 8 * 9 * 2 * 4)
+    assert len(spectral.blocks(torch.as_tensor(covs))) == 3
+    parts = suot_barycenter(covs, **options)
+    np.testing.assert_allclose(parts.cov, whole.cov, atol=1e-10)
+    np.testing.assert_allclose(parts.relaxed_covs, whole.relaxed_covs, atol=1e-10)
 
 
 def seconds_per_step(n, d):
