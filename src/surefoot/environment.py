@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib import metadata
 from typing import Any
+
+from surefoot.errors import SurefootError
 
 EXTRAS = {
     "llm": ("transformers", "peft", "accelerate", "gguf", "sentencepiece", "safetensors"),
@@ -40,3 +43,18 @@ def environment() -> dict[str, Any]:
         "packages": {name: version_of(name) for name in CORE},
         "extras": {e: {p: version_of(p) for p in packages} for e, packages in EXTRAS.items()},
     }
+
+
+def check_ray() -> None:
+    """Refuse Ray where it would wait for ever: it starts workers by a shell line that quotes nothing.
+
+    Raises
+    ------
+    SurefootError
+        The interpreter's path holds a space.
+    """
+    if " " in sys.executable:
+        raise SurefootError(
+            f"Ray cannot start workers from an interpreter whose path holds a space, got {sys.executable}; "
+            "make the environment in another folder"
+        )

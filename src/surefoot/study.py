@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import surefoot
 from surefoot.certificate import Certificate, certify
-from surefoot.environment import environment, version_of
+from surefoot.environment import check_ray, environment, version_of
 from surefoot.errors import SurefootError, UnknownNameError
 from surefoot.guarantee import Guarantee, Verdict
 from surefoot.record import Record
@@ -364,6 +364,7 @@ def _backend(name: str, jobs: int) -> Iterator[None]:
             yield
         return
     if name == "ray":
+        check_ray()
         importlib.import_module("ray.util.joblib").register_ray()
     limits = {"inner_max_num_threads": 1} if name == "loky" else {}
     with joblib.parallel_config(backend=name, **limits):

@@ -80,8 +80,16 @@ def test_bad_requests(tmp_path, capsys):
     assert main(["federate", "simulate", str(APP), "--set", "lr"]) == 2
 
 
+def test_an_interpreter_from_which_ray_starts_no_workers(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a folder").symlink_to(sys.prefix)
+    python = tmp_path / "a folder" / Path(sys.executable).relative_to(sys.prefix)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert main(["federate", "simulate", str(APP)]) == 2
+    assert f"whose path holds a space, got {python}" in capsys.readouterr().err
+
+
 def test_a_process_that_does_not_start_is_named_and_stopped(tmp_path):
-    federation = Federation(APP, 1, secure=False, folder=tmp_path)
+    federation = Federation(APP, 1, secure=True, folder=tmp_path)
     federation.home = tmp_path
     script = "import sys; print('no such flag', file=sys.stderr); sys.exit(2)"
     federation.start("broken", [sys.executable, "-c", script])

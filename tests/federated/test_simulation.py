@@ -33,13 +33,22 @@ def marked(value):
     return found
 
 
+def interpreter(folder):
+    """This one, by a path without spaces: Ray starts its workers by a shell line that quotes nothing."""
+    if " " not in sys.executable:
+        return sys.executable
+    link = folder / "environment"
+    link.symlink_to(sys.prefix)
+    return str(link / Path(sys.executable).relative_to(sys.prefix))
+
+
 def simulate(out):
     """Run the script in a process of its own and see that nothing of it stays: (log, seconds)."""
     value, started = str(os.getpid()), time.monotonic()
     script = Path(__file__).with_name("simulate.py")
     with (out / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, str(script), str(out)], env={**environment(out), MARK: value},
+            [interpreter(out), str(script), str(out)], env={**environment(out), MARK: value},
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from surefoot.environment import check_ray
 from surefoot.errors import MissingExtraError, SurefootError
 from surefoot.federated.keys import make_certificates, make_node_key
 
@@ -72,6 +73,8 @@ class Federation:
             raise SurefootError(f"partitions must be at least 1, got {partitions}")
         if shutil.which("flower-superlink", path=environment(Path())["PATH"]) is None:
             raise MissingExtraError("a federation", "flwr", "federated")
+        if not secure:
+            check_ray()
         self.partitions, self.secure = partitions, secure
         self._own = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix="surefoot-federation-")).resolve()
