@@ -15,6 +15,13 @@ from surefoot.zeroth_order import LOZO
 
 dist.init_process_group("gloo")
 rank, size = dist.get_rank(), dist.get_world_size()
+
+def leave():
+    # Gloo's threads may still hold tensors when the interpreter goes, which then aborts now and again.
+    dist.barrier()
+    dist.destroy_process_group()
+    os._exit(0)
+
 calls = []
 plain = dist.all_reduce
 def counted(tensor, *args, **kwargs):
@@ -33,8 +40,8 @@ if sys.argv[1] == "different":
     try:
         optimizer.step(lambda: model(x).square().mean())
     except ValueError as error:
-        print("ERROR", error)
-    sys.exit()
+        print("ERROR", error, flush=True)
+    leave()
 weighted = sys.argv[1] == "weighted"
 edges = [0, 5, 24] if weighted else [24 * i // size for i in range(size + 1)]
 rows = slice(edges[rank], edges[rank + 1])
@@ -45,7 +52,7 @@ for _ in range(50):
     optimizer.step(lambda: (model(x[rows]) - y[rows]).square().mean(), weight=weight)
 optimizer.flush()
 torch.save({"model": model.state_dict(), "calls": calls}, sys.argv[2] + f"/rank{rank}.pt")
-dist.destroy_process_group()
+leave()
 """
 
 
