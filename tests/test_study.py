@@ -111,6 +111,15 @@ def test_unknown_names(study):
         load_study("json")
 
 
+def test_ray_is_refused_where_it_would_wait_for_ever(study, tmp_path, monkeypatch):
+    monkeypatch.setattr("surefoot.study.version_of", lambda package: "1")
+    monkeypatch.setattr(sys, "executable", "/a folder/bin/python")
+    execution = Execution(out=tmp_path, backend="ray")
+    folder = start(study, study.config(part=("planted",)), execution)
+    with pytest.raises(SurefootError, match="whose path holds a space, got /a folder/bin/python"):
+        execute(study, study.config(part=("planted",)), folder, execution)
+
+
 def test_missing_backend_says_what_to_install(study, tmp_path, monkeypatch):
     # Flower's simulation brings ray.
     monkeypatch.setattr("surefoot.study.version_of", lambda package: None)

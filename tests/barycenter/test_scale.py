@@ -1,8 +1,5 @@
 """How time and memory grow with the number and the size of the inputs."""
 
-import os
-import subprocess
-import sys
 import time
 import warnings
 
@@ -10,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from tests.barycenter.peak import peak_buffers
 
 from surefoot.barycenter import spectral, suot_barycenter
 
@@ -59,43 +57,9 @@ def test_a_step_costs_like_n_and_at_most_like_d_cubed(measured):
     assert 1.5 <= in_d <= 3.2
 
 
-PEAK = """
-    import sys, numpy as np, torch
-    from surefoot.barycenter import suot_barycenter
-
-    def of(name):
-        lines = open("/proc/self/status").read().splitlines()
-        return 1024 * next(int(l.split()[1]) for l in lines if l.startswith(name))
-
-    torch.set_num_threads(1)
-    n, d, mass = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    rng = np.random.default_rng(0)
-    covs = np.empty((n, d, d))
-    for i in range(n):
-        Q = np.linalg.qr(rng.standard_normal((d, d)))[0]
-        A = (Q * rng.uniform(0.1, 1, d)) @ Q.T
-        covs[i] = (A + A.T) / 2
-    covs[:, 0, 1] *= 1 + float(sys.argv[4])
-    suot_barycenter(covs[:4], tau=1.0)
-    open("/proc/self/clear_refs", "w").write("5")
-    before = of("VmRSS")
-    suot_barycenter(covs, tau=1.0, mass=mass)
-    print((of("VmHWM") - before) / covs.nbytes)
-"""
-
-
-def peak_buffers(n, d, mass="fixed", asymmetry=0.0):
-    """Peak of resident memory over what was there before, in sizes of the inputs, which do not count."""
-    if not os.access("/proc/self/clear_refs", os.W_OK):
-        pytest.skip("the peak of a process can be reset on Linux only")
-    code = "\n".join(line[4:] for line in PEAK.splitlines())
-    args = [sys.executable, "-c", code, str(n), str(d), mass, str(asymmetry)]
-    return float(subprocess.run(args, check=True, capture_output=True, text=True).stdout)
-
-
 @pytest.mark.acceptance
 @pytest.mark.parametrize(("n", "d", "mass"), [(1000, 100, "fixed"), (4000, 40, "free")])
 def test_memory_is_at_most_four_buffers(n, d, mass, measured):
-    found = peak_buffers(n, d, mass)
+    found = peak_buffers(f"suot_barycenter(covs, tau=1.0, mass={mass!r})", n, d)
     measured(f"8.11 peak, n={n}, d={d}, {mass} mass", "<= 4 n d^2 doubles", f"{found:.2f}")
     assert found <= 4

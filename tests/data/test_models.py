@@ -1,9 +1,11 @@
 """Model folders, recognised and described."""
 
+import sys
+
 import pytest
 
 from surefoot import data
-from surefoot.errors import FileFormatError
+from surefoot.errors import FileFormatError, MissingExtraError
 
 
 def test_an_encoder_is_its_folder(tmp_path):
@@ -40,3 +42,10 @@ def test_a_file_that_is_no_model(tmp_path):
     (tmp_path / "a.gguf").write_bytes(b"PK\x03\x04")
     with pytest.raises(FileFormatError, match="is not a GGUF file"):
         data.load("smollm2", path=tmp_path)
+
+
+def test_opening_a_model_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'surefoot\[llm\]'"):
+        data.load("smollm2", path=tmp_path).open()

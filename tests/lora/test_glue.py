@@ -22,9 +22,9 @@ def frame(count, pairs):
     return pd.DataFrame(rows)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["single", "pairs"])
-def folders(request, tmp_path_factory):
-    """A BERT of one layer with random weights, a word tokenizer, and sentences or pairs of them."""
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A BERT of one layer with random weights, a word tokenizer, and pairs of sentences."""
     model, data = (tmp_path_factory.mktemp(name) for name in ("bert", "task"))
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS[0], *WORDS[1]]
     (model / "vocab.txt").write_text("\n".join(words))
@@ -35,8 +35,8 @@ def folders(request, tmp_path_factory):
         intermediate_size=32, max_position_embeddings=glue.LENGTH, initializer_range=0.3,
     )  # fmt: skip
     transformers.BertModel(config).save_pretrained(model)
-    frame(60, request.param).to_csv(data / "train.tsv", sep="\t", index=False)
-    frame(20, request.param).to_csv(data / "validation.tsv", sep="\t", index=False)
+    frame(60, pairs=True).to_csv(data / "train.tsv", sep="\t", index=False)
+    frame(20, pairs=True).to_csv(data / "validation.tsv", sep="\t", index=False)
     return model, data
 
 
@@ -60,6 +60,11 @@ def test_every_method_runs_and_the_easy_task_is_learnt(folders, monkeypatch):
 def test_rows_are_apart_and_the_rest_is_refused(folders):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders[0])
     data = glue.splits(LoraConfig(encoder=folders[0], labelled=folders[1]), tokenizer)
+    assert (data["test"].fields["token_type_ids"] == 1).any()
+    single = glue.Rows(
+        frame(4, pairs=False).rename(columns={"sentence1": "text"}).assign(second=""), tokenizer
+    )
+    assert not (single.fields["token_type_ids"] == 1).any()
     assert {k: len(v) for k, v in data.items()} == {"train": 54, "val": 6, "test": 20}
     with pytest.raises(ValueError, match="part glue needs --labelled"):
         glue.run(LoraConfig(encoder=folders[0]), 0, Record())

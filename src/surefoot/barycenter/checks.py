@@ -94,7 +94,7 @@ def as_covariances(x: Any, name: str) -> Float64[Tensor, "... d d"]:
                 f"got a difference of {float(off[at]):.3g}; use (A + A.T) / 2 if that is meant"
             )
     if bool((off > 0).any()):
-        a = (a + a.mT) / 2
+        a = (a + a.mT).div_(2)
     return _of_single(a, name) if single else a
 
 

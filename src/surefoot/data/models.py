@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot.errors import FileFormatError
+from surefoot.errors import FileFormatError, MissingExtraError
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +20,7 @@ class LanguageModel:
     model, tokenizer = data.load("smollm2").open()
     ```
 
-    Or `AutoModelForCausalLM.from_pretrained(found.folder, gguf_file=found.gguf_file)`, and the tokenizer
-    likewise.
+    Other classes of transformers load it by `from_pretrained(folder, gguf_file=gguf_file)`.
     """
 
     folder: Path
@@ -38,11 +37,14 @@ class LanguageModel:
 
         Raises
         ------
-        ImportError
+        MissingExtraError
             Without transformers, which comes with the extra `llm`.
         """
+        try:
+            import transformers
+        except ImportError as error:
+            raise MissingExtraError("a language model", "transformers", "llm") from error
         import torch
-        import transformers
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         options: dict[str, Any] = {"gguf_file": self.gguf_file}

@@ -1,7 +1,7 @@
 """Federated softmax regression on digits, two labels a client: exact averages beside the others.
 
 Five clients, L2 0.05, five full-gradient steps a round at gamma = 1 / (2 L K) with L of the worst client.
-FedAvg-LoRA, which trains both factors, gets ten times that step; it is unstable beyond.
+FedAvg-LoRA, which trains both factors, gets ten times that step: its factors start small.
 """
 
 from __future__ import annotations

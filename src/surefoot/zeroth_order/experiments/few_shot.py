@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.record import Record
+from surefoot.zeroth_order.experiments.fitting import fit
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.mezo import MeZO, ZOAdam
 
@@ -168,31 +169,19 @@ def train(
 ) -> tuple[nn.Module, float]:
     """The model where its validation loss was lowest, and that loss; AdamW gets two thirds of the steps."""
     model = copy.deepcopy(start)
-    optimizer: Any = optimizer_for(method, model, lr, seed)
-    if method == "AdamW":
-        steps = max(1, steps * 2 // 3)
-    rows, generator = task.rows["train"], torch.Generator().manual_seed(seed)
-    best, kept = np.inf, copy.deepcopy(model.state_dict())
-    for step in range(1, steps + 1):
-        at = torch.randint(0, len(rows["y"]), (BATCH,), generator=generator)
-        batch, y = [rows[k][at] for k in ("ids", "attention", "at")], rows["y"][at]
-        if method == "AdamW":
-            optimizer.zero_grad()
-            loss: Any = nn.functional.cross_entropy(model(*batch), y)
-            loss.backward()
-            optimizer.step()
-        else:
-            optimizer.step(
-                lambda batch=batch, y=y: nn.functional.cross_entropy(model(*batch).float(), y)
-            )
-        if step % max(1, steps // LOOKS) == 0:
-            if method != "AdamW":
-                optimizer.flush()
-            now = evaluate(model, task, "val")[0]
-            if now < best:
-                best, kept = now, copy.deepcopy(model.state_dict())
+    split = task.rows["train"]
+
+    def loss_of(rows: Tensor) -> Tensor:
+        batch = (split[k][rows] for k in ("ids", "attention", "at"))
+        return nn.functional.cross_entropy(model(*batch).float(), split["y"][rows])
+
+    best = fit(
+        model, optimizer_for(method, model, lr, seed), steps, LOOKS, loss_of, len(split["y"]), BATCH,
+        lambda: evaluate(model, task, "val")[0], seed,
+    )  # fmt: skip
+    # An optimiser's hooks must not outlive its training.
     final = copy.deepcopy(start)
-    final.load_state_dict(kept)
+    final.load_state_dict(model.state_dict())
     return final, best
 
 

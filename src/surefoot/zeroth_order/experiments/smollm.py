@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from surefoot.record import Record
 from surefoot.zeroth_order.experiments import memory
+from surefoot.zeroth_order.experiments.fitting import fit
 from surefoot.zeroth_order.experiments.sentences import chosen_texts
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.mezo import MeZO
@@ -153,31 +154,22 @@ def train(method: str, lr: float, steps: int, seed: int, found: Task) -> tuple[n
         p.requires_grad_(True)
     optimizer: Any
     if method == "AdamW":
-        optimizer, steps = torch.optim.AdamW(tail.parameters(), lr=lr), steps * 2 // 3
+        optimizer = torch.optim.AdamW(tail.parameters(), lr=lr)
     elif method == "LOZO":
         optimizer = LOZO(tail, lr, rank=2, nu=50, scale="unit", seed=seed)
     else:
         optimizer = MeZO(tail, lr, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    best, kept = np.inf, copy.deepcopy(tail.state_dict())
-    for step in range(1, steps + 1):
-        rows = torch.randint(0, len(found.y["train"]), (BATCH,), generator=generator)
+
+    def loss_of(rows: Tensor) -> Tensor:
         h, m, y = (x["train"][rows] for x in (found.states, found.masks, found.y))
-        if method == "AdamW":
-            optimizer.zero_grad()
-            loss: Any = nn.functional.cross_entropy(tail(h, m), y)
-            loss.backward()
-            optimizer.step()
-        else:
-            optimizer.step(lambda h=h, m=m, y=y: nn.functional.cross_entropy(tail(h, m), y))
-        if step % max(1, steps // LOOKS) == 0:
-            if method != "AdamW":
-                optimizer.flush()
-            now = evaluate(tail, found, "val")["loss"]
-            if now < best:
-                best, kept = now, copy.deepcopy(tail.state_dict())
+        return nn.functional.cross_entropy(tail(h, m), y)
+
+    best = fit(
+        tail, optimizer, steps, LOOKS, loss_of, len(found.y["train"]), BATCH,
+        lambda: evaluate(tail, found, "val")["loss"], seed,
+    )  # fmt: skip
     final = copy.deepcopy(found.tail)
-    final.load_state_dict(kept)
+    final.load_state_dict(tail.state_dict())
     return final, best
 
 
