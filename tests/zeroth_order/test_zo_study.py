@@ -7,6 +7,7 @@ from torch import nn
 from surefoot import Record, Verdict, certify
 from surefoot.zeroth_order import LOZO
 from surefoot.zeroth_order.experiments import drift, quadratics
+from surefoot.zeroth_order.experiments.fitting import fit
 from surefoot.zeroth_order.report import LOZOReport
 from surefoot.zeroth_order.study import STUDY, ZerothOrderConfig
 
@@ -76,3 +77,34 @@ class TestReport:
         optimizer, model, data = self.parts(0.5)
         with pytest.raises(ValueError, match="at least two batches, got 1"):
             LOZOReport(optimizer, model, data[:1])
+
+
+def test_a_training_keeps_the_model_of_its_lowest_validation_loss():
+    """Each step of SGD adds 1; six steps of nine go to a first-order arm, and the third was the best."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    best = fit(
+        model, torch.optim.SGD(model.parameters(), lr=1.0), 9, 9, lambda rows: -model.weight.sum(), 5, 2,
+        lambda: abs(model.weight.item() - 3.1), 0,
+    )  # fmt: skip
+    assert best == pytest.approx(0.1, abs=1e-6)
+    assert model.weight.item() == 3.0
+
+
+def test_what_hooks_hold_is_not_added_to_the_model_that_was_kept():
+    """A look in the middle of a period that is never bettered: the model is what it was then."""
+    model = nn.Linear(4, 3)
+    optimizer, seen = LOZO(model, 0.1, rank=1, nu=50, self_check=False), []
+
+    def validate():
+        seen.append([p.detach().clone() for p in model.parameters()])
+        return float(len(seen))
+
+    x = torch.ones(2, 4)
+    fit(model, optimizer, 10, 2, lambda rows: model(x).square().sum(), 5, 2, validate, 0)
+    assert len(seen) == 2
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), seen[0], strict=True))
+    assert not torch.equal(seen[0][0], seen[1][0])
+    with torch.no_grad():
+        expected = torch.nn.functional.linear(x, *seen[0])
+        assert torch.equal(model(x), expected)

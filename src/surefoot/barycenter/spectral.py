@@ -59,13 +59,24 @@ class Evaluation(Protocol):
     """What a descent asks of the couplings of the inputs with one B; see `Coupling`."""
 
     @property
-    def upsilon(self) -> Tensor: ...  # noqa: D102
+    def upsilon(self) -> Float64[Tensor, "*p"]:
+        """The value of each pair."""
+
     @property
-    def trace(self) -> Tensor: ...  # noqa: D102
-    def maps(self) -> Tensor: ...  # noqa: D102
-    def relaxed(self) -> Tensor: ...  # noqa: D102
-    def mean_map(self, weights: Tensor) -> Tensor: ...  # noqa: D102
-    def rounding(self) -> Tensor: ...  # noqa: D102
+    def trace(self) -> Float64[Tensor, "..."]:
+        """tr B."""
+
+    def maps(self) -> Float64[Tensor, "*p d d"]:
+        """S of each pair."""
+
+    def relaxed(self) -> Float64[Tensor, "*p d d"]:
+        """Sigma_x of each pair."""
+
+    def mean_map(self, weights: Float64[Tensor, "*b n"]) -> Float64[Tensor, "*b d d"]:
+        """sum_i weights_i S_i."""
+
+    def rounding(self) -> Float64[Tensor, "*p"]:
+        """How far rounding may move each value."""
 
 
 @dataclass(frozen=True)
