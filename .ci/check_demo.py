@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from surefoot.run_folder import RunFolder
+from surefoot._run.folder import RunFolder
 from surefoot.study import study_names
 
 root = Path(sys.argv[1])

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from surefoot.privacy import calibrate, last_iterate
-from surefoot.privacy.calibrate import _heuristic_sigma
+from surefoot.privacy.calibration import _heuristic_sigma
 
 SETTINGS = [(1.0, 0.1, 100), (0.5, 0.05, 200), (2.0, 0.1, 1000), (1.0, 0.01, 1000)]
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surefoot import Assumption, Certificate, Guarantee, Record, Verdict, certify
+from surefoot._verdict.evidence import judge
 from surefoot.certificate import FORMAT, PlotCurve, read_certificates, write_certificates
 from surefoot.errors import FileFormatError, UnknownNameError
-from surefoot.evidence import judge
 
 MIRROR = {"upper": "lower", "lower": "upper", "equal": "equal"}
 

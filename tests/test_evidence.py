@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from surefoot.evidence import BETS, checked_steps, e_value, judge, limit
+from surefoot._verdict.evidence import BETS, checked_steps, e_value, judge, limit
 from surefoot.guarantee import Verdict
 
 SENSES = ("upper", "lower", "equal")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from surefoot.evidence import judge
+from surefoot._verdict.evidence import judge
 from surefoot.guarantee import Verdict
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.usefixtures("unchecked")]

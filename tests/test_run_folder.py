@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from surefoot import Guarantee, Record, certify
+from surefoot._run.folder import FORMAT, RunFolder, write_json
 from surefoot.certificate import FORMAT as CERTIFICATE_FORMAT
 from surefoot.errors import FileFormatError, UnknownNameError
-from surefoot.run_folder import FORMAT, RunFolder, write_json
 
 PARTS = {"one": {"title": "One", "seeds": [0, 1]}, "two": {"title": "Two", "seeds": [5]}}
 

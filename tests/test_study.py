@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from surefoot._run.folder import RunFolder
 from surefoot.errors import SurefootError, UnknownNameError
 from surefoot.guarantee import Verdict
-from surefoot.run_folder import RunFolder
 from surefoot.study import (
     Execution,
     check_backend,

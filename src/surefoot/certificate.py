@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from surefoot import evidence
-from surefoot.comparison import compare, on_steps
+from surefoot._verdict import evidence
+from surefoot._verdict.comparison import compare, on_steps
 from surefoot.errors import FileFormatError
 from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.record import Curves, Record

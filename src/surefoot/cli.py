@@ -20,8 +20,8 @@ from surefoot import __version__
 from surefoot.errors import SurefootError
 
 if TYPE_CHECKING:
+    from surefoot._run.folder import RunFolder
     from surefoot.certificate import Certificate
-    from surefoot.run_folder import RunFolder
 
 PROG = "surefoot"
 
@@ -69,8 +69,8 @@ class Report:
     """Print the certificates as JSON instead of writing pages."""
 
     def __call__(self) -> int:
+        from surefoot._run.folder import RunFolder
         from surefoot.errors import FileFormatError
-        from surefoot.run_folder import RunFolder
 
         one = (self.path / "config.json").exists()
         if not one and (not self.path.is_dir() or not RunFolder.all(self.path)):
@@ -153,7 +153,7 @@ class Replay:
     """How many steps; all by default."""
 
     def __call__(self) -> int:
-        from surefoot.zeroth_order.replay import replay_folder
+        from surefoot.zeroth_order.replaying import replay_folder
 
         try:
             print(replay_folder(self.base, self.log, self.out, upto=self.upto))
@@ -179,7 +179,7 @@ class Doctor:
 
     def __call__(self) -> int:
         from surefoot import data
-        from surefoot.environment import environment
+        from surefoot._run.environment import environment
 
         found = environment()
         found["cache"] = str(data.cache_dir())
@@ -283,7 +283,7 @@ def federate_command(words: Sequence[str]) -> int:
 def run_command(name: str, words: Sequence[str]) -> int:
     """`surefoot run NAME ...`: parse the flags of that study, run, certify, report."""
     from surefoot import study as studies
-    from surefoot.terminal import Progress, print_certificates
+    from surefoot._run.terminal import Progress, print_certificates
 
     chosen = (
         [studies.load_study(n) for n in studies.study_names()]
@@ -302,7 +302,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
             shared = dataclasses.asdict(config) | {"part": ()}
             config = study.config(**shared)
         if arguments.resume is not None:
-            from surefoot.run_folder import RunFolder
+            from surefoot._run.folder import RunFolder
 
             folder = RunFolder.open(arguments.resume)
             if folder.study != study.name:

@@ -89,7 +89,7 @@ class Guarantee:
         "upper": measured <= bound; "lower": measured >= bound; "equal": measured = bound.
     holds_in
         "every run" (each seed is compared directly) or "expectation" (the mean over seeds is
-        tested, see `surefoot.evidence`).
+        tested, see `surefoot._verdict.evidence`).
     bound
         The promised curve over the steps that all seeds recorded (`Record.curves`): one row for all
         seeds or one a seed, or a number in its place. It must be positive where the claim is about

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import surefoot
+from surefoot._run.environment import check_ray, environment, version_of
+from surefoot._run.folder import FORMAT, RunFolder, write_json
 from surefoot.certificate import Certificate, certify
-from surefoot.environment import check_ray, environment, version_of
 from surefoot.errors import SurefootError, UnknownNameError
 from surefoot.guarantee import Guarantee, Verdict
 from surefoot.record import Record
-from surefoot.run_folder import FORMAT, RunFolder, write_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ from surefoot.barycenter import (
     spectral_confinement,
     suot_barycenter,
 )
-from surefoot.barycenter import descent as descents
 from surefoot.barycenter import guarantee as g
+from surefoot.barycenter._solver import descent as descents
 from surefoot.certificate import certify
 from surefoot.guarantee import Verdict
 from surefoot.record import Record

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from surefoot.barycenter import suot_barycenter, suot_gaussian
-from surefoot.barycenter.matmul import MatmulCoupling, MatmulInputs, roots
-from surefoot.barycenter.spectral import Inputs
+from surefoot.barycenter._spectral.closed_forms import Inputs
+from surefoot.barycenter._spectral.matmul import MatmulCoupling, MatmulInputs, roots
 
 
 def spectra(seed, n, d, condition):

@@ -9,10 +9,10 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from surefoot.barycenter import suot_barycenter
+from surefoot.barycenter._solver.newton import curvature, hessian_product, solve_congruent
+from surefoot.barycenter._solver.problem import Problem
+from surefoot.barycenter._spectral.closed_forms import Inputs
 from surefoot.barycenter.baselines import euclidean_gradient, exponential, lyapunov
-from surefoot.barycenter.newton import curvature, hessian_product, solve_congruent
-from surefoot.barycenter.problem import Problem
-from surefoot.barycenter.spectral import Inputs
 
 COVS = np.array([[[2, 0.5], [0.5, 1]], [[1, -0.3], [-0.3, 3]], [[0.5, 0], [0, 0.25]]])
 WEIGHTS = [0.5, 0.3, 0.2]

@@ -9,7 +9,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from tests.barycenter.peak import peak_buffers
 
-from surefoot.barycenter import spectral, suot_barycenter
+from surefoot.barycenter import suot_barycenter
+from surefoot.barycenter._spectral import closed_forms as spectral
 
 
 def spds(seed, n, d, low=0.1, high=1.0):

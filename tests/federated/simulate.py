@@ -12,7 +12,7 @@ from flwr.simulation import run_simulation
 
 from surefoot.federated import make_server_app
 from surefoot.reparam import repopt_client_app
-from surefoot.reparam.strategy import repopt_strategy, repopt_task
+from surefoot.reparam.doors.flower import repopt_strategy, repopt_task
 
 PARTITIONS = 4
 SETTINGS = {

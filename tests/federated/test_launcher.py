@@ -15,7 +15,7 @@ from surefoot.errors import SurefootError
 from surefoot.federated import federate
 from surefoot.federated.keys import make_certificates, make_node_key
 from surefoot.federated.launcher import Federation, FederationError, _descendants, environment
-from surefoot.reparam.strategy import repopt_task
+from surefoot.reparam.doors.flower import repopt_task
 
 APP = Path(__file__).parents[2] / "apps" / "repopt"
 CONFIG = {"data": "digits", "examples": 150, "depths": "1", "widths": "4", "alpha": 10.0}

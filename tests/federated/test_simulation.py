@@ -15,7 +15,7 @@ from tests.federated.simulate import FAULT, PARTITIONS, RUNS, SETTINGS
 
 from surefoot.federated import federate
 from surefoot.federated.launcher import environment
-from surefoot.reparam.strategy import repopt_task
+from surefoot.reparam.doors.flower import repopt_task
 
 MARK = "SUREFOOT_TEST_SIMULATION"
 

@@ -11,10 +11,7 @@ from tests.federated.grid import InProcessGrid
 
 from surefoot import Record, certify
 from surefoot.federated import DeterministicFedAvg, federate, make_client_app, to_arrays
-from surefoot.lora.experiments import federation
-from surefoot.lora.experiments.federation import two_labels
-from surefoot.lora.experiments.regression import prefixed
-from surefoot.lora.federated import (
+from surefoot.lora.doors.flower import (
     FactorTask,
     RacSettings,
     RacStrategy,
@@ -24,6 +21,9 @@ from surefoot.lora.federated import (
     rac_client_train,
     shared_sketch,
 )
+from surefoot.lora.experiments import federation
+from surefoot.lora.experiments.federation import two_labels
+from surefoot.lora.experiments.regression import prefixed
 from surefoot.lora.guarantee import stationarity
 from surefoot.lora.study import LoraConfig
 

@@ -10,8 +10,8 @@ from tests.federated.bits import same_bits
 from surefoot.federated import Visit, weighted_mean
 from surefoot.federated.launcher import Federation
 from surefoot.federated.partition import draw_partitions
-from surefoot.lora.federated import merge_factor, rac_client_train
-from surefoot.lora.federated_digits import digits_problem
+from surefoot.lora.doors.flower import merge_factor, rac_client_train
+from surefoot.lora.doors.flower_digits import digits_problem
 
 APP = Path(__file__).parents[2] / "apps" / "raclora"
 PARTITIONS, ROUNDS = 4, 3

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.nesterov.lanczos import lanczos
+from surefoot._numerics.curvature import lanczos
 
 
 def generator(seed=0):

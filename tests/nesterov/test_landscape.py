@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from surefoot.nesterov.lanczos import lanczos
-from surefoot.nesterov.landscape import Landscape
-from surefoot.nesterov.noise import (
+from surefoot._numerics.curvature import lanczos
+from surefoot.nesterov._probe.noise import (
     NoiseSample,
     a_priori_noise,
     batch_variance,
     fit_noise,
     noise_from_batches,
 )
-from surefoot.nesterov.projection import project
+from surefoot.nesterov._probe.projection import project
+from surefoot.nesterov.probe import Landscape
 
 
 def small_network(seed=0, width=24):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from surefoot.nesterov.landscape import Landscape
+from surefoot.nesterov.probe import Landscape
 
 MSE = nn.MSELoss()
 

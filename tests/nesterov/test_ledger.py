@@ -17,10 +17,10 @@ from surefoot.guarantee import Verdict
 from surefoot.nesterov.experiments import digits_mlp, three_or_eight
 from surefoot.nesterov.experiments.benign import arms
 from surefoot.nesterov.experiments.ledgers import restore, run_nag, store
-from surefoot.nesterov.landscape import Landscape
 from surefoot.nesterov.ledger import Ledger, SmoothnessWarning
 from surefoot.nesterov.optimizer import AGNES, NAG
 from surefoot.nesterov.parameters import agnes_parameters
+from surefoot.nesterov.probe import Landscape
 from surefoot.record import Record
 
 

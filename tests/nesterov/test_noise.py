@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import nn
 
-from surefoot.nesterov.landscape import Landscape
-from surefoot.nesterov.noise import NoiseSample, fit_noise, noise_from_batches
+from surefoot.nesterov._probe.noise import NoiseSample, fit_noise, noise_from_batches
+from surefoot.nesterov.probe import Landscape
 
 
 def classifier(examples=8):

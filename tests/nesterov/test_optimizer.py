@@ -13,7 +13,7 @@ from pytorch_optimizer import QHM
 from torch import nn
 
 from surefoot.nesterov import AGNES, NAG, agnes_parameters, exact_quadratic_expectation
-from surefoot.nesterov.update import fused_works
+from surefoot.nesterov._optimizer.update import fused_works
 
 MODES = {
     "single": {"foreach": False, "fused": False},

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surefoot.nesterov import AGNES, NAGSchedule
-from surefoot.nesterov.decreasing import DecreasingNAG
-from surefoot.nesterov.optimizer_reference import ReferenceAGNES
+from surefoot.nesterov.decreasing_nag import DecreasingNAG
 from surefoot.nesterov.parameters import decreasing_offset
+from surefoot.nesterov.reference import ReferenceAGNES
 
 MODES = {
     "single": {"foreach": False, "fused": False},

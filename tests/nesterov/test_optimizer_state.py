@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from surefoot.nesterov import AGNES, NAG, DecreasingNAG, NAGSchedule
-from surefoot.nesterov.update import fused_works
+from surefoot.nesterov._optimizer.update import fused_works
 
 MAKERS = {
     "AGNES": lambda p: AGNES(p, 0.02, 0.05, 0.9),

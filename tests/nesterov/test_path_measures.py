@@ -8,15 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.nesterov.parameters import agnes_parameters
-from surefoot.nesterov.path_measures import (
+from surefoot.nesterov._ledger.lyapunov import State, terms_of
+from surefoot.nesterov._probe.path_measures import (
     aiming_constant,
     certified_aiming,
     directional_nonconvexity,
     directional_smoothness,
     growth_constant,
 )
-from surefoot.nesterov.terms import State, terms_of
+from surefoot.nesterov.parameters import agnes_parameters
 
 curvatures = st.lists(st.floats(-5, 5), min_size=2, max_size=5)
 

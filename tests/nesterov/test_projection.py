@@ -9,11 +9,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from surefoot.nesterov._probe.path_measures import aiming_constant
+from surefoot.nesterov._probe.projection import project, retract
 from surefoot.nesterov.experiments import three_or_eight
-from surefoot.nesterov.landscape import Landscape
 from surefoot.nesterov.optimizer import NAG
-from surefoot.nesterov.path_measures import aiming_constant
-from surefoot.nesterov.projection import project, retract
+from surefoot.nesterov.probe import Landscape
 
 
 def flat(*values):

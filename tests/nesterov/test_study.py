@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from surefoot.nesterov.experiments import small_batches, three_or_eight
-from surefoot.nesterov.landscape import Landscape
 from surefoot.nesterov.optimizer import NAG
+from surefoot.nesterov.probe import Landscape
 from surefoot.record import Record
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from surefoot.privacy import LinearWeights, full_batch, gaussian, last_iterate
-from surefoot.privacy.value import HONESTY
+from surefoot.privacy.result import HONESTY
 
 from .mixture_reference import Reference
 

@@ -8,7 +8,7 @@ import torch
 
 from surefoot.privacy import LinearityMeter, LinearWeights
 from surefoot.privacy.experiments.linear import CASES, measured
-from surefoot.privacy.linearity import gradient_drift, judge
+from surefoot.privacy.probe import gradient_drift, judge
 
 
 def recursion(decay=0.0, momentum=0.0, steps=20, size=6):

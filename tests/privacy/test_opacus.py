@@ -18,8 +18,8 @@ from surefoot.privacy import (
     register_opacus,
     standard,
 )
-from surefoot.privacy.opacus import history_of
-from surefoot.privacy.standard import REFUSED
+from surefoot.privacy.composition import REFUSED
+from surefoot.privacy.doors.opacus import history_of
 
 pytest.importorskip("opacus", reason="needs the privacy extra")
 

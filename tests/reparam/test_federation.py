@@ -15,11 +15,11 @@ from surefoot.reparam import (
     repopt_client_app,
 )
 from surefoot.reparam.architectures import build_of
+from surefoot.reparam.doors.flower import repopt_strategy, repopt_task
 from surefoot.reparam.guarantee import federated_trajectory
 from surefoot.reparam.models import SqueezeExcite, repopt_vgg
 from surefoot.reparam.scales import Scales
 from surefoot.reparam.search import scales_of
-from surefoot.reparam.strategy import repopt_strategy, repopt_task
 from surefoot.reparam.task import RepOptTask
 
 

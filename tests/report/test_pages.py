@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from surefoot._run.folder import RunFolder, write_json
 from surefoot.certificate import certify
 from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.record import Record
 from surefoot.report import certificate_html, write_run_page, write_site
-from surefoot.run_folder import RunFolder, write_json
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
 STEPS = np.arange(40)

@@ -9,9 +9,9 @@ from torch import nn
 
 from surefoot import Record, Verdict, certify
 from surefoot.zeroth_order import LOZO
+from surefoot.zeroth_order.bounds import lozo_bound
 from surefoot.zeroth_order.guarantee import contraction_guarantee, gradient_guarantee
 from surefoot.zeroth_order.probe import curvature_probe, gradient_noise, smoothness, trace
-from surefoot.zeroth_order.theory import lozo_bound
 
 
 def quadratic_run(shapes, r, nu, periods, sigma, alpha, seed, ascend=False):

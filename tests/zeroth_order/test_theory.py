@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from surefoot.zeroth_order import LOZO, MeZO
-from surefoot.zeroth_order.theory import lozo_bound, lozo_contraction, lozo_moments
+from surefoot.zeroth_order.bounds import lozo_bound, lozo_contraction, lozo_moments
 
 
 def linear(m, n):

@@ -10,7 +10,7 @@ transformers = pytest.importorskip("transformers", reason="needs the llm extra")
 pytest.importorskip("accelerate", reason="needs the llm extra")
 
 from surefoot.zeroth_order import LOZO
-from surefoot.zeroth_order.trainer import ZOTrainer
+from surefoot.zeroth_order.doors.transformers import ZOTrainer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*pin_memory:UserWarning"

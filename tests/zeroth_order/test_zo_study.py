@@ -8,7 +8,7 @@ from surefoot import Record, Verdict, certify
 from surefoot.zeroth_order import LOZO
 from surefoot.zeroth_order.experiments import drift, quadratics
 from surefoot.zeroth_order.experiments.fitting import fit
-from surefoot.zeroth_order.report import LOZOReport
+from surefoot.zeroth_order.result import LOZOReport
 from surefoot.zeroth_order.study import STUDY, ZerothOrderConfig
 
 

@@ -1,6 +1,6 @@
 """The ServerApp: averages the factors, merges, sends the merge order."""
 
 from surefoot.federated import make_server_app
-from surefoot.lora.federated_digits import digits_problem, rac_strategy
+from surefoot.lora.doors.flower_digits import digits_problem, rac_strategy
 
 app = make_server_app(digits_problem, rac_strategy)

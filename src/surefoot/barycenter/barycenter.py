@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from surefoot.barycenter.checks import unit
-from surefoot.barycenter.intersection import intersect
-from surefoot.barycenter.methods import rule_of
-from surefoot.barycenter.request import read_request
+from surefoot.barycenter._solver.checks import unit
+from surefoot.barycenter._solver.intersection import intersect
+from surefoot.barycenter._solver.request import read_request
+from surefoot.barycenter._solver.rules import rule_of
+from surefoot.barycenter._solver.solve import SQRTS, solve
 from surefoot.barycenter.result import BarycenterResult
-from surefoot.barycenter.solve import SQRTS, solve
 
 
 def suot_barycenter(

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from surefoot.barycenter.descent import Stepped, promised
-from surefoot.barycenter.problem import Point, Problem, moved, put, take
-from surefoot.barycenter.spectral import Inputs
+from surefoot.barycenter._solver.descent import Stepped, promised
+from surefoot.barycenter._solver.problem import Point, Problem, moved, put, take
+from surefoot.barycenter._spectral.closed_forms import Inputs
 
 MOMENTUM = 0.55
 

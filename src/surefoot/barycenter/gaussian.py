@@ -14,9 +14,15 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from surefoot.barycenter.checks import as_covariances, as_float64, as_tau, check_spectrum, dtype_of
-from surefoot.barycenter.means import mean_cost, relaxed_mean
-from surefoot.barycenter.spectral import Coupling, Inputs, inverse, ranked, spectrum
+from surefoot.barycenter._solver.checks import (
+    as_covariances,
+    as_float64,
+    as_tau,
+    check_spectrum,
+    dtype_of,
+)
+from surefoot.barycenter._solver.means import mean_cost, relaxed_mean
+from surefoot.barycenter._spectral.closed_forms import Coupling, Inputs, inverse, ranked, spectrum
 
 MASSES = ("fixed", "free")
 

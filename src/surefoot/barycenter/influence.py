@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from surefoot.barycenter._solver.checks import as_covariances, as_tau
+from surefoot.barycenter._spectral.closed_forms import ranked, spectrum
 from surefoot.barycenter.bounds import influence_bound
-from surefoot.barycenter.checks import as_covariances, as_tau
 from surefoot.barycenter.result import BarycenterResult
-from surefoot.barycenter.spectral import ranked, spectrum
 
 
 def map_limit(B: Any, tau: float) -> Float64[np.ndarray, "d d"]:

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from surefoot.barycenter.history import History
-from surefoot.barycenter.request import Request
-from surefoot.barycenter.solution import Solution
+from surefoot.barycenter._solver.history import History
+from surefoot.barycenter._solver.request import Request
+from surefoot.barycenter._solver.solution import Solution
 from surefoot.record import Record
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class BarycenterResult:
 
     def report(self, problem: int = 0) -> str:
         """In a few lines: did it converge, how far may it be from the optimum, what was promised."""
-        from surefoot.barycenter.report import report
+        from surefoot.barycenter._solver.summary import report
 
         return report(self, problem)
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from surefoot.environment import check_ray
+from surefoot._run.environment import check_ray
 from surefoot.errors import MissingExtraError, SurefootError
 from surefoot.federated.keys import make_certificates, make_node_key
 

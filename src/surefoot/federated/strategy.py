@@ -17,7 +17,7 @@ from surefoot.errors import SurefootError
 from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import draw_partitions
 from surefoot.federated.records import from_arrays, to_arrays, wire_bytes
-from surefoot.federated.report import FederationReport
+from surefoot.federated.rounds import FederationReport
 from surefoot.federated.rules import ServerRule
 
 try:  # a private path, kept in one place

@@ -11,24 +11,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from surefoot.lora import folders, optimizer_state
-from surefoot.lora.attach import adapted_layers
-from surefoot.lora.companion import Companion
+from surefoot.lora._block import optimizer_state
+from surefoot.lora._block import state_files as folders
+from surefoot.lora._block.adapted_layer import AdaptedLayer, other
+from surefoot.lora._block.companion import Companion
+from surefoot.lora._block.frozen_factor import FrozenGuard
+from surefoot.lora._block.gradient_tap import GradientTap
+from surefoot.lora._block.merge import Residuals, check_finite
+from surefoot.lora._block.past_blocks import History, bytes_per_block
+from surefoot.lora._block.save_guard import SaveGuard
+from surefoot.lora._block.sketch_constants import PROJECTIONS, sketch_constants
+from surefoot.lora._block.steps_seen import StepsSeen
+from surefoot.lora.chain_guarantee import ChainGuarantee, guarantee_of
 from surefoot.lora.config import BOTH_TRAINED, RacConfig, Side
+from surefoot.lora.doors.peft import adapted_layers
 from surefoot.lora.errors import ChainStateError
 from surefoot.lora.export import ExportReport, export_adapter, export_merged
-from surefoot.lora.frozen import FrozenGuard
-from surefoot.lora.gradient import GradientTap
-from surefoot.lora.history import History, bytes_per_block
-from surefoot.lora.layer import AdaptedLayer, other
-from surefoot.lora.merge import Residuals, check_finite
-from surefoot.lora.promise import ChainGuarantee, guarantee_of
-from surefoot.lora.reports import BlockReport
-from surefoot.lora.save_guard import SaveGuard
+from surefoot.lora.result import BlockReport
 from surefoot.lora.sketch import draw_side, shared_sketch
-from surefoot.lora.sketch_constants import PROJECTIONS, sketch_constants
 from surefoot.lora.state import base_hash, pack, unpack
-from surefoot.lora.steps_seen import StepsSeen
 
 
 class ChainOfLora:

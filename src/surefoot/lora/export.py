@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from surefoot.lora.compress import compress, stack
+from surefoot.lora._block.adapted_layer import AdaptedLayer, other
+from surefoot.lora._block.compress import compress, stack
 from surefoot.lora.config import Side
 from surefoot.lora.errors import ChainStateError, UnsupportedLayerError
-from surefoot.lora.layer import AdaptedLayer, other
 
 if TYPE_CHECKING:
     from surefoot.lora.chain import ChainOfLora

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from surefoot.lora._block.adapted_layer import other
+from surefoot.lora._block.past_blocks import PastBlock
 from surefoot.lora.config import Side
 from surefoot.lora.errors import ChainStateError
-from surefoot.lora.history import PastBlock
-from surefoot.lora.layer import other
-from surefoot.lora.reports import BlockReport
+from surefoot.lora.result import BlockReport
 
 if TYPE_CHECKING:
     from surefoot.lora.chain import ChainOfLora

@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.nesterov.landscape_verdict import ANCHOR_MISS, FAILS, Circumstances
-from surefoot.nesterov.ledger_certificate import COLUMNS, LedgerCertificate, ledger_certificate
+from surefoot.nesterov._ledger.landscape import ANCHOR_MISS, FAILS, Circumstances
+from surefoot.nesterov._ledger.lyapunov import State, terms_of
+from surefoot.nesterov._ledger.velocity import hyperparameters, velocity
+from surefoot.nesterov.guarantee import COLUMNS, LedgerCertificate, ledger_certificate
 from surefoot.nesterov.parameters import AgnesParams
-from surefoot.nesterov.terms import State, terms_of
-from surefoot.nesterov.velocity import hyperparameters, velocity
 
 if TYPE_CHECKING:
-    from surefoot.nesterov.landscape import Landscape
+    from surefoot.nesterov.probe import Landscape
 
 Anchor = Literal["final", "project"] | Tensor | Callable[[Tensor], Tensor]
 REPLAYED = 1e-6

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from surefoot.nesterov.constants import (
+from surefoot.nesterov._optimizer.hyperparameters import (
     Constants,
     change_of_unit,
     check_group,
@@ -18,9 +18,9 @@ from surefoot.nesterov.constants import (
     on_tensors,
     velocity_scale,
 )
-from surefoot.nesterov.lookahead import LookAhead
+from surefoot.nesterov._optimizer.lookahead import LookAhead
+from surefoot.nesterov._optimizer.update import foreach_step, fused_step, fused_works, single_step
 from surefoot.nesterov.parameters import agnes_parameters, nag_parameters
-from surefoot.nesterov.update import foreach_step, fused_step, fused_works, single_step
 
 
 class AGNES(LookAhead):

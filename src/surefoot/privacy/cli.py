@@ -14,7 +14,7 @@ from surefoot.errors import FileFormatError, SurefootError
 
 if TYPE_CHECKING:
     from surefoot.privacy.audit import AuditResult
-    from surefoot.privacy.weights import LinearWeights
+    from surefoot.privacy.linear_weights import LinearWeights
 
 VIOLATED = 3
 
@@ -89,7 +89,7 @@ class Optimizer:
             return None
         import torch
 
-        from surefoot.privacy.weights import LinearWeights
+        from surefoot.privacy.linear_weights import LinearWeights
 
         optimizer = torch.optim.SGD(
             [torch.nn.Parameter(torch.zeros(1))],
@@ -195,7 +195,7 @@ class Curve:
         import numpy as np
 
         from surefoot.privacy import full_batch, last_iterate, standard
-        from surefoot.privacy.value import HONESTY
+        from surefoot.privacy.result import HONESTY
 
         first, last = _range(self.steps)
         if self.points < 1:

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
+from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps, real
 from surefoot.privacy.audit.clopper_pearson import error_limits
 from surefoot.privacy.audit.p_value import check_confidence, whole
 from surefoot.privacy.audit.result import AuditResult, conclude
-from surefoot.privacy.checks import check_delta, check_noise, check_rate, check_steps, real
 
 Array = np.ndarray
 CHUNK = 100_000

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from surefoot.environment import version_of
+from surefoot._run.environment import version_of
 from surefoot.errors import SurefootError
-from surefoot.privacy.gaussian import full_batch
-from surefoot.privacy.last_iterate import last_iterate
-from surefoot.privacy.standard import standard
+from surefoot.privacy.composition import standard
+from surefoot.privacy.gaussian_mechanism import full_batch
+from surefoot.privacy.heuristic import last_iterate
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from surefoot.guarantee import Assumption, Guarantee
-from surefoot.privacy.last_iterate import PerStep, last_iterate
-from surefoot.privacy.standard import standard
+from surefoot.privacy.composition import standard
+from surefoot.privacy.heuristic import PerStep, last_iterate
 
 
 def _latex(delta: float) -> str:

@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from surefoot.privacy.checks import check_delta, check_epsilon, check_rate
-from surefoot.privacy.mixture import ADD, REMOVE, Bounded
-from surefoot.privacy.value import Curve, Kind, Value
+from surefoot.privacy._checks import check_delta, check_epsilon, check_rate
+from surefoot.privacy._curves.mixture import ADD, REMOVE, Bounded
+from surefoot.privacy.result import Curve, Kind, Value
 
 Array = np.ndarray
 

@@ -8,7 +8,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from surefoot.reparam.parameters import Params, by_parameter, check_gradients, labels, split_names
+from surefoot.reparam._optimizer.parameters import (
+    Params,
+    by_parameter,
+    check_gradients,
+    labels,
+    split_names,
+)
 
 Variant = Literal["exact", "authors"]
 

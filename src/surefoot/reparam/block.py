@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from surefoot.reparam.branches import (
+from surefoot.reparam._block.branches import (
     FULL,
     IDENTITY,
     draw_kernel,

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot.reparam._optimizer.parameters import check_gradients, labels
 from surefoot.reparam.optimizer import MULT
-from surefoot.reparam.parameters import check_gradients, labels
 
 
 @torch.no_grad()

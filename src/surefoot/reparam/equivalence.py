@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.guarantee import Assumption
+from surefoot.reparam._block.branches import IDENTITY
 from surefoot.reparam.block import NON_LINEAR
-from surefoot.reparam.branches import IDENTITY
 from surefoot.reparam.merging import blocks, linear_blocks, merge_state, merge_values
 
 Closure = Callable[[nn.Module], Tensor]

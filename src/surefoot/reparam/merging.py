@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot.reparam._block.branches import IDENTITY, draw_kernel
 from surefoot.reparam.block import Mode, ReparamConv2d, check_scales, no_scales
-from surefoot.reparam.branches import IDENTITY, draw_kernel
 from surefoot.reparam.scales import Scales
 
 

@@ -257,7 +257,7 @@ def _activation(kind: Activation) -> nn.Module:
 
 def _draw_plain_layers(model: nn.Module, generator: torch.Generator) -> None:
     """Layers outside the blocks: torch's default laws, from the generator; blocks have drawn already."""
-    from surefoot.reparam.branches import draw_kernel
+    from surefoot.reparam._block.branches import draw_kernel
 
     inside = {
         id(m)

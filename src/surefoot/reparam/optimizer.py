@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surefoot.reparam.parameters import (
+from surefoot.reparam._optimizer.parameters import (
     Params,
     by_parameter,
     check_gradients,

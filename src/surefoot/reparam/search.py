@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.errors import NonFiniteError
+from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.merging import blocks, linear_blocks
-from surefoot.reparam.parameters import decay_groups
 from surefoot.reparam.scales import Scales
 
 Loader = Iterable[tuple[Tensor, Tensor]]

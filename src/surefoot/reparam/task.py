@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from surefoot.errors import NonFiniteError
 from surefoot.federated.task import State, Visit
+from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.block import Mode
 from surefoot.reparam.clipping import clip_csla_norm_
 from surefoot.reparam.merging import blocks, convert_to_csla, convert_to_plain
 from surefoot.reparam.optimizer import RepSGD
-from surefoot.reparam.parameters import decay_groups
 from surefoot.reparam.scales import Scales
 
 Arm = Literal["fedrepopt", "csla", "rep", "inf"]

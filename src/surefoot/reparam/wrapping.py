@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot.reparam._optimizer.parameters import by_parameter, check_mult, labels
 from surefoot.reparam.optimizer import MULT
-from surefoot.reparam.parameters import by_parameter, check_mult, labels
 
 LINEAR = (torch.optim.SGD,)
 

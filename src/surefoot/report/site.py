@@ -16,11 +16,11 @@ import pandas as pd
 from latex2mathml.converter import convert
 from markupsafe import Markup
 
+from surefoot._run.folder import RunFolder
 from surefoot.certificate import Certificate
 from surefoot.errors import FileFormatError
 from surefoot.guarantee import Verdict
 from surefoot.report.figures import certificate_figure, sparkline
-from surefoot.run_folder import RunFolder
 
 ASSETS = "_assets"
 MEANING = {

@@ -4,15 +4,9 @@ Papers: Chen, Zhang, Cao, Yuan and Wen, "Enhancing zeroth-order fine-tuning for 
 structures", arXiv 2410.07698 (LOZO); Malladi et al., arXiv 2305.17333 (MeZO).
 """
 
-from surefoot.zeroth_order.log import StepLog
-from surefoot.zeroth_order.lozo import LOZO
-from surefoot.zeroth_order.mezo import MeZO, ZOAdam
-from surefoot.zeroth_order.replay import replay
-from surefoot.zeroth_order.report import LOZOReport
-from surefoot.zeroth_order.self_check import HookWarning
-from surefoot.zeroth_order.theory import lozo_bound, lozo_contraction, lozo_moments
+from lazy_loader import attach_stub
 
-__all__ = [
-    "LOZO", "HookWarning", "LOZOReport", "MeZO", "StepLog", "ZOAdam", "lozo_bound", "lozo_contraction",
-    "lozo_moments", "replay",
-]  # fmt: skip
+from surefoot._moved import behind_function
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
+behind_function(__name__, "replay")

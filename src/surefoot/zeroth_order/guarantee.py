@@ -6,7 +6,7 @@ import numpy as np
 
 from surefoot.guarantee import Assumption, Guarantee
 from surefoot.record import Record
-from surefoot.zeroth_order.theory import Bound, lozo_contraction
+from surefoot.zeroth_order.bounds import Bound, lozo_contraction
 
 LATEX = (
     r"\frac1K\sum_{k<K}\mathbb{E}\|\nabla f(X^{k\nu})\|^2"

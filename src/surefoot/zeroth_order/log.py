@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from surefoot.errors import FileFormatError
-from surefoot.zeroth_order.slots import Slot
+from surefoot.zeroth_order._engine.tensors import Slot
 
 if TYPE_CHECKING:
-    from surefoot.zeroth_order.keeping import Keeping
+    from surefoot.zeroth_order.state import Keeping
 
 FORMAT = 1
 WRITE_EVERY = 100

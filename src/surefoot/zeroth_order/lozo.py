@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot.zeroth_order import checks
+from surefoot.zeroth_order._engine import checks
+from surefoot.zeroth_order._engine.tensors import Slot
 from surefoot.zeroth_order.optimizer import ZerothOrder
-from surefoot.zeroth_order.slots import Slot
 
 
 class LOZO(ZerothOrder):

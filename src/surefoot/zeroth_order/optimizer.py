@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surefoot.zeroth_order import checks, hooks
-from surefoot.zeroth_order.distributed import Reducer
-from surefoot.zeroth_order.evaluation import Closure, Evaluation
+from surefoot.zeroth_order._engine import checks, hooks
+from surefoot.zeroth_order._engine.distributed import Reducer
+from surefoot.zeroth_order._engine.draws import Streams
+from surefoot.zeroth_order._engine.evaluation import Closure, Evaluation
+from surefoot.zeroth_order._engine.self_check import SelfCheck
+from surefoot.zeroth_order._engine.tensors import Slot
 from surefoot.zeroth_order.log import StepLog
-from surefoot.zeroth_order.self_check import SelfCheck
-from surefoot.zeroth_order.slots import Slot
-from surefoot.zeroth_order.streams import Streams
 
 
 class ZerothOrder(Evaluation):

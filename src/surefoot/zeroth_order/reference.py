@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from surefoot.zeroth_order.streams import Streams
+from surefoot.zeroth_order._engine.draws import Streams
 
 
 def lozo_reference(

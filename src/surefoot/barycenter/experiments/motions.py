@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from surefoot import data
-from surefoot.barycenter.doors import mean_suot
+from surefoot.barycenter.doors.conventions import mean_suot
 from surefoot.barycenter.experiments.estimators import contaminate, geometric
 from surefoot.errors import MissingExtraError
 from surefoot.record import Record

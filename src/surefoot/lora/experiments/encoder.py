@@ -162,7 +162,7 @@ def finetune(
     from peft import LoraConfig, get_peft_model
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
-    from surefoot.lora.trainer import RacCallback
+    from surefoot.lora.doors.transformers import RacCallback
 
     width = splits["train"].hidden.shape[-1]
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from surefoot.guarantee import Guarantee
 from surefoot.lora.experiments.regression import prefixed
-from surefoot.lora.federated_reference import FedMethod, fed_reference
 from surefoot.lora.guarantee import Constants, stationarity
+from surefoot.lora.reference import FedMethod, fed_reference
 from surefoot.record import Record
 
 M, N, CLIENTS, LABELS, L2 = 10, 64, 5, 2, 0.05

@@ -94,7 +94,7 @@ def finetune(
         TrainingArguments,
     )
 
-    from surefoot.lora.trainer import RacCallback
+    from surefoot.lora.doors.transformers import RacCallback
 
     classes = 1 + max(int(rows.labels.max()) for rows in data.values())
     with (

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surefoot.nesterov.landscape_verdict import Circumstances
+from surefoot.nesterov._ledger.landscape import Circumstances
+from surefoot.nesterov.guarantee import COLUMNS, LedgerCertificate
 from surefoot.nesterov.ledger import Anchor, Ledger, Ledgered, SmoothnessWarning
-from surefoot.nesterov.ledger_certificate import COLUMNS, LedgerCertificate
 from surefoot.nesterov.optimizer import NAG
 from surefoot.record import Record
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from surefoot.guarantee import Assumption, Guarantee
 from surefoot.nesterov.bounds import agnes_bound, decreasing_bound
-from surefoot.nesterov.decreasing import DecreasingNAG
+from surefoot.nesterov.decreasing_nag import DecreasingNAG
 from surefoot.nesterov.optimizer import AGNES
 from surefoot.nesterov.oracle import Noise, exact_quadratic_expectation
 from surefoot.nesterov.parameters import AgnesParams, agnes_parameters

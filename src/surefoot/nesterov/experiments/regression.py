@@ -18,12 +18,12 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from surefoot.guarantee import Assumption, Guarantee
+from surefoot.nesterov._probe.noise import NoiseSample, fit_noise
 from surefoot.nesterov.bounds import agnes_bound
 from surefoot.nesterov.experiments.noise_sweep import LATEX, SOURCE, STATEMENT
-from surefoot.nesterov.landscape import Landscape
-from surefoot.nesterov.noise import NoiseSample, fit_noise
 from surefoot.nesterov.optimizer import AGNES
 from surefoot.nesterov.parameters import AgnesParams, agnes_parameters
+from surefoot.nesterov.probe import Landscape
 from surefoot.record import Record
 
 IMAGES, FEATURES, BATCH = 120, 600, 6

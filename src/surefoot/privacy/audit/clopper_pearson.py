@@ -10,8 +10,8 @@ from scipy.special import ndtri
 from scipy.stats import beta
 
 from surefoot.privacy.audit.p_value import check_audit_delta, check_confidence, whole
-from surefoot.privacy.gaussian import gaussian
-from surefoot.privacy.last_iterate import last_iterate
+from surefoot.privacy.gaussian_mechanism import gaussian
+from surefoot.privacy.heuristic import last_iterate
 
 # Logarithms of noise multipliers: beyond these every member of the family is as good as the last.
 LEAST_NOISE, MOST_NOISE = -12.0, 30.0

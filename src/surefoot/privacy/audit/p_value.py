@@ -11,9 +11,9 @@ from scipy.optimize import bisect
 from scipy.special import expit
 from scipy.stats import binom
 
+from surefoot.privacy._checks import check_epsilon, real
 from surefoot.privacy.audit.tradeoff import Blowup, gaussian_blowup, refuted
-from surefoot.privacy.checks import check_epsilon, real
-from surefoot.privacy.gaussian import gaussian
+from surefoot.privacy.gaussian_mechanism import gaussian
 
 OneRun = Literal["one_run", "one_run_fdp"]
 

@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float
 
+from surefoot.privacy._checks import real
 from surefoot.privacy.audit.p_value import check_audit_delta, check_confidence, whole
 from surefoot.privacy.audit.result import FAMILY, Claimed, check_claim, claim_of
-from surefoot.privacy.checks import real
 
 Array = np.ndarray
 Method = Literal["one_run", "one_run_fdp", "one_run_last_iterate", "clopper", "gdp", "last_iterate"]

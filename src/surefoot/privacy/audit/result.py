@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from surefoot.privacy._checks import check_steps
 from surefoot.privacy.audit.clopper_pearson import Limits
-from surefoot.privacy.checks import check_steps
-from surefoot.privacy.last_iterate import last_iterate
-from surefoot.privacy.standard import Standard, as_history, standard
-from surefoot.privacy.value import Value
+from surefoot.privacy.composition import Standard, as_history, standard
+from surefoot.privacy.heuristic import last_iterate
+from surefoot.privacy.result import Value
 
 if TYPE_CHECKING:
     from surefoot.certificate import Certificate

@@ -13,7 +13,7 @@ from surefoot.privacy.audit.p_value import epsilon_one_run, parameter_one_run, w
 from surefoot.privacy.audit.request import Method, check_request, check_scores, rate_and_steps
 from surefoot.privacy.audit.result import AuditResult, Claimed, conclude
 from surefoot.privacy.audit.tradeoff import last_iterate_blowup
-from surefoot.privacy.last_iterate import last_iterate
+from surefoot.privacy.heuristic import last_iterate
 
 Array = np.ndarray
 LOOSE = "threshold chosen on one half of the trainings, counted on the other"

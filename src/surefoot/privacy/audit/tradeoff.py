@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
-from surefoot.privacy.binomial import log_pmf
+from surefoot.privacy._curves.binomial import log_pmf
 
 Array = np.ndarray
 # x -> f(1 - x): least probability, in the other world, of an event with probability x in this one.

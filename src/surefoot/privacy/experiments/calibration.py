@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from surefoot.guarantee import Guarantee
-from surefoot.privacy.calibrate import calibrate
+from surefoot.privacy.calibration import calibrate
 from surefoot.privacy.figures import noise_figure
 from surefoot.record import Record
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from surefoot.guarantee import Guarantee
+from surefoot.privacy.composition import standard
 from surefoot.privacy.figures import curve_figure, gain_figure
-from surefoot.privacy.gaussian import full_batch
-from surefoot.privacy.last_iterate import last_iterate
-from surefoot.privacy.standard import standard
+from surefoot.privacy.gaussian_mechanism import full_batch
+from surefoot.privacy.heuristic import last_iterate
 from surefoot.record import Record
 
 if TYPE_CHECKING:

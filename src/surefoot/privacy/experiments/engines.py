@@ -10,11 +10,11 @@ import torch
 
 from surefoot.guarantee import Guarantee
 from surefoot.privacy import audit
+from surefoot.privacy.doors.opacus import from_opacus
 from surefoot.privacy.experiments import language
 from surefoot.privacy.experiments.opacus_engine import OpacusTraining
 from surefoot.privacy.experiments.training import digits
 from surefoot.privacy.guarantee import heuristic_claim, proven_claim
-from surefoot.privacy.opacus import from_opacus
 from surefoot.record import Record
 
 DELTA, CONFIDENCE = 1e-5, 0.95

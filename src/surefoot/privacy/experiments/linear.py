@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from surefoot.privacy.experiments.training import DPSGD, Network, digits
-from surefoot.privacy.linearity import LinearityMeter
+from surefoot.privacy.probe import LinearityMeter
 from surefoot.record import Record
 
 SIGMA, RATE, STEPS = 1.0, 0.1, 60

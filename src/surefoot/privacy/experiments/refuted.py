@@ -10,7 +10,7 @@ import pandas as pd
 from surefoot.guarantee import Guarantee, Verdict
 from surefoot.privacy import counterexamples as c
 from surefoot.privacy.guarantee import heuristic_claim, proven_claim
-from surefoot.privacy.last_iterate import last_iterate
+from surefoot.privacy.heuristic import last_iterate
 from surefoot.record import Record
 
 DELTA, CONFIDENCE = 1e-3, 0.95
@@ -49,7 +49,7 @@ def guarantees(config: Any) -> list[Guarantee]:
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     """Audited bound between heuristic and proven value; the envelope covers C1 and C2."""
-    from surefoot.privacy.standard import standard
+    from surefoot.privacy.composition import standard
 
     rows = []
     for name, (claim, _) in CASES.items():

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
+from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.block import ReparamConv2d
 from surefoot.reparam.clipping import clip_csla_norm_
 from surefoot.reparam.equivalence import equivalence_gap, one_step_defect
 from surefoot.reparam.guarantee import clipped_norm, trajectory
 from surefoot.reparam.merging import convert_to_plain
 from surefoot.reparam.optimizer import RepSGD
-from surefoot.reparam.parameters import decay_groups
 
 STEPS = {"quick": 20, "standard": 200, "paper": 1000}
 SETTINGS: dict[str, dict[str, Any]] = {

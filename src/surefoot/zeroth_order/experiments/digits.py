@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
+from surefoot.zeroth_order.bounds import Bound, lozo_bound
 from surefoot.zeroth_order.guarantee import gradient_guarantee
 from surefoot.zeroth_order.lozo import LOZO
-from surefoot.zeroth_order.theory import Bound, lozo_bound
 
 COLUMN = "softmax on digits"
 RANK, NU = 2, 10

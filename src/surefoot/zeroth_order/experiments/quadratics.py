@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
+from surefoot.zeroth_order.bounds import Bound, lozo_bound
 from surefoot.zeroth_order.guarantee import contraction_guarantee, gradient_guarantee
 from surefoot.zeroth_order.lozo import LOZO
-from surefoot.zeroth_order.theory import Bound, lozo_bound
 
 REPLICAS = {"quick": 40, "standard": 200, "paper": 1000}
 PERIODS = 4

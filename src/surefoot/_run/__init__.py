@@ -1,0 +1,1 @@
+"""How a study is executed, and what a run leaves behind."""

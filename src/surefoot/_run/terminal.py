@@ -1,0 +1,122 @@
+"""What a run shows on a terminal: a progress bar, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from surefoot._run.folder import RunFolder
+from surefoot.certificate import Certificate
+from surefoot.guarantee import Verdict
+from surefoot.study import SeedResult
+
+COLOURS = {
+    Verdict.KEPT: "green",
+    Verdict.BROKEN: "bold red",
+    Verdict.UNDECIDED: "yellow",
+    Verdict.VACUOUS: "magenta",
+    Verdict.NOT_PROMISED: "cyan",
+}
+
+
+class Progress:
+    """Counts the seeds of a run as they end, with the rate and the time left."""
+
+    def __init__(self, study: str, folder: RunFolder) -> None:
+        todo = [
+            (part, seed)
+            for part, about in folder.parts.items()
+            for seed in about["seeds"]
+            if not folder.is_done(part, seed)
+        ]
+        self._total, self._count, self._study = len(todo), 0, study
+        self._started = time.monotonic()
+        self._console = Console(stderr=True)
+        self._bar: Bar | None = None
+        if self._console.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+                console=self._console, transient=True,
+            )  # fmt: skip
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(self._study, total=self._total, rate="")
+        return self
+
+    def done(self, result: SeedResult) -> None:
+        """One seed has ended."""
+        self._count += 1
+        elapsed = time.monotonic() - self._started
+        rate = self._count / elapsed if elapsed > 0 else 0.0
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, rate=f"{rate:.2f} runs/s")
+        elif elapsed > 2 or result.error:
+            left = (self._total - self._count) / rate if rate else 0.0
+            state = f"failed ({result.error})" if result.error else f"{result.seconds:.1f} s"
+            print(
+                f"{self._study} {result.part} seed {result.seed}: {state}; "
+                f"{self._count}/{self._total} done, about {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def print_certificates(folders: Sequence[RunFolder]) -> None:
+    """The table at the end: method, promise, verdict, tightness, seconds."""
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    table = Table()
+    table.add_column("method", no_wrap=True)
+    table.add_column("promise", overflow="fold", ratio=2)
+    table.add_column("verdict", overflow="fold", ratio=1)
+    table.add_column("tightness", justify="right", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("because", overflow="fold", ratio=3)
+    for folder in folders:
+        certificates = folder.certificates()
+        for part in folder.parts:
+            seconds = f"{folder.seconds(part):.1f}"
+            name = f"{folder.study} {part}" if part != folder.study else part
+            mine = [c for c in certificates if c.part == part]
+            if not mine:
+                table.add_row(name, "nothing promised here: see the report", "", "", seconds, "")
+            for c in mine:
+                # What was kept needs no reason here; the report has it.
+                reason = "" if c.verdict is Verdict.KEPT else c.reason
+                table.add_row(name, c.name, _verdict(c), f"{c.tightness:.3g}", seconds, reason)
+                name = seconds = ""
+        table.add_section()
+    console.print(table)
+
+
+def _verdict(c: Certificate) -> str:
+    text = f"[{COLOURS[c.verdict]}]{c.verdict}[/]"
+    if c.heuristic:
+        text += " (heuristic)"
+    if c.expected is not None:
+        text += " (announced)" if not c.surprise else f" (announced: {c.expected})"
+    return text

@@ -1,0 +1,170 @@
+"""A record's curves against a promised one: statistics for an expectation, none for every run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from surefoot._verdict import evidence
+from surefoot.guarantee import Guarantee, Verdict
+from surefoot.record import Curves
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the comparison found; `checked` and `worst` are indices into the record's steps."""
+
+    verdict: Verdict
+    reason: str
+    tightness: float
+    checked: Int[np.ndarray, " checked"]
+    ratio: Float[np.ndarray, " checked"]
+    low: Float[np.ndarray, " checked"]
+    high: Float[np.ndarray, " checked"]
+    worst: int
+    more_seeds: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def on_steps(
+    raw: Any, what: str, guarantee: Guarantee, curves: Curves
+) -> Float[np.ndarray, "seeds steps"]:
+    """A `Curve` that a guarantee computed, one row a seed; `what` names it in the error."""
+    curve = np.asarray(raw, dtype=np.float64)
+    shape = curves.values.shape
+    if np.isnan(curve).any():
+        raise ValueError(f"the {what} of {guarantee.name!r} is NaN at some step")
+    try:
+        return np.broadcast_to(curve, shape)
+    except ValueError:
+        raise ValueError(
+            f"the {what} of {guarantee.name!r} has shape {curve.shape}; the record's "
+            f"{guarantee.quantity!r} has {shape[0]} seeds and {shape[1]} steps"
+        ) from None
+
+
+def compare(
+    curves: Curves,
+    bound: Float[np.ndarray, "seeds steps"],
+    guarantee: Guarantee,
+    confidence: float,
+    steps: int | None,
+) -> Finding:
+    """The verdict of the numbers alone, before assumptions and triviality are looked at."""
+    if guarantee.holds_in == "every run":
+        return _every_run(curves, bound, guarantee, steps)
+    return _expectation(curves, bound, guarantee, confidence, steps)
+
+
+def _expectation(
+    curves: Curves,
+    bound: Float[np.ndarray, "seeds steps"],
+    guarantee: Guarantee,
+    confidence: float,
+    steps: int | None,
+) -> Finding:
+    most = evidence.MAX_CHECKED_STEPS if steps is None else steps
+    at = evidence.checked_steps(curves.steps.astype(float), most)
+    if (bound[:, at] <= 0).any():
+        raise ValueError(
+            f"the bound of {guarantee.name!r} must be positive at every checked step, as its claim "
+            "is about an expectation"
+        )
+    with np.errstate(invalid="ignore", over="ignore"):
+        x = curves.values[:, at] / bound[:, at]
+    top = None
+    if guarantee.value_range is not None:
+        top = guarantee.value_range[1] / bound[:, at].min(axis=0)
+    found = evidence.judge(
+        x, sense=guarantee.sense, confidence=confidence, tolerance=guarantee.tolerance, top=top
+    )
+    where = []
+    if found.open_step is not None:
+        where.append(f"step {curves.steps[at[found.open_step]]}")
+    if found.carrier is not None:
+        where.append(f"seed {curves.seeds[found.carrier]}")
+    reason = found.reason + (f" ({', '.join(where)})" if where else "")
+    return Finding(
+        found.verdict, reason, _tightness(found.mean, guarantee.sense), at, found.mean, found.low,
+        found.high, int(at[found.worst]), found.more_seeds, found.notes,
+    )  # fmt: skip
+
+
+def _every_run(
+    curves: Curves,
+    bound: Float[np.ndarray, "seeds steps"],
+    guarantee: Guarantee,
+    steps: int | None,
+) -> Finding:
+    total = len(curves.steps)
+    at = (
+        np.arange(total)
+        if steps is None
+        else evidence.checked_steps(curves.steps.astype(float), steps)
+    )
+    y, b = curves.values[:, at], bound[:, at]
+    # A bound of infinity promises nothing or everything: no tolerance is relative to it.
+    allowed = guarantee.tolerance * np.where(np.isfinite(b), np.abs(b), 0.0) + guarantee.atol
+    with np.errstate(invalid="ignore", over="ignore"):
+        # Infinity against infinity is NaN, which exceeds nothing.
+        excess = {"upper": y - b, "lower": b - y, "equal": np.abs(y - b)}[guarantee.sense]
+        violated = excess > allowed
+    ratio = _ratio(y, b)
+    collapse = np.min if guarantee.sense == "lower" else np.max
+    by_step = collapse(ratio if guarantee.sense != "equal" else np.abs(ratio - 1) + 1, axis=0)
+    worst = _worst_step(by_step, guarantee.sense)
+    # Without statistics all steps matter, but a certificate is read: it lists at most 18 of them.
+    shown = evidence.checked_steps(curves.steps[at].astype(float))
+    shown = np.union1d(shown, [worst])
+    runs = "1 run" if len(curves.seeds) == 1 else f"{len(curves.seeds)} runs"
+    where = "1 step" if len(at) == 1 else f"{len(at)} steps"
+    notes = (f"{runs} compared at {where}, without statistics",)
+    verdict, reason = Verdict.KEPT, "within the bound in every run at every checked step"
+    if np.isnan(y).any():
+        seed, step = np.argwhere(np.isnan(y))[0]
+        verdict = Verdict.UNDECIDED
+        reason = (
+            f"{guarantee.quantity} is NaN at step {curves.steps[at[step]]} "
+            f"of seed {curves.seeds[seed]}"
+        )
+    if violated.any():
+        seed, step = np.argwhere(violated)[0]
+        verdict, shown = Verdict.BROKEN, np.union1d(shown, [step])
+        reason = (
+            f"seed {curves.seeds[seed]} has {guarantee.quantity} = {y[seed, step]:.6g} at step "
+            f"{curves.steps[at[step]]} where the bound is {b[seed, step]:.6g}"
+            f" ({int(violated.sum())} of {violated.size} comparisons fail)"
+        )
+    return Finding(
+        verdict, reason, _tightness(by_step, guarantee.sense), at[shown], by_step[shown],
+        by_step[shown], by_step[shown], int(at[worst]), None, notes,
+    )  # fmt: skip
+
+
+def _ratio(y: Float[np.ndarray, "*s"], b: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
+    """Measured over promised, in the order of the values: y <= b exactly where the ratio is <= 1."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        positive = y / b
+        # Of two negative numbers the smaller one is the larger in size: -3 <= -2 is 2/3, not 3/2.
+        negative = np.where(y < 0, b / y, np.inf)
+        zero = np.where(y == 0, 1.0, np.copysign(np.inf, y))
+    ratio = np.where(b > 0, positive, np.where(b < 0, negative, zero))
+    return np.where(np.isnan(y), np.nan, np.where(y == b, 1.0, ratio))
+
+
+def _worst_step(ratio: np.ndarray, sense: str) -> int:
+    if np.isnan(ratio).all():
+        return 0
+    return int(np.nanargmin(ratio) if sense == "lower" else np.nanargmax(ratio))
+
+
+def _tightness(ratio: np.ndarray, sense: str) -> float:
+    if not len(ratio) or np.isnan(ratio).all():
+        return math.nan
+    if sense == "equal":
+        return float(ratio[int(np.nanargmax(np.abs(ratio - 1)))])
+    return float(np.nanmin(ratio) if sense == "lower" else np.nanmax(ratio))

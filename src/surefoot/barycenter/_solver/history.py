@@ -1,0 +1,105 @@
+"""What a descent leaves behind: one row a point, as a data frame and as a core `Record`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from surefoot.barycenter._solver.problem import Point
+from surefoot.barycenter._spectral.closed_forms import spectrum
+from surefoot.barycenter.bounds import gap_bound
+from surefoot.record import Record
+
+ENDS = ("alpha", "beta", "tau")
+COLUMNS = (
+    "F", "grad", "step", "reached", "lambda_min", "lambda_max", "certificate", "rounding",
+)  # fmt: skip
+
+
+@dataclass
+class History:
+    """Rows (problem, k) of `COLUMNS`: F, ||G||_B, the eta that led here, F here at the temperature
+    before the step, the extreme eigenvalues of B, G5 (NaN for free mass), the rounding of F."""
+
+    alpha: Float64[Tensor, "b"]
+    beta: Float64[Tensor, "b"]
+    tau: Float64[Tensor, "b"]
+    free: bool
+    descends: bool
+    geodesic: bool
+    rows: list[tuple[int, list[int], list[list[float]]]] = field(default_factory=list)
+
+    def watch(self, k: int, running: Tensor, point: Point, eta: Tensor, reached: Tensor) -> None:
+        """Store one point of every running problem."""
+        w = spectrum(point.B)
+        gap = torch.full_like(point.F, torch.nan)
+        if not self.free:
+            alpha, beta = self.alpha[running], self.beta[running]
+            gap = gap_bound(point.B, point.G, alpha, beta, self.tau[running])
+        columns = (
+            point.F, point.grad2.sqrt(), eta, reached, w[:, 0], w[:, -1], gap, point.rounding,
+        )  # fmt: skip
+        self.rows.append((k, running.tolist(), torch.stack(columns, dim=-1).tolist()))
+
+    def merged(self, other: History, wins: set[int]) -> History:
+        """The rows of the problems in `wins` from the other history, all others from this one."""
+        rows = []
+        for source, keep in ((self, False), (other, True)):
+            for k, running, values in source.rows:
+                at = [j for j, i in enumerate(running) if (i in wins) == keep]
+                rows.append((k, [running[j] for j in at], [values[j] for j in at]))
+        return replace(self, rows=rows)
+
+    @classmethod
+    def joined(cls, parts: list[History]) -> History:
+        """The histories of single problems as those of a batch."""
+        ends: dict[str, Any] = {name: torch.cat([getattr(p, name) for p in parts]) for name in ENDS}
+        rows = [
+            (k, [i] * len(running), values)
+            for i, part in enumerate(parts)
+            for k, running, values in part.rows
+        ]
+        return replace(parts[0], **ends, rows=rows)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a point, indexed by (problem, k); `bound` is what G1 promised of `reached`."""
+        index, values = [], []
+        for k, running, rows in self.rows:
+            index += [(i, k) for i in running]
+            values += rows
+        where = pd.MultiIndex.from_tuples(index, names=["problem", "k"])
+        frame = pd.DataFrame(np.array(values), index=where, columns=list(COLUMNS)).sort_index()
+        before = frame[["F", "grad"]].groupby(level="problem").shift()
+        eta = frame["step"]
+        frame["bound"] = before["F"] - (eta - eta**2 / 2) * before["grad"] ** 2
+        return frame
+
+    def record(self, problem: int | None = None) -> Record:
+        """The core's record, a problem a seed (or one problem alone); see `guarantee.py`."""
+        out = Record()
+        chosen = range(len(self.alpha)) if problem is None else (problem,)
+        least = dict.fromkeys(chosen, math.inf)
+        for k, running, rows in self.rows:
+            for i, row in zip(running, rows, strict=True):
+                if i not in least:
+                    continue
+                named = dict(zip(COLUMNS, row, strict=True))
+                named["grad2"] = named["grad"] ** 2
+                if k == 0:
+                    del named["step"], named["reached"]
+                else:
+                    named["least_grad2"] = least[i]
+                out.update(i, k, named)
+                least[i] = min(least[i], named["grad2"])
+        for i in chosen:
+            about = {name: float(getattr(self, name)[i]) for name in ENDS}
+            about |= {name: float(getattr(self, name)) for name in ("free", "descends", "geodesic")}
+            out.update(i, 0, about)
+        return out

@@ -1,0 +1,88 @@
+"""Where the descent starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from surefoot.barycenter._solver.checks import as_covariances, check_spectrum
+from surefoot.barycenter._spectral.closed_forms import Inputs, blocks, ranked, spectrum
+
+STARTS = ("euclid", "identity", "harmonic", "medoid")
+FREE_STARTS = ("euclid", "harmonic", "medoid")
+MEDOID_INPUTS = 64
+
+
+def initial(
+    init: Any,
+    covs: Float64[Tensor, "b n d d"],
+    weights: Float64[Tensor, "b n"],
+    tau: Float64[Tensor, "b"],
+) -> Float64[Tensor, "b d d"]:
+    """The first B of every problem.
+
+    "euclid": weighted arithmetic mean; "identity": I; "harmonic": weighted harmonic mean; "medoid":
+    the input with the smallest median Upsilon to the others (among at most 64 evenly spaced ones);
+    or an array. Raises ValueError for a start that is singular.
+    """
+    b, _, d, _ = covs.shape
+    if isinstance(init, str):
+        if init not in STARTS:
+            raise ValueError(f"init must be one of {STARTS}, an array or None, got {init!r}")
+        if init == "identity":
+            return torch.eye(d, dtype=covs.dtype, device=covs.device).expand(b, d, d).clone()
+        if init == "harmonic":
+            return harmonic(covs, weights)
+        if init == "medoid":
+            return medoid(covs, weights, tau)
+        return torch.einsum("bn,bnij->bij", weights, covs)
+    B = as_covariances(init, "init").to(covs.device)
+    if B.shape[-1] != d:
+        raise ValueError(f"init must have the size of the inputs, {d}, got {B.shape[-1]}")
+    w = spectrum(B)
+    check_spectrum(w, "init")
+    if bool((ranked(w.clamp(min=0)) == 0).any()):
+        raise ValueError("init must be positive definite, got a singular matrix; add a ridge")
+    return B.expand(b, d, d).clone()
+
+
+def harmonic(
+    covs: Float64[Tensor, "b n d d"], weights: Float64[Tensor, "b n"]
+) -> Float64[Tensor, "b d d"]:
+    """(sum lam A^-1)^-1, of inputs lifted by 1e-6 tr/d where one of them is singular."""
+    d = covs.shape[-1]
+    trace = covs.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    parts = blocks(covs)
+    w = torch.cat([spectrum(covs[:, part]) for part in parts], dim=1)
+    singular = ((ranked(w.clamp(min=0)) == 0).any(dim=-1) & (weights > 0)).any(dim=-1)
+    lift = 1e-6 * (weights * trace).sum(dim=-1) / d
+    # A zero weight must not bring the infinities of a singular input in.
+    some = singular | bool((weights == 0).any())
+    eye = torch.eye(d, dtype=covs.dtype, device=covs.device)
+    ridge = (lift * some)[:, None, None, None] * eye
+    total = torch.zeros_like(covs[:, 0])
+    for part in parts:
+        inverses = torch.linalg.inv(covs[:, part] + ridge)
+        total = total + torch.einsum("bn,bnij->bij", weights[:, part], inverses)
+    B: Tensor = torch.linalg.inv((total + total.mT) / 2)
+    return (B + B.mT) / 2
+
+
+def medoid(
+    covs: Float64[Tensor, "b n d d"], weights: Float64[Tensor, "b n"], tau: Float64[Tensor, "b"]
+) -> Float64[Tensor, "b d d"]:
+    """The input that is nearest to the others in the median; a singular one is mixed with the mean."""
+    chosen = []
+    for A, lam, t in zip(covs, weights, tau, strict=True):
+        at = (lam > 0).nonzero()[:, 0]
+        if len(at) > MEDOID_INPUTS:
+            at = at[torch.linspace(0, len(at) - 1, MEDOID_INPUTS).round().long()]
+        some, mean = A[at], (lam[:, None, None] * A).sum(dim=0)
+        inputs = Inputs.of(some, t)
+        candidates = torch.where(inputs.singular[:, None, None], 0.999 * some + 0.001 * mean, some)
+        medians = [float(inputs.couple(B, keep=False).upsilon.quantile(0.5)) for B in candidates]
+        chosen.append(candidates[min(range(len(at)), key=medians.__getitem__)])
+    return torch.stack(chosen)

@@ -1,0 +1,152 @@
+"""From a request to a solution: reduction to the joint range, starts, descent, certificate."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from surefoot.barycenter._solver.checks import as_covariances
+from surefoot.barycenter._solver.descent import Outcome, Rule, descend
+from surefoot.barycenter._solver.history import History
+from surefoot.barycenter._solver.initial import FREE_STARTS, initial
+from surefoot.barycenter._solver.means import mean_maps, weighted_mean
+from surefoot.barycenter._solver.problem import Means, Problem, put, take
+from surefoot.barycenter._solver.request import Request
+from surefoot.barycenter._solver.solution import Solution
+from surefoot.barycenter._spectral.closed_forms import Evaluation, Inputs, spectrum
+from surefoot.barycenter._spectral.matmul import MatmulInputs
+from surefoot.barycenter.bounds import gap_bound, linear_rate
+
+
+@dataclass(frozen=True)
+class Run:
+    """One descent; `score` is what several starts are compared by."""
+
+    score: Float64[Tensor, "b"]
+    outcome: Outcome
+    history: History | None
+
+    def better(self, other: Run) -> Run:
+        """The better of two runs, problem by problem."""
+        win = (other.score < self.score).nonzero()[:, 0]
+        history = self.history
+        if history is not None and other.history is not None:
+            history = history.merged(other.history, set(win.tolist()))
+        return Run(
+            torch.minimum(self.score, other.score),
+            put(self.outcome, win, take(other.outcome, win)),
+            history,
+        )
+
+
+SQRTS: dict[str, type[Inputs]] = {"eigh": Inputs, "newton-schulz": MatmulInputs}
+
+
+def solve(
+    request: Request, rule: Rule, init: Any, options: dict[str, Any], *, record: bool, certify: bool,
+    sqrt: str = "eigh",
+) -> Solution:  # fmt: skip
+    """Solve a batch: together where possible, one by one where a problem lacks full joint range."""
+    _, inside = request.joint_range()
+    together = bool(inside.all()) and rule.batched
+    if len(request.covs) == 1 or together:
+        return _solve(request, rule, init, options, record, certify, SQRTS[sqrt])
+    parts = [request.one(i) for i in range(len(request.covs))]
+    starts = [init] * len(parts)
+    if not isinstance(init, str | None):
+        full = as_covariances(init, "init")
+        starts = list(full.expand(len(parts), *full.shape[-2:])[:, None])
+    return Solution.joined(
+        [
+            _solve(p, rule, s, options, record, certify, SQRTS[sqrt])
+            for p, s in zip(parts, starts, strict=True)
+        ]
+    )
+
+
+def _solve(
+    request: Request, rule: Rule, init: Any, options: dict[str, Any], record: bool, certify: bool,
+    kind: type[Inputs],
+) -> Solution:  # fmt: skip
+    covs, Q = request.covs, None
+    V, inside = request.joint_range()
+    if not bool(inside.all()):
+        Q = V[0][:, inside[0]]
+        if not Q.shape[-1]:
+            raise ValueError("covs must hold an input of positive weight that is not 0")
+        covs = Q.mT @ covs @ Q
+        if not isinstance(init, str | None):
+            init = Q.mT @ as_covariances(init, "init") @ Q
+    inputs = kind.of(covs, request.tau[:, None], keep=False)
+    if kind is not Inputs and bool(inputs.singular.any()):
+        warnings.warn(
+            "sqrt='newton-schulz' needs inputs of full rank: eigh is used instead; add a ridge",
+            UserWarning,
+            stacklevel=4,
+        )
+        inputs = Inputs.of(covs, request.tau[:, None], keep=False)
+    means, mean = None, None
+    if request.means is not None:
+        means = Means(request.means, mean_maps(request.covs, request.tau))
+        mean = weighted_mean(means.W, means.a, request.weights)
+    problem = Problem(inputs, request.weights, request.free, request.mass_tau, means)
+    low, high = problem.extremes()
+    best: Run | None = None
+    for start in (FREE_STARTS if request.free else ("euclid",)) if init is None else (init,):
+        B = initial(start, covs, request.weights, request.tau)
+        history = None
+        if record:
+            history = History(low, high, request.tau, request.free, rule.descends, rule.geodesic)
+        watch = history.watch if history else _nothing
+        found = descend(problem, problem.at(B, mean), rule, watch=watch, **options)
+        # Objectives at different temperatures cannot be compared.
+        score = found.point.F
+        if problem.mass_tau is None:
+            score = problem.median(found.point.upsilon)
+        run = Run(score, found, history)
+        best = run if best is None else best.better(run)
+    assert best is not None
+    return _solution(request, problem, best, Q, certify)
+
+
+def _nothing(*args: Any) -> None:
+    pass
+
+
+def _solution(
+    request: Request, problem: Problem, run: Run, Q: Tensor | None, certify: bool
+) -> Solution:
+    point = run.outcome.point
+    low, high = problem.extremes()
+    gap = rate = torch.full_like(point.F, torch.nan)
+    if certify and not request.free:
+        gap = gap_bound(point.B, point.G, low, high, request.tau)
+        rates = [
+            linear_rate(float(a), float(b), float(t)) if float(a) > 0 else math.nan
+            for a, b, t in zip(low, high, request.tau, strict=True)
+        ]
+        rate = torch.tensor(rates, dtype=point.F.dtype, device=point.F.device)
+    value = point.F
+    if request.free:
+        # -expm1(-2 L / T) is 1 - sum lam exp(-Upsilon / T), without underflow.
+        value = -point.temperature / 2 * torch.expm1(-2 * point.F / point.temperature)
+
+    def embed(x: Tensor) -> Tensor:
+        return x if Q is None else Q @ x @ Q.mT
+
+    def coupling() -> Evaluation:
+        return problem.inputs.evaluate(point.B[:, None])
+
+    return Solution(
+        cov=embed(point.B), mean=point.mean, weights=point.p, upsilon=point.upsilon,
+        steps=run.outcome.steps, converged=run.outcome.converged, gap=gap, rate=rate, value=value,
+        residual=point.residual, temperature=point.temperature, history=run.history,
+        relax=lambda: embed(coupling().relaxed()), stretch=lambda: spectrum(coupling().maps())[..., -1],
+        lowest=spectrum(point.B)[:, 0], rank_deficient=Q is not None or bool(problem.inputs.singular.any()),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Closed forms of transport between Gaussians, by eigenvectors or by matrix products."""

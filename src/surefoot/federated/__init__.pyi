@@ -1,0 +1,15 @@
+from .apps import make_client_app as make_client_app
+from .apps import make_server_app as make_server_app
+from .mean import weighted_mean as weighted_mean
+from .partition import domain_partition as domain_partition
+from .partition import draw_partitions as draw_partitions
+from .partition import lda_partition as lda_partition
+from .records import from_arrays as from_arrays
+from .records import to_arrays as to_arrays
+from .records import wire_bytes as wire_bytes
+from .reference import federate as federate
+from .rules import ServerRule as ServerRule
+from .strategy import DeterministicFedAvg as DeterministicFedAvg
+from .strategy import MissingNodesError as MissingNodesError
+from .task import Task as Task
+from .task import Visit as Visit

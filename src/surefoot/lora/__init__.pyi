@@ -1,0 +1,16 @@
+from .bounds import RacBound as RacBound
+from .bounds import blocks_to as blocks_to
+from .bounds import rac_bound as rac_bound
+from .chain import ChainOfLora as ChainOfLora
+from .chain import chain_param_groups as chain_param_groups
+from .chain import theory_lr as theory_lr
+from .config import RacConfig as RacConfig
+from .doors.transformers import RacCallback as RacCallback
+from .errors import ChainStateError as ChainStateError
+from .errors import GuaranteeError as GuaranteeError
+from .errors import UnsupportedLayerError as UnsupportedLayerError
+from .export import ExportReport as ExportReport
+from .probe import local_smoothness as local_smoothness
+from .result import BlockReport as BlockReport
+from .sketch import lambda_min as lambda_min
+from .sketch import shared_sketch as shared_sketch

@@ -1,0 +1,98 @@
+"""Merge a block into the base weights, keeping what 16-bit weights would round away."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from surefoot.lora._block.adapted_layer import AdaptedLayer
+from surefoot.lora.config import MergeDtype
+from surefoot.lora.errors import ChainStateError
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def sum_dtype(weight: torch.dtype, merge_dtype: MergeDtype) -> torch.dtype:
+    """The precision in which a merge adds: wider than the weight wherever a residual is kept."""
+    if weight in HALVES:
+        return torch.float32
+    return torch.float64 if merge_dtype == "residual" else weight
+
+
+def residual_dtype(weight: torch.dtype, merge_dtype: MergeDtype) -> torch.dtype | None:
+    """Where the rounding error of a merge is kept; None: it is not."""
+    if merge_dtype == "auto":
+        return weight if weight in HALVES else None
+    if merge_dtype == "residual":
+        return weight
+    return torch.float32 if weight in HALVES else None
+
+
+class Residuals:
+    """Rounding errors of the merged weights by layer name; the sum of both is what was trained."""
+
+    def __init__(self, merge_dtype: MergeDtype) -> None:
+        self.merge_dtype = merge_dtype
+        self.held: dict[str, Tensor] = {}
+
+    def total(self, layer: AdaptedLayer) -> Float[Tensor, "m n"]:
+        """Weight plus residual as a matrix, in at least float32; a new tensor."""
+        weight = layer.weight.data
+        total = weight.to(sum_dtype(weight.dtype, self.merge_dtype), copy=True)
+        if layer.name in self.held:
+            total += self.held[layer.name]
+        return layer.as_matrix(total)
+
+    def merge(self, layer: AdaptedLayer) -> None:
+        """W += s B A in place of nothing else; the factors keep their values.
+
+        Raises
+        ------
+        ChainStateError
+            The merged weight is not finite; the weight is then unchanged.
+        """
+        kept = residual_dtype(layer.weight.dtype, self.merge_dtype)
+        if kept is None:
+            _add(layer)
+            return
+        weight = layer.weight.data
+        total = self.total(layer)
+        total += layer.delta(total.dtype)
+        rounded = total.to(weight.dtype)
+        if not torch.isfinite(rounded).all():
+            raise ChainStateError(
+                f"{layer.name}: the merged weight is not finite in {weight.dtype}; lower the "
+                "learning rate"
+            )
+        rest = (total - rounded.to(total.dtype)).to(kept)
+        weight.copy_(layer.like_weight(rounded))
+        self.held[layer.name] = layer.like_weight(rest).contiguous()
+
+
+def _add(layer: AdaptedLayer) -> None:
+    """PEFT's merge without its temporaries; `check_finite` has seen the factors."""
+    matrix = layer.as_matrix(layer.weight.data)
+    if layer.A.dtype == matrix.dtype and matrix.data_ptr() == layer.weight.data_ptr():
+        matrix.addmm_(layer.B, layer.A, alpha=layer.scaling)
+    else:
+        matrix = matrix + layer.delta(matrix.dtype)
+        layer.weight.data.copy_(layer.like_weight(matrix))
+
+
+def check_finite(layers: list[AdaptedLayer]) -> float:
+    """Refuse a block with NaN or infinity before any base weight is touched; ||s B A||_F otherwise."""
+    moved2 = 0.0
+    for layer in layers:
+        # No entry of s B A is larger than its norm, which costs two r x r products.
+        size2 = layer.delta_norm2()
+        dtype = layer.weight.dtype if layer.weight.dtype.is_floating_point else torch.float32
+        if not math.sqrt(max(size2, 0.0)) < torch.finfo(dtype).max / 4 or math.isnan(size2):
+            raise ChainStateError(
+                f"{layer.name}: a factor holds NaN, infinity or numbers too large for "
+                f"{dtype}; nothing was merged, go back to the last checkpoint"
+            )
+        moved2 += max(size2, 0.0)
+    return math.sqrt(moved2)

@@ -1,0 +1,1 @@
+"""Chains behind the interfaces of other libraries: PEFT, transformers, Flower."""

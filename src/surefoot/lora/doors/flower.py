@@ -1,0 +1,317 @@
+"""Fed-RAC-LoRA on Flower: shared sketches from a seed, one factor a round on the wire, exact averages.
+
+Round t: the server sends (seed, block, the last mean factor as a merge order); a client merges it, draws
+the same sketch, trains the other factor from zero and sends it back. Because the sketch is shared, the mean
+of the products is the product of the means (arXiv 2410.08305, Algorithm 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from jaxtyping import Float
+from torch import Tensor
+
+from surefoot.federated.mean import weighted_mean
+from surefoot.federated.partition import seed_for
+from surefoot.federated.records import to_arrays, wire_bytes
+from surefoot.federated.strategy import DeterministicFedAvg
+from surefoot.federated.task import Visit
+from surefoot.lora.reference import FedResult, fed_reference
+from surefoot.lora.sketch import shared_sketch
+
+__all__ = [
+    "FactorTask", "FedResult", "LowRankProblem", "RacStrategy", "fed_reference", "merge_factor",
+    "rac_client_app", "rac_client_train", "shared_sketch",
+]  # fmt: skip
+
+State = dict[str, Tensor]
+Weights = Mapping[str, Float[Tensor, "m n"]]
+Side = Literal["A", "B"]
+MEMORY = "surefoot-rac"
+
+
+class LowRankProblem(Protocol):
+    """What clients train: matrices by layer name, and a loss of them."""
+
+    def initial(self, seed: int) -> State:
+        """The pretrained matrices, (m, n) each."""
+        ...
+
+    def loss(self, weights: State, visit: Visit, step: int) -> Tensor:
+        """A client's loss at one local step, differentiable in `weights`."""
+        ...
+
+    def examples(self, visit: Visit) -> int:
+        """How many examples a client has."""
+        ...
+
+    def evaluate(self, weights: State) -> dict[str, float]:
+        """Metrics of the merged matrices, on the server."""
+        ...
+
+
+def sketch_of(
+    seed: int, block: int, layer: str, weight: Tensor, rank: int, train: Side
+) -> Float[Tensor, "rows columns"]:
+    """The frozen factor of a layer in a block: (r, n) where B trains, (m, r) where A does."""
+    m, n = weight.shape
+    shape = (rank, n) if train == "B" else (m, rank)
+    return shared_sketch(seed, block, layer, shape, dtype=weight.dtype)
+
+
+def merge_factor(
+    weights: State,
+    factors: Weights,
+    *,
+    seed: int,
+    block: int,
+    rank: int,
+    train: Side,
+    eta: float = 1.0,
+) -> State:
+    """W + eta B A for every layer; server and clients call this very function, so they hold the same bits."""
+    merged = {}
+    for layer, weight in weights.items():
+        fixed = sketch_of(seed, block, layer, weight, rank, train)
+        product = factors[layer] @ fixed if train == "B" else fixed @ factors[layer]
+        merged[layer] = weight + eta * product
+    return merged
+
+
+def rac_client_train(
+    weights: State,
+    loss: Callable[[State, int], Tensor],
+    *,
+    rank: int,
+    seed: int,
+    block: int,
+    local_steps: int,
+    gamma: float,
+    train: Side = "B",
+) -> dict[str, Float[Tensor, "rows columns"]]:
+    """The trained factor of every layer after `local_steps` gradient steps from zero.
+
+    `loss(weights, step)` is the client's loss; the scaling is 1, so plain steps with `gamma` on the factor
+    are steps with the projected gradient on W.
+    """
+    fixed = {k: sketch_of(seed, block, k, w, rank, train) for k, w in weights.items()}
+    factors = {
+        k: torch.zeros((w.shape[0], rank) if train == "B" else (rank, w.shape[1]), dtype=w.dtype)
+        for k, w in weights.items()
+    }
+    for step in range(local_steps):
+        for factor in factors.values():
+            factor.requires_grad_()
+        effective = {
+            k: w + (factors[k] @ fixed[k] if train == "B" else fixed[k] @ factors[k])
+            for k, w in weights.items()
+        }
+        value = loss(effective, step)
+        if not bool(torch.isfinite(value.detach())):
+            raise ArithmeticError(
+                f"the loss is {float(value.detach())} at local step {step} of block {block}"
+            )
+        gradients = torch.autograd.grad(value, list(factors.values()))
+        factors = {
+            k: f.detach() - gamma * g for (k, f), g in zip(factors.items(), gradients, strict=True)
+        }
+    return {k: f.detach() for k, f in factors.items()}
+
+
+@dataclass(frozen=True)
+class RacSettings:
+    """What server and clients must agree on; the server sends it with every round."""
+
+    rank: int
+    gamma: float
+    local_steps: int = 1
+    train: Side = "B"
+    eta: float = 1.0
+
+
+class RacStrategy(DeterministicFedAvg):
+    """Broadcasts a seed and the last mean factor; its state is the merged matrices.
+
+    A node that holds the last block's start gets the merge order alone: as many numbers down as up, m r a
+    layer with train="B". A node that is new, or missed a round, gets the matrices (`full` counts them).
+
+    Parameters
+    ----------
+    settings
+        Rank, step, local steps, side and the server's step eta.
+    """
+
+    def __init__(self, num_partitions: int, settings: RacSettings, **kwargs: Any) -> None:
+        super().__init__(num_partitions, **kwargs)
+        if settings.rank < 1 or settings.local_steps < 1 or not settings.gamma > 0:
+            raise ValueError(f"rank, local_steps and gamma must be positive, got {settings}")
+        if settings.train not in ("A", "B"):
+            raise ValueError(f"train must be 'A' or 'B', got {settings.train!r}")
+        self.settings = settings
+        self.full = 0
+        self._pending: State = {}
+        self._pending_block = -1
+        self._holds: dict[int, int] = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """A merge order for those who are up to date, the matrices for the others."""
+        self._check_rank()
+        base = list(super().configure_train(server_round, arrays, config, grid))
+        report = self.report.round(server_round)
+        report.bytes_down = 0
+        block, s = server_round - 1, self.settings
+        messages = []
+        for message in base:
+            node = message.metadata.dst_node_id
+            current = self._pending_block >= 0 and self._holds.get(node) == self._pending_block
+            payload = to_arrays(self._pending if current else self.state)
+            self.full += not current
+            own = ConfigRecord(dict(message.content[self.configrecord_key].items()))  # type: ignore[arg-type]
+            own.update(
+                {
+                    "sketch-seed": self.seed, "block": block, "rank": s.rank, "gamma": s.gamma,
+                    "local-steps": s.local_steps, "train": s.train, "eta": s.eta,
+                    "merge-block": self._pending_block if current else -1,
+                }
+            )  # fmt: skip
+            report.bytes_down += wire_bytes(payload)
+            content = RecordDict({self.arrayrecord_key: payload, self.configrecord_key: own})
+            messages.append(Message(content, dst_node_id=node, message_type="train.block"))
+        return messages
+
+    def expected(self, server_round: int) -> State:
+        """A reply holds one factor a layer."""
+        s = self.settings
+        return {
+            k: torch.zeros(
+                (w.shape[0], s.rank) if s.train == "B" else (s.rank, w.shape[1]), dtype=w.dtype
+            )
+            for k, w in self.state.items()
+        }
+
+    def combine(self, server_round: int, good: dict[int, tuple[State, float]]) -> State:
+        """Average the factors, merge, and remember the merge order for the next round."""
+        s, block = self.settings, server_round - 1
+        self._pending, self._pending_block = weighted_mean(good), block
+        for node, partition in self._sent.items():
+            # Who replied holds this block's start; who did not may hold anything.
+            if partition in good:
+                self._holds[node] = block
+            else:
+                self._holds.pop(node, None)
+        return merge_factor(
+            self.state, self._pending, seed=self.seed, block=block, rank=s.rank, train=s.train,
+            eta=s.eta,
+        )  # fmt: skip
+
+    def _check_rank(self) -> None:
+        s = self.settings
+        for layer, w in self.state.items():
+            most = w.shape[1] if s.train == "B" else w.shape[0]
+            if s.rank > most:
+                raise ValueError(f"rank must be between 1 and {most} for {layer}, got {s.rank}")
+
+
+def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) -> ClientApp:
+    """The ClientApp of Fed-RAC-LoRA; it keeps the matrices between rounds and merges as ordered."""
+    app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        record = MetricRecord({"partition-id": int(context.node_config["partition-id"])})
+        return Message(RecordDict({"metrics": record}), reply_to=message)
+
+    @app.train("block")
+    def train(message: Message, context: Context) -> Message:
+        torch.set_num_threads(1)
+        problem = make_problem(context.run_config)
+        config: Any = message.content["config"]
+        sent = _tensors(message.content["arrays"])
+        seed, block, rank, side = (config[k] for k in ("sketch-seed", "block", "rank", "train"))
+        if config["merge-block"] < 0:
+            weights = sent
+        else:
+            weights = merge_factor(
+                _tensors(context.state[MEMORY]), sent, seed=seed, block=config["merge-block"],
+                rank=rank, train=side, eta=config["eta"],
+            )  # fmt: skip
+        context.state[MEMORY] = to_arrays(weights)
+        partition = int(context.node_config["partition-id"])
+        visit = Visit(
+            partition, int(context.node_config["num-partitions"]), config["server-round"],
+            seed_for(seed, config["server-round"], partition),
+        )  # fmt: skip
+        factors = rac_client_train(
+            weights, lambda w, step: problem.loss(w, visit, step), rank=rank, seed=seed, block=block,
+            local_steps=config["local-steps"], gamma=config["gamma"], train=side,
+        )  # fmt: skip
+        metrics = MetricRecord({"num-examples": problem.examples(visit), "partition-id": partition})
+        return Message(
+            RecordDict({"arrays": to_arrays(factors), "metrics": metrics}), reply_to=message
+        )
+
+    return app
+
+
+@dataclass
+class FactorTask:
+    """FedAvg-LoRA or FFA-LoRA as a task of the shared floor: averaged factors on fixed matrices.
+
+    The state holds "layer.B", and for "fedavg_lora" "layer.A" too; FFA-LoRA's A comes from the seed.
+    Averaging A and B one by one is not averaging their products: that is FedAvg-LoRA's aggregation error.
+    """
+
+    problem: LowRankProblem
+    method: Literal["fedavg_lora", "ffa_lora"]
+    rank: int
+    gamma: float
+    local_steps: int = 1
+    seed: int = 0
+
+    def initial(self, seed: int) -> State:
+        """B = 0 and A an orthonormal sketch."""
+        state = {}
+        for layer, w in self.problem.initial(seed).items():
+            state[f"{layer}.B"] = torch.zeros(w.shape[0], self.rank, dtype=w.dtype)
+            if self.method == "fedavg_lora":
+                state[f"{layer}.A"] = sketch_of(self.seed, 0, layer, w, self.rank, "B")
+        return state
+
+    def weights(self, state: State) -> State:
+        """W0 + B A."""
+        found = {}
+        for layer, w in self.problem.initial(self.seed).items():
+            A = state.get(f"{layer}.A")
+            A = sketch_of(self.seed, 0, layer, w, self.rank, "B") if A is None else A
+            found[layer] = w + state[f"{layer}.B"] @ A
+        return found
+
+    def train(self, state: State, visit: Visit) -> tuple[State, int, dict[str, float]]:
+        """Local gradient steps on the factors."""
+        for step in range(self.local_steps):
+            leaves = {k: v.detach().requires_grad_() for k, v in state.items()}
+            value = self.problem.loss(self.weights(leaves), visit, step)
+            gradients = torch.autograd.grad(value, list(leaves.values()))
+            state = {
+                k: v.detach() - self.gamma * g
+                for (k, v), g in zip(leaves.items(), gradients, strict=True)
+            }
+        return state, self.problem.examples(visit), {}
+
+    def evaluate(self, state: State) -> dict[str, float]:
+        """Of the merged matrices."""
+        return self.problem.evaluate(self.weights(state))
+
+
+def _tensors(record: Any) -> State:
+    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in record.items()}

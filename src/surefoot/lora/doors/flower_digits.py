@@ -1,0 +1,73 @@
+"""The problem of `apps/raclora`: softmax regression on digits, cut into partitions by label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from surefoot.federated.apps import strategy_settings
+from surefoot.federated.partition import lda_partition
+from surefoot.federated.task import State, Visit
+from surefoot.lora.doors.flower import RacSettings, RacStrategy
+
+L2 = 0.05
+
+
+@dataclass
+class DigitsProblem:
+    """Cross-entropy plus (0.05/2) |W|^2 on 10 x 64 weights, float64, full gradients."""
+
+    x: Float[Tensor, "n 64"]
+    y: Int[Tensor, " n"]
+    parts: list[Int[np.ndarray, " _"]]
+
+    def initial(self, seed: int) -> State:
+        """W = 0."""
+        return {"linear.weight": torch.zeros(10, 64, dtype=torch.float64)}
+
+    def loss(self, weights: State, visit: Visit, step: int) -> Tensor:
+        """Of one client."""
+        index = torch.as_tensor(self.parts[visit.partition])
+        W = weights["linear.weight"]
+        fit = nn.functional.cross_entropy(self.x[index] @ W.T, self.y[index])
+        return fit + L2 / 2 * W.square().sum()
+
+    def examples(self, visit: Visit) -> int:
+        """Of one client."""
+        return len(self.parts[visit.partition])
+
+    def evaluate(self, weights: State) -> dict[str, float]:
+        """Accuracy on all digits and the mean loss: a convex fit, not a test of generalisation."""
+        logits = self.x @ weights["linear.weight"].T
+        return {
+            "accuracy": float((logits.argmax(1) == self.y).double().mean()),
+            "loss": float(nn.functional.cross_entropy(logits, self.y)),
+        }
+
+
+def digits_problem(config: Mapping[str, Any]) -> DigitsProblem:
+    """From a run's configuration: num-partitions, alpha, seed."""
+    from surefoot import data
+
+    table = data.load("digits")
+    y = np.asarray(table.y, dtype=np.int64)
+    parts = lda_partition(
+        y, int(config.get("num-partitions", 2)), float(config.get("alpha", 0.1)),
+        int(config.get("seed", 0)),
+    )  # fmt: skip
+    return DigitsProblem(torch.tensor(np.asarray(table.x)) / 16, torch.tensor(y), parts)
+
+
+def rac_strategy(config: Mapping[str, Any], problem: Any) -> RacStrategy:
+    """From a run's configuration: rank, gamma, local-steps, train, eta, and the floor's keys."""
+    settings = RacSettings(
+        int(config.get("rank", 4)), float(config.get("gamma", 0.1)),
+        int(config.get("local-steps", 5)), config.get("train", "B"), float(config.get("eta", 1.0)),
+    )  # fmt: skip
+    return RacStrategy(settings=settings, **strategy_settings(config))

@@ -1,0 +1,78 @@
+"""NAG with a decreasing step, which removes the floor that additive noise leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from surefoot.nesterov._optimizer.lookahead import LookAhead
+from surefoot.nesterov.parameters import decreasing_offset
+
+
+class DecreasingNAG(LookAhead):
+    """eta_n = 4/(mu (n+n0)^2) with n0 = max(2 sqrt(L/mu), 3); the rate is 1/n under additive noise.
+
+    With the normalised velocity w: y_n = x_n + sqrt(eta_n) w_n, x_{n+1} = y_n - eta_n g_n,
+    w_{n+1} = rho_n (w_n - sqrt(eta_n) g_n), rho_n = (1 - s_n)/(1 + s_{n+1}), s_n = 2/(n+n0).
+    The parameters hold y_n; `iterate` shows x_n, `finalize` leaves it.
+
+    Raises ValueError for mu or L out of range, RuntimeError for a sparse gradient.
+
+    Notes
+    -----
+    Source: in the setting of arXiv 2410.08395; the schedule is derived here, see `decreasing_bound`.
+    """
+
+    def __init__(self, params: ParamsT, mu: float, L: float) -> None:
+        super().__init__(params, {"mu": mu, "L": L, "n": 0, "n0": decreasing_offset(mu, L)})
+
+    @staticmethod
+    def _eta(group: dict[str, Any], n: int) -> float:
+        return float(4 / (group["mu"] * (n + group["n0"]) ** 2))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; `closure` re-evaluates the loss with gradients enabled."""
+        self._refuse_iterate()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            n, n0 = group["n"], group["n0"]
+            eta, following = self._eta(group, n), self._eta(group, n + 1)
+            rho = (1 - 2 / (n + n0)) / (1 + 2 / (n + 1 + n0))
+            for i, p in enumerate(group["params"]):
+                if p.grad is None:
+                    continue
+                if p.grad.is_sparse:
+                    raise RuntimeError(
+                        f"parameter {i} has a sparse gradient; accelerated steps are dense, use "
+                        "sparse=False in its layer"
+                    )
+                state = self.state[p]
+                if "w" not in state:
+                    state["w"] = torch.zeros_like(p)
+                w: Tensor = state["w"]
+                p.add_(p.grad, alpha=-eta)
+                w.add_(p.grad, alpha=-sqrt(eta)).mul_(rho)
+                p.add_(w, alpha=sqrt(following))
+            group["n"] = n + 1
+        return loss
+
+    @torch.no_grad()
+    def _shift(self, sign: int) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if "w" in self.state.get(p, {}):
+                    p.add_(self.state[p]["w"], alpha=-sign * sqrt(self._eta(group, group["n"])))
+
+    def _rest(self) -> None:
+        for state in self.state.values():
+            if "w" in state:
+                state["w"].zero_()

@@ -1,0 +1,1 @@
+"""Privacy curves: mixtures of Gaussians, their weights and their envelopes."""

@@ -1,0 +1,238 @@
+"""Proven, heuristic and audited, one under the other: `compare` and the report it returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float
+
+from surefoot.privacy._checks import check_delta, real
+from surefoot.privacy.composition import REFUSED, epochs, standard
+from surefoot.privacy.gaussian_mechanism import full_batch
+from surefoot.privacy.heuristic import PerStep, Sampling, last_iterate
+from surefoot.privacy.result import HONESTY, Value
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from surefoot.privacy.audit import AuditResult
+    from surefoot.privacy.linear_weights import LinearWeights
+
+Array = np.ndarray
+Releases = Literal["last", "all"]
+RELEASED = "void: all intermediate models are released, and the heuristic assumes them hidden"
+HIDDEN = (
+    "the heuristic holds only if nothing but the final model leaves: no checkpoints, no averages of "
+    "published models, no early stopping or search on private data"
+)
+PLOT_POINTS = 60
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a report: a name, its value or None, and why there is none."""
+
+    name: str
+    value: Value | None
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        if self.value is None:
+            return {"name": self.name, "epsilon": None, "note": self.note}
+        v = self.value
+        return {
+            "name": self.name,
+            "kind": v.kind,
+            "epsilon": v.value,
+            "lower": v.lower,
+            "upper": v.upper,
+            "direction": v.direction,
+            "note": self.note or v.note,
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What is proven, what is plausible, and what an audit saw, at one delta.
+
+    Attributes
+    ----------
+    standard, heuristic, envelope, full_batch
+        Values at delta, or None where there is none; `rows` then says why.
+    audit
+        The audit given to `compare`, if any.
+    """
+
+    noise_multiplier: PerStep
+    sample_rate: PerStep
+    steps: int
+    delta: float
+    rows: tuple[Row, ...]
+    audit: AuditResult | None = None
+    notes: tuple[str, ...] = ()
+    sampling: Sampling = "poisson"
+
+    def _row(self, name: str) -> Value | None:
+        return next((r.value for r in self.rows if r.name == name), None)
+
+    @property
+    def standard(self) -> Value | None:
+        """Proven epsilon: the only guarantee here."""
+        return self._row("standard")
+
+    @property
+    def heuristic(self) -> Value | None:
+        """The last-iterate heuristic."""
+        return self._row("heuristic")
+
+    @property
+    def envelope(self) -> Value | None:
+        """The largest heuristic over shorter runs."""
+        return self._row("envelope")
+
+    @property
+    def full_batch(self) -> Value | None:
+        """The full-batch simplification."""
+        return self._row("full batch")
+
+    def __repr__(self) -> str:
+        lines = [f"epsilon at delta {self.delta:g}, {_setting(self)}"]
+        for row in self.rows:
+            if row.value is None:
+                lines.append(f"  {row.name:<11}{'-':>10}  {row.note}")
+                continue
+            words = "guarantee" if row.value.kind == "guarantee" else "heuristic, not a guarantee"
+            note = row.note or row.value.note
+            lines.append(
+                f"  {row.name:<11}{row.value.value:>10.5g}  {words}{'; ' + note if note else ''}"
+            )
+        if self.audit is not None:
+            lines.append(
+                f"  {'audit':<11}{self.audit.lower_bound:>10.5g}  {_audit_words(self.audit)}"
+            )
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    __str__ = __repr__
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report in JSON's types, the proven value first."""
+        return {
+            "delta": self.delta,
+            "noise_multiplier": _plain(self.noise_multiplier),
+            "sample_rate": _plain(self.sample_rate),
+            "steps": self.steps,
+            "sampling": self.sampling,
+            "rows": [row.to_dict() for row in self.rows],
+            "audit": None if self.audit is None else self.audit.to_dict(),
+            "notes": list(self.notes),
+        }
+
+    def plot(self) -> Figure:
+        """Epsilon against the number of steps: proven, heuristic, full batch, and the audit.
+
+        Raises
+        ------
+        ValueError
+            If the steps differ from each other: there is then no curve over T.
+        """
+        from surefoot.privacy.figures import steps_figure
+
+        if np.ndim(self.noise_multiplier) or np.ndim(self.sample_rate):
+            raise ValueError("plot needs equal steps: one noise_multiplier and one sample_rate")
+        sigma, q = (
+            real("noise_multiplier", self.noise_multiplier),
+            real("sample_rate", self.sample_rate),
+        )
+        points = np.unique(np.geomspace(1, max(self.steps, 2), PLOT_POINTS).astype(int))
+        audits = [] if self.audit is None else [(self.steps, self.audit.lower_bound)]
+        return steps_figure(sigma, q, points, self.delta, audits)
+
+
+def _setting(report: Report) -> str:
+    sigma, q = (
+        f"{given:g}" if np.ndim(given) == 0 else f"varying ({np.min(given):g} to {np.max(given):g})"
+        for given in (report.noise_multiplier, report.sample_rate)
+    )
+    return f"sigma {sigma}, sample rate {q}, {report.steps} steps, {report.sampling} sampling"
+
+
+def _plain(given: PerStep) -> float | list[float]:
+    values = np.asarray(given, dtype=float)
+    return float(values) if values.ndim == 0 else [float(x) for x in values]
+
+
+def _audit_words(audit: AuditResult) -> str:
+    return (
+        f"lower bound at confidence {audit.confidence:g}: {audit.verdict}; "
+        "a low value proves no privacy"
+    )
+
+
+def compare(
+    noise_multiplier: PerStep,
+    sample_rate: PerStep,
+    steps: int,
+    delta: float,
+    *,
+    weights: Float[Array, " steps"] | list[float] | LinearWeights | None = None,
+    sampling: Sampling = "poisson",
+    releases: Releases = "last",
+    audit: AuditResult | None = None,
+) -> Report:
+    """Epsilon at delta: standard (proven), last-iterate heuristic, envelope, full batch, and an audit.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps, weights, sampling
+        As in `last_iterate`.
+    releases
+        "last" if only the final model leaves; with "all" the heuristic is void and not shown.
+    audit
+        The result of an audit of this training, shown beside.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    MissingExtraError
+        If dp-accounting is not installed.
+    """
+    delta = check_delta(delta)
+    if releases not in get_args(Releases):
+        raise ValueError(f"releases must be one of {get_args(Releases)}, got {releases!r}")
+    mechanism = last_iterate(
+        noise_multiplier, sample_rate, steps, weights=weights, sampling=sampling
+    )
+    rows = _proven_rows(noise_multiplier, sample_rate, steps, delta, sampling)
+    notes = [HONESTY, HIDDEN] if releases == "last" else []
+    if releases == "all":
+        rows += [Row(name, None, RELEASED) for name in ("heuristic", "envelope", "full batch")]
+    else:
+        rows.append(Row("heuristic", mechanism.epsilon(delta)))
+        plain = weights is None and np.ndim(noise_multiplier) == np.ndim(sample_rate) == 0
+        if plain and sampling == "poisson":
+            rows.append(Row("envelope", mechanism.envelope(delta)))
+            sigma, q = real("noise_multiplier", noise_multiplier), real("sample_rate", sample_rate)
+            rows.append(Row("full batch", full_batch(sigma, q, steps).epsilon(delta)))
+    return Report(
+        noise_multiplier, sample_rate, int(steps), delta, tuple(rows), audit, tuple(notes), sampling
+    )
+
+
+def _proven_rows(
+    noise_multiplier: PerStep, sample_rate: PerStep, steps: int, delta: float, sampling: Sampling
+) -> list[Row]:
+    if sampling == "poisson":
+        value = standard(noise_multiplier, sample_rate, steps).epsilon(delta)
+        if not math.isfinite(value.value):
+            value = dataclasses.replace(value, note=value.note or "nothing is proven")
+        return [Row("standard", value)]
+    rounds = round(real("sample_rate", sample_rate) * int(steps))
+    bound = epochs(real("noise_multiplier", noise_multiplier), rounds).epsilon(delta)
+    return [Row("standard", None, REFUSED), Row("E epochs", bound)]

@@ -1,0 +1,170 @@
+"""What is proven: standard composition of Poisson-subsampled Gaussian steps, all iterates published."""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+from typing import get_args
+
+import numpy as np
+from jaxtyping import Float
+
+from surefoot.privacy._checks import (
+    check_delta,
+    check_epsilon,
+    check_noise,
+    check_rate,
+    check_steps,
+    per_step,
+)
+from surefoot.privacy.doors.dp_accounting import History, Method, account
+from surefoot.privacy.gaussian_mechanism import gaussian_pair
+from surefoot.privacy.heuristic import PerStep, last_iterate
+from surefoot.privacy.mechanism import Mechanism
+from surefoot.privacy.result import Curve, Value
+
+Array = np.ndarray
+ONE_NOISE = "noiseless steps: nothing is proven"
+EPOCHS = "plain Gaussian composition of E epochs, zero-out adjacency, all iterates published"
+REFUSED = "no proven value for shuffled batches under this accountant"
+CURVE_POINTS = 200
+
+
+def as_history(noise_multiplier: PerStep, sample_rate: PerStep, steps: int) -> History:
+    """Runs of equal steps (sigma, q, count), as Opacus writes them.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range, or a series has not one number per step.
+    """
+    steps = check_steps(steps)
+    if np.ndim(noise_multiplier) == 0 and np.ndim(sample_rate) == 0:
+        return ((check_noise(noise_multiplier), check_rate(sample_rate), steps),)
+    sigmas, rates = (
+        np.full(steps, given) if np.ndim(given) == 0 else per_step(name, given, steps)
+        for name, given in (("noise_multiplier", noise_multiplier), ("sample_rate", sample_rate))
+    )
+    each = ((check_noise(s), check_rate(q)) for s, q in zip(sigmas, rates, strict=True))
+    return tuple((s, q, len(list(same))) for (s, q), same in groupby(each))
+
+
+class Standard(Mechanism):
+    """The curve of standard composition, a guarantee; made by `standard`.
+
+    Attributes
+    ----------
+    history
+        Runs of equal steps (sigma, q, count).
+    method
+        "pld" or "rdp".
+    """
+
+    def __init__(self, history: History, method: Method, lower: Mechanism) -> None:
+        self.history, self.method, self._lower = history, method, lower
+        used = tuple(h for h in history if h[1] > 0 and h[2] > 0)
+        self._empty = not used
+        self._noiseless = any(sigma == 0 for sigma, _, _ in used)
+        self._used = used
+        super().__init__(gaussian_pair(0.0), "guarantee", ONE_NOISE if self._noiseless else "")
+
+    def epsilon(self, delta: float) -> Value:
+        """Proven epsilon at delta; `lower` is what linear losses leak already (it is a floor).
+
+        Raises
+        ------
+        ValueError
+            If delta is not strictly between 0 and 1.
+        MissingExtraError
+            If dp-accounting is not installed.
+        """
+        delta = check_delta(delta)
+        if self._empty:
+            return self._bounded(0.0, 0.0, "epsilon")
+        floor = self._lower.epsilon(delta).lower
+        if self._noiseless:
+            return self._bounded(floor, math.inf, "epsilon")
+        return self._bounded(floor, account(self._used, self.method).epsilon(delta), "epsilon")
+
+    def delta(self, eps: float) -> Value:
+        """Proven delta at eps >= 0.
+
+        Raises
+        ------
+        ValueError
+            If eps is negative or not finite.
+        """
+        eps = check_epsilon(eps)
+        if self._empty:
+            return self._bounded(0.0, 0.0, "delta")
+        floor = self._lower.delta(eps).lower
+        if self._noiseless:
+            return self._bounded(floor, 1.0, "delta")
+        return self._bounded(floor, account(self._used, self.method).delta(eps), "delta")
+
+    def tradeoff(self, fpr: float | Float[Array, "*points"]) -> Curve:
+        """A false negative rate below which no test can be: from the curve at several eps.
+
+        At any eps, fnr >= 1 - delta - e^eps fpr and fnr >= e^-eps (1 - delta - fpr).
+        """
+        at: Array = np.asarray(fpr, dtype=float)
+        for f in at.ravel():
+            check_rate(f, "fpr")
+        top = self.epsilon(1e-9).upper if not self._noiseless else 0.0
+        best = np.zeros_like(at)
+        for eps in np.linspace(0.0, top, CURVE_POINTS if top > 0 else 1):
+            delta = self.delta(float(eps)).upper
+            one = 1 - delta - np.exp(np.minimum(eps, 700.0)) * at
+            best = np.maximum(best, np.maximum(one, np.exp(-eps) * (1 - delta - at)))
+        return Curve(at, best, best, 1 - at, self.kind, "false negative rate", self.note)
+
+    def _bounded(self, lower: float, upper: float, quantity: str) -> Value:
+        note = self.note
+        if upper < math.inf and not self._empty and not self._noiseless:
+            note = account(self._used, self.method).note
+        # The floor comes from another computation: rounding may carry it past a tight value.
+        return Value(upper, min(lower, upper), upper, "guarantee", quantity=quantity, note=note)
+
+
+def standard(
+    noise_multiplier: PerStep,
+    sample_rate: PerStep,
+    steps: int,
+    *,
+    method: Method = "pld",
+) -> Standard:
+    """Proven (epsilon, delta) of Poisson-subsampled DP-SGD, every intermediate model published.
+
+    Add/remove-one adjacency. By dp-accounting: "pld" (discretised privacy loss, grid 1e-4, pessimistic)
+    or "rdp" (Renyi). Values are upper bounds and hold for any loss.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps
+        As in `last_iterate`: sigma and q, one number each or one per step, and T.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
+    history = as_history(noise_multiplier, sample_rate, steps)
+    return Standard(history, method, last_iterate(noise_multiplier, sample_rate, steps))
+
+
+def epochs(noise_multiplier: float, number: int) -> Mechanism:
+    """Each example in exactly E steps, batches fixed or shuffled without looking at the data: a guarantee.
+
+    The Gaussian mechanism with mu = sqrt(E) / sigma, for zero-out adjacency (the example's gradient
+    replaced by 0) with all iterates published [derived here].
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    """
+    sigma, e = check_noise(noise_multiplier), check_steps(number, "number")
+    mu = 0.0 if e == 0 else (math.inf if sigma == 0 else math.sqrt(e) / sigma)
+    return Mechanism(gaussian_pair(mu), "guarantee", EPOCHS)

@@ -1,0 +1,1 @@
+"""Privacy behind the interfaces of other libraries: Opacus, dp-accounting."""

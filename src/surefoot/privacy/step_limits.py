@@ -1,0 +1,141 @@
+"""How many steps a target epsilon allows. The heuristic is not monotone in T, so the answer is a set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps, real
+from surefoot.privacy._curves.dominating_pairs import BinomialPair
+from surefoot.privacy._curves.mixture import ADD, REMOVE
+from surefoot.privacy.calibration import By
+from surefoot.privacy.doors.dp_accounting import account
+from surefoot.privacy.heuristic import poisson_pair
+from surefoot.privacy.mechanism import Directed
+from surefoot.privacy.result import HONESTY
+
+
+@dataclass(frozen=True, repr=False)
+class Steps:
+    """The numbers of steps whose epsilon is at most the target.
+
+    Attributes
+    ----------
+    steps
+        The largest T such that all runs of 1, ..., T steps keep the target; 0 if one step does not.
+    intervals
+        All T up to `limit` that keep it, as closed intervals.
+    limit
+        How far was searched.
+    by
+        "standard" (a guarantee) or "heuristic".
+    """
+
+    steps: int
+    intervals: tuple[tuple[int, int], ...]
+    limit: int
+    by: By
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{a}-{b}" for a, b in self.intervals) or "none"
+        words = "guarantee" if self.by == "standard" else HONESTY
+        return f"steps {self.steps}, all that keep the target up to {self.limit}: {found} ({words})"
+
+
+def max_steps(
+    target_epsilon: float,
+    delta: float,
+    noise_multiplier: float,
+    sample_rate: float,
+    by: By = "standard",
+    limit: int = 10**6,
+) -> Steps:
+    """The steps T <= limit whose epsilon at delta is at most the target.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    """
+    target = real("target_epsilon", target_epsilon)
+    if not 0 <= target < math.inf:
+        raise ValueError(f"target_epsilon must be finite and at least 0, got {target_epsilon!r}")
+    delta, limit = check_delta(delta), check_steps(limit, "limit")
+    sigma, q = check_noise(noise_multiplier), check_rate(sample_rate)
+    if by not in get_args(By):
+        raise ValueError(f"by must be one of {get_args(By)}, got {by!r}")
+    if limit == 0:
+        raise ValueError("limit must be at least 1, got 0")
+    if q == 0:
+        kept = [(1, limit)]
+    elif by == "standard":
+        last = 0 if sigma == 0 else _last_proven(target, delta, sigma, q, limit)
+        kept = [(1, last)] if last else []
+    else:
+        kept = _kept(target, delta, sigma, q, limit)
+    first = kept[0][1] if kept and kept[0][0] == 1 else 0
+    return Steps(first, tuple(kept), limit, by)
+
+
+def _last_proven(target: float, delta: float, sigma: float, q: float, limit: int) -> int:
+    """Composition only loses privacy: bisect, galloping from 1."""
+
+    def keeps(t: int) -> bool:
+        return account(((sigma, q, t),), "pld").epsilon(delta) <= target
+
+    low, high = 0, 1
+    while high < limit and keeps(high):
+        low, high = high, min(2 * high, limit)
+    if keeps(high):
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if keeps(middle) else (low, middle)
+    return low
+
+
+def _kept(target: float, delta: float, sigma: float, q: float, limit: int) -> list[tuple[int, int]]:
+    """All intervals, by halving those that bounds from their ends do not decide.
+
+    Between T1 and T2 the heuristic lies between T1 draws under the noise of T2 and T2 draws under the
+    noise of T1 (as in `envelope`) [derived here].
+    """
+
+    def within(first: int, last: int) -> bool | None:
+        if first == last:
+            return _larger(poisson_pair(sigma, q, first), delta)[0] <= target
+        if sigma == 0:
+            # The visible mass only grows with T: the ends decide.
+            both = [within(t, t) for t in (first, last)]
+            return both[0] if both[0] == both[1] else None
+        few, many = 1 / (sigma * math.sqrt(first)), 1 / (sigma * math.sqrt(last))
+        if _larger(_pair(last, q, few), delta)[1] <= target:
+            return True
+        return False if _larger(_pair(first, q, many), delta)[2] > target else None
+
+    kept: list[tuple[int, int]] = []
+    todo = [(1, limit)]
+    while todo:
+        first, last = todo.pop()
+        inside = within(first, last)
+        if inside is None:
+            middle = min(max(math.isqrt(first * last), first), last - 1)
+            todo += [(middle + 1, last), (first, middle)]
+        elif inside and kept and kept[-1][1] == first - 1:
+            kept[-1] = (kept[-1][0], last)
+        elif inside:
+            kept.append((first, last))
+    return kept
+
+
+def _pair(steps: int, q: float, spacing: float) -> Directed:
+    if q == 1:
+        return poisson_pair(1 / (spacing * math.sqrt(steps)), 1.0, steps)
+    return BinomialPair(steps, q, spacing)
+
+
+def _larger(pair: Directed, delta: float) -> tuple[float, float, float]:
+    """Value, upper and lower bound of the larger direction."""
+    sides = [pair.epsilon(delta, way) for way in (REMOVE, ADD)]
+    return max(s.value for s in sides), max(s.upper for s in sides), max(s.lower for s in sides)

@@ -1,0 +1,1 @@
+"""FedRepOpt behind the interfaces of other libraries."""

@@ -1,0 +1,11 @@
+from ._engine.self_check import HookWarning as HookWarning
+from .bounds import lozo_bound as lozo_bound
+from .bounds import lozo_contraction as lozo_contraction
+from .bounds import lozo_moments as lozo_moments
+from .doors.transformers import ZOTrainer as ZOTrainer
+from .log import StepLog as StepLog
+from .lozo import LOZO as LOZO
+from .mezo import MeZO as MeZO
+from .mezo import ZOAdam as ZOAdam
+from .replaying import replay as replay
+from .result import LOZOReport as LOZOReport

@@ -1,0 +1,1 @@
+"""Fine-tuning with forward passes only, behind the interfaces of other libraries."""
