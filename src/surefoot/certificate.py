@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,14 +225,9 @@ def certify(
     if verdict is Verdict.KEPT and not curves.complete:
         verdict = Verdict.UNDECIDED
         reason = "some seed lacks a step that another one has; only the shared ones were checked"
-    failing = [a for a in assumptions if a.holds is False]
+    failing = _failing(assumptions)
     if failing:
-        verdict = Verdict.NOT_PROMISED
-        reason = "; ".join(
-            f"{a.name} fails: requires {a.requires}"
-            + ("" if a.measured is None else f", measured {a.measured:.6g}")
-            for a in failing
-        )
+        verdict, reason = Verdict.NOT_PROMISED, failing
     elif verdict is not Verdict.BROKEN and _is_vacuous(record, guarantee, curves, bound):
         verdict = Verdict.VACUOUS
         reason = "at no recorded step is the bound stronger than what holds trivially"
@@ -246,6 +241,44 @@ def certify(
         worst_step=int(curves.steps[found.worst]),
         assumptions=assumptions, curve=_thin(curves, bound), more_seeds=found.more_seeds,
         notes=found.notes, latex=guarantee.latex, expected=expected,
+    )  # fmt: skip
+
+
+def _failing(assumptions: Iterable[Assumption]) -> str:
+    return "; ".join(
+        f"{a.name} fails: requires {a.requires}"
+        + (f", {a.how}" if a.measured is None else f", measured {a.measured:.6g}")
+        for a in assumptions
+        if a.holds is False
+    )
+
+
+def unmeasured(record: Record, guarantee: Guarantee, todo: str) -> Certificate:
+    """What a theorem says of a run that did not measure its quantity: its conditions, and no comparison.
+
+    NOT_PROMISED where a condition fails, else UNDECIDED. It is what `certificates()` of something that ran
+    gives for a theorem whose quantity costs more than the run itself.
+
+    Parameters
+    ----------
+    record
+        The run; it does not hold the guarantee's quantity.
+    guarantee
+        The theorem.
+    todo
+        How to measure it, for instance "record ||grad f||^2 at the start of each period".
+    """
+    assumptions = tuple(guarantee.assumptions(record))
+    failing = _failing(assumptions)
+    return Certificate(
+        name=guarantee.name, statement=guarantee.statement, source=guarantee.source,
+        quantity=guarantee.quantity, sense=guarantee.sense, holds_in=guarantee.holds_in,
+        heuristic=guarantee.heuristic,
+        verdict=Verdict.NOT_PROMISED if failing else Verdict.UNDECIDED,
+        reason=failing or f"{guarantee.quantity} was not measured: {todo}",
+        confidence=math.nan, tightness=math.nan, seeds=record.seeds, checked=[], ratio=[], low=[],
+        high=[], worst_step=None, assumptions=assumptions, curve=PlotCurve([], [], [], [], []),
+        latex=guarantee.latex,
     )  # fmt: skip
 
 

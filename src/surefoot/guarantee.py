@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 if TYPE_CHECKING:
-    from surefoot.record import Record
+    from surefoot.record import Fact, Record
 
 Sense = Literal["upper", "lower", "equal"]
 HoldsIn = Literal["every run", "expectation"]
@@ -69,6 +69,48 @@ class Assumption:
             object.__setattr__(self, "measured", float(self.measured))
         if self.holds is not None:
             object.__setattr__(self, "holds", bool(self.holds))
+
+
+def assume_fact(
+    record: Record,
+    fact: str,
+    name: str,
+    requires: str,
+    holds: Callable[[Fact], bool],
+    *,
+    of: str = "",
+    measured: Callable[[Fact], float] | None = None,
+) -> Assumption:
+    """A condition on what ran, as its record says it.
+
+    It holds if it holds for every value that every seed noted, and fails if it fails for one. Where a seed
+    says nothing it is None: nothing favourable is assumed of what was not recorded.
+
+    Parameters
+    ----------
+    record
+        The run.
+    fact, of
+        The name under which `Record.note` has it.
+    name, requires
+        As in `Assumption`.
+    holds
+        The condition, of one value.
+    measured
+        What to print as its measure; by default the value itself if it is one number for all seeds.
+    """
+    known = record.fact(fact, of)
+    verdicts = {v: bool(holds(v)) for v in known.all}
+    if not all(verdicts.values()):
+        state: bool | None = False
+    else:
+        state = True if known.all and not known.missing else None
+    show = measured or (
+        lambda v: float(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else math.nan
+    )
+    numbers = [show(v) for v in known.all]
+    number = numbers[0] if len(numbers) == 1 and not math.isnan(numbers[0]) else None
+    return Assumption(name, requires, number, state, f"recorded: {known}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""What a run measured: named quantities over (seed, step), in memory and as Parquet on disk."""
+"""What a run measured and what it was: quantities over (seed, step) and facts, in memory and as Parquet."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from array import array
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,8 @@ from jaxtyping import Float, Int
 
 from surefoot.errors import FileFormatError, UnknownNameError
 
+Fact = str | bool | int | float
+FACTS = b"surefoot.facts"
 SCHEMA = pa.schema(
     [
         ("quantity", pa.dictionary(pa.int32(), pa.string())),
@@ -42,6 +46,44 @@ class Curves:
     complete: bool
 
 
+@dataclass(frozen=True)
+class Known:
+    """What the seeds of a record say of one fact.
+
+    `values` has the distinct values of every seed that noted it, in the order of noting; `missing`
+    the seeds that say nothing. A fact that was noted for the whole record counts for all its seeds.
+    """
+
+    name: str
+    values: Mapping[int, tuple[Fact, ...]]
+    missing: tuple[int, ...]
+
+    @property
+    def all(self) -> tuple[Fact, ...]:
+        """The distinct values over all seeds."""
+        return tuple(dict.fromkeys(v for found in self.values.values() for v in found))
+
+    def __str__(self) -> str:
+        if len(self.all) <= 1 and not self.missing:
+            return f"{self.name} = {_shown(self.all)}" if self.all else f"{self.name} not recorded"
+        said: dict[tuple[Fact, ...], list[int]] = {}
+        for seed, values in self.values.items():
+            said.setdefault(values, []).append(seed)
+        each = [f"{_shown(v)} in {_seeds(seeds)}" for v, seeds in said.items()]
+        if self.missing:
+            each.append(f"not recorded in {_seeds(self.missing)}")
+        return f"{self.name} = " + "; ".join(each)
+
+
+def _shown(values: Iterable[Fact]) -> str:
+    return ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values)
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    listed = list(seeds)
+    return ("seed " if len(listed) == 1 else "seeds ") + ", ".join(map(str, listed))
+
+
 @dataclass
 class _Column:
     seed: array[int] = field(default_factory=lambda: array("q"))
@@ -50,7 +92,10 @@ class _Column:
 
 
 class Record:
-    """Quantities over (seed, step); appending is O(1), quantities may differ in their steps.
+    """Quantities over (seed, step) and facts of the run; appending is O(1), quantities may differ in steps.
+
+    A quantity is a number at a step. A fact is what was true of the run as a whole: which optimizer, which
+    momentum. Whatever runs writes both here, and guarantees read both here and nowhere else.
 
     Parameters
     ----------
@@ -63,6 +108,9 @@ class Record:
 
     def __init__(self, folder: str | Path | None = None, *, flush_every: float = 5.0) -> None:
         self._columns: dict[str, _Column] = {}
+        # None in place of a seed: noted for the whole record, whichever seeds it will hold.
+        self._facts: dict[str, dict[int | None, tuple[Fact, ...]]] = {}
+        self._facts_flushed = True
         self._folder = Path(folder) if folder is not None else None
         self._flush_every = flush_every
         self._flushed: dict[str, int] = {}
@@ -112,6 +160,60 @@ class Record:
         column.step.extend(where)
         column.seed.extend(array("q", [int(seed)]) * len(data))
         self._flush_if_due()
+
+    def note(self, seed: int | None = None, of: str = "", /, **facts: Fact) -> None:
+        """Note facts of the run.
+
+        A fact is never overwritten: noting another value keeps both, so that a momentum that was on for
+        one step cannot be unsaid.
+
+        Parameters
+        ----------
+        seed
+            The run of which they are true; None: of every run in this record.
+        of
+            Where one record holds several things that ran (the arms of a comparison): which one.
+        facts
+            Words, numbers, True or False.
+
+        Raises
+        ------
+        TypeError
+            A value is of another type.
+        """
+        plain = {name: _fact(name, value) for name, value in facts.items()}
+        for name, value in plain.items():
+            self._note(f"{of}.{name}" if of else name, None if seed is None else int(seed), value)
+
+    def _note(self, key: str, seed: int | None, value: Fact) -> None:
+        values = self._facts.setdefault(key, {})
+        before = values.get(seed, ())
+        if not any(value == v and type(value) is type(v) for v in before):
+            values[seed] = (*before, value)
+            self._facts_flushed = False
+
+    @property
+    def facts(self) -> dict[str, Known]:
+        """Every fact that was noted, by name, or by "of.name" where it is true of one of several."""
+        return {key: self._known(key, (key,)) for key in sorted(self._facts)}
+
+    def fact(self, name: str, of: str = "") -> Known:
+        """What the seeds say of one fact; a fact that nobody noted is missing in every seed.
+
+        What was noted of no one in particular is true of each of several.
+        """
+        return self._known(name, (name, f"{of}.{name}") if of else (name,))
+
+    def _known(self, name: str, keys: tuple[str, ...]) -> Known:
+        noted = [self._facts.get(key, {}) for key in keys]
+        told = {s for by_seed in noted for s in by_seed if s is not None}
+        seeds = self.seeds or sorted(told) or ([0] if any(noted) else [])
+        values = {
+            s: tuple(dict.fromkeys(v for n in noted for key in (None, s) for v in n.get(key, ())))
+            for s in seeds
+        }
+        there = {s: v for s, v in values.items() if v}
+        return Known(name, there, tuple(s for s in seeds if s not in there))
 
     @property
     def quantities(self) -> list[str]:
@@ -169,7 +271,7 @@ class Record:
         return table.pivot(index=["seed", "step"], columns="quantity", values="value")
 
     def table(self, *, since: Mapping[str, int] | None = None) -> pa.Table:
-        """The record as an Arrow table with columns quantity, seed, step, value."""
+        """The record as an Arrow table with columns quantity, seed, step, value; facts as its metadata."""
         since = since or {}
         parts = []
         for name in self.quantities:
@@ -188,7 +290,8 @@ class Record:
                         schema=SCHEMA,
                     )
                 )
-        return pa.concat_tables(parts) if parts else SCHEMA.empty_table()
+        whole = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
+        return whole.replace_schema_metadata({FACTS: facts_table({"": self})})
 
     def _flush_if_due(self) -> None:
         if self._folder is not None and time.monotonic() - self._last_flush > self._flush_every:
@@ -200,12 +303,13 @@ class Record:
             return
         self._last_flush = time.monotonic()
         table = self.table(since=self._flushed)
-        if not table.num_rows:
+        if not table.num_rows and self._facts_flushed:
             return
         while (path := self._folder / f"{self._next_file:06d}.parquet").exists():
             self._next_file += 1  # another process flushes into the same folder
         write_parquet(table, path)
         self._flushed = {name: len(c.value) for name, c in self._columns.items()}
+        self._facts_flushed = True
 
     def write(self, path: str | Path) -> None:
         """Write the whole record as one Parquet file, atomically; an existing file is an error."""
@@ -232,7 +336,14 @@ class Record:
                     raise FileFormatError(f"{file} is not the record of a study: it names no part")
                 table = table.filter(pc.equal(table["part"].cast(pa.string()), part))
             record._load(table)
+            record._add_facts(_facts_of(file, table, part or ""))
         return record
+
+    def _add_facts(self, facts: Mapping[str, Mapping[int | None, Iterable[Fact]]]) -> None:
+        for name, noted in facts.items():
+            for seed, values in noted.items():
+                for value in values:
+                    self._note(name, seed, value)
 
     def _load(self, table: pa.Table) -> None:
         codes = table["quantity"].combine_chunks()
@@ -256,6 +367,12 @@ class Record:
                 target.seed.extend(column.seed)
                 target.step.extend(column.step)
                 target.value.extend(column.value)
+            # What was true of a whole record is true of its seeds, not of those of the others.
+            for name, noted in record._facts.items():
+                for seed, values in noted.items():
+                    for s in [seed] if seed is not None else record.seeds:
+                        for value in values:
+                            whole._note(name, s, value)
         return whole
 
     def __enter__(self) -> Record:
@@ -273,6 +390,45 @@ class Record:
         return (
             f"Record({len(self.seeds)} seeds, quantities: {', '.join(self.quantities) or 'none'})"
         )
+
+
+def _fact(name: str, value: Any) -> Fact:
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, (str, bool, int, float)):
+        raise TypeError(
+            f"a fact must be a word, a number, True or False, got {name} = {value!r} "
+            f"of type {type(value).__name__}"
+        )
+    return value
+
+
+def _stored(facts: Mapping[str, Mapping[int | None, tuple[Fact, ...]]]) -> dict[str, Any]:
+    return {
+        name: {"" if seed is None else str(seed): list(values) for seed, values in noted.items()}
+        for name, noted in facts.items()
+    }
+
+
+def facts_table(records: Mapping[str, Record]) -> bytes:
+    """The facts of the records of several parts, as the metadata of one table."""
+    return json.dumps({part: _stored(r._facts) for part, r in records.items()}).encode()
+
+
+def _facts_of(file: Path, table: pa.Table, part: str) -> dict[str, dict[int | None, list[Fact]]]:
+    raw = (table.schema.metadata or {}).get(FACTS)
+    if raw is None:
+        return {}
+    try:
+        noted = json.loads(raw).get(part, {})
+        return {
+            name: {(int(s) if s else None): list(v) for s, v in by_seed.items()}
+            for name, by_seed in noted.items()
+        }
+    except (ValueError, AttributeError, TypeError) as error:
+        raise FileFormatError(
+            f"{file} is not a record: its facts are unreadable: {error}"
+        ) from None
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -302,7 +458,7 @@ def read_parquet(path: Path) -> pa.Table:
             raise FileFormatError(f"{path} is not a record: column {name!r}: {error}") from None
     if "part" in table.column_names:
         columns["part"] = table["part"]
-    return pa.table(columns)
+    return pa.table(columns).replace_schema_metadata(table.schema.metadata)
 
 
 def _column_of(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

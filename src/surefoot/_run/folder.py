@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from surefoot.certificate import Certificate, read_certificates, write_certificates
 from surefoot.errors import FileFormatError, UnknownNameError
-from surefoot.record import Record, write_parquet
+from surefoot.record import FACTS, Record, facts_table, write_parquet
 
 FORMAT = 1
 
@@ -172,11 +172,12 @@ class RunFolder:
             ]
             records[part] = Record.concat(seeds)
             table = records[part].table()
-            names = pa.array([part] * table.num_rows).dictionary_encode()
+            # Typed, as a part whose seeds recorded nothing has no value to infer a type from.
+            names = pa.array([part] * table.num_rows, pa.string()).dictionary_encode()
             tables.append(table.append_column("part", names))
-        write_parquet(
-            pa.concat_tables(tables, promote_options="default"), self.path / "record.parquet"
-        )
+        whole = pa.concat_tables(tables, promote_options="default")
+        whole = whole.replace_schema_metadata({FACTS: facts_table(records)})
+        write_parquet(whole, self.path / "record.parquet")
         return records
 
     def write_table(self, part: str, name: str, table: pd.DataFrame) -> None:
