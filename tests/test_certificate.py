@@ -93,7 +93,7 @@ def test_tightness_is_on_the_side_of_the_verdict(values, bound, sense):
     }[sense]
     assert (found.verdict is Verdict.KEPT) == kept
     assert {
-        "upper": found.tightness <= 1, "lower": found.tightness >= 1, "equal": found.tightness == 1,
+        "upper": found.tightness <= 1, "lower": found.tightness <= 1, "equal": found.tightness == 1,
     }[sense] == kept  # fmt: skip
     mirrored = promise(-np.array(bound), sense=MIRROR[sense], tolerance=0.0)
     assert certify(record_of(-np.array(values)), mirrored).verdict is found.verdict
@@ -160,9 +160,15 @@ def test_an_expectation_is_judged_on_ratios(sense, mean):
     np.testing.assert_allclose(found.high, expected.high, rtol=1e-12)
     assert found.checked == list(range(16))
     assert found.more_seeds == expected.more_seeds
-    worst = {"upper": max, "lower": min, "equal": lambda r: max(r, key=lambda v: abs(v - 1))}[sense]
-    assert found.tightness == worst(found.ratio)
-    assert found.ratio[found.worst_step] == found.tightness
+    # The headline reads the other way for a lower bound, and leaves the first step out.
+    shown = [1 / v for v in found.ratio] if sense == "lower" else found.ratio
+    assert found.final == shown[-1]
+    worst = max(shown[1:], key=lambda v: abs(v - 1)) if sense == "equal" else max(shown[1:])
+    outside = abs(shown[0] - 1) if sense == "equal" else shown[0] - 1
+    if outside > max(0.1, abs(worst - 1) if sense == "equal" else worst - 1):
+        worst = shown[0]
+    assert found.tightness == worst
+    assert shown[found.worst_step] == found.tightness
 
 
 @given(st.integers(-300, 300))
@@ -248,7 +254,8 @@ def test_not_promised_comes_first_and_names_every_failing_assumption():
         found = certify(record_of(values), fails)
         assert found.verdict is Verdict.NOT_PROMISED
         assert found.reason == (
-            "step size fails: requires lr <= 1 / L, measured 3; convex fails: requires lr <= 1 / L"
+            "step size fails: requires lr <= 1 / L, measured 3; "
+            "convex fails: requires lr <= 1 / L (Lanczos)"
         )
 
 
@@ -305,7 +312,7 @@ def test_summary_labels_heuristics_and_shows_all():
     assert text.splitlines()[0] == "NOT_PROMISED (heuristic): rate"
     for part in (
         "promised  f(x_n) <= b_n  [arXiv 0000.00000, Theorem 1]",
-        "measured  gap, 1 seed(s), worst ratio 0.5 at step 0",
+        "measured  gap, 1 seed(s), measured / promised 0.4 at the end, at worst 0.4 (step 1)",
         "assumes   step size: lr <= 1 / L, measured 3 (holds; Lanczos)",
         "assumes   step size: lr <= 1 / L (FAILS; Lanczos)",
     ):
@@ -533,3 +540,46 @@ def test_other_unreadable_files(tmp_path):
         (tmp_path / "odd").write_text(json.dumps({"format": 1, "certificates": certificates}))
         with pytest.raises(FileFormatError):
             read_certificates(tmp_path / "odd")
+
+
+# The two numbers that a certificate is read by
+
+
+@pytest.mark.parametrize(
+    ("values", "bound", "sense", "final", "worst", "at"),
+    [
+        # Both sides start as the same number: no news, so the worst is what came after.
+        ([1.0, 0.5, 0.2], [1.0, 0.8, 0.4], "upper", 0.5, 0.625, 1),
+        # A lower bound reads the same way round.
+        ([4.0, 5.0, 8.0], [4.0, 4.0, 4.0], "lower", 0.5, 0.8, 1),
+        ([1.0, 2.0, 8.0], [4.0, 4.0, 4.0], "lower", 0.5, 4.0, 0),
+        # Where the first step alone is wrong it is shown.
+        ([3.0, 0.5, 0.2], [1.0, 1.0, 1.0], "upper", 0.2, 3.0, 0),
+        ([1.0, 1.2, 0.9], [1.0, 1.0, 1.0], "equal", 0.9, 1.2, 1),
+        ([0.5], [1.0], "upper", 0.5, 0.5, 0),
+    ],
+)
+def test_the_headline_is_the_end_and_the_worst_after_the_start(
+    values, bound, sense, final, worst, at
+):
+    found = certify(record_of([values]), promise(np.array(bound), sense=sense))
+    assert found.final == pytest.approx(final, rel=1e-15)
+    assert found.tightness == pytest.approx(worst, rel=1e-15)
+    assert found.worst_step == at
+    assert (found.tightness <= 1) == (found.verdict is Verdict.KEPT) or sense == "equal"
+    assert type(found).from_json(found.to_json()).final == found.final
+
+
+def test_what_rounding_forgives_is_no_ratio():
+    values, bound = np.array([[1.0, 1e-8, 1e-16]]), np.array([1.0, 1e-7, 1e-114])
+    found = certify(record_of(values), promise(bound, atol=1e-15))
+    assert found.verdict is Verdict.KEPT
+    assert (found.final, found.tightness) == (1.0, 1.0)
+    assert max(found.ratio) == 1.0
+    assert certify(record_of(values), promise(bound)).tightness > 1e90
+
+
+def test_a_certificate_of_0_1_0_has_no_ratio_at_the_end():
+    data = certify(record_of([[0.5, 0.4]]), promise(1.0)).to_dict()
+    del data["final"]
+    assert math.isnan(type(certify(record_of([[0.5]]), promise(1.0))).from_dict(data).final)

@@ -112,7 +112,7 @@ def test_unknown_names(study):
 
 
 def test_ray_is_refused_where_it_would_wait_for_ever(study, tmp_path, monkeypatch):
-    monkeypatch.setattr("surefoot.study.version_of", lambda package: "1")
+    monkeypatch.setattr("surefoot._run.backends.version_of", lambda package: "1")
     monkeypatch.setattr(sys, "executable", "/a folder/bin/python")
     execution = Execution(out=tmp_path, backend="ray")
     folder = start(study, study.config(part=("planted",)), execution)
@@ -122,7 +122,7 @@ def test_ray_is_refused_where_it_would_wait_for_ever(study, tmp_path, monkeypatc
 
 def test_missing_backend_says_what_to_install(study, tmp_path, monkeypatch):
     # Flower's simulation brings ray.
-    monkeypatch.setattr("surefoot.study.version_of", lambda package: None)
+    monkeypatch.setattr("surefoot._run.backends.version_of", lambda package: None)
     for backend, package in (("ray", "ray"), ("dask", "distributed")):
         execution = Execution(out=tmp_path, backend=backend)
         folder = start(study, study.config(part=("planted",)), execution)

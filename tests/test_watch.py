@@ -115,3 +115,21 @@ def test_watching_stops_at_close():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.step()
     assert w.step == 2
+
+
+def test_what_the_optimizer_is_set_to_becomes_facts():
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, nesterov=False)
+    with watch(model, optimizer, every=2) as w:
+        for step in range(4):
+            if step == 1:
+                optimizer.param_groups[0]["momentum"] = 0.9
+            optimizer.zero_grad()
+            model(torch.ones(1, 2)).square().sum().backward()
+            optimizer.step()
+    facts = w.record.facts
+    assert facts["optimizer"].all == ("SGD",)
+    assert facts["momentum"].all == (0, 0.9)  # seen at steps 0 and 2
+    assert facts["nesterov"].all == (False,)
+    assert "lr" not in facts
+    assert "params" not in facts

@@ -1,3 +1,4 @@
+from ._run.execute import run_study as run_study
 from .certificate import Certificate as Certificate
 from .certificate import certify as certify
 from .errors import SurefootError as SurefootError

@@ -43,10 +43,13 @@ class PlotCurve:
 class Certificate:
     """What was promised, what happened, and the verdict.
 
-    `tightness` is the worst ratio measured/promised over the checked steps (of the mean over seeds
-    for an expectation, of the worst seed otherwise). `checked`, `ratio`, `low`, `high` are the
-    checked steps with the mean ratio and its one-sided limits. `details` holds what a method adds,
-    in JSON's types: a tuple comes back from JSON as a list.
+    `final` is the ratio measured/promised at the last checked step, `tightness` the worst one after the
+    first (of the mean over seeds for an expectation, of the worst seed otherwise); for a lower bound both
+    are promised/measured, so that at most 1 is always within the promise. The first step, where both
+    sides are often the same number, counts for `tightness` only where nothing is worse than it and it is
+    outside. `checked`, `ratio`, `low`, `high` are the checked steps with the ratio measured/promised
+    and its one-sided limits. `details` holds what a method adds, in JSON's types: a tuple comes back from
+    JSON as a list.
     """
 
     name: str
@@ -74,6 +77,12 @@ class Certificate:
     part: str = ""
     expected: Verdict | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    final: float = math.nan
+
+    @property
+    def over(self) -> str:
+        """What `final` and `tightness` are ratios of."""
+        return "promised / measured" if self.sense == "lower" else "measured / promised"
 
     @property
     def surprise(self) -> bool:
@@ -92,9 +101,13 @@ class Certificate:
         lines = [
             f"{self.label}: {self.name}",
             f"  promised  {self.statement}  [{self.source}]",
-            f"  measured  {self.quantity}, {len(self.seeds)} seed(s), worst ratio "
-            f"{self.tightness:.4g}"
-            + ("" if self.worst_step is None else f" at step {self.worst_step}"),
+            f"  measured  {self.quantity}, {len(self.seeds)} seed(s)"
+            + (
+                ""
+                if self.worst_step is None
+                else f", {self.over} {self.final:.4g} at the end, at worst {self.tightness:.4g} "
+                f"(step {self.worst_step})"
+            ),
             f"  because   {self.reason}",
         ]
         for a in self.assumptions:
@@ -165,7 +178,8 @@ class Certificate:
             bands = ("mean", "lowest", "highest", "promised")
             values["curve"] = PlotCurve(curve["steps"], *(_numbers(curve[k]) for k in bands))
             values |= {name: _numbers(values[name]) for name in ("ratio", "low", "high")}
-            values |= {name: _number(values[name]) for name in ("confidence", "tightness")}
+            values.setdefault("final", math.nan)  # not in a certificate of 0.1.0
+            values |= {name: _number(values[name]) for name in ("confidence", "tightness", "final")}
             values["details"] = _untagged(values.get("details", {}))
             values["notes"] = tuple(values.get("notes", ()))
             return Certificate(**values)
@@ -240,14 +254,14 @@ def certify(
         low=found.low.tolist(), high=found.high.tolist(),
         worst_step=int(curves.steps[found.worst]),
         assumptions=assumptions, curve=_thin(curves, bound), more_seeds=found.more_seeds,
-        notes=found.notes, latex=guarantee.latex, expected=expected,
+        notes=found.notes, latex=guarantee.latex, expected=expected, final=found.final,
     )  # fmt: skip
 
 
 def _failing(assumptions: Iterable[Assumption]) -> str:
     return "; ".join(
         f"{a.name} fails: requires {a.requires}"
-        + (f", {a.how}" if a.measured is None else f", measured {a.measured:.6g}")
+        + (f" ({a.how})" if a.measured is None else f", measured {a.measured:.6g}")
         for a in assumptions
         if a.holds is False
     )

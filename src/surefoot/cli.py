@@ -1,4 +1,7 @@
-"""The command line: list, run, report, data, privacy, replay, federate, doctor.
+"""The command line: list, run, report, data, doctor, and what the methods bring.
+
+A folder with a module `cli` brings one command. Its constant `NAME` and the first line of its docstring are
+read without importing it; `COMMAND` is what tyro parses, and is called.
 
 Exit codes: 0 all well; 1 a guarantee is BROKEN that was not announced to be, or a seed crashed;
 2 bad arguments or unreadable input; 3 an audit refutes a proven epsilon; 130 interrupted.
@@ -6,22 +9,24 @@ Exit codes: 0 all well; 1 a guarantee is BROKEN that was not announced to be, or
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import tyro
+from tyro.extras import subcommand_cli_from_dict
 
 from surefoot import __version__
-from surefoot.errors import SurefootError
+from surefoot.errors import MissingExtraError, SurefootError
 
 if TYPE_CHECKING:
     from surefoot._run.folder import RunFolder
-    from surefoot.certificate import Certificate
 
 PROG = "surefoot"
 
@@ -132,45 +137,6 @@ class DataFetch:
 
 
 @dataclass(frozen=True)
-class Privacy:
-    """What a private training leaks: epsilon, calibrate, curve, from-opacus, audits."""
-
-    def __call__(self) -> int:
-        return privacy_command(["--help"])
-
-
-@dataclass(frozen=True)
-class Replay:
-    """Make fine-tuned weights again from the base model and a log of kilobytes."""
-
-    base: tyro.conf.Positional[Path]
-    """The folder of the base model, as save_pretrained writes it."""
-    log: tyro.conf.Positional[Path]
-    """The log of the run."""
-    out: tyro.conf.Positional[Path]
-    """Where to write the fine-tuned model."""
-    upto: int | None = None
-    """How many steps; all by default."""
-
-    def __call__(self) -> int:
-        from surefoot.zeroth_order.replaying import replay_folder
-
-        try:
-            print(replay_folder(self.base, self.log, self.out, upto=self.upto))
-        except ValueError as error:
-            raise SurefootError(str(error)) from error
-        return 0
-
-
-@dataclass(frozen=True)
-class Federate:
-    """Run a Flower app on this machine: simulate, or up with TLS and real nodes."""
-
-    def __call__(self) -> int:
-        return federate_command(["--help"])
-
-
-@dataclass(frozen=True)
 class Doctor:
     """Show versions, extras, threads and cache: what to paste into a bug report."""
 
@@ -220,16 +186,49 @@ class DataCommand:
         return self.command()
 
 
-Command = (
-    Annotated[List, tyro.conf.subcommand("list")]
-    | Annotated[Run, tyro.conf.subcommand("run")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[DataCommand, tyro.conf.subcommand("data")]
-    | Annotated[Privacy, tyro.conf.subcommand("privacy")]
-    | Annotated[Replay, tyro.conf.subcommand("replay")]
-    | Annotated[Federate, tyro.conf.subcommand("federate")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
+@dataclass(frozen=True)
+class Mount:
+    """A command that a method brings: `words` stand for `name` on the command line."""
+
+    module: str
+    title: str
+    words: tuple[str, ...] = ()
+
+
+def mounted() -> dict[str, Mount]:
+    """The commands of the methods by name, found without importing any of them.
+
+    `ALSO` in such a module names shorter ways to one of its subcommands.
+    """
+    import surefoot
+
+    found = {}
+    for file in sorted(Path(surefoot.__path__[0]).glob("*/cli.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        constants = {
+            node.targets[0].id: ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id in ("NAME", "ALSO")
+        }
+        if "NAME" not in constants:
+            continue
+        module = f"surefoot.{file.parent.name}.cli"
+        title = (ast.get_docstring(tree) or constants["NAME"]).splitlines()[0]
+        found[constants["NAME"]] = Mount(module, title)
+        for word in constants.get("ALSO", ()):
+            found[word] = Mount(module, f"The same as {PROG} {constants['NAME']} {word}.", (word,))
+    return found
+
+
+def _commands() -> Any:
+    own: dict[str, Any] = {
+        "list": List, "run": Run, "report": Report, "data": DataCommand, "doctor": Doctor,
+    }  # fmt: skip
+    for name, mount in mounted().items():
+        own[name] = dataclasses.make_dataclass(name, [], namespace={"__doc__": mount.title})
+    return Union[tuple(Annotated[c, tyro.conf.subcommand(n)] for n, c in own.items())]  # noqa: UP007
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -241,14 +240,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if words[:1] == ["run"] and len(words) > 1 and not words[1].startswith("-"):
             return run_command(words[1], words[2:])
-        if words[:2] == ["zo", "replay"]:
-            words = words[1:]
-        if words[:1] == ["privacy"]:
-            return privacy_command(words[1:])
-        if words[:1] == ["federate"]:
-            return federate_command(words[1:])
+        if words and (mount := mounted().get(words[0])) is not None:
+            return method_command(words[0], mount, words[1:])
         command: Callable[[], int] = tyro.cli(
-            Command,
+            _commands(),
             prog=PROG,
             description="Gradient descent with its guarantee attached.",
             args=words,
@@ -262,20 +257,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def privacy_command(words: Sequence[str]) -> int:
-    """`surefoot privacy ...`, whose flags are read from that package only when they are needed."""
-    from surefoot.privacy.cli import PrivacyCommand
-
-    command: Callable[[], int] = tyro.cli(PrivacyCommand, prog=f"{PROG} privacy", args=list(words))
-    return command()
-
-
-def federate_command(words: Sequence[str]) -> int:
-    """`surefoot federate ...`, whose flags are read only when they are needed."""
-    from surefoot.federated.cli import FederateCommand
-
-    command: Callable[[], int] = tyro.cli(
-        FederateCommand, prog=f"{PROG} federate", args=list(words)
+def method_command(name: str, mount: Mount, words: Sequence[str]) -> int:
+    """`surefoot NAME ...` of a method, whose module is imported only now."""
+    kind: Any = importlib.import_module(mount.module).COMMAND
+    prog, args = f"{PROG} {name}", list(words)
+    if isinstance(kind, dict) and mount.words:
+        kind = kind[mount.words[0]]
+    else:
+        args = [*mount.words, *args]
+    command: Callable[[], int] = (
+        subcommand_cli_from_dict(kind, prog=prog, args=args, description=mount.title)
+        if isinstance(kind, dict)
+        else tyro.cli(kind, prog=prog, args=args, description=mount.title)
     )
     return command()
 
@@ -283,63 +276,77 @@ def federate_command(words: Sequence[str]) -> int:
 def run_command(name: str, words: Sequence[str]) -> int:
     """`surefoot run NAME ...`: parse the flags of that study, run, certify, report."""
     from surefoot import study as studies
+    from surefoot._run.backends import check_backend
+    from surefoot._run.execute import config_of, execute, start
+    from surefoot._run.folder import RunFolder
     from surefoot._run.terminal import Progress, print_certificates
+    from surefoot.report import write_run_page, write_site
 
-    chosen = (
-        [studies.load_study(n) for n in studies.study_names()]
-        if name == "all"
-        else [studies.load_study(name)]
-    )
+    names = studies.study_names() if name == "all" else [name]
+    chosen = [studies.load_study(n) for n in names]
     config_type = chosen[0].config if len(chosen) == 1 else studies.StudyConfig
     arguments = _parse_run(name, config_type, words)
     execution = arguments.execution
-    certificates: list[Certificate] = []
+    check_backend(execution.backend)
     folders: list[RunFolder] = []
-    crashed = 0
     for study in chosen:
         config = arguments.config
-        if len(chosen) > 1:
-            shared = dataclasses.asdict(config) | {"part": ()}
-            config = study.config(**shared)
+        if name == "all":
+            config = study.config(**dataclasses.asdict(config) | {"part": ()})
         if arguments.resume is not None:
-            from surefoot._run.folder import RunFolder
-
             folder = RunFolder.open(arguments.resume)
             if folder.study != study.name:
                 raise SurefootError(f"{arguments.resume} is a run of {folder.study}, not {name}")
-            config = studies.config_of(study, folder)
+            config = config_of(study, folder)
         else:
-            study.chosen(config)
-            studies.check_backend(execution.backend)
-            folder = studies.start(study, config, execution)
-        with Progress(study.name, folder) as progress:
-            made = studies.execute(study, config, folder, execution, progress.done)
-        from surefoot.report import write_run_page
-
-        write_run_page(folder)
-        folders.append(folder)
-        certificates += made
-        for failure in folder.status["failed"]:
-            crashed += 1
+            try:
+                folder = start(study, config, execution)
+            except MissingExtraError as error:
+                if name != "all":
+                    raise
+                print(f"skipped: {error}", file=sys.stderr)
+                continue
+        for part, extras in folder.skipped.items():
             print(
-                f"seed {failure['seed']} of part {failure['part']} crashed: {failure['error']}; "
-                f"traceback in {folder.seed_folder(failure['part'], failure['seed'])}/error.txt",
+                f"skipped: part {part} of study {study.name}; "
+                f"run: pip install 'surefoot[{','.join(extras)}]'",
                 file=sys.stderr,
             )
-    from surefoot.report import write_site
-
+        with Progress(study.name, folder) as progress:
+            execute(study, config, folder, execution, progress.done)
+        write_run_page(folder)
+        folders.append(folder)
+    if not folders:
+        raise SurefootError("no study could run; see the lines above for what to install")
     index = write_site(folders[0].path.parent.parent)
     if arguments.json:
         print(json.dumps([_as_json(f) for f in folders], indent=1))
     else:
         print_certificates(folders)
         print(f"report: {folders[0].path / 'index.html' if len(folders) == 1 else index}")
-    broken = any(c.surprise and c.verdict == "BROKEN" for c in certificates)
-    return 1 if broken or crashed else 0
+    return max(_exit_code(folder) for folder in folders)
+
+
+def _exit_code(folder: RunFolder) -> int:
+    """Say on stderr what went wrong in a run, and how bad that is."""
+    status = folder.status
+    for failure in status["failed"]:
+        print(
+            f"seed {failure['seed']} of part {failure['part']} crashed: {failure['error']}; "
+            f"traceback in {folder.seed_folder(failure['part'], failure['seed'])}/error.txt",
+            file=sys.stderr,
+        )
+    problems = status.get("problems", {})
+    for part, why in problems.items():
+        print(f"error: part {part} of study {folder.study}: {why}", file=sys.stderr)
+    if problems:
+        return 2
+    broken = any(c.surprise and c.verdict == "BROKEN" for c in folder.certificates())
+    return 1 if broken or status["failed"] else 0
 
 
 def _parse_run(name: str, config: type, words: Sequence[str]) -> Any:
-    from surefoot.study import Execution
+    from surefoot._run.execute import Execution
 
     flags: Any = tyro.conf.OmitArgPrefixes
     arguments = dataclasses.make_dataclass(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -41,6 +42,38 @@ class MissingExtraError(SurefootError, ImportError):
         super().__init__(
             f"{part} needs {missing}, which is not installed; run: pip install 'surefoot[{extra}]'"
         )
+
+
+@contextmanager
+def need(package: str, *, extra: str, part: str | None = None) -> Iterator[None]:
+    """Import an optional package inside of this, and a missing one becomes one sentence.
+
+    ```
+    with need("flwr", extra="federated"):
+        from flwr.app import ArrayRecord
+    ```
+
+    Parameters
+    ----------
+    package
+        The package, by the name under which it is imported.
+    extra
+        The extra of surefoot that brings it.
+    part
+        What needs it, for the sentence; by default the extra's name in words.
+
+    Raises
+    ------
+    MissingExtraError
+        The package, or one that it imports, is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or package).split(".")[0]
+        if missing == "surefoot":
+            raise
+        raise MissingExtraError(part or f"surefoot[{extra}]", missing, extra) from error
 
 
 class FileFormatError(SurefootError, ValueError):

@@ -45,6 +45,20 @@ PROBES: dict[str, Probe] = {
 }
 
 
+def _note_settings(record: Record, seed: int, optimizer: torch.optim.Optimizer) -> None:
+    """What the optimizer is set to now, as facts; its rates are a matter of steps: the probe "lr"."""
+    inner = getattr(optimizer, "optimizer", None)  # accelerate and Opacus wrap what steps
+    real = inner if isinstance(inner, torch.optim.Optimizer) else optimizer
+    record.note(seed, optimizer=type(real).__name__)
+    for group in real.param_groups:
+        plain = {
+            name: value
+            for name, value in group.items()
+            if name != "lr" and name.isidentifier() and isinstance(value, (str, bool, int, float))
+        }
+        record.note(seed, **plain)
+
+
 def _read(found: list[float | torch.Tensor]) -> list[float]:
     """The values; those on an accelerator all at once, so that it is waited for once."""
     tensors = [v for v in found if isinstance(v, torch.Tensor)]
@@ -104,6 +118,7 @@ class Watch:
     def _before_step(self, *_: Any) -> None:
         if self.step % self._every == 0:
             self._settle()
+            _note_settings(self.record, self._seed, self._optimizer)
             found: dict[str, float] = {}
             for name, probe in self._probes.items():
                 value = probe(self._model, self._optimizer)
@@ -181,7 +196,7 @@ def watch(
     folder: str | Path | None = None,
     checkpoint: str | Path | None = None,
 ) -> Watch:
-    """Record a user's own training loop.
+    """Record a user's own training loop: what it logs, and as facts what its optimizer is set to.
 
     ```
     with watch(model, optimizer, probes=("gradient_norm",), every=50) as w:

@@ -29,6 +29,11 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def missing_packages(extra: str) -> tuple[str, ...]:
+    """The packages of an extra that are not installed."""
+    return tuple(p for p in EXTRAS[extra] if version_of(p) is None)
+
+
 def environment() -> dict[str, Any]:
     """Versions, platform and threads as a plain dictionary, without importing anything heavy."""
     from surefoot import __version__

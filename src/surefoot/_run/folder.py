@@ -56,6 +56,7 @@ class RunFolder:
     record.parquet    all seeds together, with a column `part`
     certificate.json  the certificates
     tables/, figures/ what the study derived from its record
+    problems/         of parts that could not be concluded, the traceback
     status.json       running, finished, interrupted or failed, and how long it took
     index.html        the report
     ```
@@ -133,6 +134,11 @@ class RunFolder:
         """Name -> {"title", "seeds"} of the parts that were asked for."""
         return dict(self.config["parts"])
 
+    @property
+    def skipped(self) -> dict[str, list[str]]:
+        """Parts that were not run, with the extras that they would have needed."""
+        return dict(self.config.get("skipped", {}))
+
     def certificates(self) -> list[Certificate]:
         """The certificates, empty before the run got that far."""
         file = self.path / "certificate.json"
@@ -179,6 +185,12 @@ class RunFolder:
         whole = whole.replace_schema_metadata({FACTS: facts_table(records)})
         write_parquet(whole, self.path / "record.parquet")
         return records
+
+    def write_problem(self, part: str, trace: str) -> None:
+        """Store why a part could not be concluded."""
+        folder = self.path / "problems"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{part}.txt").write_text(trace, encoding="utf-8")
 
     def write_table(self, part: str, name: str, table: pd.DataFrame) -> None:
         """Store a table of results as JSON."""

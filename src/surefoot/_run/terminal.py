@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,10 +20,10 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from surefoot._run.execute import SeedResult
 from surefoot._run.folder import RunFolder
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
-from surefoot.study import SeedResult
 
 COLOURS = {
     Verdict.KEPT: "green",
@@ -87,13 +89,17 @@ class Progress:
 
 
 def print_certificates(folders: Sequence[RunFolder]) -> None:
-    """The table at the end: method, promise, verdict, tightness, seconds."""
+    """The table at the end: method, promise, verdict, measured over promised, seconds.
+
+    The two ratios read so that at most 1 is within the promise.
+    """
     console = Console(width=None if sys.stdout.isatty() else 150)
     table = Table()
     table.add_column("method", no_wrap=True)
     table.add_column("promise", overflow="fold", ratio=2)
     table.add_column("verdict", overflow="fold", ratio=1)
-    table.add_column("tightness", justify="right", no_wrap=True)
+    table.add_column("at end", justify="right", no_wrap=True)
+    table.add_column("worst", justify="right", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
     table.add_column("because", overflow="fold", ratio=3)
     for folder in folders:
@@ -103,14 +109,40 @@ def print_certificates(folders: Sequence[RunFolder]) -> None:
             name = f"{folder.study} {part}" if part != folder.study else part
             mine = [c for c in certificates if c.part == part]
             if not mine:
-                table.add_row(name, "nothing promised here: see the report", "", "", seconds, "")
+                table.add_row(escape(name), escape(_nothing(folder, part)), "", "", "", seconds, "")
             for c in mine:
                 # What was kept needs no reason here; the report has it.
                 reason = "" if c.verdict is Verdict.KEPT else c.reason
-                table.add_row(name, c.name, _verdict(c), f"{c.tightness:.3g}", seconds, reason)
+                table.add_row(
+                    escape(name), escape(c.name), _verdict(c), _ratio(c.final), _ratio(c.tightness),
+                    seconds, escape(reason),
+                )  # fmt: skip
                 name = seconds = ""
+        for part, extras in folder.skipped.items():
+            extra = ", ".join(extras)
+            table.add_row(
+                escape(f"{folder.study} {part}"),
+                escape(f"skipped; run: pip install 'surefoot[{extra}]'"), "", "", "", "", "",
+            )  # fmt: skip
         table.add_section()
     console.print(table)
+
+
+def _nothing(folder: RunFolder, part: str) -> str:
+    """Why a part has no certificate."""
+    status = folder.status
+    if part in status.get("problems", {}):
+        return f"not concluded: {status['problems'][part]}"
+    errors = [f["error"] for f in status["failed"] if f["part"] == part]
+    if errors and len(errors) == len(folder.parts[part]["seeds"]):
+        return f"{'all seeds' if len(errors) > 1 else 'its seed'} crashed: {errors[0]}"
+    if any(not folder.is_done(part, seed) for seed in folder.parts[part]["seeds"]):
+        return "not run to the end"
+    return "nothing promised here: see the report"
+
+
+def _ratio(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3g}"
 
 
 def _verdict(c: Certificate) -> str:

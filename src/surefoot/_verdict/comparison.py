@@ -10,16 +10,21 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from surefoot._verdict import evidence
-from surefoot.guarantee import Guarantee, Verdict
+from surefoot.guarantee import Guarantee, Sense, Verdict
 from surefoot.record import Curves
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the comparison found; `checked` and `worst` are indices into the record's steps."""
+    """What the comparison found; `checked` and `worst` are indices into the record's steps.
+
+    `final` and `tightness` are read so that at most 1 is within the promise, `ratio` is always measured
+    over promised.
+    """
 
     verdict: Verdict
     reason: str
+    final: float
     tightness: float
     checked: Int[np.ndarray, " checked"]
     ratio: Float[np.ndarray, " checked"]
@@ -88,9 +93,12 @@ def _expectation(
     if found.carrier is not None:
         where.append(f"seed {curves.seeds[found.carrier]}")
     reason = found.reason + (f" ({', '.join(where)})" if where else "")
+    with np.errstate(divide="ignore"):
+        within = 1 / found.mean if guarantee.sense == "lower" else found.mean
+    final, tightness, worst = _headline(within, guarantee)
     return Finding(
-        found.verdict, reason, _tightness(found.mean, guarantee.sense), at, found.mean, found.low,
-        found.high, int(at[found.worst]), found.more_seeds, found.notes,
+        found.verdict, reason, final, tightness, at, found.mean, found.low, found.high,
+        int(at[worst]), found.more_seeds, found.notes,
     )  # fmt: skip
 
 
@@ -113,10 +121,15 @@ def _every_run(
         # Infinity against infinity is NaN, which exceeds nothing.
         excess = {"upper": y - b, "lower": b - y, "equal": np.abs(y - b)}[guarantee.sense]
         violated = excess > allowed
-    ratio = _ratio(y, b)
-    collapse = np.min if guarantee.sense == "lower" else np.max
-    by_step = collapse(ratio if guarantee.sense != "equal" else np.abs(ratio - 1) + 1, axis=0)
-    worst = _worst_step(by_step, guarantee.sense)
+    lower = guarantee.sense == "lower"
+    # What only the absolute tolerance forgives is rounding: 1e-16 over a bound of 1e-114 is no ratio.
+    with np.errstate(invalid="ignore", over="ignore"):
+        rounding = ~violated & (excess > guarantee.tolerance * np.abs(b))
+    ratio = np.where(rounding, 1.0, _ratio(y, b))
+    within = np.where(rounding, 1.0, _ratio(b, y)) if lower else ratio
+    by_step = _furthest(ratio, guarantee.sense)
+    sides = _furthest(within, "upper" if lower else guarantee.sense)
+    final, tightness, worst = _headline(sides, guarantee)
     # Without statistics all steps matter, but a certificate is read: it lists at most 18 of them.
     shown = evidence.checked_steps(curves.steps[at].astype(float))
     shown = np.union1d(shown, [worst])
@@ -140,8 +153,8 @@ def _every_run(
             f" ({int(violated.sum())} of {violated.size} comparisons fail)"
         )
     return Finding(
-        verdict, reason, _tightness(by_step, guarantee.sense), at[shown], by_step[shown],
-        by_step[shown], by_step[shown], int(at[worst]), None, notes,
+        verdict, reason, final, tightness, at[shown], by_step[shown], by_step[shown],
+        by_step[shown], int(at[worst]), None, notes,
     )  # fmt: skip
 
 
@@ -153,18 +166,32 @@ def _ratio(y: Float[np.ndarray, "*s"], b: Float[np.ndarray, "*s"]) -> Float[np.n
         negative = np.where(y < 0, b / y, np.inf)
         zero = np.where(y == 0, 1.0, np.copysign(np.inf, y))
     ratio = np.where(b > 0, positive, np.where(b < 0, negative, zero))
-    return np.where(np.isnan(y), np.nan, np.where(y == b, 1.0, ratio))
+    return np.where(np.isnan(y) | np.isnan(b), np.nan, np.where(y == b, 1.0, ratio))
 
 
-def _worst_step(ratio: np.ndarray, sense: str) -> int:
-    if np.isnan(ratio).all():
-        return 0
-    return int(np.nanargmin(ratio) if sense == "lower" else np.nanargmax(ratio))
-
-
-def _tightness(ratio: np.ndarray, sense: str) -> float:
-    if not len(ratio) or np.isnan(ratio).all():
-        return math.nan
+def _furthest(ratio: Float[np.ndarray, "seeds steps"], sense: Sense) -> Float[np.ndarray, " steps"]:
+    """Of each step the seed that is furthest on the wrong side, or from 1 where both sides are wrong."""
     if sense == "equal":
-        return float(ratio[int(np.nanargmax(np.abs(ratio - 1)))])
-    return float(np.nanmin(ratio) if sense == "lower" else np.nanmax(ratio))
+        # Where every seed is NaN there is none that is furthest.
+        distance = np.where(np.isnan(ratio), np.inf, np.abs(ratio - 1))
+        return np.asarray(np.take_along_axis(ratio, distance.argmax(axis=0)[None], axis=0)[0])
+    return np.asarray(ratio.min(axis=0) if sense == "lower" else ratio.max(axis=0))
+
+
+def _headline(
+    within: Float[np.ndarray, " steps"], guarantee: Guarantee
+) -> tuple[float, float, int]:
+    """The ratio at the end, the worst one after the first step, and where that is.
+
+    At the first step both sides are often the same number, so it counts only where it alone is wrong.
+    """
+    if not len(within) or np.isnan(within).all():
+        return math.nan, math.nan, 0
+    distance = np.abs(within - 1) if guarantee.sense == "equal" else within - 1
+    distance = np.where(np.isnan(distance), -np.inf, distance)
+    later = distance[1:].max() if len(distance) > 1 else -np.inf
+    if distance[0] > max(later, guarantee.tolerance) or later == -np.inf:
+        worst = 0
+    else:
+        worst = 1 + int(distance[1:].argmax())
+    return float(within[-1]), float(within[worst]), worst

@@ -1,4 +1,4 @@
-"""`surefoot federate`: run a Flower app on this machine, simulated or on real nodes."""
+"""Run a Flower app on this machine: simulate, or up with TLS and real nodes."""
 
 from __future__ import annotations
 
@@ -88,3 +88,7 @@ def _value(text: str) -> str | int | float:
         with contextlib.suppress(ValueError):
             return kind(text)
     return text
+
+
+NAME = "federate"
+COMMAND = FederateCommand

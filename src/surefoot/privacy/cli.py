@@ -1,4 +1,4 @@
-"""`surefoot privacy ...`: the numbers and audits of this package from the command line."""
+"""What a private training leaks: epsilon, calibrate, curve, from-opacus, audits."""
 
 from __future__ import annotations
 
@@ -469,3 +469,7 @@ class PrivacyCommand:
             return self.command()
         except ValueError as error:
             raise SurefootError(str(error)) from error
+
+
+NAME = "privacy"
+COMMAND = PrivacyCommand

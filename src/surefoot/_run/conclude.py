@@ -1,0 +1,83 @@
+"""From the seeds in a run folder to certificates, tables and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+from surefoot._run.folder import RunFolder
+from surefoot.certificate import Certificate, certify
+from surefoot.errors import UnknownNameError
+from surefoot.guarantee import Verdict
+from surefoot.record import Record
+from surefoot.study import Part, Study, StudyConfig
+
+
+@dataclass
+class Conclusion:
+    """What the seeds of a run say, and by part what kept it from being said."""
+
+    certificates: list[Certificate] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def conclude(study: Study, config: StudyConfig, folder: RunFolder, confidence: float) -> Conclusion:
+    """Derive everything a run folder says from the seeds in it.
+
+    A part that cannot be concluded is a problem of its own and takes no other part with it.
+    """
+    records = folder.merge()
+    found = Conclusion()
+    for part in study.parts:
+        if part.name not in records or not len(records[part.name]):
+            continue
+        missing = [s for s in part.seeds_for(config) if not folder.is_done(part.name, s)]
+        try:
+            made = _certificates(part, config, records[part.name], confidence, missing)
+            if not missing:
+                _store(part, config, records[part.name], folder)
+        except Exception as error:
+            # Whatever a study's own code raises; an interrupt is no Exception and goes through.
+            found.problems[part.name] = f"{type(error).__name__}: {error}"
+            folder.write_problem(part.name, traceback.format_exc())
+            continue
+        found.certificates += made
+    folder.write_certificates(found.certificates)
+    return found
+
+
+def _certificates(
+    part: Part, config: StudyConfig, record: Record, confidence: float, missing: list[int]
+) -> list[Certificate]:
+    guarantees = list(part.guarantees(config))
+    if missing:
+        # A seed that was cut short may not have come to a quantity; one that ended has them all.
+        guarantees = [g for g in guarantees if g.quantity in record]
+    made = [certify(record, g, confidence) for g in guarantees]
+    made += part.certificates(config, record)
+    names = {c.name for c in made}
+    for name in part.expects:
+        if not missing and name not in names:
+            raise UnknownNameError(f"certificate that part {part.name} announces", name, names)
+    return [_labelled(c, part, missing) for c in made]
+
+
+def _store(part: Part, config: StudyConfig, record: Record, folder: RunFolder) -> None:
+    for name, table in part.tables(config, record).items():
+        folder.write_table(part.name, name, table)
+    for name, figure in part.figures(config, record).items():
+        folder.write_figure(part.name, name, json.loads(figure.to_json()))
+
+
+def _labelled(certificate: Certificate, part: Part, missing: list[int]) -> Certificate:
+    changes: dict[str, Any] = {"part": part.name, "expected": part.expects.get(certificate.name)}
+    if missing:
+        # The seeds that ended may differ from those that did not: their mean proves nothing.
+        note = f"seeds {', '.join(map(str, missing))} did not end"
+        changes["notes"] = (*certificate.notes, note)
+        if certificate.verdict in (Verdict.KEPT, Verdict.UNDECIDED):
+            changes |= {"verdict": Verdict.UNDECIDED, "reason": note}
+    return dataclasses.replace(certificate, **changes)

@@ -1,0 +1,229 @@
+"""Run the seeds of a study in parallel and leave a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surefoot._run.backends import backend, check_backend
+from surefoot._run.conclude import conclude
+from surefoot._run.environment import environment
+from surefoot._run.folder import FORMAT, RunFolder, write_json
+from surefoot.certificate import Certificate
+from surefoot.record import Record
+from surefoot.study import Study, StudyConfig, load_study
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a study is executed; nothing here may change a result."""
+
+    backend: str = "loky"
+    """joblib's backend: loky, threading, ray or dask."""
+    jobs: int = -1
+    """How many seeds run at once; -1: one a core."""
+    out: Path = Path("runs")
+    """The folder that holds all runs."""
+    confidence: float = 0.99
+    """Confidence of the verdicts on expectations."""
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.confidence < 1:
+            raise ValueError(f"confidence must be in [0.5, 1), got {self.confidence}")
+        if self.jobs == 0 or self.jobs < -1:
+            raise ValueError(f"jobs must be -1 or at least 1, got {self.jobs}")
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """How one seed of one part ended; `error` is the last line of its traceback."""
+
+    part: str
+    seed: int
+    seconds: float
+    error: str | None = None
+
+
+def run_seed(name: str, config: StudyConfig, part: str, seed: int, folder: Path) -> SeedResult:
+    """Run one seed in this process; an exception is written beside the record, not raised."""
+    import torch
+
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    error = None
+    try:
+        run = next(p for p in load_study(name).parts if p.name == part).run
+        # A resumed seed starts from nothing: half a seed is no measurement.
+        for stale in [*folder.glob("*.parquet"), *folder.glob("error.txt")]:
+            stale.unlink()
+        with Record(folder) as record:
+            run(config, seed, record)
+        seconds = time.monotonic() - started
+        write_json(folder / "done.json", {"seconds": seconds})
+    except Exception as exception:
+        error = f"{type(exception).__name__}: {exception}"
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    return SeedResult(part, seed, time.monotonic() - started, error)
+
+
+def start(study: Study, config: StudyConfig, execution: Execution) -> RunFolder:
+    """Make the run folder and write down what is about to happen."""
+    # First, as it refuses: what cannot run leaves no folder behind.
+    parts = study.runnable(config)
+    folder = RunFolder.create(execution.out, study.name)
+    skipped = {p.name: sorted(p.missing) for p in study.chosen(config) if p not in parts}
+    write_json(
+        folder.path / "config.json",
+        {
+            "format": FORMAT,
+            "study": study.name,
+            "title": study.title,
+            "paper": study.paper,
+            "config": dataclasses.asdict(config),
+            "confidence": execution.confidence,
+            "parts": {p.name: {"title": p.title, "seeds": p.seeds_for(config)} for p in parts},
+            "skipped": skipped,
+            "command": reproduce(study, config),
+        },
+    )
+    write_json(folder.path / "environment.json", environment())
+    return folder
+
+
+def reproduce(study: Study, config: StudyConfig) -> str:
+    """The command line that repeats a run."""
+    words = ["surefoot", "run", study.reference]
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if value == (f.default if f.default is not dataclasses.MISSING else None):
+            continue
+        values = value if isinstance(value, (tuple, list)) else [value]
+        words += ["--" + f.name.replace("_", "-"), *map(str, values)]
+    return shlex.join(words)
+
+
+def config_of(study: Study, folder: RunFolder) -> StudyConfig:
+    """The configuration that a run folder was made with."""
+    stored: dict[str, Any] = folder.config["config"]
+    names = {f.name for f in dataclasses.fields(study.config)}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in names
+    }
+    return study.config(**values)
+
+
+def execute(
+    study: Study,
+    config: StudyConfig,
+    folder: RunFolder,
+    execution: Execution,
+    progress: Callable[[SeedResult], None] = lambda result: None,
+) -> list[Certificate]:
+    """Run the seeds that are missing in a run folder, then judge and store what the record says.
+
+    An interrupt leaves a valid folder with the seeds that were done, and is raised again.
+    """
+    started = time.monotonic()
+    todo = [
+        (part, seed)
+        for part, about in folder.parts.items()
+        for seed in about["seeds"]
+        if not folder.is_done(part, seed)
+    ]
+    write_json(folder.path / "status.json", {"state": "running", "failed": []})
+    failed: list[SeedResult] = []
+    state = "interrupted"
+    try:
+        for result in _parallel(study, config, folder, execution, todo):
+            progress(result)
+            if result.error is not None:
+                failed.append(result)
+        state = "failed" if failed else "finished"
+    finally:
+        found = conclude(study, config, folder, execution.confidence)
+        if found.problems and state == "finished":
+            state = "failed"
+        write_json(
+            folder.path / "status.json",
+            {
+                "state": state,
+                "seconds": time.monotonic() - started,
+                "failed": [dataclasses.asdict(f) for f in failed],
+                "problems": found.problems,
+            },
+        )
+    return found.certificates
+
+
+def run_study(
+    study: Study | str,
+    config: StudyConfig | None = None,
+    execution: Execution | None = None,
+    progress: Callable[[SeedResult], None] = lambda result: None,
+) -> RunFolder:
+    """Run a study from Python, as `surefoot run` does: seeds, certificates and the report's page.
+
+    Parameters
+    ----------
+    study
+        A study, or the name that `surefoot run` takes.
+    config
+        Its configuration; by default that of its quick size.
+    execution
+        Where it runs and where it leaves its folder; by default one process a core and `runs/`.
+    progress
+        Called with the result of each seed as it ends.
+
+    Returns
+    -------
+    The run folder: `certificates()` and `record(part)` read it, `status` says what crashed.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such study, part or backend.
+    MissingExtraError
+        A part that was asked for needs an extra that is not installed.
+    """
+    from surefoot.report import write_run_page, write_site
+
+    study = load_study(study) if isinstance(study, str) else study
+    config = study.config() if config is None else config
+    execution = Execution() if execution is None else execution
+    check_backend(execution.backend)
+    folder = start(study, config, execution)
+    execute(study, config, folder, execution, progress)
+    write_run_page(folder)
+    write_site(folder.path.parent.parent)
+    return folder
+
+
+def _parallel(
+    study: Study,
+    config: StudyConfig,
+    folder: RunFolder,
+    execution: Execution,
+    todo: list[tuple[str, int]],
+) -> Iterable[SeedResult]:
+    import joblib
+
+    check_backend(execution.backend)
+    jobs = execution.jobs if execution.jobs != -1 else (os.cpu_count() or 1)
+    calls = [
+        joblib.delayed(run_seed)(
+            study.reference, config, part, seed, folder.seed_folder(part, seed)
+        )
+        for part, seed in todo
+    ]
+    # joblib's Ray backend hands results back only when all are there.
+    results = "list" if execution.backend == "ray" else "generator_unordered"
+    with backend(execution.backend, jobs):
+        yield from joblib.Parallel(n_jobs=jobs, return_as=results, batch_size=1)(calls)
