@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from surefoot import Part, run_study
+from surefoot import Guarantee, Part, Study, StudyConfig, run_study
 from surefoot._run import environment
-from surefoot._run.execute import Execution
 from surefoot.cli import main
 from surefoot.errors import MissingExtraError, UnknownNameError, need
 
@@ -152,7 +151,7 @@ def test_an_extra_that_does_not_exist_is_refused():
 
 def test_facts_come_through_a_run(here, tmp_path):
     name = here("mine_facts", "good")
-    folder = run_study(name, execution=Execution("threading", 1, tmp_path / "out"))
+    folder = run_study(name, backend="threading", jobs=1, out=tmp_path / "out")
     assert folder.record("good").fact("optimizer").all == ("none",)
     assert [c.verdict for c in folder.certificates()] == ["KEPT"]
     assert (folder.path / "index.html").exists()
@@ -170,3 +169,18 @@ def test_a_missing_extra_is_one_sentence():
         need("surefoot", extra="llm"),
     ):
         import surefoot.no_such  # noqa: F401
+
+
+def test_a_study_made_on_the_spot_runs_in_other_processes(tmp_path):
+    def halve(config, seed, record):
+        for t in range(4):
+            record.append(seed, t, q=0.5**t)
+
+    promise = Guarantee("g", "s", "s", "q", "upper", "every run", lambda r: 1.0)
+    study = Study(
+        "on_the_spot", "t", "none", StudyConfig,
+        (Part("p", "t", halve, lambda config: [promise], deterministic=True),),
+    )  # fmt: skip
+    folder = run_study(study, jobs=2, out=tmp_path)
+    assert folder.status["failed"] == []
+    assert [c.verdict for c in folder.certificates()] == ["KEPT"]

@@ -30,7 +30,24 @@ Size = Literal["quick", "standard", "paper"]
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What every study can be told; a study adds fields of its own, each of them a flag."""
+    """What every study can be told; a study adds fields of its own, each of them a flag.
+
+    Parameters
+    ----------
+    size
+        quick: seconds; standard: minutes; paper: the paper's own setting.
+    part
+        The parts to run, all of them by default.
+    seed
+        The first seed; a part with n seeds uses seed, seed + 1, ..., seed + n - 1.
+    seeds
+        How many seeds a random part runs; by default the part's own number for the size.
+
+    Raises
+    ------
+    ValueError
+        Fewer than one seed.
+    """
 
     size: Size = "quick"
     """quick: seconds; standard: minutes; paper: the paper's own setting."""
@@ -50,11 +67,34 @@ class StudyConfig:
 class Part:
     """One experiment of a study.
 
-    `run(config, seed, record)` fills the record of one seed. `guarantees(config)` says what is
-    promised of it. `expects` announces verdicts by the guarantee's name where a study knows
-    better than KEPT: the counterexamples do. `deterministic` parts run one seed. `sizes` are those
-    at which the part runs unasked; named with --part it runs at any. `extras` names the optional
-    extras of surefoot without which the part cannot run.
+    Parameters
+    ----------
+    name, title
+        Words for the command line, and for people.
+    run
+        `run(config, seed, record)` fills the record of one seed: quantities at steps, and facts of what
+        ran.
+    guarantees
+        `guarantees(config)`: what is promised of the record. Each quantity must be in it.
+    certificates
+        `certificates(config, record)`: certificates of what ran that came to its verdict itself.
+    figures, tables
+        Name -> plotly figure, and name -> data frame, made from the record.
+    expects
+        Certificate name -> verdict, where the study knows better than KEPT: counterexamples do.
+    sizes
+        Where the part runs unasked; named with --part it runs at any size.
+    seeds
+        Size -> number of seeds.
+    deterministic
+        One seed is enough.
+    extras
+        The extras of surefoot without which the part cannot run; it is then skipped by name.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such extra.
     """
 
     name: str
@@ -91,7 +131,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Study:
-    """A reproducible experiment: a configuration, and parts that turn it into certificates."""
+    """A reproducible experiment: a configuration, and parts that turn it into certificates.
+
+    Parameters
+    ----------
+    name
+        How runs of it are filed.
+    title, paper
+        For people: what it shows, and of which paper.
+    config
+        The class of its configuration.
+    parts
+        Its experiments.
+    module
+        Where worker processes find it; `load_study` fills it in.
+    """
 
     name: str
     title: str

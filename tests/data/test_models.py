@@ -47,5 +47,7 @@ def test_a_file_that_is_no_model(tmp_path):
 def test_opening_a_model_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setitem(sys.modules, "transformers", None)
+    # Once it was imported it has transformers already.
+    monkeypatch.delitem(sys.modules, "surefoot.data.doors.transformers", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'surefoot\[llm\]'"):
         data.load("smollm2", path=tmp_path).open()

@@ -13,7 +13,7 @@ BACKENDS = ("loky", "threading", "ray", "dask")
 
 
 @contextmanager
-def backend(name: str, jobs: int) -> Iterator[None]:
+def joblib_backend(name: str, jobs: int) -> Iterator[None]:
     """Joblib's context for a backend, with one thread a process."""
     import joblib
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surefoot._run.backends import backend, check_backend
+from surefoot._run.backends import check_backend, joblib_backend
 from surefoot._run.conclude import conclude
 from surefoot._run.environment import environment
 from surefoot._run.folder import FORMAT, RunFolder, write_json
 from surefoot.certificate import Certificate
 from surefoot.record import Record
-from surefoot.study import Study, StudyConfig, load_study
+from surefoot.study import Study, StudyConfig, load_study, study_names
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class SeedResult:
     error: str | None = None
 
 
-def run_seed(name: str, config: StudyConfig, part: str, seed: int, folder: Path) -> SeedResult:
+def run_seed(
+    study: Study | str, config: StudyConfig, part: str, seed: int, folder: Path
+) -> SeedResult:
     """Run one seed in this process; an exception is written beside the record, not raised."""
     import torch
 
@@ -60,7 +62,8 @@ def run_seed(name: str, config: StudyConfig, part: str, seed: int, folder: Path)
     started = time.monotonic()
     error = None
     try:
-        run = next(p for p in load_study(name).parts if p.name == part).run
+        study = load_study(study) if isinstance(study, str) else study
+        run = next(p for p in study.parts if p.name == part).run
         # A resumed seed starts from nothing: half a seed is no measurement.
         for stale in [*folder.glob("*.parquet"), *folder.glob("error.txt")]:
             stale.unlink()
@@ -166,7 +169,11 @@ def execute(
 def run_study(
     study: Study | str,
     config: StudyConfig | None = None,
-    execution: Execution | None = None,
+    *,
+    backend: str = "loky",
+    jobs: int = -1,
+    out: str | Path = "runs",
+    confidence: float = 0.99,
     progress: Callable[[SeedResult], None] = lambda result: None,
 ) -> RunFolder:
     """Run a study from Python, as `surefoot run` does: seeds, certificates and the report's page.
@@ -177,8 +184,12 @@ def run_study(
         A study, or the name that `surefoot run` takes.
     config
         Its configuration; by default that of its quick size.
-    execution
-        Where it runs and where it leaves its folder; by default one process a core and `runs/`.
+    backend, jobs
+        joblib's backend and how many seeds run at once; -1: one a core.
+    out
+        The folder that holds all runs.
+    confidence
+        Of the verdicts on expectations.
     progress
         Called with the result of each seed as it ends.
 
@@ -197,8 +208,8 @@ def run_study(
 
     study = load_study(study) if isinstance(study, str) else study
     config = study.config() if config is None else config
-    execution = Execution() if execution is None else execution
-    check_backend(execution.backend)
+    execution = Execution(backend, jobs, Path(out), confidence)
+    check_backend(backend)
     folder = start(study, config, execution)
     execute(study, config, folder, execution, progress)
     write_run_page(folder)
@@ -217,13 +228,15 @@ def _parallel(
 
     check_backend(execution.backend)
     jobs = execution.jobs if execution.jobs != -1 else (os.cpu_count() or 1)
+    # One that was made here and now has no name by which another process could find it: it travels itself.
+    found = study.module is not None or study.name in study_names()
     calls = [
         joblib.delayed(run_seed)(
-            study.reference, config, part, seed, folder.seed_folder(part, seed)
+            study.reference if found else study, config, part, seed, folder.seed_folder(part, seed)
         )
         for part, seed in todo
     ]
     # joblib's Ray backend hands results back only when all are there.
     results = "list" if execution.backend == "ray" else "generator_unordered"
-    with backend(execution.backend, jobs):
+    with joblib_backend(execution.backend, jobs):
         yield from joblib.Parallel(n_jobs=jobs, return_as=results, batch_size=1)(calls)

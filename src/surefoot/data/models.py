@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot.errors import FileFormatError, MissingExtraError
+from surefoot.errors import FileFormatError
 
 if TYPE_CHECKING:
     import torch
@@ -40,22 +40,9 @@ class LanguageModel:
         MissingExtraError
             Without transformers, which comes with the extra `llm`.
         """
-        try:
-            import transformers
-        except ImportError as error:
-            raise MissingExtraError("a language model", "transformers", "llm") from error
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from surefoot.data.doors.transformers import open_language_model
 
-        options: dict[str, Any] = {"gguf_file": self.gguf_file}
-        if self.gguf_file is not None and hasattr(transformers, "GgufConfig"):
-            # Without it the unpacked model stays marked as quantised, and no Trainer takes it.
-            options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            self.folder, dtype=dtype or torch.float32, **options
-        )
-        tokenizer = AutoTokenizer.from_pretrained(self.folder, gguf_file=self.gguf_file)
-        return model.eval(), tokenizer
+        return open_language_model(self.folder, self.gguf_file, dtype)
 
 
 def encoder(path: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Pretrained models through the libraries that open them."""
