@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._run.files import write_text
 from surefoot._verdict import evidence
 from surefoot._verdict.comparison import compare, on_steps
 from surefoot.errors import FileFormatError
@@ -370,9 +370,7 @@ def write_certificates(certificates: list[Certificate], path: Path) -> None:
         indent=1,
         allow_nan=False,
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)
 
 
 def read_certificates(path: Path) -> list[Certificate]:

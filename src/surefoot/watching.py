@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot._run.files import replacing
 from surefoot.certificate import Certificate, certify
 from surefoot.errors import NonFiniteError, UnknownNameError
 from surefoot.guarantee import Guarantee
@@ -149,14 +149,13 @@ class Watch:
     def _save(self) -> None:
         if self._checkpoint is None:
             return
-        partial = self._checkpoint.with_name(f".{self._checkpoint.name}.{os.getpid()}.part")
         state = {
             "step": self.step,
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
-        torch.save(state, partial)
-        os.replace(partial, self._checkpoint)
+        with replacing(self._checkpoint) as partial:
+            torch.save(state, partial)
         self._good = f"{self._checkpoint} (step {self.step})"
 
     def certify(self, guarantee: Guarantee, confidence: float = 0.99) -> Certificate:

@@ -15,7 +15,8 @@ from typing import Any
 from surefoot._run.backends import check_backend, joblib_backend
 from surefoot._run.conclude import conclude
 from surefoot._run.environment import environment
-from surefoot._run.folder import FORMAT, RunFolder, write_json
+from surefoot._run.files import write_json
+from surefoot._run.folder import FORMAT, RunFolder
 from surefoot.certificate import Certificate
 from surefoot.record import Record
 from surefoot.study import Study, StudyConfig, load_study, study_names

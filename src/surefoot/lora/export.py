@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._run.files import replacing
 from surefoot.lora._block.adapted_layer import AdaptedLayer, other
 from surefoot.lora._block.compress import compress, stack
 from surefoot.lora.config import Side
@@ -92,7 +93,8 @@ def export_adapter(
     config.lora_alpha = config.alpha_pattern[chain.layers[0].name]
     config.inference_mode, config.init_lora_weights = True, True
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    with replacing(folder / "adapter_model.safetensors") as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
     config.save_pretrained(str(folder))
     error = math.sqrt(cut2 / (kept2 + cut2)) if cut2 else 0.0
     return ExportReport(config.r, error, ranks, folder)

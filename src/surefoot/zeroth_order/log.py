@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from surefoot._run.files import write_bytes
 from surefoot.errors import FileFormatError
 from surefoot.zeroth_order._engine.tensors import Slot
 
@@ -161,9 +162,7 @@ class StepLog:
         """Write the file, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_bytes(self.to_bytes())
-        temporary.replace(path)
+        write_bytes(path, self.to_bytes())
         return path
 
     def write(self) -> None:
