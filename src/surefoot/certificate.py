@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.checks import check_number
 from surefoot._run.files import write_text
 from surefoot._verdict import evidence
 from surefoot._verdict.comparison import compare, on_steps
@@ -227,8 +228,7 @@ def certify(
         The bound has another shape than the record, is NaN, or is not positive although the claim is
         about an expectation.
     """
-    if not 0.5 <= confidence < 1:
-        raise ValueError(f"confidence must be in [0.5, 1), got {confidence}")
+    check_number("confidence", confidence, least=0.5, below=1)
     curves = record.curves(guarantee.quantity)
     if not len(curves.steps):
         raise ValueError(f"no step of {guarantee.quantity!r} was recorded by every seed")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot._numerics.checks import check_number
 from surefoot._run.files import replacing
 from surefoot.certificate import Certificate, certify
 from surefoot.errors import NonFiniteError, UnknownNameError
@@ -232,8 +233,7 @@ def watch(
     UnknownNameError
         No built-in probe has that name.
     """
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
+    check_number("every", every, least=1, whole=True)
     if not isinstance(probes, Mapping):
         for name in probes:
             if name not in PROBES:

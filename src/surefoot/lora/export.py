@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_number
 from surefoot._run.files import replacing
 from surefoot.lora._block.adapted_layer import AdaptedLayer, other
 from surefoot.lora._block.compress import compress, stack
@@ -51,8 +52,8 @@ def export_adapter(
     recompressed (QR of both stacks, SVD of the small core). `original` holds the original weights as
     (out, in) by layer, needed where no factors were kept.
     """
-    if max_rank is not None and max_rank < 1:
-        raise ValueError(f"max_rank must be at least 1, got {max_rank}")
+    if max_rank is not None:
+        check_number("max_rank", max_rank, least=1, whole=True)
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
