@@ -1,6 +1,7 @@
 """What several methods share: checks of arguments, seeds from words, digests of tensors."""
 
 import enum
+import hashlib
 import math
 import re
 from fractions import Fraction
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.digest import tensors_digest
+from surefoot._numerics.seeds import generator_for, hash64, seed_for
 
 
 @pytest.mark.parametrize(
@@ -107,3 +110,55 @@ def test_another_choice_is_refused_with_the_list(given):
     with pytest.raises(ValueError) as error:
         check_choice("mode", given, ("a", "b", 1))
     assert str(error.value) == f"mode must be one of 'a', 'b', 1, got {given!r}"
+
+
+ABC = (
+    "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4, SHA-256 of abc
+)
+
+
+def test_a_seed_is_the_head_of_the_published_digest():
+    assert seed_for("abc") == int(ABC[:16], 16) >> 1
+    assert seed_for("a|b", 1) == seed_for("a", "b", 1)
+    assert len({seed_for(i, j) for i in range(40) for j in range(40)}) == 1600
+    assert seed_for(1, 23) != seed_for(12, 3)
+
+
+def test_the_hash_of_a_step_is_that_of_the_command_line_tool():
+    # printf '3\x1fV\x1f0\x1f1' | b2sum -l 64, its bytes read from the low end
+    assert hash64(3, "V", 0, 1) == int.from_bytes(bytes.fromhex("749534f7eac0da9c"), "little") >> 1
+
+
+def test_a_generator_of_its_own_leaves_the_global_one_alone():
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first = torch.randn(4, generator=generator_for(1, "layer"))
+    assert torch.equal(torch.get_rng_state(), state)
+    again = torch.Generator().manual_seed(seed_for(1, "layer"))
+    assert torch.equal(first, torch.randn(4, generator=again))
+
+
+def test_a_digest_is_the_published_one_of_the_same_bytes():
+    abc = torch.tensor([97, 98, 99], dtype=torch.uint8)
+    assert tensors_digest([("w", abc)], "").hex() == ABC
+    assert tensors_digest([("a", torch.empty(0)), ("bc", torch.empty(0))], "{name}").hex() == ABC
+    labelled = tensors_digest([("w{}", abc[None]), ("v", abc)], "{name}|{dtype}|{shape}|")
+    text = b"w{}|torch.uint8|(1, 3)|abcv|torch.uint8|(3,)|abc"
+    assert labelled == hashlib.sha256(text).digest()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.complex64, torch.bool])
+def test_a_digest_sees_every_bit_of_any_layout(dtype):
+    tensor = torch.arange(6).reshape(2, 3).to(dtype)
+
+    def of(t):
+        return tensors_digest([("w", t)], "{name}{shape}{dtype}")
+
+    assert of(tensor.T) == of(tensor.T.contiguous())
+    assert of(tensor) != of(tensor.T)
+    assert of(tensor.requires_grad_(tensor.dtype.is_floating_point)) == of(tensor.detach().clone())
+    zero = torch.zeros(1, dtype=dtype)
+    assert of(zero) == of(zero.clone())
+    if dtype.is_floating_point:
+        assert of(zero) != of(-zero)
+    assert of(torch.zeros((), dtype=dtype)) != of(zero)

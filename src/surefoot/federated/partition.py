@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from surefoot._numerics.checks import check_number
-
-
-def seed_for(*parts: int | str) -> int:
-    """A 63-bit seed from (run, round, partition, ...), the same in every process."""
-    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+from surefoot._numerics.seeds import seed_for as seed_for
 
 
 def lda_partition(
