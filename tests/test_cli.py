@@ -126,7 +126,7 @@ def test_bad_input_is_one_sentence_and_exit_2(toys, tmp_path, monkeypatch, capsy
     ("words", "says"),
     [
         (["run", "toy_study", "--size", "huge"], "quick"),
-        (["run", "toy_study", "--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["run", "toy_study", "--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
         (["run", "toy_study", "--jobs", "0"], "jobs must be -1 or at least 1, got 0"),
         (["run", "toy_study", "--confidence", "2"], "confidence must be in [0.5, 1), got 2.0"),
         (["frobnicate"], "doctor"),

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from surefoot import Guarantee, Record, certify
-from surefoot._run.folder import FORMAT, RunFolder, write_json
+from surefoot._run.files import write_json
+from surefoot._run.folder import FORMAT, RunFolder
 from surefoot.certificate import FORMAT as CERTIFICATE_FORMAT
 from surefoot.errors import FileFormatError, UnknownNameError
 

@@ -102,7 +102,7 @@ def test_errors_inside_the_loop_pass_and_flush(tmp_path):
 def test_bad_arguments():
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="every must be a whole number of at least 1, got 0"):
         watch(model, optimizer, every=0)
     with pytest.raises(
         UnknownNameError, match="unknown probe 'sharpness'; there are: gradient_norm"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.checks import check_number
+from surefoot._run.files import write_text
 from surefoot._verdict import evidence
 from surefoot._verdict.comparison import compare, on_steps
 from surefoot.errors import FileFormatError
@@ -227,8 +228,7 @@ def certify(
         The bound has another shape than the record, is NaN, or is not positive although the claim is
         about an expectation.
     """
-    if not 0.5 <= confidence < 1:
-        raise ValueError(f"confidence must be in [0.5, 1), got {confidence}")
+    check_number("confidence", confidence, least=0.5, below=1)
     curves = record.curves(guarantee.quantity)
     if not len(curves.steps):
         raise ValueError(f"no step of {guarantee.quantity!r} was recorded by every seed")
@@ -370,9 +370,7 @@ def write_certificates(certificates: list[Certificate], path: Path) -> None:
         indent=1,
         allow_nan=False,
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)
 
 
 def read_certificates(path: Path) -> list[Certificate]:

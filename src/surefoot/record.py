@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from array import array
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from surefoot._run.files import replacing
 from surefoot.errors import FileFormatError, UnknownNameError
 
 Fact = str | bool | int | float
@@ -433,12 +433,8 @@ def _facts_of(file: Path, table: pa.Table, part: str) -> dict[str, dict[int | No
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a table so that a reader sees the whole file or none of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as partial:
         pq.write_table(table, partial, write_page_checksum=True)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_parquet(path: Path) -> pa.Table:

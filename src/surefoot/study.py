@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import surefoot
+from surefoot._numerics.checks import check_number
 from surefoot._run.environment import EXTRAS, missing_packages
 from surefoot.certificate import Certificate
 from surefoot.errors import MissingExtraError, SurefootError, UnknownNameError
@@ -59,8 +60,8 @@ class StudyConfig:
     """How many seeds a random part runs; by default the part's own number for the size."""
 
     def __post_init__(self) -> None:
-        if self.seeds is not None and self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        if self.seeds is not None:
+            check_number("seeds", self.seeds, least=1, whole=True)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot._numerics.checks import check_number
+from surefoot._run.files import replacing
 from surefoot.certificate import Certificate, certify
 from surefoot.errors import NonFiniteError, UnknownNameError
 from surefoot.guarantee import Guarantee
@@ -149,14 +150,13 @@ class Watch:
     def _save(self) -> None:
         if self._checkpoint is None:
             return
-        partial = self._checkpoint.with_name(f".{self._checkpoint.name}.{os.getpid()}.part")
         state = {
             "step": self.step,
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
-        torch.save(state, partial)
-        os.replace(partial, self._checkpoint)
+        with replacing(self._checkpoint) as partial:
+            torch.save(state, partial)
         self._good = f"{self._checkpoint} (step {self.step})"
 
     def certify(self, guarantee: Guarantee, confidence: float = 0.99) -> Certificate:
@@ -233,8 +233,7 @@ def watch(
     UnknownNameError
         No built-in probe has that name.
     """
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
+    check_number("every", every, least=1, whole=True)
     if not isinstance(probes, Mapping):
         for name in probes:
             if name not in PROBES:

@@ -100,5 +100,5 @@ def test_bad_input(change, error, message, unchecked):
 
 @pytest.mark.parametrize("eps", [0.0, 1.0, 2.0])
 def test_blocks_to_wants_a_fraction(eps):
-    with pytest.raises(ValueError, match="eps must be between 0 and 1"):
+    with pytest.raises(ValueError, match="eps must be strictly between 0 and 1"):
         blocks_to(eps, gamma=1.0, lam=1.0, mu=0.1)

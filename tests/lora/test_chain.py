@@ -322,7 +322,7 @@ def test_embedding_rows_are_chained_too(toys):
     [
         ({"steps_per_block": 0}, "steps_per_block must be at least 1"),
         ({"steps_per_block": "day"}, "steps_per_block"),
-        ({"blocks": 0}, "blocks must be at least 1"),
+        ({"blocks": 0}, "blocks must be a whole number of at least 1, got 0"),
         ({"method": "dora"}, "method must be one of"),
         ({"train": "C"}, "train must be"),
         ({"train": "bernoulli(2)"}, "p between 0 and 1"),

@@ -123,7 +123,7 @@ def test_a_checkpoint_of_the_open_block_is_refused_by_plain_peft(toys, tmp_path)
 
 
 def test_max_rank_must_be_positive(toys, tmp_path):
-    with pytest.raises(ValueError, match="max_rank must be at least 1"):
+    with pytest.raises(ValueError, match="max_rank must be a whole number of at least 1"):
         toys.make()[0].export_adapter(tmp_path, max_rank=0)
 
 

@@ -35,7 +35,7 @@ def test_a_singular_gradient_stops_the_flow(start, says):
 
 
 def test_time_must_be_positive():
-    with pytest.raises(ValueError, match="time must be > 0, got 0"):
+    with pytest.raises(ValueError, match="time must be positive and finite, got 0"):
         heavy_ball_flow(
             lambda x: (x**2).sum(), torch.ones(1), mu=1.0, time=0.0, closest=torch.zeros_like
         )

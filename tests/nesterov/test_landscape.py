@@ -289,12 +289,12 @@ def test_bad_input():
     assert Landscape(norm, nn.functional.mse_loss, data).loss() > 0
     with pytest.raises(ValueError, match="as many inputs as targets"):
         Landscape(model, nn.functional.mse_loss, (data[0], data[1][:3]))
-    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="chunk must be a whole number of at least 1, got 0"):
         Landscape(model, nn.functional.mse_loss, data, chunk=0)
     landscape = Landscape(model, nn.functional.mse_loss, data)
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         landscape.smoothness(0)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
         landscape.noise(0)
     with pytest.raises(ValueError, match="at most the number of examples = 20"):
         landscape.noise(21, replacement=False)

@@ -419,10 +419,10 @@ def quadratic_optimizer(dtype=torch.float64, **changes):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"mu": 0.0}, "mu must be > 0, got 0.0"),
-        ({"eta": -1.0}, "eta must be > 0, got -1.0"),
+        ({"mu": 0.0}, "mu must be positive and finite, got 0.0"),
+        ({"eta": -1.0}, "eta must be positive and finite, got -1.0"),
         ({"mu": 2.0}, r"mu \* eta must be <= 1"),
-        ({"every": 0}, "every must be at least 1, got 0"),
+        ({"every": 0}, "every must be a whole number of at least 1, got 0"),
         ({"anchor": "nearest"}, 'anchor must be "final", "project"'),
         ({"anchor": "project"}, "needs landscape="),
         ({"mu": 0.02}, "rho belongs to mu = 0.01"),

@@ -103,7 +103,7 @@ def test_certified_aiming_is_the_minimum_of_the_tail():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="eta must be > 0, got 0"):
+    with pytest.raises(ValueError, match="eta must be positive and finite, got 0"):
         directional_smoothness(1.0, 1.0, 1.0, 0.0)
-    with pytest.raises(ValueError, match="alpha must be > 0, got -1"):
+    with pytest.raises(ValueError, match="alpha must be positive and finite, got -1"):
         directional_nonconvexity(1.0, 1.0, 1.0, 1.0, -1.0)

@@ -205,7 +205,7 @@ def test_retraction_reaches_the_manifold_quadratically():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="tol must be > 0, got 0"):
+    with pytest.raises(ValueError, match="tol must be positive and finite, got 0"):
         project(on_circle, flat(2, 0), flat(1, 0), tol=0.0)
     with pytest.raises(ValueError, match="finite at y and at start"):
         project(on_circle, flat(float("nan"), 0), flat(1, 0))

@@ -93,7 +93,7 @@ class TestScores:
             ({"included": np.arange(20)}, "included must be 20 booleans"),
             ({"scores": np.zeros(9), "included": np.arange(9) % 2 == 0}, "at least 10 canaries, got 9"),
             ({"scores": np.zeros((4, 5))}, "one number per canary"),
-            ({"k": 11}, "k must be a whole number of at least 1 and at most 10, got 11"),
+            ({"k": 11}, "k must be a whole number between 1 and 10, got 11"),
             ({"k": 0}, "k must be .*got 0"),
             ({"k": []}, "k must hold at least one number"),
             ({"delta": 1.0}, "delta must be .*got 1.0"),

@@ -36,7 +36,11 @@ CLAIMS = [
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [*CLAIMS, ({"k": 26}, "k must be .* at most 25, got 26"), ({"k": [5, 0]}, "k must be .*got 0")],
+    [
+        *CLAIMS,
+        ({"k": 26}, "k must be .*between 1 and 25, got 26"),
+        ({"k": [5, 0]}, "k must be .*got 0"),
+    ],
 )
 def test_one_run_refuses_before_training(changes, message):
     train = Training()

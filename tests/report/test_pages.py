@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from surefoot._run.folder import RunFolder, write_json
+from surefoot._run.files import write_json
+from surefoot._run.folder import RunFolder
 from surefoot.certificate import certify
 from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.record import Record

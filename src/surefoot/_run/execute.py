@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surefoot._numerics.checks import check_number
 from surefoot._run.backends import check_backend, joblib_backend
 from surefoot._run.conclude import conclude
 from surefoot._run.environment import environment
-from surefoot._run.folder import FORMAT, RunFolder, write_json
+from surefoot._run.files import write_json
+from surefoot._run.folder import FORMAT, RunFolder
 from surefoot.certificate import Certificate
 from surefoot.record import Record
 from surefoot.study import Study, StudyConfig, load_study, study_names
@@ -35,8 +37,7 @@ class Execution:
     """Confidence of the verdicts on expectations."""
 
     def __post_init__(self) -> None:
-        if not 0.5 <= self.confidence < 1:
-            raise ValueError(f"confidence must be in [0.5, 1), got {self.confidence}")
+        check_number("confidence", self.confidence, least=0.5, below=1)
         if self.jobs == 0 or self.jobs < -1:
             raise ValueError(f"jobs must be -1 or at least 1, got {self.jobs}")
 

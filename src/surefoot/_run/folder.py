@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,18 +14,12 @@ from urllib.parse import unquote
 import pandas as pd
 import pyarrow as pa
 
+from surefoot._run.files import write_json
 from surefoot.certificate import Certificate, read_certificates, write_certificates
 from surefoot.errors import FileFormatError, UnknownNameError
 from surefoot.record import FACTS, Record, facts_table, write_parquet
 
 FORMAT = 1
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that a reader sees the whole file or the one before."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(json.dumps(data, indent=1, default=str), encoding="utf-8")
-    os.replace(partial, path)
 
 
 def read_json(path: Path) -> Any:

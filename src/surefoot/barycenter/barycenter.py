@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from surefoot.barycenter._solver.checks import unit
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.barycenter._solver.intersection import intersect
 from surefoot.barycenter._solver.request import read_request
 from surefoot.barycenter._solver.rules import rule_of
@@ -98,14 +98,12 @@ def suot_barycenter(
     """
     with torch.no_grad():
         request = read_request(covs, means, weights, tau, mass, mass_tau)
-        if max_iter < 0 or int(max_iter) != max_iter:
-            raise ValueError(f"max_iter must be a whole number of at least 0, got {max_iter}")
+        max_iter = check_number("max_iter", max_iter, least=0, whole=True)
         if debias not in (None, "trace"):
             raise ValueError(f'debias must be None or "trace", got {debias!r}')
-        if sqrt not in SQRTS:
-            raise ValueError(f"sqrt must be one of {tuple(SQRTS)}, got {sqrt!r}")
+        check_choice("sqrt", sqrt, SQRTS)
         rule = rule_of(method, step, inner_iter)
-        options = {"max_iter": int(max_iter), "tol": unit(tol)}
+        options = {"max_iter": max_iter, "tol": check_number("tol", tol, above=0)}
         if bool((request.tau == 0).any()):
             solution = intersect(request)
         else:

@@ -14,6 +14,7 @@ from jaxtyping import Float64
 from scipy.optimize import brentq
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
 from surefoot.errors import SurefootError
 
 ROUNDING = 1e-12
@@ -34,8 +35,7 @@ def descent_bound(F: float, grad_norm2: float, eta: float) -> float:
 
 def stationarity_bound(F0: float, Flow: float, K: int) -> float:
     """G2: min over the first K unit steps of ||G||_B^2 <= 2 (F0 - Flow) / K; Flow = 0 is always valid."""
-    if K < 1:
-        raise ValueError(f"K must be at least 1, got {K}")
+    check_number("K", K, least=1)
     return 2 * (F0 - Flow) / K
 
 
@@ -102,8 +102,8 @@ def linear_rate(alpha: float, beta: float, tau: float, floor: float | None = Non
 
 def iterations_for(eps: float, rho: float) -> int:
     """Unit steps after which F - F* has shrunk by the factor eps, by the rate rho."""
-    if not 0 < eps <= 1 or not 0 < rho <= 1:
-        raise ValueError(f"eps and rho must be in (0, 1], got {eps} and {rho}")
+    check_number("eps", eps, above=0, most=1)
+    check_number("rho", rho, above=0, most=1)
     return 0 if eps == 1 else 1 if rho == 1 else math.ceil(math.log(eps) / math.log1p(-rho))
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from surefoot._numerics.checks import check_choice
 from surefoot.barycenter._solver.checks import (
     as_covariances,
     as_float64,
@@ -152,8 +153,7 @@ def suot_gaussian(
 
     Source: arXiv 2410.08117 for the problem; closed forms derived here.
     """
-    if mass not in MASSES:
-        raise ValueError(f"mass must be one of {MASSES}, got {mass!r}")
+    check_choice("mass", mass, MASSES)
     tensors = any(isinstance(x, Tensor) for x in (A, B, tau, mean_a, mean_b))
     a, b = as_covariances(A, "A"), as_covariances(B, "B")
     if a.shape[-1] != b.shape[-1]:

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from surefoot._run.files import replacing
 from surefoot.federated.partition import seed_for
 from surefoot.federated.records import from_arrays, to_arrays
 from surefoot.federated.rounds import FederationReport
@@ -107,7 +108,8 @@ def make_server_app(
             if out:
                 from safetensors.torch import save_file
 
-                save_file({k: v.contiguous() for k, v in strategy.state.items()}, out)
+                with replacing(out) as partial:
+                    save_file({k: v.contiguous() for k, v in strategy.state.items()}, partial)
         finally:
             # A run that ends early still says who was missing.
             if out:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
-
-def seed_for(*parts: int | str) -> int:
-    """A 63-bit seed from (run, round, partition, ...), the same in every process."""
-    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+from surefoot._numerics.checks import check_number
+from surefoot._numerics.seeds import seed_for as seed_for
 
 
 def lda_partition(
@@ -26,8 +21,7 @@ def lda_partition(
     alpha 1e5: about IID. A partition may come out empty.
     """
     _check(num_partitions)
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alpha must be positive and finite, got {alpha}")
+    check_number("alpha", alpha, above=0)
     labels = np.asarray(labels)
     generator = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in range(num_partitions)]
@@ -72,8 +66,7 @@ def draw_partitions(
     seed: int, server_round: int, partitions: Sequence[int], fraction: float
 ) -> list[int]:
     """The partitions of a round, ascending: max(1, round(fraction K)) of them, by (seed, round) alone."""
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+    check_number("fraction", fraction, above=0, most=1)
     count = max(1, round(fraction * len(partitions)))
     generator = np.random.default_rng(seed_for(seed, server_round, "draw"))
     chosen = generator.permutation(sorted(partitions))[:count]
@@ -81,5 +74,4 @@ def draw_partitions(
 
 
 def _check(num_partitions: int) -> None:
-    if num_partitions < 1:
-        raise ValueError(f"num_partitions must be at least 1, got {num_partitions}")
+    check_number("num_partitions", num_partitions, least=1, whole=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from surefoot._run.files import write_json
 
 
 @dataclass
@@ -37,4 +38,4 @@ class FederationReport:
 
     def write(self, path: str | Path) -> None:
         """As JSON."""
-        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
+        write_json(path, dataclasses.asdict(self))

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from surefoot._numerics.checks import check_choice, check_number
+
 Rule = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
 
 
@@ -29,12 +31,9 @@ class ServerRule:
     squares: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.rule not in get_args(Rule):
-            raise ValueError(f"rule must be one of {get_args(Rule)}, got {self.rule!r}")
-        if not self.lr > 0 or not 0 <= self.momentum < 1:
-            raise ValueError(
-                f"lr must be positive and momentum in [0, 1), got {self.lr}, {self.momentum}"
-            )
+        check_choice("rule", self.rule, get_args(Rule))
+        check_number("lr", self.lr, above=0)
+        check_number("momentum", self.momentum, least=0, below=1)
 
     def apply(self, old: dict[str, Tensor], mean: dict[str, Tensor]) -> dict[str, Tensor]:
         """The next global state; float64 inside, each array's dtype outside."""

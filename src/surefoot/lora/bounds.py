@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.lora.errors import GuaranteeError
 
 RateLaw = Literal["gd", "sgd", "rr", "fed"]
@@ -74,17 +75,14 @@ def rac_bound(
     ValueError
         A constant outside its range.
     """
-    if law not in get_args(RateLaw):
-        raise ValueError(f"law must be one of {get_args(RateLaw)}, got {law!r}")
+    check_choice("law", law, get_args(RateLaw))
     _positive(L=L, gamma=gamma, lam=lam)
     lam_max = lam if lam_max is None else lam_max
     if not lam <= lam_max < math.inf:
         raise ValueError(f"0 < lam <= lam_max is needed, got {lam} and {lam_max}")
     for name, value in (("gap0", gap0), ("sigma2", sigma2), ("zeta2", zeta2)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be at least 0 and finite, got {value}")
-    if local_steps < 1:
-        raise ValueError(f"local_steps must be at least 1, got {local_steps}")
+        check_number(name, value, least=0)
+    check_number("local_steps", local_steps, least=1, whole=True)
     if zeta2 and law != "fed":
         raise ValueError(f"zeta2 is the difference between clients: law must be 'fed', got {law!r}")
     if sigma2 and law == "gd":
@@ -119,8 +117,7 @@ def rac_bound(
 
 def blocks_to(eps: float, *, gamma: float, lam: float, mu: float) -> int:
     """Blocks after which the promised gap is eps D0 (Theorem 5.5): log(1/eps) / -log(1 - g mu lam)."""
-    if not 0 < eps < 1:
-        raise ValueError(f"eps must be between 0 and 1, got {eps}")
+    check_number("eps", eps, above=0, below=1)
     _positive(gamma=gamma, lam=lam, mu=mu)
     rate = gamma * mu * lam
     if rate >= 1:
@@ -147,8 +144,7 @@ def lora_smoothness(s: float, L: float, norm_A: float, norm_B: float, norm_G: fl
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value}")
+        check_number(name, value, above=0)
 
 
 def _plain(values: Any) -> Any:

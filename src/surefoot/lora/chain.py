@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_number
 from surefoot.lora._block import optimizer_state
 from surefoot.lora._block import state_files as folders
 from surefoot.lora._block.adapted_layer import AdaptedLayer, other
@@ -521,8 +522,7 @@ def theory_lr(gamma: float, layer: Any, adapter_name: str = "default") -> float:
 
 def chain_param_groups(chain: ChainOfLora, gamma: float) -> list[dict[str, Any]]:
     """One group a layer with its own learning rate; see `ChainOfLora.param_groups`."""
-    if not 0 < gamma < math.inf:
-        raise ValueError(f"gamma must be positive and finite, got {gamma}")
+    check_number("gamma", gamma, above=0)
     chain.gamma = gamma
     full, both = chain.config.method == "fpft", chain.config.switches
     groups: list[dict[str, Any]] = []

@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from surefoot._numerics.checks import check_choice, check_number
+
 Method = Literal["rac_lora", "lora", "asymm_lora", "cola", "relora", "fpft"]
 Side = Literal["A", "B"]
 """The factor that is trained: B with A sampled (right sketch), or A with B sampled (left sketch)."""
@@ -23,11 +25,6 @@ OnQuantized = Literal["error", "accumulate"]
 BERNOULLI = re.compile(r"bernoulli\((?P<p>[^)]+)\)")
 CHAINED: tuple[Method, ...] = ("rac_lora", "cola", "relora")
 BOTH_TRAINED: tuple[Method, ...] = ("lora", "cola", "relora")
-
-
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -93,12 +90,12 @@ class RacConfig:
     prune: float = 0.9
 
     def __post_init__(self) -> None:
-        _one_of("method", self.method, get_args(Method))
-        _one_of("merge_dtype", self.merge_dtype, get_args(MergeDtype))
-        _one_of("keep_history", self.keep_history, get_args(KeepHistory))
-        _one_of("on_quantized", self.on_quantized, get_args(OnQuantized))
+        check_choice("method", self.method, get_args(Method))
+        check_choice("merge_dtype", self.merge_dtype, get_args(MergeDtype))
+        check_choice("keep_history", self.keep_history, get_args(KeepHistory))
+        check_choice("on_quantized", self.on_quantized, get_args(OnQuantized))
         if not callable(self.sketch):
-            _one_of("sketch", self.sketch, get_args(Law))
+            check_choice("sketch", self.sketch, get_args(Law))
         if self.train not in ("A", "B", "alternate"):
             self._left_probability()
         steps = self.steps_per_block
@@ -106,16 +103,12 @@ class RacConfig:
             raise ValueError(f"steps_per_block must be at least 1 or 'epoch', got {steps!r}")
         for name in ("blocks", "companion_rank"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.warmup_steps_per_block < 0:
-            raise ValueError(
-                f"warmup_steps_per_block must be at least 0, got {self.warmup_steps_per_block}"
-            )
-        if not 0 <= self.prune <= 1:
-            raise ValueError(f"prune must be between 0 and 1, got {self.prune}")
-        if self.sketch_std is not None and not 0 < self.sketch_std < math.inf:
-            raise ValueError(f"sketch_std must be positive and finite, got {self.sketch_std}")
+            if value is not None:
+                check_number(name, value, least=1, whole=True)
+        check_number("warmup_steps_per_block", self.warmup_steps_per_block, least=0, whole=True)
+        check_number("prune", self.prune, least=0, most=1)
+        if self.sketch_std is not None:
+            check_number("sketch_std", self.sketch_std, above=0)
         if self.method == "asymm_lora" and self.train not in ("A", "B"):
             raise ValueError(
                 f"asymm_lora keeps one side: train must be 'A' or 'B', got {self.train!r}"

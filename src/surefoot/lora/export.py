@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_number
+from surefoot._run.files import replacing
 from surefoot.lora._block.adapted_layer import AdaptedLayer, other
 from surefoot.lora._block.compress import compress, stack
 from surefoot.lora.config import Side
@@ -50,8 +52,8 @@ def export_adapter(
     recompressed (QR of both stacks, SVD of the small core). `original` holds the original weights as
     (out, in) by layer, needed where no factors were kept.
     """
-    if max_rank is not None and max_rank < 1:
-        raise ValueError(f"max_rank must be at least 1, got {max_rank}")
+    if max_rank is not None:
+        check_number("max_rank", max_rank, least=1, whole=True)
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -92,7 +94,8 @@ def export_adapter(
     config.lora_alpha = config.alpha_pattern[chain.layers[0].name]
     config.inference_mode, config.init_lora_weights = True, True
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    with replacing(folder / "adapter_model.safetensors") as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
     config.save_pretrained(str(folder))
     error = math.sqrt(cut2 / (kept2 + cut2)) if cut2 else 0.0
     return ExportReport(config.r, error, ranks, folder)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_number
 from surefoot.lora.chain import ChainOfLora
 
 Closure = Callable[[], Tensor]
@@ -91,8 +92,7 @@ def _weights(chain: ChainOfLora) -> Iterator[list[nn.Parameter]]:
 
 
 def _hessian_norm(parameters: Sequence[nn.Parameter], closure: Closure, iters: int) -> float:
-    if iters < 1:
-        raise ValueError(f"iters must be at least 1, got {iters}")
+    check_number("iters", iters, least=1, whole=True)
     gradients = torch.autograd.grad(closure(), parameters, create_graph=True)
     generator = torch.Generator().manual_seed(0)
     v = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.lora.sketch import shared_sketch
 
 FedMethod = Literal["fed_rac", "fedavg", "ffa_lora", "fedavg_lora"]
@@ -70,8 +71,7 @@ def fed_reference(
     ValueError
         Unknown method, a rank that does not fit, no clients, weights that are not positive.
     """
-    if method not in get_args(FedMethod):
-        raise ValueError(f"method must be one of {get_args(FedMethod)}, got {method!r}")
+    check_choice("method", method, get_args(FedMethod))
     if not losses or rounds < 1 or local_steps < 1 or not gamma > 0:
         raise ValueError(
             "clients, rounds, local_steps and a positive gamma are needed, got "
@@ -80,8 +80,8 @@ def fed_reference(
     m, n = W0.shape
     # FedAvg-LoRA's two factors fit together at any rank; a sketch has at most as many rows as columns.
     most = m if train == "A" and method != "fedavg_lora" else n
-    if method != "fedavg" and (rank is None or not 1 <= rank <= most):
-        raise ValueError(f"rank must be between 1 and {most}, got {rank}")
+    if method != "fedavg":
+        check_number("rank", rank, least=1, most=most, whole=True)
     w = torch.tensor([1.0] * len(losses) if weights is None else list(weights), dtype=torch.float64)
     if len(w) != len(losses) or not bool((w > 0).all()):
         raise ValueError(f"weights must be {len(losses)} positive numbers, got {w.tolist()}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
@@ -10,13 +9,13 @@ from jaxtyping import Float
 from scipy.stats import t as student
 from torch import Tensor
 
+from surefoot._numerics.seeds import generator_for, seed_for
 from surefoot.lora.config import Side, Sketch
 
 
 def sketch_seed(seed: int, block: int, layer: str) -> int:
     """A 63-bit seed from (seed, block, layer name) that does not differ between processes."""
-    digest = hashlib.sha256(f"{seed}|{block}|{layer}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return seed_for(seed, block, layer)
 
 
 def shared_sketch(
@@ -38,7 +37,7 @@ def shared_sketch(
     ValueError
         A callable law returned something of another shape, or no finite numbers.
     """
-    generator = torch.Generator().manual_seed(sketch_seed(seed, block, layer))
+    generator = generator_for(seed, block, layer)
     if callable(law):
         given = law(shape, generator)
         if not isinstance(given, Tensor) or tuple(given.shape) != tuple(shape):
@@ -90,7 +89,7 @@ def draw_side(train: str, seed: int, block: int, left_probability: float) -> Sid
         return "B" if block % 2 == 0 else "A"
     if train in ("A", "B"):
         return "A" if train == "A" else "B"
-    generator = torch.Generator().manual_seed(sketch_seed(seed, block, "side"))
+    generator = generator_for(seed, block, "side")
     left = float(torch.rand((), generator=generator, dtype=torch.float64)) < left_probability
     return "A" if left else "B"
 

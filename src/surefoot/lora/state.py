@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from surefoot._numerics.digest import tensors_digest
 from surefoot.lora._block.adapted_layer import other
 from surefoot.lora._block.past_blocks import PastBlock
 from surefoot.lora.config import Side
@@ -27,13 +27,7 @@ State = dict[str, Any]
 
 def bits_hash(tensors: dict[str, Tensor]) -> str:
     """SHA-256 of names, dtypes, shapes and bits."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().to("cpu").contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        raw: Any = tensor.flatten().view(torch.uint8).numpy()
-        digest.update(raw)
-    return digest.hexdigest()
+    return tensors_digest(sorted(tensors.items()), "{name}|{dtype}|{shape}|").hex()
 
 
 def base_hash(chain: ChainOfLora) -> str:

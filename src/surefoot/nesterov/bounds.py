@@ -6,7 +6,7 @@ not f(y_n), and takes f0_gap = f(x_0) - f* and dist0_sq, the squared distance to
 
 from __future__ import annotations
 
-from math import ceil, isfinite, log, log1p, sqrt
+from math import ceil, log, log1p, sqrt
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
 from surefoot.nesterov.parameters import AgnesParams, decreasing_offset
 
 Steps = (
@@ -30,21 +31,18 @@ def _numbers(n: Steps) -> Any:
     """n as float64 of its own kind."""
     if isinstance(n, Tensor):
         if bool((n < 0).any()):
-            raise ValueError(f"n must be >= 0, got {n.min().item()}")
+            raise ValueError(f"n must be at least 0 and finite, got {n.min().item()}")
         return n.to(torch.float64)
     if isinstance(n, np.ndarray):
         if (n < 0).any():
-            raise ValueError(f"n must be >= 0, got {n.min()}")
+            raise ValueError(f"n must be at least 0 and finite, got {n.min()}")
         return n.astype(np.float64)
-    if n < 0:
-        raise ValueError(f"n must be >= 0, got {n}")
-    return float(n)
+    return check_number("n", n, least=0)
 
 
 def _check(f0_gap: float, dist0_sq: float, sigma_add: float) -> None:
     for name, value in (("f0_gap", f0_gap), ("dist0_sq", dist0_sq), ("sigma_add", sigma_add)):
-        if not (isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be >= 0, got {value}")
+        check_number(name, value, least=0)
 
 
 def agnes_floor(params: AgnesParams, L: float, sigma_add: float) -> float:
@@ -100,10 +98,8 @@ def steps_to(
 
     With L_0 where dist0_sq and mu are given, else with 2 f0_gap, which is never smaller.
     """
-    if not tol > 0:
-        raise ValueError(f"tol must be > 0, got {tol}")
-    if not 0 < s <= 1:
-        raise ValueError(f"s must be in (0, 1], got {s}")
+    check_number("tol", tol, above=0)
+    check_number("s", s, above=0, most=1)
     start = 2 * f0_gap if dist0_sq is None or mu is None else f0_gap + mu / 2 * dist0_sq
     if start <= tol:
         return 0

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -41,10 +43,8 @@ def heavy_ball_flow(
     Raises ValueError for mu or time not positive, ArithmeticError for a gradient that is not finite
     or where the integrator gives up.
     """
-    if not mu > 0:
-        raise ValueError(f"mu must be > 0, got {mu}")
-    if not time > 0:
-        raise ValueError(f"time must be > 0, got {time}")
+    check_number("mu", mu, above=0)
+    check_number("time", time, above=0)
     P, root = len(start), sqrt(mu)
 
     def field(t: float, state: Float[np.ndarray, " P2"]) -> Float[np.ndarray, " P2"]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
 from surefoot.nesterov._ledger.landscape import ANCHOR_MISS, FAILS, Circumstances
 from surefoot.nesterov._ledger.lyapunov import State, terms_of
 from surefoot.nesterov._ledger.velocity import hyperparameters, velocity
@@ -404,14 +405,11 @@ def _same_end(replayed: Float[Tensor, " P"], run: Float[Tensor, " P"]) -> str | 
 def _check_arguments(
     mu: float, eta: float, every: int, anchor: Anchor, landscape: Landscape | None
 ) -> None:
-    if not mu > 0:
-        raise ValueError(f"mu must be > 0, got {mu}")
-    if not eta > 0:
-        raise ValueError(f"eta must be > 0, got {eta}")
+    check_number("mu", mu, above=0)
+    check_number("eta", eta, above=0)
     if mu * eta > 1:
         raise ValueError(f"mu * eta must be <= 1, got {mu} * {eta} = {mu * eta}")
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
+    check_number("every", every, least=1, whole=True)
     if isinstance(anchor, str) and anchor not in ("final", "project"):
         raise ValueError(
             f'anchor must be "final", "project", a flat tensor or a callable, got {anchor!r}'

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.nesterov.parameters import AgnesParams
 
 Noise = Literal["isotropic", "colinear"]
@@ -49,10 +50,8 @@ def exact_quadratic_expectation(
     lam, x = np.asarray(lams, dtype=np.float64), np.asarray(x0, dtype=np.float64)
     if lam.shape != x.shape or lam.ndim != 1:
         raise ValueError(f"lams and x0 must be equally long, got {lam.shape} and {x.shape}")
-    if noise not in ("isotropic", "colinear"):
-        raise ValueError(f'noise must be "isotropic" or "colinear", got {noise!r}')
-    if n < 0:
-        raise ValueError(f"n must be >= 0, got {n}")
+    check_choice("noise", noise, ("isotropic", "colinear"))
+    check_number("n", n, least=0, whole=True)
     y, c, T = _maps(lam, params)
     spread = np.outer(c, c)
     M = np.zeros((len(lam), 2, 2))

@@ -10,6 +10,8 @@ import warnings
 from dataclasses import dataclass
 from math import isfinite, sqrt
 
+from surefoot._numerics.checks import check_number
+
 
 class NoiseWarning(UserWarning):
     """The gradient noise is larger than the chosen method tolerates."""
@@ -42,14 +44,11 @@ class AgnesParams:
 
 
 def _check(mu: float, L: float, sigma_mult: float, eps: float) -> None:
-    if not (isfinite(L) and L > 0):
-        raise ValueError(f"L must be a positive number, got {L}")
+    check_number("L", L, above=0)
     if not (isfinite(mu) and 0 < mu <= L):
         raise ValueError(f"mu must be in (0, L] = (0, {L}], got {mu}")
-    if not (isfinite(sigma_mult) and sigma_mult >= 0):
-        raise ValueError(f"sigma_mult must be >= 0, got {sigma_mult}")
-    if not (isfinite(eps) and eps >= 0):
-        raise ValueError(f"eps must be >= 0, got {eps}")
+    check_number("sigma_mult", sigma_mult, least=0)
+    check_number("eps", eps, least=0)
 
 
 def _chosen(eta: float | None, largest: float, why: str) -> float:

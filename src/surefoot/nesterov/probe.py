@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import Interval as Interval
 from surefoot._numerics.curvature import lanczos
 from surefoot.nesterov._probe.noise import NoiseSample, batch_variance
@@ -67,8 +68,8 @@ class Landscape:
                 f"data needs as many inputs as targets and at least one, got {len(inputs)} and "
                 f"{len(targets)}"
             )
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be at least 1, got {chunk}")
+        if chunk is not None:
+            check_number("chunk", chunk, least=1, whole=True)
         self.model, self.loss_fn, self.f_star = model, loss_fn, f_star
         self._inputs, self._targets, self._chunk = inputs, targets, chunk or len(inputs)
         wanted = None if parameters is None else {id(p) for p in parameters}

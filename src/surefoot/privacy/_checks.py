@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from surefoot._numerics.checks import check_number
 
 Array = np.ndarray
 Number = float | Sequence[float] | Float[Array, " steps"]
@@ -16,39 +17,22 @@ SMALLEST_DELTA = 1e-300
 
 def real(name: str, given: Any) -> float:
     """A number that is not NaN."""
-    try:
-        if isinstance(given, (bool, np.bool_, str)):
-            raise TypeError
-        value = float(given)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number, got {given!r}") from None
-    if math.isnan(value):
-        raise ValueError(f"{name} must be a number, got {value}")
-    return value
+    return check_number(name, given, finite=False)
 
 
 def check_noise(given: Any, name: str = "noise_multiplier") -> float:
     """A finite number >= 0."""
-    value = real(name, given)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be finite and at least 0, got {given!r}")
-    return value
+    return check_number(name, given, least=0)
 
 
 def check_rate(given: Any, name: str = "sample_rate") -> float:
     """A probability."""
-    value = real(name, given)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {given!r}")
-    return value
+    return check_number(name, given, least=0, most=1)
 
 
 def check_steps(given: Any, name: str = "steps") -> int:
     """A whole number >= 0; 1e6 counts as one."""
-    value = real(name, given)
-    if not 0 <= value <= 2**52 or value != math.floor(value):
-        raise ValueError(f"{name} must be a whole number between 0 and 2^52, got {given!r}")
-    return int(value)
+    return check_number(name, given, least=0, most=2**52, whole=True)
 
 
 def check_delta(given: Any, name: str = "delta") -> float:
@@ -59,8 +43,7 @@ def check_delta(given: Any, name: str = "delta") -> float:
             f"{name} must be above 0, got {given!r}: the loss is unbounded, so epsilon is infinite "
             "at 0; pass the failure probability you accept, below 1 / (number of records)"
         )
-    if not 0 < value < 1:
-        raise ValueError(f"{name} must be strictly between 0 and 1, got {given!r}")
+    check_number(name, given, above=0, below=1)
     if value < SMALLEST_DELTA:
         raise ValueError(f"{name} must be at least {SMALLEST_DELTA}, got {given!r}")
     return value
@@ -68,10 +51,7 @@ def check_delta(given: Any, name: str = "delta") -> float:
 
 def check_epsilon(given: Any, name: str = "eps") -> float:
     """A finite number >= 0."""
-    value = real(name, given)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be finite and at least 0, got {given!r}")
-    return value
+    return check_number(name, given, least=0)
 
 
 def per_step(name: str, given: Any, steps: int) -> Float[Array, " steps"]:

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 
 from scipy.optimize import brentq
 
-from surefoot.privacy._checks import check_delta, check_rate, check_steps, real
+from surefoot._numerics.checks import check_choice, check_number
+from surefoot.privacy._checks import check_delta, check_rate, check_steps
 from surefoot.privacy.composition import standard
 from surefoot.privacy.doors.dp_accounting import account
 from surefoot.privacy.heuristic import last_iterate
@@ -78,12 +79,9 @@ def calibrate(
     ValueError
         If an argument is outside its range, or no training is needed at all (q = 0 or T = 0).
     """
-    target = real("target_epsilon", target_epsilon)
-    if not 0 < target < math.inf:
-        raise ValueError(f"target_epsilon must be positive and finite, got {target_epsilon!r}")
+    target = check_number("target_epsilon", target_epsilon, above=0)
     delta, q, steps = check_delta(delta), check_rate(sample_rate), check_steps(steps)
-    if by not in get_args(By):
-        raise ValueError(f"by must be one of {get_args(By)}, got {by!r}")
+    check_choice("by", by, get_args(By))
     if q == 0 or steps == 0:
         name, value = ("sample_rate", sample_rate) if q == 0 else ("steps", steps)
         raise ValueError(f"{name} must be positive: nothing leaks without, got {value!r}")

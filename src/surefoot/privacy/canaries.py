@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_number
 from surefoot.errors import SurefootError
 
 NORMALISED = (nn.modules.batchnorm._BatchNorm,)
@@ -30,9 +31,7 @@ def _size(model: nn.Module) -> int:
 
 
 def _count(m: int) -> int:
-    if isinstance(m, bool) or not isinstance(m, int) or m < 1:
-        raise ValueError(f"m must be a whole number of at least 1, got {m!r}")
-    return m
+    return check_number("m", m, least=1, whole=True)
 
 
 def dirac(model: nn.Module, m: int, seed: int) -> Float[Tensor, "m P"]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.checks import check_choice
 from surefoot.privacy._checks import check_delta, real
 from surefoot.privacy.composition import REFUSED, epochs, standard
 from surefoot.privacy.gaussian_mechanism import full_batch
@@ -204,8 +205,7 @@ def compare(
         If dp-accounting is not installed.
     """
     delta = check_delta(delta)
-    if releases not in get_args(Releases):
-        raise ValueError(f"releases must be one of {get_args(Releases)}, got {releases!r}")
+    check_choice("releases", releases, get_args(Releases))
     mechanism = last_iterate(
         noise_multiplier, sample_rate, steps, weights=weights, sampling=sampling
     )

@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.checks import check_choice
 from surefoot.privacy._checks import (
     check_delta,
     check_epsilon,
@@ -148,8 +149,7 @@ def standard(
     ValueError
         If an argument is outside its range.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
+    check_choice("method", method, get_args(Method))
     history = as_history(noise_multiplier, sample_rate, steps)
     return Standard(history, method, last_iterate(noise_multiplier, sample_rate, steps))
 

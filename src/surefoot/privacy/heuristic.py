@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.checks import check_number
 from surefoot.privacy._checks import (
     check_delta,
     check_noise,
@@ -160,8 +161,7 @@ def last_iterate(
             f"sampling must be one of {get_args(Sampling)}, got {sampling!r}; "
             "replace-one adjacency is not supported"
         )
-    if not 0 < tolerance < math.inf:
-        raise ValueError(f"tolerance must be positive, got {tolerance!r}")
+    check_number("tolerance", tolerance, above=0)
     equal = weights is None and np.ndim(noise_multiplier) == 0 and np.ndim(sample_rate) == 0
     if equal:
         sigma, q = check_noise(noise_multiplier), check_rate(sample_rate)

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps, real
+from surefoot._numerics.checks import check_choice, check_number
+from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps
 from surefoot.privacy._curves.dominating_pairs import BinomialPair
 from surefoot.privacy._curves.mixture import ADD, REMOVE
 from surefoot.privacy.calibration import By
@@ -58,13 +59,10 @@ def max_steps(
     ValueError
         If an argument is outside its range.
     """
-    target = real("target_epsilon", target_epsilon)
-    if not 0 <= target < math.inf:
-        raise ValueError(f"target_epsilon must be finite and at least 0, got {target_epsilon!r}")
+    target = check_number("target_epsilon", target_epsilon, least=0)
     delta, limit = check_delta(delta), check_steps(limit, "limit")
     sigma, q = check_noise(noise_multiplier), check_rate(sample_rate)
-    if by not in get_args(By):
-        raise ValueError(f"by must be one of {get_args(By)}, got {by!r}")
+    check_choice("by", by, get_args(By))
     if limit == 0:
         raise ValueError("limit must be at least 1, got 0")
     if q == 0:

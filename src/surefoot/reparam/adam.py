@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from surefoot._numerics.checks import check_choice
 from surefoot.reparam._optimizer.parameters import (
     Params,
     by_parameter,
@@ -56,8 +57,7 @@ class RepAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         variant: Variant = "exact",
     ) -> None:
-        if variant not in get_args(Variant):
-            raise ValueError(f"variant must be one of {get_args(Variant)}, got {variant!r}")
+        check_choice("variant", variant, get_args(Variant))
         groups, names = split_names(params)
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "variant": variant,

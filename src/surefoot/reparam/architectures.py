@@ -7,6 +7,7 @@ from typing import Any, Literal, cast, get_args
 
 from torch import nn
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.reparam.block import Mode, Norm
 from surefoot.reparam.models import GHOST_STAGES, VGG_DEPTHS, VGG_WIDTHS, repopt_ghost, repopt_vgg
 from surefoot.reparam.task import Build
@@ -38,8 +39,7 @@ def build_of(config: Mapping[str, Any], side: int) -> Build:
         if not 0 <= count <= most:
             raise ValueError(f"ghost-stages must be between 0 (all) and {most}, got {count}")
         width = float(config.get("ghost-width", 0.5))
-        if not width > 0:
-            raise ValueError(f"ghost-width must be positive, got {width:g}")
+        check_number("ghost-width", width, above=0)
         stages = [
             [(k, inner, out, _ratio(attention, r), stride) for k, inner, out, r, stride in stage]
             for stage in GHOST_STAGES[: count or most]
@@ -90,10 +90,7 @@ def _ratio(attention: str, paper: float) -> float:
 
 
 def _one_of(config: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str:
-    value = str(config.get(key, allowed[0]))
-    if value not in allowed:
-        raise ValueError(f"{key} must be one of {allowed}, got {value!r}")
-    return value
+    return check_choice(key, str(config.get(key, allowed[0])), allowed)
 
 
 def _numbers(

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.reparam._block.branches import (
     FULL,
     IDENTITY,
@@ -81,16 +82,13 @@ class ReparamConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if mode not in get_args(Mode):
-            raise ValueError(f"mode must be one of {get_args(Mode)}, got {mode!r}")
+        check_choice("mode", mode, get_args(Mode))
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, so that branches centre, got {kernel_size}")
         if groups < 1 or in_ch % groups or out_ch % groups:
             raise ValueError(f"groups must divide {in_ch} and {out_ch} channels, got {groups}")
-        if stride < 1 or index < 0:
-            raise ValueError(
-                f"stride must be at least 1 and index at least 0, got {stride}, {index}"
-            )
+        check_number("stride", stride, least=1, whole=True)
+        check_number("index", index, least=0, whole=True)
         for branch in branches:
             side_of(branch, kernel_size)
         if FULL not in branches or len(set(branches)) != len(branches):

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
 from surefoot.reparam._optimizer.parameters import check_gradients, labels
 from surefoot.reparam.optimizer import MULT
 
@@ -42,8 +43,7 @@ def clip_csla_norm_(optimizer: torch.optim.Optimizer, max_norm: float) -> Float[
     NonFiniteError
         A gradient holds NaN or infinity; the parameter is named.
     """
-    if not max_norm > 0:
-        raise ValueError(f"max_norm must be positive, got {max_norm}")
+    check_number("max_norm", max_norm, above=0, finite=False)
     names = getattr(optimizer, "_names", {})
     with_gradient = [
         p for group in optimizer.param_groups for p in group["params"] if p.grad is not None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_choice
 from surefoot.guarantee import Assumption
 from surefoot.reparam._block.branches import IDENTITY
 from surefoot.reparam.block import NON_LINEAR
@@ -160,8 +161,7 @@ def equivalence_holds(
     }  # fmt: skip
     reasons = []
     for name, (given, known) in allowed.items():
-        if given not in known:
-            raise ValueError(f"{name} must be one of {known}, got {given!r}")
+        check_choice(name, given, known)
         if given in WHY_NOT:
             reasons.append(f"{name} {given}: {WHY_NOT[given]}")
     return Assumption(

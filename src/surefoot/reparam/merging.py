@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.seeds import generator_for
 from surefoot.reparam._block.branches import IDENTITY, draw_kernel
 from surefoot.reparam.block import Mode, ReparamConv2d, check_scales, no_scales
 from surefoot.reparam.scales import Scales
@@ -175,8 +175,7 @@ def reinitialise(csla: nn.Module, seed: int, scales: Scales | None = None) -> No
                 f"the norm of block {name or 'itself'} has a weight other than 1, so the model is "
                 "trained: re-initialising destroys it; pass seed=None to keep its function"
             )
-        digest = hashlib.sha256(f"{seed}|{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        generator = generator_for(seed, name)
         with torch.no_grad():
             for branch in block.convolutions:
                 kernel = block.kernels[branch]

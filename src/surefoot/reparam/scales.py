@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._run.files import replacing
 from surefoot.errors import FileFormatError, MissingExtraError
 
 VERSION = "1"
@@ -54,9 +55,9 @@ class Scales(Mapping[str, Mapping[str, Tensor]]):
         """Write a .safetensors file."""
         torch_files = _safetensors()
         flat = {k: v.contiguous().cpu() for k, v in self.arrays().items()}
-        torch_files.save_file(
-            flat, str(path), metadata={"format": "surefoot.reparam.scales", "version": VERSION}
-        )
+        about = {"format": "surefoot.reparam.scales", "version": VERSION}
+        with replacing(path) as partial:
+            torch_files.save_file(flat, partial, metadata=about)
 
     @classmethod
     def load(cls, path: str | Path) -> Scales:

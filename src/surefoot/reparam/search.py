@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_number
 from surefoot.errors import NonFiniteError
 from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.merging import blocks, linear_blocks
@@ -45,8 +46,8 @@ def hyper_search(
         if block.mode != "hs":
             raise TypeError(f"block {name or 'itself'} must be in mode 'hs', got {block.mode!r}")
     linear_blocks(model)
-    if epochs < 0 or not 0 < lr < math.inf:
-        raise ValueError(f"epochs must be at least 0 and lr positive, got {epochs} and {lr}")
+    check_number("epochs", epochs, least=0, whole=True)
+    check_number("lr", lr, above=0)
     optimizer = torch.optim.SGD(decay_groups(model, weight_decay), lr=lr, momentum=momentum)
     model.train()
     step = 0

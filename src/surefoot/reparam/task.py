@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_choice
 from surefoot.errors import NonFiniteError
 from surefoot.federated.task import State, Visit
 from surefoot.reparam._optimizer.parameters import decay_groups
@@ -66,10 +67,8 @@ class RepOptTask:
     bn: Literal["average", "local"] = "average"
 
     def __post_init__(self) -> None:
-        if self.arm not in get_args(Arm):
-            raise ValueError(f"arm must be one of {get_args(Arm)}, got {self.arm!r}")
-        if self.bn not in ("average", "local"):
-            raise ValueError(f"bn must be 'average' or 'local', got {self.bn!r}")
+        check_choice("arm", self.arm, get_args(Arm))
+        check_choice("bn", self.bn, ("average", "local"))
 
     def model(self, seed: int) -> tuple[nn.Module, dict[str, Tensor]]:
         """The arm's initial model and its multipliers; all arms start from the same branch kernels."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pandas as pd
 from latex2mathml.converter import convert
 from markupsafe import Markup
 
+from surefoot._run.files import write_text
 from surefoot._run.folder import RunFolder
 from surefoot.certificate import Certificate
 from surefoot.errors import FileFormatError
@@ -67,12 +67,6 @@ def _embedded(data: Any) -> Markup:
     return Markup(text)
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def _write_assets(root: Path) -> None:
     from plotly.offline import get_plotlyjs
 
@@ -81,11 +75,11 @@ def _write_assets(root: Path) -> None:
     loader = _templates().loader
     assert loader is not None
     for name in ("style.css", "plots.js"):
-        _write(folder / name, loader.get_source(_templates(), name)[0])
+        write_text(folder / name, loader.get_source(_templates(), name)[0])
     script = folder / "plotly.min.js"
     text = get_plotlyjs()
     if not script.exists() or script.stat().st_size != len(text.encode()):
-        _write(script, text)
+        write_text(script, text)
 
 
 def _figure(certificate: Certificate) -> dict[str, Any]:
@@ -139,7 +133,7 @@ def write_run_page(folder: RunFolder) -> Path:
         )
     )
     path = folder.path / "index.html"
-    _write(path, text)
+    write_text(path, text)
     return path
 
 
@@ -193,7 +187,7 @@ def write_site(root: Path) -> Path:
         except (FileFormatError, KeyError, TypeError, ValueError) as error:
             damaged.append({"path": config.parent.relative_to(root).as_posix(), "why": str(error)})
     path = root / "index.html"
-    _write(
+    write_text(
         path,
         _templates()
         .get_template("index.html.j2")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.zeroth_order._engine import checks
 
 Shapes = Sequence[tuple[int, int]]
@@ -26,8 +27,8 @@ def lozo_moments(m: int, n: int, r: int, v_dist: str = "gaussian") -> float:
     ValueError
         If a size or the rank is below 1.
     """
-    m, n, r = (checks.at_least(k, v, 1) for k, v in (("m", m), ("n", n), ("r", r)))
-    checks.one_of("v_dist", v_dist, checks.V_DISTRIBUTIONS)
+    m, n, r = (check_number(k, v, least=1, whole=True) for k, v in (("m", m), ("n", n), ("r", r)))
+    check_choice("v_dist", v_dist, checks.V_DISTRIBUTIONS)
     if r >= min(m, n):
         return m * n + 2
     return m * n + 2 * n / r if v_dist == "orthogonal" else m * n + 2 + 2 * (m + n + 1) / r
@@ -46,7 +47,7 @@ def lozo_contraction(
     ValueError
         For Gaussian V with nu > 1, which has no closed law, or sizes out of range.
     """
-    checks.at_least("nu", nu, 1)
+    nu = check_number("nu", nu, least=1, whole=True)
     kappa = lozo_moments(m, n, r, v_dist)
     if r >= min(m, n):
         return float((1 - 2 * alpha + alpha**2 * kappa) ** nu)
@@ -132,12 +133,12 @@ def lozo_bound(
     ranks = [r] * len(shapes) if isinstance(r, int) else list(r)
     if len(ranks) != len(shapes):
         raise ValueError(f"r must be one rank or {len(shapes)}, one per shape, got {len(ranks)}")
-    checks.at_least("nu", nu, 1)
-    if checks.at_least("T", T, 1) % nu:
+    nu = check_number("nu", nu, least=1, whole=True)
+    if check_number("T", T, least=1, whole=True) % nu:
         raise ValueError(f"T must be a multiple of nu = {nu}, got {T}")
-    L, delta0 = checks.positive("L", L), checks.not_negative("delta0", delta0)
-    sigma2 = checks.not_negative("sigma2", sigma2)
-    checks.one_of("scale", scale, checks.SCALES)
+    L, delta0 = check_number("L", L, above=0), check_number("delta0", delta0, least=0)
+    sigma2 = check_number("sigma2", sigma2, least=0)
+    check_choice("scale", scale, checks.SCALES)
     low = [(s, k) for s, k in zip(shapes, ranks, strict=True) if 0 < k < min(s)]
     dense += sum(m * n for (m, n), k in zip(shapes, ranks, strict=True) if not 0 < k < min(m, n))
     if not low and not dense:
@@ -148,7 +149,7 @@ def lozo_bound(
         alpha = alpha_max
         if sigma2 > 0:
             alpha = min(alpha, math.sqrt(delta0 / (L * c * rho * sigma2 * T)) or alpha_max)
-    alpha = checks.positive("alpha", alpha)
+    alpha = check_number("alpha", alpha, above=0)
     if alpha > alpha_max * (1 + 1e-12):
         raise ValueError(f"alpha must be at most alpha_max = {alpha_max:.6g}, got {alpha:.6g}")
     terms = (8 * delta0 / (alpha * T), 8 * L * alpha * c * rho * sigma2)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from surefoot._numerics.digest import tensors_digest
+from surefoot._run.files import write_bytes
 from surefoot.errors import FileFormatError
 from surefoot.zeroth_order._engine.tensors import Slot
 
@@ -23,14 +25,7 @@ WRITE_EVERY = 100
 
 def digest_of(slots: list[Slot]) -> bytes:
     """SHA-256 over names, shapes, dtypes and bytes of the trainable tensors."""
-    import torch
-
-    found = hashlib.sha256()
-    for slot in slots:
-        p = slot.param.detach().cpu().contiguous()
-        found.update(f"{slot.name}{tuple(p.shape)}{p.dtype}".encode())
-        found.update(p.view(-1).view(torch.uint8).numpy().tobytes())
-    return found.digest()
+    return tensors_digest(((s.name, s.param) for s in slots), "{name}{shape}{dtype}")
 
 
 class StepLog:
@@ -161,9 +156,7 @@ class StepLog:
         """Write the file, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_bytes(self.to_bytes())
-        temporary.replace(path)
+        write_bytes(path, self.to_bytes())
         return path
 
     def write(self) -> None:

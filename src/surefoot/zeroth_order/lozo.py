@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.zeroth_order._engine import checks
 from surefoot.zeroth_order._engine.tensors import Slot
 from surefoot.zeroth_order.optimizer import ZerothOrder
@@ -82,8 +83,8 @@ class LOZO(ZerothOrder):
         reproject: str = "paper",
         **more: Any,
     ) -> None:
-        checks.at_least("rank", rank, 1)
-        self.reproject = checks.one_of("reproject", reproject, checks.REPROJECTIONS)
+        rank = check_number("rank", rank, least=1, whole=True)
+        self.reproject = check_choice("reproject", reproject, checks.REPROJECTIONS)
         super().__init__(params_or_model, lr, rank=rank, nu=nu, **more)
 
     def _settings(self) -> dict[str, Any]:

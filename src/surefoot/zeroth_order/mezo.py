@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot.zeroth_order._engine import checks
+from surefoot._numerics.checks import check_number
 from surefoot.zeroth_order._engine.tensors import Slot
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
@@ -57,8 +57,11 @@ class ZOAdam(ZerothOrder):
         adam_eps: float = 1e-8,
         **more: Any,
     ) -> None:
-        self.betas = (checks.fraction("betas[0]", betas[0]), checks.fraction("betas[1]", betas[1]))
-        self.adam_eps = checks.positive("adam_eps", adam_eps)
+        self.betas = (
+            check_number("betas[0]", betas[0], least=0, below=1),
+            check_number("betas[1]", betas[1], least=0, below=1),
+        )
+        self.adam_eps = check_number("adam_eps", adam_eps, above=0)
         more.setdefault("mode", "inplace")
         super().__init__(params_or_model, lr, rank=0, **more)
 

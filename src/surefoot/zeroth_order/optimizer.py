@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.zeroth_order._engine import checks, hooks
 from surefoot.zeroth_order._engine.distributed import Reducer
 from surefoot.zeroth_order._engine.draws import Streams
@@ -55,18 +56,16 @@ class ZerothOrder(Evaluation):
         allow_drift: bool = False,
         model: nn.Module | None = None,
     ) -> None:
-        self.nu = checks.at_least("nu", nu, 1)
-        self.scale = checks.one_of("scale", scale, checks.SCALES)
-        self.v_dist = checks.one_of("v_dist", v_dist, checks.V_DISTRIBUTIONS)
-        self.num_directions = checks.at_least("num_directions", num_directions, 1)
-        self.c_clip = None if c_clip is None else checks.positive("c_clip", c_clip)
-        self.momentum = checks.fraction("momentum", momentum)
+        self.nu = check_number("nu", nu, least=1, whole=True)
+        self.scale = check_choice("scale", scale, checks.SCALES)
+        self.v_dist = check_choice("v_dist", v_dist, checks.V_DISTRIBUTIONS)
+        self.num_directions = check_number("num_directions", num_directions, least=1, whole=True)
+        self.c_clip = None if c_clip is None else check_number("c_clip", c_clip, above=0)
+        self.momentum = check_number("momentum", momentum, least=0, below=1)
         self.one_sided, self.fold = one_sided, fold
         self.leave_one_out, self.normalize = leave_one_out, normalize
         self._check_options()
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise ValueError(f"seed must be a whole number, got {seed!r}")
-        self.streams = Streams(seed)
+        self.streams = Streams(check_number("seed", seed, whole=True))
         if isinstance(params_or_model, nn.Module):
             if model is not None and model is not params_or_model:
                 raise ValueError("model must not be given twice")
@@ -75,7 +74,7 @@ class ZerothOrder(Evaluation):
         frozen = _embeddings(model) if freeze_embeddings else set()
         names = {} if model is None else {id(p): n for n, p in model.named_parameters()}
         self._names = names
-        self.mode = checks.one_of("mode", mode, checks.MODES)
+        self.mode = check_choice("mode", mode, checks.MODES)
         if self.mode == "auto":
             self.mode = "inplace" if model is None else "factored"
         if self.mode == "factored" and model is None:
@@ -96,10 +95,10 @@ class ZerothOrder(Evaluation):
         self._flat, self._probed = 0, 0
         self._needs_grad = self._told = False
         defaults = {
-            "lr": checks.not_negative("lr", lr),
+            "lr": check_number("lr", lr, least=0),
             "rank": rank,
-            "eps": checks.positive("eps", eps),
-            "weight_decay": checks.not_negative("weight_decay", weight_decay),
+            "eps": check_number("eps", eps, above=0),
+            "weight_decay": check_number("weight_decay", weight_decay, least=0),
         }
         super().__init__(_trainable(params_or_model, frozen), defaults)
         if self.mode == "factored":
@@ -158,10 +157,10 @@ class ZerothOrder(Evaluation):
             raise ValueError("params must hold at least one trainable tensor, got none")
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        checks.not_negative("lr", group["lr"])
-        checks.positive("eps", group["eps"])
-        checks.not_negative("weight_decay", group["weight_decay"])
-        checks.at_least("rank", group["rank"], 0)
+        for name in ("lr", "weight_decay"):
+            group[name] = check_number(name, group[name], least=0)
+        group["eps"] = check_number("eps", group["eps"], above=0)
+        group["rank"] = check_number("rank", group["rank"], least=0, whole=True)
         at = len(self.param_groups) - 1
         for p in group["params"]:
             index = len(self.slots)

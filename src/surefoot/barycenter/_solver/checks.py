@@ -177,12 +177,5 @@ def as_weights(weights: Any, n: int, batch: torch.Size) -> Float64[Tensor, "*bat
     return broadcast(w / total, torch.Size([*batch, n]), "weights")
 
 
-def unit(x: float) -> float:
-    """The number itself, or an error where a tolerance is not in (0, inf)."""
-    if not (math.isfinite(x) and x > 0):
-        raise ValueError(f"tol must be positive and finite, got {x}")
-    return x
-
-
 def _shown(at: tuple[int, ...]) -> str:
     return ", ".join(map(str, at)) if at else "..."

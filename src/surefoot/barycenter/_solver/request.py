@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from surefoot._numerics.checks import check_choice
 from surefoot.barycenter._solver.checks import (
     as_covariances,
     as_float64,
@@ -62,8 +63,7 @@ def read_request(
     covs: Any, means: Any, weights: Any, tau: Any, mass: str, mass_tau: Any
 ) -> Request:
     """Check what `suot_barycenter` was given; each ValueError says what is wrong."""
-    if mass not in MASSES:
-        raise ValueError(f"mass must be one of {MASSES}, got {mass!r}")
+    check_choice("mass", mass, MASSES)
     tensors = any(isinstance(x, Tensor) for x in (covs, means, weights))
     if hasattr(covs, "__len__") and not isinstance(covs, Tensor) and len(covs) == 0:
         raise ValueError("covs must hold at least one covariance, got none")

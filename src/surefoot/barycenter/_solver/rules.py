@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
+from surefoot._numerics.checks import check_number
 from surefoot.barycenter._solver.descent import BarzilaiBorwein, Eggd, Rule
 from surefoot.barycenter._solver.hybrid import Hybrid
 from surefoot.barycenter._solver.newton import Newton
@@ -26,10 +26,8 @@ METHODS: dict[str, Callable[[float, int], Rule]] = {
 
 def rule_of(method: str, step: float, inner_iter: int) -> Rule:
     """The rule behind a name."""
-    if not (math.isfinite(step) and step > 0):
-        raise ValueError(f"step must be positive and finite, got {step}")
-    if inner_iter < 1:
-        raise ValueError(f"inner_iter must be at least 1, got {inner_iter}")
+    check_number("step", step, above=0)
+    check_number("inner_iter", inner_iter, least=1, whole=True)
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
     return METHODS[method](step, inner_iter)

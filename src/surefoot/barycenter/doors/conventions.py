@@ -12,6 +12,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from surefoot._numerics.checks import check_number
 from surefoot.barycenter.barycenter import suot_barycenter
 from surefoot.barycenter.gaussian import suot_gaussian
 from surefoot.barycenter.result import BarycenterResult
@@ -139,8 +140,7 @@ class SUOTMean(BaseEstimator):  # type: ignore[misc]
     def predict_outlier(self, q: float) -> Any:
         """Which of the inputs score above the q-quantile of all scores, 0 <= q <= 1."""
         check_is_fitted(self)
-        if not 0 <= q <= 1:
-            raise ValueError(f"q must be between 0 and 1, got {q}")
+        check_number("q", q, least=0, most=1)
         scores = self.scores_
         if isinstance(scores, torch.Tensor):
             return scores > torch.quantile(scores, q)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surefoot._run.files import write_text
+
 if TYPE_CHECKING:
     from surefoot.lora.chain import ChainOfLora
 
@@ -45,4 +47,4 @@ def _mark(folder: Path, adapter: str) -> None:
     path = (folder if adapter == "default" else folder / adapter) / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["peft_type"] = BLOCK_TYPE
-    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+    write_text(path, json.dumps(config, indent=2))

@@ -9,15 +9,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import tempfile
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from surefoot._run.files import replacing, write_text
 from surefoot.lora.config import RacConfig
 from surefoot.lora.errors import ChainStateError
 from surefoot.lora.state import State, to_json
@@ -40,12 +39,10 @@ def write_state(chain: ChainOfLora, folder: Path, more: dict[str, Tensor] | None
 
     state = chain.state_dict()
     folder.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex
     text = to_json(state["meta"])
-    partial = folder / f".{TENSORS}.{mark}"
-    save_file({**state["tensors"], **(more or {})}, partial, metadata={"chain": text})
-    os.replace(partial, folder / TENSORS)
-    _write_text(folder / META, text)
+    with replacing(folder / TENSORS) as partial:
+        save_file({**state["tensors"], **(more or {})}, partial, metadata={"chain": text})
+    write_text(folder / META, text)
 
 
 def read_state(folder: Path) -> State:
@@ -82,7 +79,8 @@ def write_all(chain: ChainOfLora, folder: Path, optimizer: Any) -> None:
     with tempfile.TemporaryDirectory() as work:
         chain.model.peft_config[chain.adapter_name].save_pretrained(work)
         text = (Path(work) / ADAPTER).read_text(encoding="utf-8")
-    _write_text(folder / LORA / ADAPTER, text)
+    (folder / LORA).mkdir(parents=True, exist_ok=True)
+    write_text(folder / LORA / ADAPTER, text)
     write_state(chain, folder, more)
 
 
@@ -156,10 +154,3 @@ def _take(tensors: dict[str, Tensor], name: str, folder: Path) -> Tensor:
     if name not in tensors:
         raise ChainStateError(f"the chain state in {folder} lacks {name}; is it another model?")
     return tensors[name]
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from scipy.optimize import nnls
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
+
 ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 
@@ -56,8 +58,7 @@ def batch_variance(V1: float, batch_size: int, examples: int, *, replacement: bo
 
     V1/B with replacement, V1 (N-B)/(B(N-1)) without.
     """
-    if not batch_size >= 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_number("batch_size", batch_size, least=1, whole=True)
     if replacement:
         return V1 / batch_size
     if batch_size > examples:

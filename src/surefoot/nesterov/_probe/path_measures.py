@@ -14,6 +14,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.checks import check_number
+
 Values: TypeAlias = float | Float[np.ndarray, "*N"]
 
 
@@ -37,8 +39,7 @@ def directional_smoothness(f_y: Values, f_next: Values, g_sq: Values, eta: float
 
     Raises ValueError for eta <= 0.
     """
-    if not eta > 0:
-        raise ValueError(f"eta must be > 0, got {eta}")
+    check_number("eta", eta, above=0)
     return _ratio(2 * (f_next - f_y + eta * g_sq), eta**2 * g_sq)
 
 
@@ -52,8 +53,7 @@ def directional_nonconvexity(
 
     Raises ValueError for alpha <= 0.
     """
-    if not alpha > 0:
-        raise ValueError(f"alpha must be > 0, got {alpha}")
+    check_number("alpha", alpha, above=0)
     deficit = f_y - f_x - alpha * g_dot_v
     return _ratio(2 * deficit, alpha**2 * v_sq)
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import lanczos
 
 FAILED = 1e-6
@@ -179,8 +180,7 @@ def project(
     In the setting of arXiv 2410.08395; the algorithm is ours. Newton on the Lagrange conditions from
     y diverges on networks and is not used.
     """
-    if not tol > 0:
-        raise ValueError(f"tol must be > 0, got {tol}")
+    check_number("tol", tol, above=0)
     r = residual(y)
     if len(r) > max_residuals:
         raise ValueError(

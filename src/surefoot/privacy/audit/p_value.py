@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -11,36 +10,27 @@ from scipy.optimize import bisect
 from scipy.special import expit
 from scipy.stats import binom
 
-from surefoot.privacy._checks import check_epsilon, real
+from surefoot._numerics.checks import check_number
+from surefoot.privacy._checks import check_epsilon
 from surefoot.privacy.audit.tradeoff import Blowup, gaussian_blowup, refuted
 from surefoot.privacy.gaussian_mechanism import gaussian
 
 OneRun = Literal["one_run", "one_run_fdp"]
 
 
-def whole(name: str, given: object, low: int, high: float = math.inf) -> int:
+def whole(name: str, given: object, low: int, high: int | None = None) -> int:
     """A whole number in [low, high]."""
-    value = real(name, given)
-    if value != math.floor(value) or not low <= value <= high:
-        upper = "" if high == math.inf else f" and at most {high:g}"
-        raise ValueError(f"{name} must be a whole number of at least {low}{upper}, got {given!r}")
-    return int(value)
+    return check_number(name, given, least=low, most=high, whole=True)
 
 
 def check_audit_delta(given: object) -> float:
     """delta in [0, 1): an audit may also test pure DP."""
-    value = real("delta", given)
-    if not 0 <= value < 1:
-        raise ValueError(f"delta must be at least 0 and below 1, got {given!r}")
-    return value
+    return check_number("delta", given, least=0, below=1)
 
 
 def check_confidence(given: object) -> float:
     """A probability strictly between 0 and 1."""
-    value = real("confidence", given)
-    if not 0 < value < 1:
-        raise ValueError(f"confidence must be strictly between 0 and 1, got {given!r}")
-    return value
+    return check_number("confidence", given, above=0, below=1)
 
 
 def _check(m: object, guesses: object, correct: object) -> tuple[int, int, int]:

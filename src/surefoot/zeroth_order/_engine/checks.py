@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -12,41 +11,6 @@ REPROJECTIONS = ("paper", "lstsq", "reset")
 SCALES = ("paper", "unit")
 V_DISTRIBUTIONS = ("gaussian", "orthogonal")
 MODES = ("auto", "inplace", "factored")
-
-
-def one_of(name: str, given: Any, allowed: tuple[str, ...]) -> Any:
-    """A word of a list."""
-    if given not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {given!r}")
-    return given
-
-
-def at_least(name: str, given: Any, least: int) -> int:
-    """A whole number."""
-    if isinstance(given, bool) or not isinstance(given, int) or given < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {given!r}")
-    return given
-
-
-def positive(name: str, given: Any) -> float:
-    """A finite number above 0."""
-    if not (isinstance(given, (int, float)) and 0 < given < math.inf):
-        raise ValueError(f"{name} must be positive and finite, got {given!r}")
-    return float(given)
-
-
-def not_negative(name: str, given: Any) -> float:
-    """A finite number of at least 0."""
-    if not (isinstance(given, (int, float)) and 0 <= given < math.inf):
-        raise ValueError(f"{name} must be at least 0 and finite, got {given!r}")
-    return float(given)
-
-
-def fraction(name: str, given: Any) -> float:
-    """A number in [0, 1)."""
-    if not (isinstance(given, (int, float)) and 0 <= given < 1):
-        raise ValueError(f"{name} must be in [0, 1), got {given!r}")
-    return float(given)
 
 
 def check_parameter(name: str, parameter: Tensor) -> None:

@@ -8,17 +8,11 @@ perturbation.
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-def hash64(*parts: object) -> int:
-    """A number below 2^63 from the parts' text; the same in every process, unlike Python's own hash."""
-    text = "\x1f".join(map(str, parts)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+from surefoot._numerics.seeds import hash64
 
 
 class Streams:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from surefoot.zeroth_order._engine.draws import hash64
+from surefoot._numerics.seeds import hash64
 from surefoot.zeroth_order._engine.tensors import Slot
 from surefoot.zeroth_order._engine.weight_uses import Reads
 

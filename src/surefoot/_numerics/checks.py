@@ -1,0 +1,153 @@
+"""Checks of arguments: a ValueError that names the argument, what is allowed and what was given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar, overload
+
+T = TypeVar("T")
+
+
+@overload
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = ...,
+    most: float | None = ...,
+    above: float | None = ...,
+    below: float | None = ...,
+    whole: Literal[False] = ...,
+    finite: bool = ...,
+) -> float: ...
+@overload
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = ...,
+    most: float | None = ...,
+    above: float | None = ...,
+    below: float | None = ...,
+    whole: Literal[True],
+    finite: bool = ...,
+) -> int: ...
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
+    finite: bool = True,
+) -> float:
+    """One real number within bounds; a bool, a string, NaN and an array of numbers are none.
+
+    Parameters
+    ----------
+    name : str
+        The argument as the caller knows it.
+    value
+        Anything with one real value: a Python, NumPy or 0-d torch number.
+    least, most : float, optional
+        The smallest and the largest number allowed.
+    above, below : float, optional
+        Bounds that are not allowed themselves; at most one bound a side.
+    whole : bool
+        Whether only a whole number is allowed; 1e6 is one.
+    finite : bool
+        Whether infinity is refused.
+
+    Returns
+    -------
+    float or int
+        The number, an int where `whole`.
+
+    Raises
+    ------
+    ValueError
+        It is not allowed; the message says what is.
+    """
+    number = _number(value, whole)
+    if number is None or number != number:
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    inside = (
+        not ((finite or whole) and abs(number) == math.inf)
+        and (not whole or number == math.floor(number))
+        and (least is None or number >= least)
+        and (most is None or number <= most)
+        and (above is None or number > above)
+        and (below is None or number < below)
+    )
+    if not inside:
+        allowed = _allowed(least, most, above, below, whole, finite)
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return int(number) if whole else float(number)
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[T]) -> T:
+    """One of the words (or None, or numbers) that are allowed, as it stands there.
+
+    Raises
+    ------
+    ValueError
+        It is none of them; the message lists them.
+    """
+    there = tuple(allowed)
+    for each in there:
+        # Of one kind, as True is no 1, and as an array compares to an array.
+        if value is each or (isinstance(value, type(each)) and _same(value, each)):
+            return each
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, there))}, got {value!r}")
+
+
+def _same(value: Any, each: Any) -> bool:
+    return isinstance(value, bool) == isinstance(each, bool) and bool(value == each)
+
+
+def _number(value: Any, whole: bool) -> int | float | None:
+    """The value as a Python number, None where it is not one."""
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()
+    if isinstance(value, (bool, str, bytes, bytearray)) or getattr(value, "shape", ()) != ():
+        return None
+    if whole and isinstance(value, int):  # which a double may not hold
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _allowed(
+    least: float | None,
+    most: float | None,
+    above: float | None,
+    below: float | None,
+    whole: bool,
+    finite: bool,
+) -> str:
+    kind = "a whole number " if whole else ""
+    low, high = least if above is None else above, most if below is None else below
+    if low is None and high is None:
+        return kind.strip() or ("a finite number" if finite else "a number")
+    if low is not None and high is not None:
+        if above is None and below is None:
+            return f"{kind}between {_shown(low)} and {_shown(high)}"
+        if above is not None and below is not None:
+            return f"{kind}strictly between {_shown(low)} and {_shown(high)}"
+        left, right = "[" if above is None else "(", "]" if below is None else ")"
+        return f"{kind}in {left}{_shown(low)}, {_shown(high)}{right}"
+    tail = "" if whole or not finite else " and finite"
+    if low is not None:
+        if above is None:
+            return f"{kind}{'of ' * whole}at least {_shown(low)}{tail}"
+        return f"{kind}above {_shown(low)}" if whole or low else f"positive{tail}"
+    return f"{kind}{'of ' * whole}{'at most' if below is None else 'below'} {_shown(high)}{tail}"
+
+
+def _shown(bound: Any) -> str:
+    return f"{bound:.6g}" if isinstance(bound, float) else str(bound)
