@@ -100,7 +100,9 @@ STUDY = Study(
             "G",
             "How linear is a training?",
             linear.run,
+            linear.guarantees,
             tables=linear.tables,
+            expects=linear.EXPECTS,
             seeds={"quick": 2, "standard": 10, "paper": 20},
         ),
         Part(
