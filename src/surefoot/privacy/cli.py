@@ -1,4 +1,4 @@
-"""What a private training leaks: epsilon, calibrate, curve, from-opacus, audits (exit code 3: not DP as claimed)."""
+"""What a private training leaks: epsilon, calibrate, curve, from-opacus, audits (3: not DP as claimed)."""
 
 from __future__ import annotations
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from surefoot.errors import MissingExtraError
+from surefoot.errors import need
 from surefoot.privacy.doors.opacus_history import from_opacus, history_of, note_training
 
 __all__ = ["from_opacus", "history_of", "note_training", "privacy_engine", "register_opacus"]
-
-
-def _needed(module: str, part: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(part, "opacus", "privacy") from error
 
 
 def privacy_engine(accountant: str = "prv") -> Any:
@@ -26,7 +18,9 @@ def privacy_engine(accountant: str = "prv") -> Any:
     MissingExtraError
         If Opacus is not installed.
     """
-    return _needed("opacus", "a private training").PrivacyEngine(accountant=accountant)
+    with need("opacus", extra="privacy", part="a training by Opacus"):
+        from opacus import PrivacyEngine
+    return PrivacyEngine(accountant=accountant)
 
 
 def register_opacus() -> str:
@@ -41,5 +35,6 @@ def register_opacus() -> str:
     MissingExtraError
         If Opacus is not installed.
     """
-    accountant = _needed("surefoot.privacy.doors.opacus_accountant", "register_opacus")
-    return str(accountant.register())
+    with need("opacus", extra="privacy", part="register_opacus"):
+        from surefoot.privacy.doors import opacus_accountant
+    return opacus_accountant.register()
