@@ -69,6 +69,7 @@ MOVED = {
     "nesterov.update": "nesterov._optimizer.update",
     "nesterov.velocity": "nesterov._ledger.velocity",
     "privacy.accounting": "privacy.doors.dp_accounting",
+    "privacy.audit.clopper_pearson": "privacy.audit.error_rates",
     "privacy.binomial": "privacy._curves.binomial",
     "privacy.calibrate": "privacy.calibration",
     "privacy.checks": "privacy._checks",

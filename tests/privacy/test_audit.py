@@ -125,7 +125,7 @@ class TestOneRun:
                 Trainer(arm, seed), m=arm.m, k=arm.k, delta=1e-5, shadow=4, seed=seed,
                 claimed=arm.claim,
             )  # fmt: skip
-            assert result.verdict == "consistent"
+            assert result.finding == "consistent"
             assert result.bounds["one_run_fdp"] <= result.heuristic.value
             gains.append(result.bounds["one_run_fdp"] / result.raw["one_run_fdp"])
         assert min(gains) > 1
@@ -137,7 +137,8 @@ class TestOneRun:
             claimed=standard(*FAULT.claim),
         )  # fmt: skip
         assert result.raw["one_run"] < result.proven.value < result.lower_bound
-        assert result.verdict == "not DP as claimed"
+        assert result.finding == "not DP as claimed"
+        assert result.verdict is Verdict.BROKEN
         assert result.exit_code == 3
         assert "implementation is not DP as claimed" in str(result)
         proven, heuristic = result.certificates()
@@ -152,7 +153,7 @@ class TestOneRun:
             Trainer(HONEST, 0), m=HONEST.m, k=HONEST.k, delta=1e-5, shadow=4, seed=0,
             claimed=HONEST.claim,
         )  # fmt: skip
-        assert result.verdict == "consistent"
+        assert result.finding == "consistent"
         assert result.exit_code == 0
         assert [c.verdict for c in result.certificates()] == [Verdict.KEPT, Verdict.KEPT]
 
@@ -229,7 +230,7 @@ class TestManyRuns:
             train, lambda x: x, 400, delta=1e-5, seed=0, claimed=(0.25, 1.0, 1)
         )
         assert set(result.bounds) == {"clopper", "gdp", "last_iterate"}
-        assert result.verdict == "consistent"
+        assert result.finding == "consistent"
         # With q = 1 the last-iterate family is the Gaussian one.
         assert result.bounds["last_iterate"] == pytest.approx(result.bounds["gdp"], rel=1e-6)
         assert 1 < result.lower_bound < result.bounds["gdp"] < result.proven.value
@@ -250,6 +251,7 @@ class TestResult:
     def test_no_claim_no_verdict(self):
         result = self.result()
         assert result.verdict is None
+        assert result.finding is None
         assert result.exit_code == 0
         with pytest.raises(ValueError, match="claimed must be given"):
             result.certificates()
@@ -269,7 +271,7 @@ class TestResult:
             claimed=(0.6, 0.1, 100),
         )  # fmt: skip
         assert result.lower_bound < result.proven.value
-        assert result.verdict != "not DP as claimed"
+        assert result.finding != "not DP as claimed"
 
     def test_claims_with_steps_that_differ(self):
         claim = standard([1.0] * 5 + [2.0] * 5, 0.1, 10)
@@ -277,5 +279,5 @@ class TestResult:
 
     def test_json(self):
         found = json.loads(json.dumps(self.result(claimed=(1.0, 0.1, 50)).to_dict()))
-        assert found["verdict"] == "consistent"
+        assert (found["verdict"], found["finding"]) == ("KEPT", "consistent")
         assert found["exit_code"] == 0

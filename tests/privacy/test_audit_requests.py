@@ -121,13 +121,16 @@ def test_a_refuted_family_is_said_and_written():
 
 def test_a_claim_of_no_noise_is_never_broken():
     result = audit.from_scores(*scores(20.0), delta=1e-5, k=100, claimed=(0.0, 0.1, 50))
-    assert result.verdict == "consistent"
+    assert result.finding == "consistent"
+    # Without noise nothing is proven, and nothing broken by whatever an audit finds.
+    assert result.verdict is Verdict.VACUOUS
     json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_the_record_holds_the_three_numbers():
-    result = audit.from_scores(*scores(), delta=1e-5, k=100, claimed=(1.0, 0.1, 50))
-    record = result.record(seed=3)
+    result = audit.from_scores(*scores(), delta=1e-5, k=100, claimed=(1.0, 0.1, 50), seed=3)
+    record = result.record
+    assert record.seeds == [3]
     assert record.quantities == sorted(
         ["audit lower bound", "heuristic (not a guarantee)", "proven"]
     )
@@ -138,7 +141,7 @@ def test_the_record_holds_the_three_numbers():
     ):
         assert record.constant(name).tolist() == [value]
     alone = audit.from_scores(*scores(), delta=1e-5, k=100)
-    assert alone.record().quantities == ["audit lower bound"]
+    assert alone.record.quantities == ["audit lower bound"]
 
 
 def test_only_the_heuristic_is_refuted_between_the_two_claims():
@@ -150,7 +153,7 @@ def test_only_the_heuristic_is_refuted_between_the_two_claims():
         seen, lost.astype(bool), method="clopper", delta=1e-3, threshold=0.5, claimed=claim
     )
     assert result.heuristic.value < result.lower_bound < result.proven.value
-    assert result.verdict == "heuristic violated"
+    assert (result.verdict, result.finding) == (Verdict.KEPT, "heuristic violated")
     assert result.exit_code == 0
     proven, heuristic = result.certificates()
     assert (proven.verdict, heuristic.verdict) == (Verdict.KEPT, Verdict.BROKEN)
@@ -163,5 +166,5 @@ def test_a_family_bound_above_both_claims_decides_nothing():
     )
     assert result.lower_bound == result.bounds["one_run"] < result.heuristic.value
     assert result.bounds["one_run_fdp"] > result.proven.value
-    assert (result.verdict, result.exit_code) == ("consistent", 0)
+    assert (result.finding, result.exit_code) == ("consistent", 0)
     assert [c.verdict for c in result.certificates()] == [Verdict.KEPT, Verdict.KEPT]

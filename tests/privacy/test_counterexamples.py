@@ -37,7 +37,7 @@ class TestForgetting:
 
     def test_violates_the_heuristic_and_not_what_is_proven(self):
         result = c.forgetting(*SHORT, threshold=0.95, runs=200_000).run()
-        assert result.verdict == "heuristic violated"
+        assert result.finding == "heuristic violated"
         assert "verdict: heuristic violated" in str(result)
         assert result.exit_code == 0
         assert result.heuristic.value == pytest.approx(0.90736, abs=1e-5)
@@ -51,7 +51,7 @@ class TestForgetting:
 
     def test_the_control_stays_below(self):
         result = c.forgetting(*SHORT, alpha=0.0, threshold=3.763, runs=200_000).run()
-        assert result.verdict == "consistent"
+        assert result.finding == "consistent"
 
 
 class TestMaliciousData:
@@ -65,7 +65,7 @@ class TestMaliciousData:
 
     def test_violates_the_heuristic(self):
         result = c.malicious_data(*SHORT, runs=200_000).run()
-        assert result.verdict == "heuristic violated"
+        assert result.finding == "heuristic violated"
 
 
 class TestEncoding:
@@ -107,7 +107,7 @@ class TestEncoding:
 
     def test_violates_the_heuristic(self):
         result = c.encoding(0.4, 0.02, 16, 1e-3, threshold=4.0, runs=10_000).run()
-        assert result.verdict == "heuristic violated"
+        assert result.finding == "heuristic violated"
         assert result.heuristic.value == pytest.approx(1.096, abs=1e-3)
         assert "float64 holds four steps" in str(result)
 

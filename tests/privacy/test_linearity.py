@@ -43,18 +43,18 @@ def test_linear_recursions_are_read_exactly(decay, momentum):
 
 def test_plain_sgd_is_ok():
     run, steps = recursion()
-    assert LinearityMeter(run, steps, scale=0.5).measure().verdict == "OK"
+    assert LinearityMeter(run, steps, scale=0.5).measure().finding == "OK"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_four_trainings(case):
     """MLP with lr 8 is violated at two of three seeds, by the norm of its answer at the first step."""
-    verdicts = [measured(case, seed, 6).verdict for seed in range(3)]
-    assert case.expected in verdicts
+    findings = [measured(case, seed, 6).finding for seed in range(3)]
+    assert case.expected in findings
     if case.name != "MLP, lr 8":
-        assert set(verdicts) == {case.expected}
+        assert set(findings) == {case.expected}
     else:
-        assert "OK" not in verdicts
+        assert "OK" not in findings
 
 
 def test_weight_decay_is_recovered():
@@ -66,7 +66,7 @@ def test_weight_decay_is_recovered():
 
 
 @pytest.mark.parametrize(
-    ("weights", "norms", "verdict"),
+    ("weights", "norms", "finding"),
     [
         ([1.0, 1.0], [1.0, 1.0], "OK"),
         ([1.0, 0.6], [1.0, 0.6], "strained"),
@@ -78,8 +78,8 @@ def test_weight_decay_is_recovered():
         ([1.0, math.nan], [1.0, 1.0], "violated"),
     ],
 )
-def test_verdicts(weights, norms, verdict):
-    assert judge(np.array(weights), np.array(norms)) == verdict
+def test_findings(weights, norms, finding):
+    assert judge(np.array(weights), np.array(norms)) == finding
 
 
 def test_gradient_drift():

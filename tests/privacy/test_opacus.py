@@ -3,18 +3,22 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from surefoot import Record, Verdict
 from surefoot.errors import FileFormatError, SurefootError
 from surefoot.privacy import (
     attach_gradient_canaries,
+    audit,
     canaries,
     compare,
     from_opacus,
     last_iterate,
+    note_training,
     register_opacus,
     standard,
 )
@@ -106,7 +110,83 @@ def test_own_accountant_sees_constant_batches():
     assert from_opacus(engine, 1e-5, sampling="shuffled").standard is None
 
 
+def shown(record):
+    """The facts of a record that holds one value of each."""
+    return {name: value for name, known in record.facts.items() for (value,) in [known.all]}
+
+
+RAN = {
+    "noise_multiplier": 1.1, "sample_rate": 0.1, "steps": 20, "clipping": "per example",
+    "clip_norm": 1.0, "optimizer": "SGD", "momentum": 0.0, "weight_decay": 0.0,
+}  # fmt: skip
+
+
+def test_facts_are_what_opacus_its_optimizer_and_its_loader_show():
+    engine, _, opt, data = train()
+    record = Record()
+    note_training(record, None, engine, optimizer=opt, data_loader=data)
+    assert shown(record) == {**RAN, "accountant": "prv", "sampling": "poisson"}
+    bare = Record()
+    note_training(bare, 0, engine)
+    assert set(shown(bare)) == {"noise_multiplier", "sample_rate", "steps", "accountant"}
+
+
+def seen():
+    coins = np.arange(100) % 2 == 0
+    return audit.from_scores(np.arange(100.0), coins, delta=1e-5, k=10)
+
+
+def test_an_audit_of_shuffled_batches_is_not_promised():
+    engine, _, _, data = train(poisson=False)
+    # Poisson said by the caller is a claim; shuffled seen by the loader is what ran.
+    record = from_opacus(engine, 1e-5, sampling="poisson").record
+    assert record.fact("sampling").all == ()
+    report = from_opacus(engine, 1e-5, data_loader=data, audit=seen())
+    _, proven, heuristic = report.certificates()
+    assert proven.verdict is heuristic.verdict is Verdict.NOT_PROMISED
+    assert "Poisson sampling fails" in proven.reason
+
+
+def test_an_audit_of_poisson_batches_is_held_against_the_history():
+    engine, _, opt, data = train()
+    report = from_opacus(engine, 1e-5, optimizer=opt, data_loader=data, audit=seen())
+    _, proven, heuristic = report.certificates()
+    assert proven.verdict is heuristic.verdict is Verdict.KEPT
+    assert {a.holds for a in proven.assumptions} == {True}
+    with pytest.raises(ValueError, match="audit must be of this training"):
+        claim = {"claimed": (1.0, 0.1, 20)}
+        other = audit.from_scores(
+            np.arange(100.0), np.arange(100) % 2 == 0, delta=1e-5, k=10, **claim
+        )
+        from_opacus(engine, 1e-5, audit=other)
+
+
 class TestAccountant:
+    def test_record_and_certificates(self):
+        engine, *_ = train(accountant=register_opacus())
+        record = engine.accountant.record
+        assert shown(record) == {**RAN, "lr": 0.1, "accountant": "prv+last_iterate"}
+        assert record["clip norm"].tolist() == [[1.0] * 20]
+        assert len(record.curves("batch size").steps) == 20
+        (found,) = engine.accountant.certificates(1e-5)
+        assert found.verdict is Verdict.KEPT
+
+    def test_a_learning_rate_that_changed_is_two_facts(self):
+        def halve(optimizer, step):
+            optimizer.param_groups[0]["lr"] = 0.1 if step < 10 else 0.05
+
+        engine, *_ = train(accountant=register_opacus(), each=halve)
+        assert sorted(engine.accountant.record.fact("lr").all) == [0.05, 0.1]
+
+    def test_a_state_of_an_older_version_is_taken(self):
+        accountant = quiet(lambda: train(accountant=register_opacus())[0].accountant)
+        state = accountant.state_dict()
+        del state["observed"]["weight_decays"], state["observed"]["optimizers"]
+        fresh = type(accountant)()
+        fresh.load_state_dict(state)
+        assert fresh.record.fact("optimizer").all == ()
+        assert fresh.record.fact("clip_norm").all == (1.0,)
+
     def test_proven_is_opacus_own_and_the_heuristic_stands_beside(self):
         engine, *_ = train(accountant=register_opacus())
         plain, *_ = train()

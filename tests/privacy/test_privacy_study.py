@@ -5,10 +5,7 @@ import pytest
 
 from surefoot import Record, Verdict, certify
 from surefoot.privacy.experiments import calibration, curves, one_run, refuted
-from surefoot.privacy.guarantee import heuristic_claim, proven_claim
 from surefoot.privacy.study import STUDY, PrivacyConfig
-
-CLAIM = (1.0, 0.1, 50)
 
 
 def certificates(part, config, record):
@@ -91,37 +88,6 @@ def test_noise_that_misses_its_target_would_be_seen():
     record.update(0, 0, {"target epsilon": 1.0, "proven epsilon by standard": 1.01})
     (guarantee,) = calibration.guarantees(PrivacyConfig())
     assert certify(record, guarantee).verdict is Verdict.BROKEN
-
-
-def audited(value):
-    record = Record()
-    record.append(0, 0, bound=value)
-    return record
-
-
-@pytest.mark.parametrize(
-    ("value", "proven", "heuristic"),
-    [
-        (1.0, Verdict.KEPT, Verdict.KEPT),
-        (4.55, Verdict.KEPT, Verdict.BROKEN),
-        (9.0, Verdict.BROKEN, Verdict.BROKEN),
-    ],
-)
-def test_claims(value, proven, heuristic):
-    """Heuristic 4.15, proven 4.91 for this training."""
-    record = audited(value)
-    found = certify(record, proven_claim("bound", CLAIM, 1e-5, 0.95))
-    assert found.verdict is proven
-    assert not found.heuristic
-    found = certify(record, heuristic_claim("bound", CLAIM, 1e-5, 0.95))
-    assert found.verdict is heuristic
-    assert found.heuristic
-    assert {a.holds for a in found.assumptions} == {None, True}
-
-
-def test_an_epsilon_above_twenty_is_vacuous():
-    found = certify(audited(1.0), proven_claim("bound", (0.4, 0.1, 100), 1e-5, 0.95))
-    assert found.verdict is Verdict.VACUOUS
 
 
 def test_announced_refutations_are_the_three_counterexamples():

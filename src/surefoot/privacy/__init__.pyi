@@ -10,6 +10,7 @@ from .composition import Standard as Standard
 from .composition import epochs as epochs
 from .composition import standard as standard
 from .doors.opacus import from_opacus as from_opacus
+from .doors.opacus import note_training as note_training
 from .doors.opacus import register_opacus as register_opacus
 from .gaussian_mechanism import full_batch as full_batch
 from .gaussian_mechanism import gaussian as gaussian
@@ -17,6 +18,7 @@ from .heuristic import Heuristic as Heuristic
 from .heuristic import last_iterate as last_iterate
 from .linear_weights import LinearWeights as LinearWeights
 from .mechanism import Mechanism as Mechanism
+from .probe import Linearity as Linearity
 from .probe import LinearityMeter as LinearityMeter
 from .result import Curve as Curve
 from .result import Value as Value

@@ -35,6 +35,8 @@ class Calibration:
         The last-iterate heuristic at that sigma.
     by
         What the target was for.
+    target_epsilon, delta
+        The target, and the failure probability at which it holds.
     """
 
     sigma: float
@@ -73,6 +75,17 @@ def calibrate(
 
     For by="standard" the proven epsilon lies in [target - 1e-3, target]; for by="heuristic" the
     heuristic one within 1e-7 of it, and the proven one is larger.
+
+    Parameters
+    ----------
+    target_epsilon
+        The epsilon wanted, positive.
+    delta
+        Failure probability of the statement.
+    sample_rate, steps
+        q and T, as in `last_iterate`.
+    by
+        What has to meet the target: "standard", the guarantee, or "heuristic", which is none.
 
     Raises
     ------

@@ -37,6 +37,15 @@ def _count(m: int) -> int:
 def dirac(model: nn.Module, m: int, seed: int) -> Float[Tensor, "m P"]:
     """m unit vectors on distinct random coordinates of the trainable parameters (sparse).
 
+    Parameters
+    ----------
+    model
+        Whose trainable parameters count, without batch normalisation.
+    m
+        How many canaries.
+    seed
+        Draws the coordinates.
+
     Raises
     ------
     ValueError
@@ -52,12 +61,27 @@ def dirac(model: nn.Module, m: int, seed: int) -> Float[Tensor, "m P"]:
 
 
 def dirac_coordinates(size: int, m: int, seed: int) -> Int[Tensor, " m"]:
-    """The coordinates of `dirac`."""
+    """The coordinates of `dirac`.
+
+    Parameters
+    ----------
+    size
+        Number of parameters.
+    m, seed
+        As in `dirac`.
+    """
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:m]
 
 
 def random(model: nn.Module, m: int, seed: int) -> Float[Tensor, "m P"]:
     """m independent directions, uniform on the sphere.
+
+    Parameters
+    ----------
+    model, m
+        As in `dirac`.
+    seed
+        Draws the directions.
 
     Raises
     ------
@@ -92,6 +116,17 @@ def mislabeled(
 ) -> tuple[Float[Tensor, "m ..."], Int[Tensor, " m"]]:
     """m real inputs, each with a wrong label drawn uniformly from the others.
 
+    Parameters
+    ----------
+    dataset
+        A sequence of (input, label).
+    m
+        How many canaries.
+    classes
+        Labels are 0, ..., classes - 1.
+    seed
+        Draws the inputs and their labels.
+
     Raises
     ------
     ValueError
@@ -113,7 +148,17 @@ def mislabeled(
 def random_inputs(
     dataset: Any, m: int, *, classes: int, seed: int = 0
 ) -> tuple[Float[Tensor, "m ..."], Int[Tensor, " m"]]:
-    """m inputs of Gaussian noise, shaped like the dataset's first, with random labels."""
+    """m inputs of Gaussian noise, shaped like the dataset's first, with random labels.
+
+    Parameters
+    ----------
+    dataset
+        Whose first input gives the shape.
+    m, classes
+        As in `mislabeled`.
+    seed
+        Draws inputs and labels.
+    """
     shape = torch.as_tensor(dataset[0][0]).shape
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(_count(m), *shape, generator=generator)
@@ -123,7 +168,15 @@ def random_inputs(
 def gradient_scores(
     before: Float[Tensor, " P"], after: Float[Tensor, " P"], canaries: Float[Tensor, "m P"]
 ) -> Float[Tensor, " m"]:
-    """White-box score of the last iterate, <m_T - m_0, -canary>: higher means "in"."""
+    """White-box score of the last iterate, <m_T - m_0, -canary>: higher means "in".
+
+    Parameters
+    ----------
+    before, after
+        The flat parameters at the start and at the end.
+    canaries
+        Gradient canaries, a row each, dense or sparse.
+    """
     moved = (before - after).to(canaries.dtype)
     scores: Tensor = canaries @ moved
     return scores
@@ -142,6 +195,19 @@ def attach_gradient_canaries(
     In each step an included canary is drawn with probability `sample_rate`, as an example would be; its
     gradient is clip norm times its vector. The divisor of the update stays as it was. Returns a
     function that takes the canaries out again.
+
+    Parameters
+    ----------
+    dp_optimizer
+        The optimiser that PrivacyEngine.make_private returned.
+    canaries
+        One row per canary, of norm at most 1: the clip norm is put in later.
+    included
+        Which canaries take part.
+    sample_rate
+        q: probability that an included canary is in a batch.
+    seed
+        Draws the batches of the canaries.
 
     Raises
     ------

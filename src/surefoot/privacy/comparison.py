@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -12,15 +12,19 @@ from jaxtyping import Float
 
 from surefoot._numerics.checks import check_choice
 from surefoot.privacy._checks import check_delta, real
-from surefoot.privacy.composition import REFUSED, epochs, standard
+from surefoot.privacy.audit.result import BOUND, HEURISTIC, PROVEN
+from surefoot.privacy.composition import REFUSED, as_history, epochs, standard
+from surefoot.privacy.facts import CLAIMED, WEIGHT, distinct, merged, setting_facts
 from surefoot.privacy.gaussian_mechanism import full_batch
 from surefoot.privacy.heuristic import PerStep, Sampling, last_iterate
 from surefoot.privacy.result import HONESTY, Value
+from surefoot.record import Record
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from surefoot.privacy.audit import AuditResult
+    from surefoot.certificate import Certificate
+    from surefoot.privacy.audit.result import AuditResult
     from surefoot.privacy.linear_weights import LinearWeights
 
 Array = np.ndarray
@@ -31,6 +35,7 @@ HIDDEN = (
     "published models, no early stopping or search on private data"
 )
 PLOT_POINTS = 60
+EPOCHS = "E epochs"
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,17 @@ class Report:
 
     Attributes
     ----------
+    noise_multiplier, sample_rate, steps, delta, sampling
+        As given to `compare`.
+    rows, notes
+        What the table shows, and what is said below it.
     standard, heuristic, envelope, full_batch
         Values at delta, or None where there is none; `rows` then says why.
     audit
         The audit given to `compare`, if any.
+    record
+        The epsilon of every row, the weights of the steps where they differ, and facts: what was given to
+        `compare` as claims, and what the audit or Opacus wrote down.
     """
 
     noise_multiplier: PerStep
@@ -77,6 +89,7 @@ class Report:
     audit: AuditResult | None = None
     notes: tuple[str, ...] = ()
     sampling: Sampling = "poisson"
+    record: Record = field(default_factory=Record, compare=False)
 
     def _row(self, name: str) -> Value | None:
         return next((r.value for r in self.rows if r.name == name), None)
@@ -100,6 +113,22 @@ class Report:
     def full_batch(self) -> Value | None:
         """The full-batch simplification."""
         return self._row("full batch")
+
+    def certificates(self) -> list[Certificate]:
+        """That the heuristic stays below what is proven; and both against the audit, where there is one."""
+        from surefoot.certificate import certify
+        from surefoot.privacy.guarantee import heuristic_claim, postprocessing_claim, proven_claim
+
+        found = [
+            certify(self.record, postprocessing_claim(HEURISTIC, proven))
+            for proven in (PROVEN, EPOCHS)
+            if proven in self.record and HEURISTIC in self.record
+        ]
+        if self.audit is not None:
+            confidence = max(self.audit.confidence, 0.5)
+            for claim in (proven_claim, heuristic_claim):
+                found.append(certify(self.record, claim(BOUND), confidence))
+        return found
 
     def __repr__(self) -> str:
         lines = [f"epsilon at delta {self.delta:g}, {_setting(self)}"]
@@ -170,7 +199,7 @@ def _plain(given: PerStep) -> float | list[float]:
 
 def _audit_words(audit: AuditResult) -> str:
     return (
-        f"lower bound at confidence {audit.confidence:g}: {audit.verdict}; "
+        f"lower bound at confidence {audit.confidence:g}: {audit.finding}; "
         "a low value proves no privacy"
     )
 
@@ -192,6 +221,8 @@ def compare(
     ----------
     noise_multiplier, sample_rate, steps, weights, sampling
         As in `last_iterate`.
+    delta
+        Failure probability of the statement.
     releases
         "last" if only the final model leaves; with "all" the heuristic is void and not shown.
     audit
@@ -200,12 +231,14 @@ def compare(
     Raises
     ------
     ValueError
-        If an argument is outside its range.
+        If an argument is outside its range, or the audit is of another training or delta.
     MissingExtraError
         If dp-accounting is not installed.
     """
     delta = check_delta(delta)
     check_choice("releases", releases, get_args(Releases))
+    if audit is not None:
+        _check_audit(audit, noise_multiplier, sample_rate, steps, delta)
     mechanism = last_iterate(
         noise_multiplier, sample_rate, steps, weights=weights, sampling=sampling
     )
@@ -220,9 +253,49 @@ def compare(
             rows.append(Row("envelope", mechanism.envelope(delta)))
             sigma, q = real("noise_multiplier", noise_multiplier), real("sample_rate", sample_rate)
             rows.append(Row("full batch", full_batch(sigma, q, steps).epsilon(delta)))
-    return Report(
-        noise_multiplier, sample_rate, int(steps), delta, tuple(rows), audit, tuple(notes), sampling
+    report = Report(
+        noise_multiplier, sample_rate, int(steps), delta, tuple(rows), audit, tuple(notes), sampling,
+        Record.concat([] if audit is None else [audit.record]),
+    )  # fmt: skip
+    _write(report, weights, releases)
+    return report
+
+
+def _write(report: Report, weights: Any, releases: Releases) -> None:
+    """The rows and what `compare` was told into the report's record."""
+    record = report.record
+    seed = record.seeds[0] if record.seeds else 0
+    columns = {"standard": PROVEN, "heuristic": HEURISTIC}
+    for row in report.rows:
+        if row.value is not None:
+            record.update(seed, 0, {columns.get(row.name, row.name): row.value.value})
+    if weights is not None:
+        record.extend(seed, WEIGHT, [float(a) for a in getattr(weights, "values", weights)])
+    history = as_history(report.noise_multiplier, report.sample_rate, report.steps)
+    record.note(
+        seed,
+        delta=report.delta,
+        claimed_sampling=report.sampling,
+        **setting_facts(history, CLAIMED),
     )
+    # Nobody would say these two to look better: they are taken as they are said.
+    if report.sampling == "shuffled":
+        record.note(seed, sampling="shuffled")
+    if releases == "all":
+        record.note(seed, releases="all")
+
+
+def _check_audit(
+    audit: AuditResult, noise_multiplier: PerStep, sample_rate: PerStep, steps: int, delta: float
+) -> None:
+    if audit.delta != delta:
+        raise ValueError(f"audit must be at the same delta, {delta:g}, got one at {audit.delta:g}")
+    given = merged(as_history(noise_multiplier, sample_rate, steps))
+    if audit.claimed is not None and len(distinct((given, as_history(*audit.claimed)))) > 1:
+        raise ValueError(
+            "audit must be of this training, got one of another (sigma, q, T): "
+            f"{setting_facts(as_history(*audit.claimed), CLAIMED)}, not {setting_facts(given)}"
+        )
 
 
 def _proven_rows(
@@ -235,4 +308,4 @@ def _proven_rows(
         return [Row("standard", value)]
     rounds = round(real("sample_rate", sample_rate) * int(steps))
     bound = epochs(real("noise_multiplier", noise_multiplier), rounds).epsilon(delta)
-    return [Row("standard", None, REFUSED), Row("E epochs", bound)]
+    return [Row("standard", None, REFUSED), Row(EPOCHS, bound)]

@@ -59,6 +59,8 @@ class Standard(Mechanism):
         Runs of equal steps (sigma, q, count).
     method
         "pld" or "rdp".
+    lower
+        A mechanism that leaks no more: the floor of its values.
     """
 
     def __init__(self, history: History, method: Method, lower: Mechanism) -> None:
@@ -143,6 +145,8 @@ def standard(
     ----------
     noise_multiplier, sample_rate, steps
         As in `last_iterate`: sigma and q, one number each or one per step, and T.
+    method
+        "pld", tight, or "rdp", a cross-check.
 
     Raises
     ------

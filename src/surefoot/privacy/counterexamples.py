@@ -7,6 +7,7 @@ canary's loss is linear, and only the last iterate is looked at.
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,9 +18,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps, real
-from surefoot.privacy.audit.clopper_pearson import error_limits
+from surefoot.privacy.audit.error_rates import error_limits
 from surefoot.privacy.audit.p_value import check_confidence, whole
 from surefoot.privacy.audit.result import AuditResult, conclude
+from surefoot.record import Fact, Record
 
 Array = np.ndarray
 CHUNK = 100_000
@@ -27,7 +29,23 @@ CHUNK = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Counterexample(ABC):
-    """One training, repeated `runs` times with the canary and as often without, accused above a threshold."""
+    """One training, repeated `runs` times with the canary and as often without, accused above a threshold.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps
+        sigma > 0, q and T of the simulated training.
+    delta
+        Failure probability of the claims.
+    threshold
+        A training is accused of having had the canary if its score lies above; fixed beforehand.
+    runs
+        Trainings on each side.
+    confidence
+        Of the lower bound.
+    seed
+        Of the simulation; the result's record is kept under it.
+    """
 
     noise_multiplier: float
     sample_rate: float
@@ -50,9 +68,35 @@ class Counterexample(ABC):
         whole("runs", self.runs, 10)
         check_confidence(self.confidence)
 
+    @functools.cached_property
+    def record(self) -> Record:
+        """What is simulated, as facts."""
+        record = Record()
+        record.note(
+            noise_multiplier=float(self.noise_multiplier), sample_rate=float(self.sample_rate),
+            steps=int(self.steps), sampling="poisson", clipping="per example", clip_norm=1.0,
+            optimizer="SGD", lr=1.0, momentum=0.0, releases="last",
+            training=type(self).__name__, **self._facts(),
+        )  # fmt: skip
+        return record
+
+    @abstractmethod
+    def _facts(self) -> dict[str, Fact]:
+        """What else is true of this one."""
+
     @abstractmethod
     def scores(self, included: bool, runs: int, rng: np.random.Generator) -> Float[Array, " runs"]:
-        """Of the last iterates of independent trainings, higher for "in"."""
+        """Of the last iterates of independent trainings, higher for "in".
+
+        Parameters
+        ----------
+        included
+            Whether the canary takes part.
+        runs
+            How many trainings.
+        rng
+            Draws canaries, batches and noise.
+        """
 
     def run(self) -> AuditResult:
         """Train, count, and hold the bound against both claims."""
@@ -74,6 +118,8 @@ class Counterexample(ABC):
             self.delta,
             self.confidence,
             (self.noise_multiplier, self.sample_rate, self.steps),
+            seed=self.seed,
+            ran=self,
             ceiling=best.epsilon,
             limits=limits,
             notes=(self.why,),
@@ -89,7 +135,15 @@ class Counterexample(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetting(Counterexample):
-    """m <- (1 - alpha) m + Bernoulli(q) + sigma N: a quadratic regulariser forgets early steps."""
+    """m <- (1 - alpha) m + Bernoulli(q) + sigma N: a quadratic regulariser forgets early steps.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps, delta, threshold, runs, confidence, seed
+        As in `Counterexample`.
+    alpha
+        In [0, 1]: how much of the model every step forgets.
+    """
 
     alpha: float = 1.0
     why: ClassVar[str] = "a quadratic regulariser forgets the early steps: late ones count alone"
@@ -98,6 +152,12 @@ class Forgetting(Counterexample):
         super().__post_init__()
         if not 0 <= real("alpha", self.alpha) <= 1:
             raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
+
+    def _facts(self) -> dict[str, Fact]:
+        # A regulariser that is not linear: whether the heuristic holds for it is what is tried here.
+        if self.alpha == 0:
+            return {"weight_decay": 0.0}
+        return {"regulariser": f"quadratic, alpha {self.alpha:g}"}
 
     def scores(self, included: bool, runs: int, rng: np.random.Generator) -> Float[Array, " runs"]:
         """m_T."""
@@ -113,6 +173,15 @@ class MaliciousData(Counterexample):
 
     Their gradients have norm 1 (0 at the start, where they are told apart from the rest by nothing else)
     and are clipped to 1 like all others; they are Poisson-sampled.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps, delta, threshold, runs, confidence, seed
+        As in `Counterexample`.
+    others
+        How many other examples there are.
+    target
+        Where the model stores the first step: to its left or to its right.
     """
 
     others: int = 500
@@ -123,6 +192,9 @@ class MaliciousData(Counterexample):
         super().__post_init__()
         whole("others", self.others, 1)
         real("target", self.target)
+
+    def _facts(self) -> dict[str, Fact]:
+        return {"weight_decay": 0.0, "others": self.others}
 
     def scores(self, included: bool, runs: int, rng: np.random.Generator) -> Float[Array, " runs"]:
         """m_T."""
@@ -141,6 +213,15 @@ class Encoding(Counterexample):
 
     In one dimension every vector field is a gradient, so a regulariser may do this. Quantised to
     sigma / bins and computed in exact integers: a float64 has room for about four such digits.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps, delta, threshold, runs, confidence, seed
+        As in `Counterexample`.
+    base
+        Of the digits: canary and twelve standard deviations of noise must fit into one.
+    bins
+        Steps of the quantisation per standard deviation of the noise.
     """
 
     base: int = 2048
@@ -156,6 +237,9 @@ class Encoding(Counterexample):
         # Canary and twelve standard deviations of noise must fit into a digit.
         least = math.ceil(2 * self.bins * (12 + 1 / self.noise_multiplier))
         whole("base", self.base, least)
+
+    def _facts(self) -> dict[str, Fact]:
+        return {"regulariser": f"m - {self.base} round(m)"}
 
     def scores(self, included: bool, runs: int, rng: np.random.Generator) -> Float[Array, " runs"]:
         """Log likelihood ratio of the steps read from the digits of m_T."""
@@ -189,31 +273,81 @@ class Encoding(Counterexample):
 
 
 def forgetting(
-    noise_multiplier: float, sample_rate: float, steps: int, delta: float, **more: Any
+    noise_multiplier: float,
+    sample_rate: float,
+    steps: int,
+    delta: float,
+    *,
+    threshold: float,
+    alpha: float = 1.0,
+    runs: int = 10**6,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Forgetting:
-    """C1, see `Forgetting`; alpha = 0 is a control that forgets nothing."""
+    """C1, see `Forgetting`; alpha = 0 is a control that forgets nothing.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps, delta, alpha, threshold, runs, confidence, seed
+        As in `Forgetting`.
+    """
     return Forgetting(
-        noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta, **more
-    )
+        noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta,
+        threshold=threshold, alpha=alpha, runs=runs, confidence=confidence, seed=seed,
+    )  # fmt: skip
 
 
 def malicious_data(
-    noise_multiplier: float, sample_rate: float, steps: int, delta: float, **more: Any
+    noise_multiplier: float,
+    sample_rate: float,
+    steps: int,
+    delta: float,
+    *,
+    others: int = 500,
+    target: float = 0.95,
+    threshold: float | None = None,
+    runs: int = 10**6,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> MaliciousData:
-    """C2, see `MaliciousData`; the threshold is the target unless given."""
-    more.setdefault("threshold", more.get("target", 0.95))
+    """C2, see `MaliciousData`; the threshold is the target unless given.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps, delta, others, target, threshold, runs, confidence, seed
+        As in `MaliciousData`.
+    """
     return MaliciousData(
-        noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta, **more
-    )
+        noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta,
+        threshold=target if threshold is None else threshold, others=others, target=target,
+        runs=runs, confidence=confidence, seed=seed,
+    )  # fmt: skip
 
 
 def encoding(
-    noise_multiplier: float, sample_rate: float, steps: int, delta: float, **more: Any
+    noise_multiplier: float,
+    sample_rate: float,
+    steps: int,
+    delta: float,
+    *,
+    threshold: float,
+    base: int = 2048,
+    bins: int = 64,
+    runs: int = 10**6,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Encoding:
-    """C3, see `Encoding`."""
+    """C3, see `Encoding`.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps, delta, base, bins, threshold, runs, confidence, seed
+        As in `Encoding`.
+    """
     return Encoding(
-        noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta, **more
-    )
+        noise_multiplier=noise_multiplier, sample_rate=sample_rate, steps=steps, delta=delta,
+        threshold=threshold, base=base, bins=bins, runs=runs, confidence=confidence, seed=seed,
+    )  # fmt: skip
 
 
 _C1 = forgetting(0.3, 0.01, 16, 1e-3, threshold=0.95)

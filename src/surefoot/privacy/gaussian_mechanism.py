@@ -38,6 +38,11 @@ def full_batch(noise_multiplier: float, sample_rate: float, steps: int) -> Mecha
     A heuristic that is usually below `last_iterate`, shown beside it for orientation. In the setting
     of arXiv 2410.06186; that it is one of the paper's baselines is from memory of the paper.
 
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps
+        sigma, q and T, as in `last_iterate`.
+
     Raises
     ------
     ValueError

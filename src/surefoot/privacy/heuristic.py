@@ -63,8 +63,12 @@ class Heuristic(Mechanism):
 
     Attributes
     ----------
+    pair, note
+        As in `Mechanism`.
     noise_multiplier, sample_rate, steps
         As given.
+    plain
+        Whether all steps are equal and Poisson-sampled: only then is there an envelope.
     """
 
     def __init__(

@@ -10,17 +10,26 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot.guarantee import Guarantee
 from surefoot.privacy._checks import check_rate, check_steps, per_step
+from surefoot.privacy.facts import WEIGHT
+from surefoot.record import Record
+
+if TYPE_CHECKING:
+    from surefoot.certificate import Certificate
 
 Array = np.ndarray
+DEPARTURE = "departure from additivity"
+ADDITIVE = 1e-9
+SETTINGS = ("momentum", "weight_decay", "dampening", "nesterov")
 UNWEIGHTED = (
     "call last_iterate without weights for the plain heuristic, "
     "which then rests on one more assumption: that the optimiser is close to linear"
@@ -37,20 +46,34 @@ class LinearWeights:
         a_t, in any unit: only ratios matter.
     origin
         Where they come from.
+    record
+        The weights by step, how far the optimiser is from additive, and its settings as facts.
     """
 
     values: Float[Array, " steps"]
     origin: str = "given"
+    record: Record = field(default_factory=Record, repr=False)
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=float)
         object.__setattr__(self, "values", per_step("weights", values, values.size))
+        if WEIGHT not in self.record:
+            self.record.extend(0, WEIGHT, self.values.tolist())
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.values, dtype=dtype)
+
+    def certificates(self) -> list[Certificate]:
+        """That the optimiser is additive in the gradients, as the weighted form needs."""
+        from surefoot.certificate import certify, unmeasured
+
+        if DEPARTURE not in self.record:
+            todo = "make the weights with LinearWeights.from_optimizer"
+            return [unmeasured(self.record, additivity_claim(), todo)]
+        return [certify(self.record, additivity_claim())]
 
     def scaled(self, factors: Sequence[float] | Float[Array, " steps"]) -> LinearWeights:
         """Each weight times its factor, for instance a clip norm that changes along the run."""
@@ -82,7 +105,9 @@ class LinearWeights:
         steps
             T.
         scheduler
-            Its scheduler, stepped after every `every` steps.
+            Its scheduler.
+        every
+            Steps between two of the scheduler's.
         average
             Decay of an exponential moving average of the weights, if that is what is shipped.
         lr_history
@@ -103,7 +128,7 @@ class LinearWeights:
             average = check_rate(average, "average")
         # Opacus wraps the optimiser that moves the parameters.
         optimizer = getattr(torch_optimizer, "original_optimizer", torch_optimizer)
-        _check_linear(optimizer)
+        departure = _check_linear(optimizer)
         _check(optimizer, scheduler, used)
         if lr_history is not None:
             if scheduler is not None:
@@ -133,7 +158,38 @@ class LinearWeights:
                     clock.step()
         moved = theta.detach() if average is None else mean
         values = moved.numpy() if optimizer.param_groups[0].get("maximize") else -moved.numpy()
-        return cls(values, f"{name}, {steps} steps")
+        record = Record()
+        record.append(0, 0, **{DEPARTURE: departure})
+        rates = [float(optimizer.param_groups[0]["lr"])] if lr_history is None else lr_history
+        for rate in (min(rates), max(rates)):
+            record.note(0, lr=float(rate))
+        if scheduler is not None:
+            record.note(0, scheduler=type(scheduler).__name__)
+        settings = _settings(optimizer.param_groups[0])
+        known = {k: settings[k] for k in SETTINGS if isinstance(settings.get(k), (int, float))}
+        record.note(0, optimizer=name, weighted_steps=steps, **known)
+        return cls(values, f"{name}, {steps} steps", record)
+
+
+def additivity_claim(quantity: str = DEPARTURE, *, name: str | None = None) -> Guarantee:
+    """An optimiser answers the sum of two gradient sequences by the sum of its answers.
+
+    Parameters
+    ----------
+    quantity
+        The record column with the relative departure.
+    name
+        Of the guarantee.
+    """
+    return Guarantee(
+        name=name or "the optimiser is additive in the gradients",
+        statement="|answer(g + 2h) - answer(g) - 2 answer(h)| <= 1e-9 of the answers",
+        source="derived here: what the weighted form of arXiv 2410.06186's setting needs",
+        quantity=quantity,
+        sense="upper",
+        holds_in="every run",
+        bound=lambda record: ADDITIVE,
+    )
 
 
 def _settings(group: dict[str, Any]) -> dict[str, Any]:
@@ -173,8 +229,8 @@ def _check(optimizer: torch.optim.Optimizer, scheduler: Any, used: bool) -> None
         )
 
 
-def _check_linear(optimizer: torch.optim.Optimizer) -> None:
-    """Responses to g, h and g + 2h, run apart, must add up."""
+def _check_linear(optimizer: torch.optim.Optimizer) -> float:
+    """Responses to g, h and g + 2h, run apart, must add up; how far they are from it."""
     g = torch.tensor([1.0, 0.3, -2.0, 0.7], dtype=torch.float64)
     h = torch.tensor([-0.4, 1.1, 0.2, -0.9], dtype=torch.float64)
     ends = []
@@ -187,8 +243,11 @@ def _check_linear(optimizer: torch.optim.Optimizer) -> None:
             twin.step()
         ends.append(theta.detach().clone())
     a, b, both = ends
-    if not torch.allclose(a + 2 * b, both, rtol=1e-9, atol=1e-12):
+    # The answers are of the order of the rate, 0.1, and never all 0.
+    departure = float((a + 2 * b - both).abs().max() / torch.stack(ends).abs().max())
+    if not departure <= ADDITIVE:
         raise ValueError(
             f"torch_optimizer must be linear in the gradients, got {type(optimizer).__name__}, "
             f"whose step is not; {UNWEIGHTED}"
         )
+    return departure

@@ -33,6 +33,8 @@ class Mechanism:
 
     Attributes
     ----------
+    pair
+        Both hockey-stick divergences, by direction.
     kind
         "guarantee" or "heuristic".
     note

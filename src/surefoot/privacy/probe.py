@@ -8,23 +8,32 @@ arXiv 2410.06186].
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.privacy._checks import real
 from surefoot.privacy.audit.p_value import whole
+from surefoot.privacy.facts import copy_facts, record_of
+from surefoot.record import Record
+
+if TYPE_CHECKING:
+    from surefoot.certificate import Certificate
 
 Array = np.ndarray
-Verdict = Literal["OK", "strained", "violated"]
+Finding = Literal["OK", "strained", "violated"]
 RunFn = Callable[[Mapping[int, Tensor], int], Any]
 ALIGNED, LOW, HIGH, LONG = 0.9, 2 / 3, 1.5, 1.5
 FAR = 5.0
+RESPONSE, LENGTH, UNEVEN = "response along the perturbation", "length of the response", "unevenness"
 
 
 @dataclass(frozen=True)
@@ -41,28 +50,95 @@ class Linearity:
         Length of the response: a network may answer in other directions too.
     cosines
         weights / norms.
-    verdict
+    finding
         OK: all cosines above 0.9, weights within [2/3, 3/2], norms at most 3/2. Violated: largest over
         smallest weight above 5 (or a weight not positive), or a norm above 5. Strained: in between.
+    verdict
+        KEPT where OK, BROKEN where violated, UNDECIDED where strained.
+    record
+        Weight, norm and unevenness of every probed step, and the finding as the fact `linearity`.
     """
 
     steps: Int[Array, " probes"]
     weights: Float[Array, " probes"]
     norms: Float[Array, " probes"]
     cosines: Float[Array, " probes"]
-    verdict: Verdict
+    finding: Finding
+    record: Record = field(default_factory=Record, compare=False, repr=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the claim that the training is linear; strained is neither."""
+        found = {"OK": Verdict.KEPT, "violated": Verdict.BROKEN}
+        return found.get(self.finding, Verdict.UNDECIDED)
+
+    def certificates(self) -> list[Certificate]:
+        """That no step's response is far from the others or from what was injected.
+
+        A strained reading keeps that bound and is UNDECIDED: it is not close to linear either.
+        """
+        from surefoot.certificate import certify
+
+        found = certify(self.record, linearity_claim())
+        if self.finding == "strained":
+            words = "strained: between what counts as linear and what counts as violated"
+            found = dataclasses.replace(found, verdict=self.verdict, reason=words)
+        return [found]
 
     def __str__(self) -> str:
         rows = zip(self.steps, self.weights, self.norms, strict=True)
         each = "; ".join(f"step {t}: {w:.3g} (norm {n:.3g})" for t, w, n in rows)
-        return f"assumption: {self.verdict}; {each}"
+        return f"assumption: {self.finding}; {each}"
 
 
-def judge(weights: Float[Array, " probes"], norms: Float[Array, " probes"]) -> Verdict:
-    """The verdict on these responses."""
-    if not (np.isfinite(weights).all() and np.isfinite(norms).all()):
-        return "violated"
-    if weights.min() <= 0 or weights.max() / weights.min() > FAR or norms.max() > FAR:
+def unevenness(
+    weights: Float[Array, " probes"], norms: Float[Array, " probes"]
+) -> Float[Array, " probes"]:
+    """How far each step is from linear: 1 is linear, above 5 violated, infinite for a weight below 0.
+
+    The larger of its response's length and of the ratio between the largest weight and its own.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(weights > 0, weights.max() / weights, math.inf)
+        far = np.maximum(ratio, norms)
+    return np.asarray(np.where(np.isfinite(far), far, math.inf))
+
+
+def linearity_claim(quantity: str = UNEVEN, *, of: str = "", name: str | None = None) -> Guarantee:
+    """A training is not far from linear: no response is five times another, or five times too long.
+
+    The threshold is a choice of this library, not a theorem: a heuristic claim.
+
+    Parameters
+    ----------
+    quantity
+        The record column with the unevenness of every probed step.
+    of
+        Whose facts, where the record holds several trainings.
+    name
+        Of the guarantee.
+    """
+    return Guarantee(
+        name=name or "the training is not far from linear",
+        statement=f"max(a) / a_t <= {FAR:g} and |response_t| <= {FAR:g} for every probed step t",
+        source="derived here, in the setting of arXiv 2410.06186 (linear losses)",
+        quantity=quantity,
+        sense="upper",
+        holds_in="every run",
+        bound=lambda record: FAR,
+        assumptions=lambda record: (
+            Assumption(
+                "probed steps", "the steps between the probed ones answer alike", None, None,
+                f"recorded: {record.fact('probes', of)}; {record.fact('training_steps', of)}",
+            ),
+        ),
+        heuristic=True,
+    )  # fmt: skip
+
+
+def judge(weights: Float[Array, " probes"], norms: Float[Array, " probes"]) -> Finding:
+    """The finding for these responses."""
+    if not (unevenness(weights, norms) <= FAR).all():
         return "violated"
     straight = bool((weights > ALIGNED * norms).all()) and norms.max() <= LONG
     return "OK" if straight and weights.min() >= LOW and weights.max() <= HIGH else "strained"
@@ -84,6 +160,8 @@ class LinearityMeter:
         schedule, that of the last step.
     probes
         How many steps to perturb, evenly spaced, first and last among them; each costs one run.
+    seed
+        Of all runs and of the injected directions; the reading's record is kept under it.
     size
         Length of the injected vectors: the clip norm.
 
@@ -129,7 +207,28 @@ class LinearityMeter:
             norms.append(float(moved.norm()))
         a, n = np.array(weights), np.array(norms)
         cosines = np.divide(a, n, out=np.zeros_like(a), where=n > 0)
-        return Linearity(at, a, n, cosines, judge(a, n))
+        finding = judge(a, n)
+        return Linearity(at, a, n, cosines, finding, self._recorded(at, a, n, finding))
+
+    def _recorded(
+        self,
+        at: Int[Array, " probes"],
+        weights: Float[Array, " probes"],
+        norms: Float[Array, " probes"],
+        finding: Finding,
+    ) -> Record:
+        record, steps = Record(), [int(step) for step in at]
+        for name, values in (
+            (RESPONSE, weights), (LENGTH, norms), (UNEVEN, unevenness(weights, norms)),
+        ):  # fmt: skip
+            record.extend(self.seed, name, values.tolist(), steps)
+        record.note(
+            self.seed, linearity=finding, probes=len(steps), training_steps=self.steps,
+            scale=self.scale, injected_norm=self.size,
+        )  # fmt: skip
+        if (trained := record_of(self.run)) is not None:
+            copy_facts(trained, record, self.seed)
+        return record
 
     def _final(self, injections: Mapping[int, Tensor]) -> Float[Tensor, " P"]:
         end = self.run(injections, self.seed)

@@ -54,6 +54,19 @@ def max_steps(
 ) -> Steps:
     """The steps T <= limit whose epsilon at delta is at most the target.
 
+    Parameters
+    ----------
+    target_epsilon
+        The largest epsilon allowed.
+    delta
+        Failure probability of the statement.
+    noise_multiplier, sample_rate
+        sigma and q, as in `last_iterate`.
+    by
+        Which epsilon: "standard", the guarantee, or "heuristic", which is none.
+    limit
+        The largest T that is looked at.
+
     Raises
     ------
     ValueError

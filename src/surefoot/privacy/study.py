@@ -41,6 +41,7 @@ STUDY = Study(
             figures=curves.figures,
             tables=curves.tables,
             deterministic=True,
+            extras=("privacy",),
         ),
         Part(
             "B",
@@ -50,6 +51,7 @@ STUDY = Study(
             figures=calibration.figures,
             tables=calibration.tables,
             deterministic=True,
+            extras=("privacy",),
         ),
         Part(
             "C",
@@ -59,6 +61,7 @@ STUDY = Study(
             figures=many_runs.figures,
             tables=many_runs.tables,
             seeds={"quick": 1, "standard": 3, "paper": 5},
+            extras=("privacy",),
         ),
         Part(
             "D",
@@ -68,6 +71,7 @@ STUDY = Study(
             figures=one_run.figures,
             tables=one_run.table_of(one_run.MLP, one_run.SOFTMAX),
             seeds={"quick": 3, "standard": 12, "paper": 30},
+            extras=("privacy",),
         ),
         Part(
             "D-fault",
@@ -77,6 +81,7 @@ STUDY = Study(
             tables=one_run.table_of(one_run.FAULT, one_run.HONEST),
             expects=one_run.faults(one_run.FAULT),
             seeds={"quick": 2, "standard": 20, "paper": 20},
+            extras=("privacy",),
         ),
         Part(
             "E",
@@ -86,6 +91,7 @@ STUDY = Study(
             tables=refuted.tables,
             expects=refuted.EXPECTS,
             seeds={"quick": 1, "standard": 3, "paper": 5},
+            extras=("privacy",),
         ),
         Part(
             "F",
@@ -95,12 +101,15 @@ STUDY = Study(
             tables=engines.text_tables,
             expects={engines.VACUOUS: Verdict.VACUOUS, engines.WEAK: Verdict.VACUOUS},
             seeds={"quick": 1, "standard": 5, "paper": 10},
+            extras=("privacy",),
         ),
         Part(
             "G",
             "How linear is a training?",
             linear.run,
+            linear.guarantees,
             tables=linear.tables,
+            expects=linear.EXPECTS,
             seeds={"quick": 2, "standard": 10, "paper": 20},
         ),
         Part(
@@ -110,6 +119,7 @@ STUDY = Study(
             engines.engine_guarantees,
             tables=engines.engine_tables,
             seeds={"quick": 1, "standard": 5, "paper": 3},
+            extras=("privacy",),
         ),
     ),
 )

@@ -37,7 +37,7 @@ class TiltedLaw:
 
 
 @dataclass(frozen=True, eq=False)
-class GridPair(Pair):
+class LatticePair(Pair):
     """The pair of whole shifts n_j, each with rate q_j in (0, 1] and used count_j times."""
 
     shifts: Int[Array, " groups"]

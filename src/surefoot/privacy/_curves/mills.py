@@ -1,13 +1,16 @@
 """The Mills ratio M(x) = Phi(-x) / phi(x), and its relative change over a shift, without cancellation.
 
-At the optimal threshold every hockey-stick divergence of a mixture of shifted Gaussians is a sum of
-positive terms in these changes (see `mixture`), where the textbook form subtracts nearly equal numbers.
+Scipy has M as `erfcx`, but not its change: 1 - M(u) / M(u - a) from two values of `log_ndtr` has lost eight
+digits at u = 0, a = 1e-8. At the optimal threshold every hockey-stick divergence of a mixture of shifted
+Gaussians is a sum of positive terms in these changes (see `mixture`), where the textbook form subtracts
+nearly equal numbers.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
@@ -18,11 +21,16 @@ Array = np.ndarray
 EPS = float(np.finfo(float).eps)
 SMALL = 0.02
 ORDER = 9
+NODES = 64
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def log_mills(x: Any) -> Any:
-    """log M(x), for any real x: a number or an array."""
+    """log M(x), for any real x: a number or an array.
+
+    Scipy's two functions, each where it loses nothing: `log_ndtr` alone is 5e-9 off at x = 1e4, `erfcx`
+    alone overflows at x = -38.
+    """
     right = np.log(erfcx(np.maximum(x, -1.0) / math.sqrt(2))) + 0.5 * math.log(math.pi / 2)
     left = np.minimum(x, -1.0)
     return np.where(x > -1.0, right, log_ndtr(-left) + 0.5 * left * left + HALF_LOG_2PI)
@@ -36,10 +44,33 @@ def mills_slope(x: float) -> float:
     return math.exp(-float(log_mills(x))) - x
 
 
+def _legendre(x: Decimal) -> tuple[Decimal, Decimal]:
+    """P_64(x) and its derivative."""
+    before, here = Decimal(1), x
+    for n in range(1, NODES):
+        before, here = here, ((2 * n + 1) * x * here - n * before) / (n + 1)
+    return here, NODES * (x * here - before) / (x * x - 1)
+
+
 @functools.cache
 def _nodes() -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    nodes, weights = np.polynomial.legendre.leggauss(64)
-    return (nodes + 1) / 2, weights / 2
+    """Gauss-Legendre nodes and weights on [0, 1].
+
+    Polished in decimals: the sums below are 2e-14 off with NumPy's own and 7e-14 with
+    `scipy.special.roots_legendre`, 2e-15 with these.
+    """
+    nodes, weights = [], []
+    with localcontext() as ctx:
+        ctx.prec = 40
+        for start in np.polynomial.legendre.leggauss(NODES)[0]:
+            x = Decimal(float(start))
+            for _ in range(2):
+                value, slope = _legendre(x)
+                x -= value / slope
+            _, slope = _legendre(x)
+            nodes.append(float((x + 1) / 2))
+            weights.append(float(1 / ((1 - x * x) * slope * slope)))
+    return np.array(nodes), np.array(weights)
 
 
 def _moment_ratios(x: float) -> Float[Array, " n"]:

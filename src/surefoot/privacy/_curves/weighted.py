@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from surefoot.privacy._checks import SMALLEST_DELTA
 from surefoot.privacy._curves.dominating_pairs import BinomialPair, NoiselessPair
-from surefoot.privacy._curves.lattice import GridPair
+from surefoot.privacy._curves.lattice import LatticePair
 from surefoot.privacy._curves.mixture import Bounded
 from surefoot.privacy.gaussian_mechanism import gaussian_pair
 from surefoot.privacy.mechanism import Directed
@@ -48,22 +48,22 @@ class WeightedPair:
     mixed: bool
 
     def __post_init__(self) -> None:
-        self._grids: dict[tuple[int, bool], GridPair | None] = {}
+        self._rounded: dict[tuple[int, bool], LatticePair | None] = {}
         self._cells = max(16, math.ceil(COARSE * float(self.shifts.max())))
 
-    def grid(self, cells: int, up: bool) -> GridPair | None:
+    def rounded(self, cells: int, up: bool) -> LatticePair | None:
         """The pair of rounded weights, the largest being `cells` steps of the grid; None where all are 0."""
         key = (cells, up)
-        if key not in self._grids:
+        if key not in self._rounded:
             spacing = float(self.shifts.max()) / cells
             # A hair of slack, so that the largest weight stays on the grid and the bound a bound.
             sign = 1 if up else -1
             n = self.shifts / spacing * (1 - sign * HAIR)
             n = np.ceil(n) if up else np.floor(n)
-            self._grids[key] = _grouped(
+            self._rounded[key] = _grouped(
                 n.astype(np.int64), self.rates, spacing * (1 + 2 * sign * HAIR)
             )
-        return self._grids[key]
+        return self._rounded[key]
 
     def delta(self, eps: float, direction: int) -> Bounded:
         """The divergence at eps."""
@@ -75,15 +75,15 @@ class WeightedPair:
 
     def false_negative_rate(self, false_positive_rate: float) -> float:
         """The smallest second error; from weights rounded up, so never above the exact one."""
-        pair = self.grid(min(8 * self._cells, self._most_cells), True)
+        pair = self.rounded(min(8 * self._cells, self._most_cells), True)
         assert pair is not None
         return pair.false_negative_rate(false_positive_rate)
 
     def _refined(self, ask: Callable[[Directed], Bounded], relative: bool) -> Bounded:
         cells, best = self._cells, Bounded(0.0, 0.0, math.inf)
         while True:
-            upper = ask(_there(self.grid(cells, True))).upper
-            down = None if self.mixed else self.grid(cells, False)
+            upper = ask(_there(self.rounded(cells, True))).upper
+            down = None if self.mixed else self.rounded(cells, False)
             lower = 0.0 if down is None else ask(down).lower
             best = Bounded(0.0, max(lower, best.lower), min(upper, best.upper))
             gap = best.upper - best.lower
@@ -119,19 +119,19 @@ class WeightedPair:
         return cells
 
 
-def _there(pair: GridPair | None) -> GridPair:
+def _there(pair: LatticePair | None) -> LatticePair:
     assert pair is not None
     return pair
 
 
-def _grouped(n: Array, rates: Float[Array, " steps"], spacing: float) -> GridPair | None:
+def _grouped(n: Array, rates: Float[Array, " steps"], spacing: float) -> LatticePair | None:
     used = n > 0
     if not used.any():
         return None
     pairs, counts = np.unique(
         np.stack([n[used].astype(float), rates[used]]), axis=1, return_counts=True
     )
-    return GridPair(pairs[0].astype(np.int64), pairs[1], counts, spacing)
+    return LatticePair(pairs[0].astype(np.int64), pairs[1], counts, spacing)
 
 
 def weighted_pair(

@@ -4,13 +4,9 @@ One run with many canaries (arXiv 2305.08846, 2410.22235), or many runs with one
 A high value convicts, a low one proves nothing.
 """
 
-from surefoot.privacy.audit.clopper_pearson import Limits, clopper_pearson
-from surefoot.privacy.audit.p_value import epsilon_one_run, p_value_one_run
-from surefoot.privacy.audit.result import AuditResult
-from surefoot.privacy.audit.runs import CalibrationWarning, many_runs, one_run
-from surefoot.privacy.audit.scores import from_scores
+from lazy_loader import attach_stub
 
-__all__ = [
-    "AuditResult", "CalibrationWarning", "Limits", "clopper_pearson", "epsilon_one_run",
-    "from_scores", "many_runs", "one_run", "p_value_one_run",
-]  # fmt: skip
+from surefoot._moved import behind_function
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
+behind_function(__name__, "clopper_pearson")

@@ -19,7 +19,15 @@ OneRun = Literal["one_run", "one_run_fdp"]
 
 
 def whole(name: str, given: object, low: int, high: int | None = None) -> int:
-    """A whole number in [low, high]."""
+    """A whole number in [low, high].
+
+    Parameters
+    ----------
+    name, given
+        The argument, for the message.
+    low, high
+        The range; None: no end to it.
+    """
     return check_number(name, given, least=low, most=high, whole=True)
 
 
@@ -45,6 +53,15 @@ def p_value_one_run(m: int, guesses: int, correct: int, eps: float, delta: float
     m canaries, each in or out by its own fair coin; `guesses` of them were guessed, `correct` rightly:
     arXiv 2305.08846. beta = P[Bin(r, e^eps/(1+e^eps)) >= v], and delta adds 2 m delta
     max_i P[v > Bin >= v - i] / i.
+
+    Parameters
+    ----------
+    m
+        Canaries.
+    guesses, correct
+        How many of them were guessed, and how many of these rightly.
+    eps, delta
+        The claim that is tested; delta may be 0.
 
     Raises
     ------
@@ -80,6 +97,17 @@ def epsilon_one_run(
 
     "one_run" assumes nothing (arXiv 2305.08846). "one_run_fdp" assumes a Gaussian-shaped privacy loss
     (arXiv 2410.22235) and is larger; at delta = 0 such a loss has no epsilon.
+
+    Parameters
+    ----------
+    m, guesses, correct
+        As in `p_value_one_run`.
+    delta
+        Failure probability of the claim.
+    confidence
+        Of the lower bound.
+    method
+        "one_run" or "one_run_fdp".
 
     Raises
     ------

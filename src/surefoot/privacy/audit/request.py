@@ -16,7 +16,7 @@ from surefoot.privacy.audit.result import FAMILY, Claimed, check_claim, claim_of
 Array = np.ndarray
 Method = Literal["one_run", "one_run_fdp", "one_run_last_iterate", "clopper", "gdp", "last_iterate"]
 FEWEST = 10
-MANY = {"clopper", "gdp", "last_iterate"}
+FOR_MANY_RUNS = {"clopper", "gdp", "last_iterate"}
 
 
 def default_k(m: int) -> int:
@@ -101,7 +101,7 @@ def check_request(
     for each in methods:
         if each not in get_args(Method):
             raise ValueError(f"method must be one of {get_args(Method)}, got {each!r}")
-    if set(methods) & MANY and not set(methods) <= MANY:
+    if set(methods) & FOR_MANY_RUNS and not set(methods) <= FOR_MANY_RUNS:
         raise ValueError(f"method must be for one run or for many, got both in {methods}")
     delta = check_audit_delta(delta)
     check_confidence(confidence)
@@ -111,7 +111,7 @@ def check_request(
             raise ValueError(f"delta must be positive for method {each!r}, got 0")
         if each in ("last_iterate", "one_run_last_iterate"):
             rate_and_steps(claimed)
-    if set(methods) <= MANY:
+    if set(methods) <= FOR_MANY_RUNS:
         if k is not None:
             raise ValueError(f"k is for one run, got {k!r} with method {methods}")
         if threshold is not None and not math.isfinite(real("threshold", threshold)):

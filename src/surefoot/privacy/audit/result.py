@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from surefoot.privacy._checks import check_steps
-from surefoot.privacy.audit.clopper_pearson import Limits
+from surefoot.privacy.audit.error_rates import Limits
 from surefoot.privacy.composition import Standard, as_history, standard
+from surefoot.privacy.facts import CLAIMED, as_arguments, copy_facts, record_of, setting_facts
 from surefoot.privacy.heuristic import last_iterate
 from surefoot.privacy.result import Value
+from surefoot.record import Record
 
 if TYPE_CHECKING:
     from surefoot.certificate import Certificate
-    from surefoot.record import Record
+    from surefoot.guarantee import Verdict
+    from surefoot.privacy.probe import Linearity
+    from surefoot.record import Fact
 
-Verdict = Literal["consistent", "heuristic violated", "not DP as claimed"]
+Finding = Literal["consistent", "heuristic violated", "not DP as claimed"]
 Claimed = tuple[Any, Any, int] | Standard
 FAMILY = {
     "one_run_fdp": "assumes a Gaussian-shaped privacy loss",
@@ -41,12 +47,7 @@ def claim_of(claimed: Claimed | None) -> tuple[Any, Any, int] | None:
     if claimed is None:
         return None
     if isinstance(claimed, Standard):
-        runs = claimed.history
-        steps = sum(n for _, _, n in runs)
-        if len(runs) == 1:
-            return runs[0]
-        sigma, q = ([run[i] for run in runs for _ in range(run[2])] for i in (0, 1))
-        return sigma, q, steps
+        return as_arguments(claimed.history)
     if not isinstance(claimed, (tuple, list)) or len(claimed) != 3:
         raise ValueError(
             "claimed must be (noise_multiplier, sample_rate, steps) or standard(...), "
@@ -59,7 +60,7 @@ def claim_of(claimed: Claimed | None) -> tuple[Any, Any, int] | None:
 
 @dataclass(frozen=True, repr=False)
 class AuditResult:
-    """Lower bounds on epsilon at a confidence, and the verdict on what was claimed.
+    """Lower bounds on epsilon at a confidence, and what they say of what was claimed.
 
     Attributes
     ----------
@@ -67,7 +68,15 @@ class AuditResult:
         By statistic: "one_run" and "clopper" assume nothing; "one_run_fdp", "gdp" and "last_iterate"
         assume the shape of the privacy loss. Infinite where a family as a whole is refuted.
     lower_bound
-        The distribution-free one; verdicts rest on it alone. A low value proves no privacy.
+        The distribution-free one; findings rest on it alone. A low value proves no privacy.
+    finding
+        "consistent", "heuristic violated" or "not DP as claimed"; None without a claim.
+    verdict
+        Of the proven epsilon, as in its certificate; None without a claim.
+    delta, confidence
+        The failure probability of the claim, and the confidence of the bounds.
+    claimed
+        (noise multiplier, sample rate, steps), the promise under audit; None without one.
     guesses, correct, k
         Of a one-run audit: guesses made, right ones, guesses on each side.
     ceiling
@@ -78,6 +87,11 @@ class AuditResult:
         Of the claim, at delta; None without one.
     limits
         Of the two error rates, where there were many runs.
+    notes
+        What else a reader has to know.
+    record
+        The bound, the two values, and the facts of the audit and of what it trained, under the audit's
+        seed: `Record.concat` of several audits is what a certificate over seeds takes.
     """
 
     bounds: dict[str, float]
@@ -93,6 +107,7 @@ class AuditResult:
     heuristic: Value | None = None
     limits: Limits | None = None
     notes: tuple[str, ...] = ()
+    record: Record = field(default_factory=Record, compare=False)
 
     @property
     def lower_bound(self) -> float:
@@ -100,8 +115,8 @@ class AuditResult:
         return next((self.bounds[n] for n in ("one_run", "clopper") if n in self.bounds), 0.0)
 
     @property
-    def verdict(self) -> Verdict | None:
-        """None without a claim."""
+    def finding(self) -> Finding | None:
+        """What the distribution-free bound says of the claim; None without one."""
         if self.proven is None or self.heuristic is None:
             return None
         if self.lower_bound > self.proven.upper:
@@ -109,9 +124,14 @@ class AuditResult:
         return "heuristic violated" if self.lower_bound > self.heuristic.upper else "consistent"
 
     @property
+    def verdict(self) -> Verdict | None:
+        """The proven epsilon's verdict, that of the first of `certificates`; None without a claim."""
+        return None if self.claimed is None else self._certificate("proven", None).verdict
+
+    @property
     def exit_code(self) -> int:
         """3 if the implementation is not DP as claimed, else 0."""
-        return 3 if self.verdict == "not DP as claimed" else 0
+        return 3 if self.finding == "not DP as claimed" else 0
 
     def __repr__(self) -> str:
         line = f"{BOUND} {self.lower_bound:.4g} (ceiling {self.ceiling:.4g})"
@@ -132,9 +152,10 @@ class AuditResult:
         if self.raw:
             each = ", ".join(f"{n} {v:.4g}" for n, v in self.raw.items())
             lines.append(f"  without calibration: {each}")
-        if self.verdict is not None:
-            implementation = self.verdict == "not DP as claimed"
-            lines.append(f"  verdict: {'implementation is ' * implementation}{self.verdict}")
+        if self.finding is not None:
+            implementation = self.finding == "not DP as claimed"
+            words = f"{'implementation is ' * implementation}{self.finding}"
+            lines.append(f"  verdict: {words} (the proven epsilon is {self.verdict})")
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -154,42 +175,46 @@ class AuditResult:
             "k": self.k,
             "heuristic": None if self.heuristic is None else _finite(self.heuristic.value),
             "proven": None if self.proven is None else _finite(self.proven.value),
-            "verdict": self.verdict,
+            "verdict": None if self.verdict is None else str(self.verdict),
+            "finding": self.finding,
             "exit_code": self.exit_code,
             "notes": list(self.notes),
         }
 
-    def record(self, seed: int = 0) -> Record:
-        """The bound, and the claim's two values if there is one, as a record."""
-        from surefoot.record import Record
-
-        record = Record()
-        record.update(seed, 0, {BOUND: self.lower_bound})
-        if self.proven is not None and self.heuristic is not None:
-            claim = {PROVEN: self.proven.value, HEURISTIC: self.heuristic.value}
-            record.update(seed, 0, claim)
-        return record
-
-    def certificates(self) -> list[Certificate]:
+    def certificates(self, linearity: Linearity | None = None) -> list[Certificate]:
         """The bound against the proven claim and against the heuristic one.
+
+        Parameters
+        ----------
+        linearity
+            What `LinearityMeter` read of the training: the heuristic promises nothing where it is violated.
 
         Raises
         ------
         ValueError
             Without a claim.
         """
-        from surefoot.certificate import certify
-        from surefoot.privacy.guarantee import heuristic_claim, proven_claim
-
         if self.claimed is None:
             raise ValueError(
                 "claimed must be given to the audit: there is nothing to hold it against"
             )
-        record = self.record()
-        return [
-            certify(record, claim(BOUND, self.claimed, self.delta, self.confidence))
-            for claim in (proven_claim, heuristic_claim)
-        ]
+        return [self._certificate(which, linearity) for which in ("proven", "heuristic")]
+
+    def _certificate(
+        self, which: Literal["proven", "heuristic"], linearity: Linearity | None
+    ) -> Certificate:
+        from surefoot.certificate import certify
+        from surefoot.privacy.guarantee import heuristic_claim, proven_claim
+
+        record = self.record
+        if linearity is not None:
+            # What was read of the training is true of this audit, whichever seed the meter had.
+            record = Record.concat([self.record])
+            for seed in record.seeds:
+                copy_facts(linearity.record, record, seed)
+        claim = proven_claim if which == "proven" else heuristic_claim
+        # A certificate states no confidence below one half.
+        return certify(record, claim(BOUND), max(self.confidence, 0.5))
 
 
 def _assumed(name: str, value: float) -> str:
@@ -221,14 +246,40 @@ def conclude(
     delta: float,
     confidence: float,
     claimed: Claimed | None,
+    *,
+    seed: int,
+    ran: Any = None,
+    facts: Mapping[str, Fact] | None = None,
     **found: Any,
 ) -> AuditResult:
-    """Put the claim's two values beside the bounds; without a delta there is no claim to compare."""
+    """Put the claim's two values beside the bounds; without a delta there is no claim to compare.
+
+    Parameters
+    ----------
+    bounds, delta, confidence, claimed
+        As in `AuditResult`.
+    seed
+        Of the audit, under which its record is kept.
+    ran
+        What was trained: the facts of its record, if it has one, become facts of the audit.
+    facts
+        What the audit itself knows of the training.
+    found
+        Further fields of the result.
+    """
     claim = check_claim(claimed, delta)
-    values: dict[str, Any] = {"proven": None, "heuristic": None}
-    if claim is not None:
-        values["proven"] = standard(*claim).epsilon(delta)
-        values["heuristic"] = last_iterate(*claim).epsilon(delta)
-    return AuditResult(
-        bounds=bounds, delta=delta, confidence=confidence, claimed=claim, **values, **found
-    )
+    result = AuditResult(bounds, delta, confidence, claimed=claim, **found)
+    record = result.record
+    record.update(seed, 0, {BOUND: result.lower_bound})
+    record.note(
+        seed, delta=delta, confidence=confidence, adjacency="add/remove",
+        statistic=next(iter(bounds)), **(facts or {}),
+    )  # fmt: skip
+    if (trained := record_of(ran)) is not None:
+        copy_facts(trained, record, seed)
+    if claim is None:
+        return result
+    record.note(seed, **setting_facts(as_history(*claim), CLAIMED))
+    proven, heuristic = standard(*claim).epsilon(delta), last_iterate(*claim).epsilon(delta)
+    record.update(seed, 0, {PROVEN: proven.value, HEURISTIC: heuristic.value})
+    return dataclasses.replace(result, proven=proven, heuristic=heuristic)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,9 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from surefoot.privacy.audit.p_value import whole
-from surefoot.privacy.audit.request import FEWEST, MANY, Method, check_request
+from surefoot.privacy.audit.request import FEWEST, FOR_MANY_RUNS, Method, check_request
 from surefoot.privacy.audit.result import AuditResult, Claimed
-from surefoot.privacy.audit.scores import from_scores
+from surefoot.privacy.audit.scores import audit_scores
+
+if TYPE_CHECKING:
+    from surefoot.record import Fact
 
 Array = np.ndarray
 TrainFn = Callable[[Any, int], Any]
@@ -80,15 +83,23 @@ def one_run(
         returns the model or m scores, higher meaning "in". The seed drives sampling and noise
         only: **all calls must start from the same parameters** and use the same data, else calibration
         gives nothing. It must not look at `include` when scoring.
+        Where it has a `record` of the core, the facts noted there (noise, sampling, clipping, ...) are
+        held against the claim.
     canaries
         What a returned model is scored on: a tensor of gradient canaries (m, P), a pair (x, y) scored by
         minus the loss, or a function of the model. Not needed when `train_fn` returns scores.
     m, k
         Canaries, and guesses on each side: one number, or several that share the confidence. Fixed
         before looking; by default 4 % of m from 2,000 on, 10 % below.
+    delta
+        Failure probability of the claim; 0 tests pure differential privacy.
+    confidence
+        Of the lower bounds.
     shadow
         Further trainings whose mean score is subtracted from the audited one's. Each has its own coins and
         its own seed: the audited coins stay independent of what is subtracted. 0 for none.
+    seed
+        Draws the coins and the seed of every training; the result's record is kept under it.
     claimed
         (noise multiplier, sample rate, steps), or `standard(...)`: needed for a verdict.
 
@@ -108,20 +119,28 @@ def one_run(
     methods: tuple[Method, ...] = ("one_run",) if delta == 0 else ("one_run", "one_run_fdp")
     check_request(methods, m=m, delta=delta, k=k, confidence=confidence, claimed=claimed)
     coins, seeds = _draws(seed, 1 + shadow)
-    rows = []
+    rows: list[Float[Array, " m"]] = []
+    facts: dict[str, Fact] = {}
     included: Bool[Array, " m"] = np.zeros(m, dtype=bool)
     for i, each in enumerate(seeds):
         include = coins.random(m) < 0.5
         if i == 0:
             included = include
-        rows.append(_scores(train_fn(torch.from_numpy(include.copy()), each), canaries, m))
+        output = train_fn(torch.from_numpy(include.copy()), each)
+        facts |= _seen(output)
+        rows.append(_scores(output, canaries, m))
     reference = np.stack(rows[1:]) if shadow else None
     if shadow >= 2:
         _check_alike(rows[1], rows[2])
-    return from_scores(
+    return audit_scores(
         rows[0], included, method=methods, delta=delta, k=k, reference=reference,
-        confidence=confidence, seed=seed, claimed=claimed,
+        confidence=confidence, seed=seed, claimed=claimed, ran=train_fn, facts=facts,
     )  # fmt: skip
+
+
+def _seen(output: Any) -> dict[str, Fact]:
+    """A model that was returned is all that the audit looks at; where scores come from nobody knows."""
+    return {"releases": "last"} if isinstance(output, nn.Module) else {}
 
 
 def _check_alike(a: Float[Array, " m"], b: Float[Array, " m"]) -> None:
@@ -157,8 +176,16 @@ def many_runs(
         `train_fn(include, seed)` trains with or without the canary and returns the model.
     score_fn
         Its score, higher meaning "in".
+    runs
+        Trainings on each side.
+    delta, confidence
+        As in `one_run`.
+    method
+        Which bounds: "clopper" assumes nothing, "gdp" and "last_iterate" the shape of the privacy loss.
     threshold
         Accuse above it; by default chosen on half of the trainings, which are then not counted.
+    seed
+        Draws the seed of every training; the result's record is kept under it.
     claimed
         As in `one_run`; "last_iterate" needs its sample rate and steps, and is left out without.
 
@@ -170,8 +197,10 @@ def many_runs(
     runs = whole("runs", runs, FEWEST)
     methods = (method,) if isinstance(method, str) else tuple(method)
     for each in methods:
-        if each not in MANY:
-            raise ValueError(f"method must be of {sorted(MANY)} for many runs, got {each!r}")
+        if each not in FOR_MANY_RUNS:
+            raise ValueError(
+                f"method must be of {sorted(FOR_MANY_RUNS)} for many runs, got {each!r}"
+            )
     if claimed is None:
         methods = tuple(each for each in methods if each != "last_iterate") or ("clopper",)
     check_request(
@@ -180,13 +209,13 @@ def many_runs(
     )  # fmt: skip
     _, seeds = _draws(seed, 2 * runs)
     included = np.arange(2 * runs) % 2 == 0
-    scores = np.array(
-        [
-            float(score_fn(train_fn(bool(include), each)))
-            for include, each in zip(included, seeds, strict=True)
-        ]
-    )
-    return from_scores(
-        scores, included, method=methods, delta=delta, threshold=threshold,
-        confidence=confidence, seed=seed, claimed=claimed,
+    scores: list[float] = []
+    facts: dict[str, Fact] = {}
+    for include, own in zip(included, seeds, strict=True):
+        output = train_fn(bool(include), own)
+        facts |= _seen(output)
+        scores.append(float(score_fn(output)))
+    return audit_scores(
+        np.array(scores), included, method=methods, delta=delta, threshold=threshold,
+        confidence=confidence, seed=seed, claimed=claimed, ran=train_fn, facts=facts,
     )  # fmt: skip

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from surefoot.privacy.audit.clopper_pearson import Limits, error_limits
+from surefoot.privacy.audit.error_rates import Limits, error_limits
 from surefoot.privacy.audit.p_value import epsilon_one_run, parameter_one_run, whole
 from surefoot.privacy.audit.request import Method, check_request, check_scores, rate_and_steps
 from surefoot.privacy.audit.result import AuditResult, Claimed, conclude
 from surefoot.privacy.audit.tradeoff import last_iterate_blowup
 from surefoot.privacy.heuristic import last_iterate
+
+if TYPE_CHECKING:
+    from surefoot.record import Fact
 
 Array = np.ndarray
 LOOSE = "threshold chosen on one half of the trainings, counted on the other"
@@ -70,13 +73,19 @@ def from_scores(
         One run: a score and a fair coin per canary, all scores from the same model. Many runs
         (methods "clopper", "gdp", "last_iterate"): a score per training, and whether it had the canary.
     method
-        Which bounds; several may be given. "one_run" or "clopper" is always among them: verdicts need it.
+        Which bounds; several may be given. "one_run" or "clopper" is always among them: findings need it.
+    delta
+        Failure probability of the claim.
     k
         Guesses on each side, fixed before looking; several share the confidence (Bonferroni).
     threshold
         Accuse above this score; by default chosen on every other training of each side.
     reference
         Scores of shadow trainings for the same canaries, with coins of their own.
+    confidence
+        Of the lower bounds.
+    seed
+        Breaks ties between scores; the result's record is kept under it.
     claimed
         (noise multiplier, sample rate, steps), or `standard(...)`: needed for a verdict and for
         "last_iterate".
@@ -86,6 +95,28 @@ def from_scores(
     ValueError
         If something is not as it must be, with its name and value.
     """
+    return audit_scores(
+        scores, included, method=method, delta=delta, k=k, threshold=threshold,
+        reference=reference, confidence=confidence, seed=seed, claimed=claimed,
+    )  # fmt: skip
+
+
+def audit_scores(
+    scores: Any,
+    included: Any,
+    *,
+    method: Method | Sequence[Method],
+    delta: float,
+    k: int | Sequence[int] | None = None,
+    threshold: float | None = None,
+    reference: Any = None,
+    confidence: float,
+    seed: int,
+    claimed: Claimed | None,
+    ran: Any = None,
+    facts: Mapping[str, Fact] | None = None,
+) -> AuditResult:
+    """`from_scores`, for a caller who knows what was trained: `ran` and `facts` as in `conclude`."""
     values, coins = check_scores(scores, included)
     seed = whole("seed", seed, 0)
     methods, ks = check_request(
@@ -95,7 +126,11 @@ def from_scores(
     if not ks:
         if reference is not None:
             raise ValueError("reference is for one run, got it with a method for many")
-        return _many(values, coins, methods, delta, threshold, confidence, claimed)
+        found = _many(values, coins, methods, delta, threshold, confidence, claimed)
+        return conclude(
+            delta=delta, confidence=confidence, claimed=claimed, seed=seed, ran=ran, facts=facts,
+            **found,
+        )  # fmt: skip
     raw: dict[str, float] = {}
     if reference is not None:
         raw = _one(values, coins, methods, ks, delta, confidence, seed, claimed)[0]
@@ -104,7 +139,7 @@ def from_scores(
     shared = 1 - (1 - confidence) / len(ks)
     ceiling = epsilon_one_run(len(values), 2 * best, 2 * best, delta, shared)
     return conclude(
-        bounds, delta, confidence, claimed,
+        bounds, delta, confidence, claimed, seed=seed, ran=ran, facts=facts,
         ceiling=ceiling, guesses=2 * best, correct=right, k=best, raw=raw,
     )  # fmt: skip
 
@@ -157,7 +192,8 @@ def _many(
     threshold: float | None,
     confidence: float,
     claimed: Claimed | None,
-) -> AuditResult:
+) -> dict[str, Any]:
+    """The fields of the result that many runs of one canary fill."""
     inside, outside = scores[included], scores[~included]
     notes: tuple[str, ...] = ()
     if threshold is None:
@@ -176,7 +212,7 @@ def _many(
     if "last_iterate" in methods:
         bounds["last_iterate"] = limits.last_iterate_epsilon(delta, *rate_and_steps(claimed))
     best = error_limits(0, len(outside), 0, len(inside), delta, confidence).epsilon
-    return conclude(bounds, delta, confidence, claimed, ceiling=best, limits=limits, notes=notes)
+    return {"bounds": bounds, "ceiling": best, "limits": limits, "notes": notes}
 
 
 def _limits(

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from surefoot.errors import MissingExtraError
+from surefoot.errors import need
 
 Method = Literal["pld", "rdp"]
 History = tuple[tuple[float, float, int], ...]
@@ -27,10 +27,8 @@ TAIL = 1e-15
 
 
 def _library(name: str) -> Any:
-    try:
+    with need("dp_accounting", extra="privacy", part="proven accounting"):
         return importlib.import_module(f"dp_accounting{name}")
-    except ImportError as error:
-        raise MissingExtraError("proven accounting", "dp-accounting", "privacy") from error
 
 
 def _compose(accountant: Any, history: History) -> Any:

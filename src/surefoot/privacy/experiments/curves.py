@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from surefoot.guarantee import Guarantee
 from surefoot.privacy.composition import standard
 from surefoot.privacy.figures import curve_figure, gain_figure
 from surefoot.privacy.gaussian_mechanism import full_batch
+from surefoot.privacy.guarantee import postprocessing_claim
 from surefoot.privacy.heuristic import last_iterate
 from surefoot.record import Record
 
@@ -24,8 +24,6 @@ ALL = ((0.5, 0.01), (1.0, 0.01), (2.0, 0.1), (0.8, 0.001), (5.0, 0.2))
 POINTS = {"quick": 5, "standard": 19, "paper": 49}
 GRID_SIGMAS, GRID_RATES = (0.5, 0.8, 1.0, 2.0, 4.0), (0.001, 0.01, 0.1, 0.3)
 GRID_STEPS = {"quick": 0, "standard": 1000, "paper": 1000}
-# dp-accounting's pessimistic grid: a proven value may lie this much above the exact one.
-GRID_ERROR = 2e-4
 
 
 def names(sigma: float, q: float) -> tuple[str, str, str]:
@@ -52,29 +50,17 @@ def run(config: Any, seed: int, record: Record) -> None:
                 record.append(seed, i * len(GRID_RATES) + j, gain=ratio)
 
 
-def _values(name: str, record: Record) -> Any:
-    return record.curves(name).values
-
-
 def guarantees(config: Any) -> list[Guarantee]:
     """Publishing the last iterate only is post-processing of publishing all: the value cannot be larger."""
-    found = []
-    for sigma, q in ALL[: SETTINGS[config.size]]:
-        plausible, proven, _ = names(sigma, q)
-        found.append(
-            Guarantee(
-                name=f"linear losses leak no more than composition, sigma {sigma:g}, q {q:g}",
-                statement="epsilon_H(delta) <= epsilon_standard(delta) for every T",
-                latex=r"\varepsilon_H(\delta) \le \varepsilon_{\mathrm{std}}(\delta)",
-                source="arXiv 2410.06186 (linear losses) and post-processing; checked here",
-                quantity=plausible,
-                sense="upper",
-                holds_in="every run",
-                bound=functools.partial(_values, proven),
-                atol=GRID_ERROR,
-            )
+    return [
+        postprocessing_claim(
+            plausible,
+            proven,
+            name=f"linear losses leak no more than composition, sigma {sigma:g}, q {q:g}",
         )
-    return found
+        for sigma, q in ALL[: SETTINGS[config.size]]
+        for plausible, proven, _ in [names(sigma, q)]
+    ]
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

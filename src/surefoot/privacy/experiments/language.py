@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from surefoot.record import Fact, Record
+
 WIDTH = 32
 CONTEXT = 16
 PIECES = 400
@@ -81,6 +83,15 @@ class Training:
     steps: int = 100
     lr: float = 4.0
 
+    def facts(self) -> dict[str, Fact]:
+        """What this loop does."""
+        return {
+            "noise_multiplier": self.noise_multiplier, "sample_rate": self.sample_rate,
+            "steps": self.steps, "sampling": "poisson", "clipping": "per example",
+            "clip_norm": 1.0, "optimizer": "SGD", "lr": self.lr, "momentum": 0.0,
+            "weight_decay": 0.0,
+        }  # fmt: skip
+
     def __call__(
         self, start: dict[str, Tensor], text: Tensor, extra: Tensor, seed: int
     ) -> dict[str, Tensor]:
@@ -121,12 +132,16 @@ def scores(parameters: dict[str, Tensor], ids: Int[Tensor, "m 17"]) -> Float[Ten
     return -found
 
 
-def train_and_score(
-    training: Training,
-    start: dict[str, Tensor],
-    ids: Tensor,
-    include: Bool[Tensor, " m"],
-    seed: int,
-) -> Float[Tensor, " m"]:
-    """What an audit calls: train with the included canaries, score them all."""
-    return scores(training(start, pieces(), ids[include], seed), ids)
+class Trainer:
+    """What an audit calls: train with the included canaries, score them all by the last model."""
+
+    def __init__(self, training: Training, start: dict[str, Tensor], ids: Tensor) -> None:
+        self.training, self.start, self.ids = training, start, ids
+        self.ends: list[dict[str, Tensor]] = []
+        self.record = Record()
+        self.record.note(**training.facts(), releases="last")
+
+    def __call__(self, include: Bool[Tensor, " m"], seed: int) -> Float[Tensor, " m"]:
+        """The score of every canary."""
+        self.ends.append(self.training(self.start, pieces(), self.ids[include], seed))
+        return scores(self.ends[-1], self.ids)

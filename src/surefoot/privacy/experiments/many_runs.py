@@ -11,6 +11,7 @@ from surefoot.guarantee import Guarantee
 from surefoot.privacy import audit
 from surefoot.privacy.experiments.softmax_runs import CANARIES, Batched, make_canary
 from surefoot.privacy.experiments.training import digits
+from surefoot.privacy.facts import copy_facts
 from surefoot.privacy.figures import tradeoff_figure
 from surefoot.privacy.guarantee import heuristic_claim, proven_claim
 from surefoot.record import Record
@@ -47,6 +48,8 @@ def run(config: Any, seed: int, record: Record) -> None:
         result = audit.from_scores(
             scores, included.numpy(), method=("clopper", "gdp"), delta=DELTA, confidence=CONFIDENCE
         )
+        copy_facts(result.record, record, seed, name)
+        record.note(seed, name, **training.facts())
         assert result.limits is not None
         limits = {f"{name} fpr": result.limits.fpr, f"{name} fnr": result.limits.fnr}
         record.update(seed, 0, limits)
@@ -60,9 +63,9 @@ def guarantees(config: Any) -> list[Guarantee]:
     for name in CHOSEN[config.size]:
         for method in METHODS:
             quantity = column(name, method)
-            found.append(heuristic_claim(quantity, CLAIM, DELTA, CONFIDENCE))
+            found.append(heuristic_claim(quantity, of=name))
             if method == "clopper":
-                found.append(proven_claim(quantity, CLAIM, DELTA, CONFIDENCE))
+                found.append(proven_claim(quantity, of=name))
     return found
 
 

@@ -14,6 +14,7 @@ from surefoot.guarantee import Guarantee, Verdict
 from surefoot.privacy import audit
 from surefoot.privacy.canaries import dirac_coordinates
 from surefoot.privacy.experiments.training import DPSGD, Canaries, Network, digits
+from surefoot.privacy.facts import copy_facts
 from surefoot.privacy.figures import steps_figure
 from surefoot.privacy.guarantee import heuristic_claim, proven_claim
 from surefoot.record import Record
@@ -67,12 +68,17 @@ class Trainer:
         self.start = self.network.initial(seed)
         self.coordinates = dirac_coordinates(self.network.parameters, arm.m, seed)
         self.ends: list[Tensor] = []
+        self.settings = DPSGD(arm.sigma, arm.q, arm.steps, real_noise=arm.real_noise)
+        self.record = Record()
+        # The scores are of the last model, and of nothing before it.
+        self.record.note(**self.settings.facts(), releases="last")
 
     def __call__(self, include: Tensor, seed: int) -> np.ndarray:
         """Train with the included canaries; the score of each is its move."""
-        settings = DPSGD(self.arm.sigma, self.arm.q, self.arm.steps, real_noise=self.arm.real_noise)
         canaries = Canaries(self.coordinates, include)
-        end = settings.train(self.network, self.start, self.x, self.y, seed=seed, canaries=canaries)
+        end = self.settings.train(
+            self.network, self.start, self.x, self.y, seed=seed, canaries=canaries
+        )
         self.ends.append(end)
         return canaries.scores(self.start, end)
 
@@ -94,6 +100,7 @@ def run_arms(*arms: Arm) -> Any:
                     trainer, m=arm.m, k=arm.k, delta=DELTA, confidence=CONFIDENCE,
                     shadow=SHADOW[config.size], seed=seed, claimed=arm.claim,
                 )  # fmt: skip
+            copy_facts(result.record, record, seed, arm.name)
             for statistic in STATISTICS:
                 values = {"raw": result.raw[statistic], "calibrated": result.bounds[statistic]}
                 for score in SCORES:
@@ -112,9 +119,9 @@ def claims_of(*arms: Arm) -> Any:
         for arm in arms:
             for statistic in STATISTICS:
                 quantity = arm.column("calibrated", statistic)
-                found.append(heuristic_claim(quantity, arm.claim, DELTA, CONFIDENCE))
+                found.append(heuristic_claim(quantity, of=arm.name))
             quantity = arm.column("calibrated", "one_run")
-            found.append(proven_claim(quantity, arm.claim, DELTA, CONFIDENCE))
+            found.append(proven_claim(quantity, of=arm.name))
         return found
 
     return guarantees

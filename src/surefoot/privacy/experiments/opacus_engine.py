@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from surefoot.errors import MissingExtraError
 from surefoot.privacy.canaries import attach_gradient_canaries, dirac_coordinates
+from surefoot.privacy.doors.opacus import note_training, privacy_engine
+from surefoot.record import Record
 
 
 @dataclass
@@ -31,6 +32,8 @@ class OpacusTraining:
     accountant: str = "prv"
     models: list[nn.Module] = field(default_factory=list)
     accountants: list[Any] = field(default_factory=list)
+    record: Record = field(default_factory=Record)
+    """What the engine's accountant, optimiser and loader say of the trainings so far."""
 
     def __post_init__(self) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -59,16 +62,12 @@ class OpacusTraining:
 
     def __call__(self, include: Bool[Tensor, " m"], seed: int) -> Float[np.ndarray, " m"]:
         """Train with the included canaries; the score of each is how far it moved its coordinate."""
-        try:
-            from opacus import PrivacyEngine
-        except ImportError as error:
-            raise MissingExtraError("this training", "opacus", "privacy") from error
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             # Opacus speaks of secure randomness, of which an experiment has no need.
             warnings.simplefilter("ignore")
             # Its Poisson sampler draws from the global generator, which is put back afterwards.
             torch.manual_seed(seed)
-            return self._train(PrivacyEngine(accountant=self.accountant), include, seed)
+            return self._train(privacy_engine(self.accountant), include, seed)
 
     def _train(self, engine: Any, include: Tensor, seed: int) -> Float[np.ndarray, " m"]:
         model = self._network()
@@ -97,6 +96,9 @@ class OpacusTraining:
                 optimizer.step()
         self.models.append(model)
         self.accountants.append(engine.accountant)
+        note_training(self.record, None, engine, optimizer=optimizer, data_loader=batches)
+        # The scores are of the last model. One learning rate throughout: nothing above changes it.
+        self.record.note(releases="last", lr=self.lr)
         before = torch.cat([p.flatten() for p in self.start.values()])
         after = torch.cat([p.detach().flatten() for p in model.parameters()])
         return (before - after)[self.coordinates].double().numpy()

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from surefoot.record import Fact
+
 CANARIES = ("constant", "dirac", "random", "blank", "mislabeled")
 CHUNK = 500
 
@@ -26,6 +28,15 @@ class Batched:
     steps: int
     lr: float = 1.0
     classes: int = 10
+
+    def facts(self) -> dict[str, Fact]:
+        """What this loop does, and that only the last models are scored."""
+        return {
+            "noise_multiplier": self.noise_multiplier, "sample_rate": self.sample_rate,
+            "steps": self.steps, "sampling": "poisson", "clipping": "per example",
+            "clip_norm": 1.0, "optimizer": "SGD", "lr": self.lr, "momentum": 0.0,
+            "weight_decay": 0.0, "releases": "last",
+        }  # fmt: skip
 
     def train(
         self, canary: Canary, included: Bool[Tensor, " runs"], seed: int

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from surefoot.record import Fact
+
 
 @dataclass(frozen=True)
 class Network:
@@ -106,6 +108,18 @@ class DPSGD:
     weight_decay: float = 0.0
     real_noise: float | None = None
     """Noise actually added, where it differs from the claim: a planted fault."""
+
+    def facts(self) -> dict[str, Fact]:
+        """What this loop does, as it would be accounted for; a planted fault is said apart."""
+        found: dict[str, Fact] = {
+            "noise_multiplier": self.noise_multiplier, "sample_rate": self.sample_rate,
+            "steps": self.steps, "sampling": "poisson", "clipping": "per example",
+            "clip_norm": self.clip, "optimizer": "SGD", "lr": self.lr, "momentum": 0.0,
+            "weight_decay": self.weight_decay,
+        }  # fmt: skip
+        if self.real_noise is not None:
+            found["planted_fault"] = f"noise {self.real_noise:g} is added"
+        return found
 
     def train(
         self,

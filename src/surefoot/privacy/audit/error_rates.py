@@ -46,6 +46,13 @@ class Limits:
         The noise multiplier at which the best test with this false positive rate has this false
         negative rate; its heuristic epsilon. Larger than the Gaussian one for small q; infinite if
         no noise is small enough, for a canary that is sampled too seldom cannot be told so well.
+
+        Parameters
+        ----------
+        delta
+            Failure probability of the claim.
+        sample_rate, steps
+            q and T of the training.
         """
         if not self.mu > 0 or sample_rate == 0 or steps == 0:
             return 0.0
@@ -71,6 +78,17 @@ class Limits:
 def clopper_pearson(tp: int, fp: int, runs: int, delta: float, confidence: float = 0.95) -> Limits:
     """Lower bounds from `tp` accusations in `runs` runs with the canary and `fp` in as many without.
 
+    Parameters
+    ----------
+    tp, fp
+        Accusations among the runs with the canary, and among those without.
+    runs
+        Trainings on each side.
+    delta
+        Failure probability of the claim, at least 0.
+    confidence
+        Of both limits together: each has half of what is missing from 1.
+
     Raises
     ------
     ValueError
@@ -84,7 +102,17 @@ def clopper_pearson(tp: int, fp: int, runs: int, delta: float, confidence: float
 def error_limits(
     fp: int, outside: int, fn: int, inside: int, delta: float, confidence: float
 ) -> Limits:
-    """The same from errors among trainings without (`outside`) and with (`inside`) the canary."""
+    """The same from errors among trainings without (`outside`) and with (`inside`) the canary.
+
+    Parameters
+    ----------
+    fp, outside
+        Accusations among so many trainings without the canary.
+    fn, inside
+        Misses among so many trainings with it.
+    delta, confidence
+        As in `clopper_pearson`.
+    """
     delta, half = check_audit_delta(delta), (1 - check_confidence(confidence)) / 2
     fpr, fnr = (
         1.0 if wrong == n else float(beta.ppf(1 - half, wrong + 1, n - wrong))

@@ -1,0 +1,1 @@
+"""The subcommands of `surefoot privacy`; `cli.py` puts them together."""

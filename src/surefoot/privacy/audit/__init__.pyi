@@ -1,0 +1,9 @@
+from .error_rates import Limits as Limits
+from .error_rates import clopper_pearson as clopper_pearson
+from .p_value import epsilon_one_run as epsilon_one_run
+from .p_value import p_value_one_run as p_value_one_run
+from .result import AuditResult as AuditResult
+from .runs import CalibrationWarning as CalibrationWarning
+from .runs import many_runs as many_runs
+from .runs import one_run as one_run
+from .scores import from_scores as from_scores
