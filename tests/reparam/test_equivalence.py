@@ -23,7 +23,7 @@ from surefoot.reparam import (
     one_step_defect,
     wrap,
 )
-from surefoot.reparam.clipping import csla_norm
+from surefoot.reparam._optimizer.clipping import csla_norm
 from surefoot.reparam.guarantee import clipped_norm, federated_trajectory, trajectory
 
 SETTINGS = {

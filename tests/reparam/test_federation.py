@@ -14,7 +14,7 @@ from surefoot.reparam import (
     equivalence_holds,
     repopt_client_app,
 )
-from surefoot.reparam.architectures import build_of
+from surefoot.reparam._task.networks import build_of
 from surefoot.reparam.doors.flower import repopt_strategy, repopt_task
 from surefoot.reparam.guarantee import federated_trajectory
 from surefoot.reparam.models import SqueezeExcite, repopt_vgg

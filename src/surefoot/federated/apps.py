@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from surefoot.federated.partition import seed_for
 from surefoot.federated.records import from_arrays, to_arrays
 from surefoot.federated.rounds import FederationReport
-from surefoot.federated.rules import ServerRule
+from surefoot.federated.server_rule import ServerRule
 from surefoot.federated.strategy import EXTRA, DeterministicFedAvg
 from surefoot.federated.task import MakeTask, State, Task, Visit
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import draw_partitions, seed_for
-from surefoot.federated.rules import ServerRule
+from surefoot.federated.server_rule import ServerRule
 from surefoot.federated.task import State, Task, Visit
 
 

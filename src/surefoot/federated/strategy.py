@@ -18,7 +18,7 @@ from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import draw_partitions
 from surefoot.federated.records import from_arrays, to_arrays, wire_bytes
 from surefoot.federated.rounds import FederationReport
-from surefoot.federated.rules import ServerRule
+from surefoot.federated.server_rule import ServerRule
 
 try:  # a private path, kept in one place
     from flwr.supercore import log

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from surefoot.errors import NonFiniteError
 from surefoot.federated.task import State, Visit
+from surefoot.reparam._optimizer.clipping import clip_csla_norm_
 from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.block import Mode
-from surefoot.reparam.clipping import clip_csla_norm_
 from surefoot.reparam.merging import blocks, convert_to_csla, convert_to_plain
 from surefoot.reparam.optimizer import RepSGD
 from surefoot.reparam.scales import Scales

@@ -14,7 +14,7 @@ from surefoot.federated.partition import lda_partition
 from surefoot.federated.strategy import DeterministicFedAvg
 from surefoot.federated.task import MakeTask, Task
 from surefoot.guarantee import Assumption
-from surefoot.reparam.architectures import build_of, statistics_of
+from surefoot.reparam._task.networks import build_of, statistics_of
 from surefoot.reparam.equivalence import equivalence_holds
 from surefoot.reparam.scales import Scales
 from surefoot.reparam.task import RepOptTask

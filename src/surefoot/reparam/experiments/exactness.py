@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
+from surefoot.reparam._optimizer.clipping import clip_csla_norm_
 from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.block import ReparamConv2d
-from surefoot.reparam.clipping import clip_csla_norm_
 from surefoot.reparam.equivalence import equivalence_gap, one_step_defect
 from surefoot.reparam.guarantee import clipped_norm, trajectory
 from surefoot.reparam.merging import convert_to_plain
