@@ -8,6 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from surefoot.record import Fact
+
 Rule = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
 
 
@@ -18,6 +20,19 @@ class ServerRule:
     fedavg and fedprox take old + lr (mean - old), FedProx's term being the client's; fedavgm the same with
     heavy-ball momentum (arXiv 1909.06335); fedadam Adam on mean - old (arXiv 2003.00295), which is not
     linear. Integer arrays are taken from the mean.
+
+    Parameters
+    ----------
+    rule
+        "fedavg", "fedprox", "fedavgm" or "fedadam".
+    lr
+        The server's learning rate.
+    momentum
+        Of fedavgm.
+    betas, tau
+        Of fedadam: decay of both moments, and what is added to the root.
+    buffers, squares
+        Its state: first moments (or momentum) and second moments by array.
     """
 
     rule: Rule = "fedavg"
@@ -35,6 +50,14 @@ class ServerRule:
             raise ValueError(
                 f"lr must be positive and momentum in [0, 1), got {self.lr}, {self.momentum}"
             )
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """What a federation's record says of the server; nothing is known of a subclass."""
+        if type(self) is not ServerRule:
+            return {"server": f"unknown ({type(self).__name__})", "server_lr": float(self.lr)}
+        momentum = self.momentum if self.rule == "fedavgm" else 0.0
+        return {"server": self.rule, "server_lr": float(self.lr), "server_momentum": momentum}
 
     def apply(self, old: dict[str, Tensor], mean: dict[str, Tensor]) -> dict[str, Tensor]:
         """The next global state; float64 inside, each array's dtype outside."""

@@ -1,6 +1,7 @@
 from ._optimizer.clipping import clip_csla_norm_ as clip_csla_norm_
 from ._optimizer.parameters import decay_groups as decay_groups
 from ._optimizer.wrapping import wrap as wrap
+from ._task.beside import federate_beside as federate_beside
 from .adam import RepAdamW as RepAdamW
 from .block import ReparamConv2d as ReparamConv2d
 from .cost import cost_report as cost_report
@@ -22,3 +23,4 @@ from .probe import DescentMonitor as DescentMonitor
 from .probe import safe_lr as safe_lr
 from .scales import Scales as Scales
 from .search import hyper_search as hyper_search
+from .task import RepOptTask as RepOptTask

@@ -18,11 +18,12 @@ from surefoot.reparam._guarantee.rules import equivalence_holds as equivalence_h
 from surefoot.reparam._optimizer.clipping import CLIPPED
 from surefoot.reparam._optimizer.facts import Recorded, note_facts, same_settings, settings_of
 from surefoot.reparam.block import NON_LINEAR
-from surefoot.reparam.merging import blocks, linear_blocks, merge_state, merge_values
+from surefoot.reparam.merging import blocks, grad_mults, linear_blocks, merge_state, merge_values
 
 Closure = Callable[[nn.Module], Tensor]
 Hook = Callable[[torch.optim.Optimizer], Any]
 DEFECT, GAP = "one-step defect", "free-running gap"
+
 
 def equivalence_gap(plain: nn.Module, csla: nn.Module) -> float:
     """max over conv weights of |W' - merge|_inf / |merge|_inf, in float64 (G1).
@@ -122,14 +123,16 @@ def one_step_defect(
         raise ValueError("a record needs the number of the step: give step=0, 1, 2, ...")
     synchronise(plain, plain_optimizer, csla, csla_optimizer)
     same = same_settings(plain_optimizer, csla_optimizer)
-    clip = "none"
+    found = []
     for model, optimizer in ((plain, plain_optimizer), (csla, csla_optimizer)):
         optimizer.zero_grad()
         closure(model).backward()  # type: ignore[no-untyped-call]
-        if before is not None:
-            found = _watch_hook(before, optimizer)
-            clip = found if model is plain else clip
-        optimizer.step()
+        found.append("none" if before is None else _watch_hook(before, optimizer))
+    clip = found[0]
+    if "changed" in found and clip != "csla":
+        clip = "alike" if _gradients_alike(plain, csla) else "unlike"
+    plain_optimizer.step()
+    csla_optimizer.step()
     defect = equivalence_gap(plain, csla)
     if record is not None and step is not None:
         facts: dict[str, Any] = settings_of(plain_optimizer) | network_facts(csla, plain)
@@ -141,7 +144,7 @@ def one_step_defect(
 
 
 def _watch_hook(before: Hook, optimizer: torch.optim.Optimizer) -> str:
-    """Run a hook, and say what it did to the gradients: "none", "csla", or that nobody knows."""
+    """Run a hook, and say what it did to the gradients: "none", "csla", or "changed" in another way."""
 
     def seen() -> list[tuple[int, int]]:
         parameters = (p for group in optimizer.param_groups for p in group["params"])
@@ -151,7 +154,26 @@ def _watch_hook(before: Hook, optimizer: torch.optim.Optimizer) -> str:
     before(optimizer)
     if CLIPPED.get(optimizer, 0) > times:
         return "csla"
-    return "none" if seen() == gradients else "unknown: a hook changed the gradients"
+    return "none" if seen() == gradients else "changed"
+
+
+def _gradients_alike(plain: nn.Module, csla: nn.Module) -> bool:
+    """Whether M g of the plain network is the merge of the branches' gradients, to 1000 epsilons."""
+    gradients = {name: p.grad for name, p in csla.named_parameters()}
+    mults = grad_mults(csla)
+
+    def gradient(name: str, value: Tensor) -> Tensor:
+        found = gradients[name]
+        return torch.zeros_like(value) if found is None else found.detach()
+
+    merged = merge_values(csla, gradient)
+    for name, parameter in plain.named_parameters():
+        own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        own = own * mults[name] if name in mults else own
+        size = float(merged[name].abs().max())
+        if float((own - merged[name]).abs().max()) > 1000 * torch.finfo(own.dtype).eps * size:
+            return False
+    return True
 
 
 class Shadow:

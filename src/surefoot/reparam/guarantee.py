@@ -33,7 +33,9 @@ NORM_ERROR = "clipping norm error"
 EPSILONS = 50
 
 
-def trajectory(*, of: str = "", name: str = "the plain network follows the branches (G1)") -> Guarantee:
+def trajectory(
+    *, of: str = "", name: str = "the plain network follows the branches (G1)"
+) -> Guarantee:
     """W'_{t+1} = sum_j E_j(s_j W_{j,t+1}) after one step from W'_t = merge, to 50 machine epsilons.
 
     Column "one-step defect", as `Shadow` and `one_step_defect` write it. Their facts say what stepped: a

@@ -50,7 +50,9 @@ def precision(record: Record, of: str = "") -> Assumption:
     holds: bool | None = all(len(v) == 1 for v in known.values.values())
     if holds and (known.missing or not known.values):
         holds = None
-    return Assumption("one precision", "one dtype of the kernels", None, holds, f"recorded: {known}")
+    return Assumption(
+        "one precision", "one dtype of the kernels", None, holds, f"recorded: {known}"
+    )
 
 
 def epsilons(record: Record, quantity: str, of: str = "") -> Float[np.ndarray, "seeds 1"]:
@@ -93,7 +95,11 @@ def plain_steps(record: Record, of: str = "") -> Assumption:
     states = [None if unknown and i == 0 else a.holds for i, a in enumerate(found)]
     how = "recorded: " + ", ".join(a.how.removeprefix("recorded: ") for a in found)
     return Assumption(
-        "gradient steps", "SGD without momentum, decay and proximal term", None, state_of(states), how
+        "gradient steps",
+        "SGD without momentum, decay and proximal term",
+        None,
+        state_of(states),
+        how,
     )
 
 
@@ -111,9 +117,7 @@ def largest_multiplier(record: Record, of: str = "") -> float | None:
     return max((float(v) for v in known.all if isinstance(v, int | float)), default=None)
 
 
-def curvatures(
-    record: Record, of: str = ""
-) -> tuple[float | None, bool | None, str]:
+def curvatures(record: Record, of: str = "") -> tuple[float | None, bool | None, str]:
     """(lambda, whether it bounds the curvature on the whole way, how it was found), as recorded."""
     known = record.fact("curvature", of)
     numbers = [float(v) for v in known.all if isinstance(v, int | float)]

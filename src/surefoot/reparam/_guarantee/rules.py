@@ -10,7 +10,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "server": ("fedavg", "fedavgm", "fedprox", "fedadam", "fedyogi", "fedadagrad", "krum", "median",
                "trimmed_mean", "bulyan", "quantised"),
     "client": ("sgd", "rep_adamw", "rep_adamw_authors", "adam", "normalised"),
-    "clip": ("none", "csla", "plain"),
+    "clip": ("none", "csla", "alike", "plain", "unlike"),
     "norm": ("bn", "group_norm", "none", "per_branch"),
 }  # fmt: skip
 WHY_NOT = {
@@ -26,6 +26,7 @@ WHY_NOT = {
     "rep_adamw_authors": "the authors' rule is not AdamW on every branch; use variant='exact'",
     "normalised": "a step that divides by the size of merged gradients is not the merge of such steps",
     "plain": "the plain network's gradient norm is not the multi-branch one's; clip_csla_norm_ takes that",
+    "unlike": "a hook left the plain network's gradients other than the branches'; use clip_csla_norm_",
     "per_branch": NON_LINEAR,
 }
 
@@ -56,7 +57,8 @@ def equivalence_holds(
         "sgd" (with momentum, Nesterov, dampening, coupled decay), "rep_adamw" keep it; "adam",
         "rep_adamw_authors", "normalised" (any other step that divides by gradient sizes) do not.
     clip
-        None or "none", "csla" (`clip_csla_norm_`) keep it; "plain" does not.
+        None or "none", "csla" (`clip_csla_norm_`), "alike" (whatever else leaves M g the merge of the
+        branches' gradients) keep it; "plain" (the plain network's own norm), "unlike" do not.
     norm
         "bn", "group_norm", "none", all after the sum, keep it; "per_branch" does not.
 

@@ -49,7 +49,9 @@ def settings_of(optimizer: torch.optim.Optimizer) -> Facts:
         for name, value in group_settings(group).items():
             found.setdefault(name, []).append(value)
         for parameter in group["params"]:
-            found.setdefault("parameter_dtype", []).append(str(parameter.dtype).removeprefix("torch."))
+            found.setdefault("parameter_dtype", []).append(
+                str(parameter.dtype).removeprefix("torch.")
+            )
     if found["client"] == ["sgd"]:  # torch's SGD and ours have each a setting that the other lacks
         found.setdefault("proximal_mu", [0.0])
         found.setdefault("maximize", [False])
@@ -115,7 +117,7 @@ def same_settings(one: torch.optim.Optimizer, two: torch.optim.Optimizer) -> boo
     shared = (set(a) & set(b)) & {*NUMBERS, *SWITCHES, "beta1", "beta2"} - {"weight_decay"}
     if any(set(a[name]) != set(b[name]) for name in shared):
         return False
-    return max(a.get("weight_decay", (0.0,))) == max(b.get("weight_decay", (0.0,)))  # type: ignore[type-var]
+    return max(a.get("weight_decay", (0.0,))) == max(b.get("weight_decay", (0.0,)))
 
 
 class Watched:
@@ -168,7 +170,7 @@ class Recorded:
         self._watched = Watched(record, seed)
 
     def certificates(self, confidence: float = 0.99) -> list[Certificate]:
-        """What is promised of the run in its record, and what was measured (see `surefoot.reparam.guarantee`)."""
+        """What is promised of the run in its record, and what was measured."""
         from surefoot.reparam.guarantee import certificates
 
         return certificates(self.record, confidence=confidence)

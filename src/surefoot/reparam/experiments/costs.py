@@ -46,9 +46,7 @@ def run(config: Any, seed: int, record: Record) -> None:
         )
         for m in MODES
     }
-    cost_report(
-        pairs, loss, rounds=3 if config.size == "quick" else 10, record=record, seed=seed
-    )
+    cost_report(pairs, loss, rounds=3 if config.size == "quick" else 10, record=record, seed=seed)
 
 
 def guarantees(config: Any) -> list[Guarantee]:

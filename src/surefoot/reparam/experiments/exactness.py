@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
-from surefoot.reparam._optimizer.clipping import clip_csla_norm_
 from surefoot.reparam._block.facts import network_facts
 from surefoot.reparam._guarantee.conditions import column
+from surefoot.reparam._optimizer.clipping import clip_csla_norm_
 from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.block import ReparamConv2d
 from surefoot.reparam.equivalence import equivalence_gap, one_step_defect
@@ -81,7 +81,9 @@ def _one(
         def loss(model: nn.Module, x: Tensor = x, y: Tensor = y) -> Tensor:
             return nn.functional.cross_entropy(model(x), y)
 
-        one_step_defect(plain, ours, judged, theirs, loss, record=record, seed=seed, step=t, of=name)
+        one_step_defect(
+            plain, ours, judged, theirs, loss, record=record, seed=seed, step=t, of=name
+        )
         for model, optimizer in ((free_plain, free_ours), (free, free_theirs)):
             optimizer.zero_grad()
             loss(model).backward()  # type: ignore[no-untyped-call]
