@@ -23,8 +23,10 @@ from surefoot.reparam import (
     one_step_defect,
     wrap,
 )
-from surefoot.reparam.clipping import csla_norm
-from surefoot.reparam.guarantee import clipped_norm, federated_trajectory, trajectory
+from surefoot.reparam._block.facts import network_facts
+from surefoot.reparam._optimizer.clipping import csla_norm
+from surefoot.reparam._optimizer.facts import note_facts
+from surefoot.reparam.guarantee import clipped_norm, trajectory
 
 SETTINGS = {
     "sgd": {},
@@ -65,15 +67,16 @@ def test_one_step_defect_at_every_step(setting, dtype, measured):
     plain, ours, csla, theirs = pair(net(dtype=dtype, width=4), **SETTINGS[setting])
     record = Record()
     for t, batch in enumerate(batches(200, dtype=dtype, size=4)):
-        defect = one_step_defect(plain, ours, csla, theirs, loss_of(batch))
-        record.update(0, t, {"one-step defect": defect})
+        one_step_defect(plain, ours, csla, theirs, loss_of(batch), record=record, step=t)
     worst = float(record["one-step defect"].max())
     measured(
         "8.1 one-step defect, 200 steps",
         "<= 50 eps",
         f"{dtype} {setting}: {worst / EPS[dtype]:.1f} eps",
     )
-    assert certify(record, trajectory(dtype)).verdict == "KEPT"
+    found = certify(record, trajectory())
+    assert found.verdict == "KEPT"
+    assert all(a.holds for a in found.assumptions)
 
 
 def test_free_running_gap_in_float32_with_a_smooth_activation(measured):
@@ -129,9 +132,8 @@ def test_planted_faults_are_broken(fault, measured):
     theirs = torch.optim.SGD(groups, lr=0.05, weight_decay=1e-2)
     record = Record()
     for t, batch in enumerate(batches(10)):
-        defect = one_step_defect(plain, ours, csla, theirs, loss_of(batch))
-        record.update(0, t, {"one-step defect": defect})
-    assert certify(record, trajectory(torch.float64)).verdict == "BROKEN"
+        one_step_defect(plain, ours, csla, theirs, loss_of(batch), record=record, step=t)
+    assert certify(record, trajectory()).verdict == "BROKEN"
     # The spec's bar for the order of decay is that of 100 steps.
     for batch in batches(100 if fault == "order" else 20):
         step(plain, ours, batch), step(csla, theirs, batch)
@@ -244,6 +246,11 @@ def test_clipping_by_the_norm_of_the_branches(measured):
     measured("8.5 clip_csla_norm_: norm error, gap (naive)", "<= 1e-12, <= 1e-12",
              f"{worst:.1e}, {gap:.1e} ({naive_gap:.1e})")  # fmt: skip
     assert certify(record, clipped_norm()).verdict == "KEPT"
+    assert record.fact("clip").all == ()
+    note_facts(record, ours.record.facts | network_facts(plain), 0, "")
+    kept = certify(record, clipped_norm())
+    assert kept.verdict == "KEPT"
+    assert [a.holds for a in kept.assumptions] == [True] * 3
     assert gap <= 1e-12
     assert naive_gap > 1e-4
 
@@ -359,11 +366,6 @@ def test_rules_that_keep_the_equivalence_and_rules_that_do_not():
         assert reason in found.how
     with pytest.raises(ValueError, match="server must be one of"):
         equivalence_holds(server="gossip")
-    record = Record()
-    record.update(0, 1, {"free-running gap": 0.08})
-    promise = federated_trajectory(equivalence_holds(server="fedadam"))
-    assert certify(record, promise).verdict == "NOT_PROMISED"
-    assert certify(record, federated_trajectory(equivalence_holds())).verdict == "BROKEN"
 
 
 def test_gap_sees_a_foreign_model():

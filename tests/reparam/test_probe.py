@@ -8,6 +8,7 @@ from tests.reparam.nets import scales_for
 from torch import nn
 
 from surefoot import Record, certify
+from surefoot.errors import UnknownNameError
 from surefoot.reparam import (
     DescentMonitor,
     ReparamConv2d,
@@ -52,72 +53,151 @@ def test_safe_lr_on_a_quadratic(seed, measured):
     assert plain == pytest.approx(2 / float(torch.linalg.eigvalsh(hessian)[-1]), rel=0.01)
 
 
-def rises(model, mults, batch, lr, direction):
-    """One full-batch step from the minimiser moved along the top eigenvector: f(W+) - f(W)."""
+def monitored(model, mults, batch, lr, curvature, **given):
+    """A monitor of full-batch RepSGD steps on the quadratic."""
     x, y = batch
-    with torch.no_grad():
-        model.conv.weight.copy_(direction)
     optimizer = RepSGD(model.named_parameters(), lr, grad_mults=mults)
-    before = nn.functional.mse_loss(model(x), y)
-    before.backward()
-    optimizer.step()
-    with torch.no_grad():
-        return float(nn.functional.mse_loss(model(x), y) - before)
+    return DescentMonitor(
+        model, optimizer, lambda m: nn.functional.mse_loss(m(x), y), curvature, **given
+    )
+
+
+def by_name(certificates):
+    return {c.name: c for c in certificates}
+
+
+def minimiser_of(hessian, of_weight):
+    zero = torch.zeros(36, dtype=torch.float64)
+    return -torch.linalg.solve(hessian, torch.autograd.functional.vjp(of_weight, zero)[1])
 
 
 def test_descent_just_below_and_rise_just_above(measured):
+    """One step from the minimiser moved along the top eigenvector, just below and above 2 / lambda."""
     model, mults, batch, hessian, d, of_weight = quadratic()
     safe = safe_lr(model, batch, mults, loss_fn=nn.functional.mse_loss)
-    zero = torch.zeros(36, dtype=torch.float64)
-    minimiser = -torch.linalg.solve(hessian, torch.autograd.functional.vjp(of_weight, zero)[1])
     _, top = preconditioned_curvature(
         model, lambda m: nn.functional.mse_loss(m(batch[0]), batch[1]), mults
     )
-    start = (minimiser + top["conv.weight"].flatten()).view(2, 2, 3, 3)
-    found = {}
-    for factor in (0.99, 1.05):
-        record = Record()
-        record.update(0, 0, {"rise": rises(model, mults, batch, factor * safe, start)})
-        found[factor] = float(record["rise"][0, 0])
-        verdict = certify(record, decreasing(factor * safe, safe)).verdict
-        assert verdict == ("KEPT" if factor < 1 else "NOT_PROMISED")
+    start = minimiser_of(hessian, of_weight) + top["conv.weight"].flatten()
+
+    def verdict(lr, curvature):
+        with torch.no_grad():
+            model.conv.weight.copy_(start.view(2, 2, 3, 3))
+        monitor = monitored(model, mults, batch, lr, curvature, exact=True, how="Lanczos")
+        monitor.step()
+        found = by_name(monitor.certificates())["safe step size (G4)"]
+        return found.verdict, float(monitor.record["rise"][0, 0])
+
+    below, fall = verdict(0.99 * safe, 2 / safe)
+    above, rise = verdict(1.05 * safe, 2 / safe)
+    assert (below, above) == ("KEPT", "NOT_PROMISED")
     # the planted fault: a step size that ignores the multipliers
     wrong = safe_lr(model, batch, loss_fn=nn.functional.mse_loss) * float(d.max())
-    record = Record()
-    record.update(0, 0, {"rise": rises(model, mults, batch, 0.99 * wrong, start)})
-    assert certify(record, decreasing(0.99 * wrong, wrong)).verdict == "BROKEN"
-    measured(
-        "8.10 descent at 0.99 / rise at 1.05", "< 0 / > 0", f"{found[0.99]:.1e} / {found[1.05]:.1e}"
-    )
-    assert found[0.99] < 0 < found[1.05]
+    assert verdict(0.99 * wrong, 2 / wrong)[0] == "BROKEN"
+    measured("8.10 descent at 0.99 / rise at 1.05", "< 0 / > 0", f"{fall:.1e} / {rise:.1e}")
+    assert fall < 0 < rise
 
 
 @pytest.mark.parametrize("fault", [False, True])
 def test_descent_bound_and_rate(fault):
-    model, mults, (x, y), hessian, d, of_weight = quadratic(1)
+    model, mults, batch, hessian, d, of_weight = quadratic(1)
     curvature = float(torch.linalg.eigvalsh(d.sqrt()[:, None] * hessian * d.sqrt())[-1])
     smooth = float(torch.linalg.eigvalsh(hessian)[-1])
     lr = 1 / (smooth * float(d.max()))
-    zero = torch.zeros(36, dtype=torch.float64)
-    minimiser = -torch.linalg.solve(hessian, torch.autograd.functional.vjp(of_weight, zero)[1])
-    gap0 = float(of_weight(model.conv.weight.detach().flatten()) - of_weight(minimiser))
-    record = Record()
+    least = of_weight(minimiser_of(hessian, of_weight))
+    gap0 = float(of_weight(model.conv.weight.detach().flatten()) - least)
     given = {n: 4 * m for n, m in mults.items()} if fault else mults
-    optimizer = RepSGD(model.named_parameters(), lr, grad_mults=given)
-    monitor = DescentMonitor(
-        model, optimizer, lambda m: nn.functional.mse_loss(m(x), y), curvature, record=record
-    )
+    monitor = monitored(model, given, batch, lr, curvature, exact=True, how="dense")
     for _ in range(50):
         monitor.step()
-    squares = torch.tensor(record["squared step"][0]).cummin(0).values
-    record.extend(0, "least squared step", squares.tolist(), range(1, 51))
-    verdict = certify(record, descent(lr, curvature, exact=True, how="dense")).verdict
-    assert verdict == ("BROKEN" if fault else "KEPT")
+    found = by_name(monitor.certificates(smooth, gap0, how="dense"))
+    assert set(found) == {"descent (G4)", "safe step size (G4)", "rate (G4)"}
+    assert found["descent (G4)"].verdict == ("BROKEN" if fault else "KEPT")
     assert (monitor.violations > 0) == fault
+    # The fault is in the multipliers, which the record has: with those, the steps were too long.
+    assert found["rate (G4)"].verdict == ("NOT_PROMISED" if fault else "KEPT")
     if not fault:
-        assert certify(record, rate(lr, smooth, float(d.max()), gap0)).verdict == "KEPT"
-        assert certify(record, rate(lr, smooth, float(d.max()), gap0 * 1e-3)).verdict == "BROKEN"
-        assert certify(record, rate(3 * lr, smooth, float(d.max()), gap0)).verdict == "NOT_PROMISED"
+        assert all(a.holds for c in found.values() for a in c.assumptions)
+        squares = torch.tensor(monitor.record["squared step"][0]).cummin(0).values
+        curves = monitor.record.curves("least squared step")
+        assert curves.steps.tolist() == list(range(1, 51))
+        assert curves.values[0].tolist() == squares.tolist()
+        bound = rate(smooth, gap0).bound(monitor.record)[0]
+        assert bound == pytest.approx([2 * gap0 / (lr * t) for t in range(1, 51)])
+        assert certify(monitor.record, rate(smooth, gap0 * 1e-3)).verdict == "BROKEN"
+
+
+def test_the_rate_takes_the_step_sizes_that_were():
+    """A schedule: 2 gap / (lr_0 + ... + lr_{T-1}); and a longer step at any time is no short step."""
+    model, mults, batch, hessian, d, _ = quadratic(1)
+    smooth = float(torch.linalg.eigvalsh(hessian)[-1])
+    lr = 1 / (smooth * float(d.max()))
+    monitor = monitored(model, mults, batch, lr, 1.0)
+    schedule = torch.optim.lr_scheduler.StepLR(monitor.optimizer, 2, 0.5)
+    for _ in range(4):
+        monitor.step()
+        schedule.step()
+    promise = rate(smooth, 1.0)
+    assert promise.bound(monitor.record)[0] == pytest.approx([2 / (lr * s) for s in (1, 2, 2.5, 3)])
+    states = {a.name: a.holds for a in promise.assumptions(monitor.record)}
+    assert states == {"gradient steps": True, "short steps": True, "one step size": True}
+    monitor.optimizer.param_groups[0]["lr"] = 3 * lr
+    monitor.step()
+    assert certify(monitor.record, promise).verdict == "NOT_PROMISED"
+
+
+@pytest.mark.parametrize(
+    ("change", "failing"),
+    [
+        (lambda o: o.param_groups[0].update(momentum=0.9), "gradient steps"),
+        (lambda o: o.param_groups[0].update(weight_decay=0.1), "gradient steps"),
+        (lambda o: o.param_groups[0].update(proximal_mu=0.1), "gradient steps"),
+    ],
+)
+def test_steps_of_another_kind_between_the_checked_ones_are_seen(change, failing):
+    model, mults, batch, *_ = quadratic()
+    monitor = monitored(model, mults, batch, 1e-3, 1.0, every=2)
+    monitor.step()
+    before = {g: monitor.optimizer.param_groups[0][g] for g in ("momentum", "weight_decay")}
+    monitor.optimizer.state[model.conv.weight]["anchor"] = model.conv.weight.detach().clone()
+    change(monitor.optimizer)
+    monitor.step()
+    monitor.optimizer.param_groups[0].update(before)
+    for certificate in monitor.certificates():
+        assert certificate.verdict == "NOT_PROMISED"
+        assert failing in certificate.reason
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.RMSprop])
+def test_another_optimizer_under_the_monitor_is_not_promised(kind):
+    model, _, (x, y), *_ = quadratic()
+    monitor = DescentMonitor(
+        model, kind(model.parameters(), lr=1e-2), lambda m: nn.functional.mse_loss(m(x), y), 1.0
+    )
+    monitor.step()
+    assert {c.verdict for c in monitor.certificates()} == {"NOT_PROMISED"}
+
+
+def test_what_a_record_does_not_say_does_not_hold():
+    record = Record()
+    record.update(0, 0, {"excess over descent bound": -1.0, "rise": -1.0})
+    record.update(0, 1, {"least squared step": 1.0})
+    for promise in (descent(), decreasing(), rate(1.0, 1.0)):
+        assert {a.holds for a in promise.assumptions(record)} == {None}
+    with pytest.raises(UnknownNameError, match="step size"):
+        rate(1.0, 1.0).bound(record)
+    monitor = monitored(*quadratic()[:3], 1e-3, 1.0)
+    monitor.step()
+    states = {a.name: a.holds for a in descent().assumptions(monitor.record)}
+    assert states == {"gradient steps": True, "curvature": None}
+
+
+def test_a_monitor_of_some_steps_claims_no_minimum_over_all():
+    monitor = monitored(*quadratic()[:3], 1e-3, 1.0, every=2)
+    for _ in range(4):
+        monitor.step()
+    assert "least squared step" not in monitor.record
+    assert monitor.record.curves("step size").steps.tolist() == [0, 1, 2, 3]
 
 
 def test_the_descent_bound_refuses_momentum():
@@ -149,9 +229,12 @@ def test_costs_of_a_device_are_the_plain_networks(measured):
         m: RepSGD(v.named_parameters(), 0.01, grad_mults=mults if m == "fedrepopt" else {})
         for m, v in models.items()
     }
+    record = Record()
     costs = {
         c.mode: c
-        for c in cost_report({m: (models[m], optimizers[m]) for m in models}, loss, rounds=1)
+        for c in cost_report(
+            {m: (models[m], optimizers[m]) for m in models}, loss, rounds=1, record=record
+        )
     }
     ours, plain = costs["fedrepopt"], costs["plain"]
     measured(
@@ -162,12 +245,30 @@ def test_costs_of_a_device_are_the_plain_networks(measured):
     )  # fmt: skip
     assert costs["csla"].parameters > plain.parameters
     assert costs["rep"].saved_bytes > costs["csla"].saved_bytes >= plain.saved_bytes
+    columns = record.constant("bytes: fedrepopt")[0], record.constant("parameters: csla")[0]
+    assert columns == (ours.bytes_per_round, costs["csla"].parameters)
+
+    def verdict(device, reference):
+        promise = costs_of_plain(f"bytes: {device}", f"bytes: {reference}", unit="bytes")
+        return certify(record, promise)
+
+    kept = verdict("fedrepopt", "plain")
+    assert kept.verdict == "KEPT"
+    assert [a.holds for a in kept.assumptions] == [True, True]
+    # What carries branches is not promised to be cheap, nor is what stands beside them.
+    assert verdict("csla", "plain").verdict == "NOT_PROMISED"
+    assert verdict("fedrepopt", "csla").verdict == "NOT_PROMISED"
+
+
+def test_a_device_that_sends_more_than_the_plain_network_is_broken():
     record = Record()
-    record.update(0, 0, {"bytes": ours.bytes_per_round})
-    promise = costs_of_plain(plain.bytes_per_round, quantity="bytes", unit="bytes per round")
-    assert certify(record, promise).verdict == "KEPT"
-    record = Record()
-    record.update(0, 0, {"bytes": costs["csla"].bytes_per_round})
+    record.update(0, 0, {"bytes: ours": 101.0, "bytes: plain": 100.0})
+    promise = costs_of_plain("bytes: ours", "bytes: plain", unit="bytes")
+    found = certify(record, promise)
+    assert found.verdict == "BROKEN"
+    assert [a.holds for a in found.assumptions] == [None, None]
+    record.note(None, "ours", blocks="plain")
+    record.note(None, "plain", blocks="plain")
     assert certify(record, promise).verdict == "BROKEN"
 
 

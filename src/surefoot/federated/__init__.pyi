@@ -8,7 +8,9 @@ from .records import from_arrays as from_arrays
 from .records import to_arrays as to_arrays
 from .records import wire_bytes as wire_bytes
 from .reference import federate as federate
-from .rules import ServerRule as ServerRule
+from .result import FederatedState as FederatedState
+from .rounds import FederationHistory as FederationHistory
+from .server_rule import ServerRule as ServerRule
 from .strategy import DeterministicFedAvg as DeterministicFedAvg
 from .strategy import MissingNodesError as MissingNodesError
 from .task import Task as Task

@@ -14,9 +14,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from surefoot._run.files import replacing
 from surefoot.federated.partition import seed_for
-from surefoot.federated.records import from_arrays, to_arrays
-from surefoot.federated.rounds import FederationReport
-from surefoot.federated.rules import ServerRule
+from surefoot.federated.records import FACTS, facts_record, from_arrays, to_arrays
+from surefoot.federated.rounds import FederationHistory
+from surefoot.federated.server_rule import ServerRule
 from surefoot.federated.strategy import EXTRA, DeterministicFedAvg
 from surefoot.federated.task import MakeTask, State, Task, Visit
 
@@ -65,6 +65,9 @@ def make_client_app(make_task: MakeTask, settings: Mapping[str, Any] | None = No
                 ),
             }
         )
+        facts = facts_record(visit.record)
+        if facts is not None:
+            content[FACTS] = facts
         return Message(content, reply_to=message)
 
     return app
@@ -74,12 +77,23 @@ def make_server_app(
     make_task: MakeTask,
     make_strategy: MakeStrategy | None = None,
     settings: Mapping[str, Any] | None = None,
-    done: Callable[[State, FederationReport], object] | None = None,
+    done: Callable[[State, FederationHistory], object] | None = None,
 ) -> ServerApp:
     """A ServerApp that runs a task: num-server-rounds, num-partitions, seed, out, and the task's own keys.
 
-    With `out`, the final arrays go to that .safetensors file and the report to OUT.json beside it.
-    `done(state, report)` is told both.
+    With `out`, the final arrays go to that .safetensors file; rounds, facts and certificates to OUT.json
+    beside it.
+
+    Parameters
+    ----------
+    make_task
+        make_task(run configuration) -> the task.
+    make_strategy
+        make_strategy(run configuration, task) -> the strategy; `default_strategy` by default.
+    settings
+        Defaults below the run's own configuration.
+    done
+        done(final state, history) is called at the end.
     """
     app = ServerApp()
     defaults = dict(settings or {})
@@ -94,7 +108,7 @@ def make_server_app(
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
             found = task.evaluate(from_arrays(arrays, strategy.state))
-            strategy.report.metrics[server_round] = found
+            strategy.history.evaluated(server_round, found)
             return MetricRecord(dict(found)) if found else None
 
         out = str(config.get("out", ""))
@@ -113,16 +127,20 @@ def make_server_app(
         finally:
             # A run that ends early still says who was missing.
             if out:
-                strategy.report.write(Path(f"{out}.json"))
+                made = [c.to_dict() for c in strategy.certificates()]
+                strategy.history.write(Path(f"{out}.json"), certificates=made)
         if done is not None:
-            done(strategy.state, strategy.report)
+            done(strategy.state, strategy.history)
 
     return app
 
 
 def default_strategy(config: Mapping[str, Any], task: Task) -> DeterministicFedAvg:
     """Deterministic FedAvg from run-config keys, with the server rule of `server-rule`."""
-    return DeterministicFedAvg(**strategy_settings(config))
+    strategy = DeterministicFedAvg(**strategy_settings(config))
+    theorems = getattr(task, "theorems", None)
+    strategy.theorems = theorems() if theorems is not None else ()
+    return strategy
 
 
 def strategy_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from jaxtyping import Shaped
 from torch import Tensor
 
+from surefoot.record import Fact, Record
+
+FACTS, MOST_BYTES = "facts", 16_384
 State = Mapping[str, Shaped[Tensor, "..."]]
 
 
@@ -63,3 +67,32 @@ def from_arrays(record: ArrayRecord, like: State) -> dict[str, Tensor]:
 def wire_bytes(record: ArrayRecord) -> int:
     """Bytes of the serialised arrays, as they travel."""
     return sum(len(array.data) for array in record.values())
+
+
+def facts_record(record: Record) -> ConfigRecord | None:
+    """The facts of a client's record as they travel with its reply; None where it noted none."""
+    facts = {name: list(known.all) for name, known in record.facts.items()}
+    return ConfigRecord({"json": json.dumps(facts)}) if facts else None
+
+
+def read_facts(content: RecordDict) -> dict[str, list[Fact]]:
+    """What a reply says of how its client trained, {name: values}; {} where it says nothing.
+
+    Raises
+    ------
+    ValueError
+        Facts that are none, or more than 16 KiB of them.
+    """
+    found = content.config_records.get(FACTS)
+    if found is None:
+        return {}
+    text = found.get("json")
+    if not isinstance(text, str) or len(text) > MOST_BYTES:
+        raise ValueError(f"facts of a reply must be JSON of at most {MOST_BYTES} bytes")
+    facts = json.loads(text)
+    if not isinstance(facts, dict) or not all(
+        isinstance(values, list) and all(isinstance(v, str | bool | int | float) for v in values)
+        for values in facts.values()
+    ):
+        raise ValueError("facts of a reply must be lists of words, numbers, true or false")
+    return facts

@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import draw_partitions, seed_for
-from surefoot.federated.rules import ServerRule
+from surefoot.federated.result import FederatedState
+from surefoot.federated.rounds import FederationHistory
+from surefoot.federated.server_rule import ServerRule
 from surefoot.federated.task import State, Task, Visit
+from surefoot.record import Record
 
 
 def federate(
@@ -20,14 +23,40 @@ def federate(
     rule: ServerRule | None = None,
     extra: State | None = None,
     after: Callable[[int, State, dict[int, dict[str, float]]], object] | None = None,
-) -> State:
-    """Run a task without Flower; `after(round, state, metrics of the clients)` sees every round.
+    record: Record | None = None,
+) -> FederatedState:
+    """Run a task without Flower: same seeds, same draws, same reduction as the apps.
 
-    Same seeds, same draws, same reduction as the apps: studies use it, and the tests hold the Flower
-    runtimes equal to it.
+    Studies use it, and the tests hold the Flower runtimes equal to it.
+
+    Parameters
+    ----------
+    task
+        What is trained.
+    rounds, num_partitions
+        How many of each.
+    seed, fraction
+        Of the draw of each round; the seed is that of the task's initial state and of every visit too.
+    rule
+        What the server does with the mean; FedAvg by default.
+    extra
+        Arrays of the server that are no part of the model.
+    after
+        after(round, state, metrics of the clients) sees every round.
+    record
+        Where the rounds and the facts of server and clients go; None: a new one.
+
+    Returns
+    -------
+    FederatedState
+        The final global state, with its `record` and `certificates()`.
     """
     rule = rule or ServerRule()
+    history = FederationHistory(record=Record() if record is None else record, seed=seed)
     state = task.initial(seed)
+    history.note(
+        runtime="reference", num_partitions=num_partitions, fraction=float(fraction), min_nodes=1
+    )
     memories: dict[int, State] = {p: {} for p in range(num_partitions)}
     for server_round in range(1, rounds + 1):
         replies, metrics = {}, {}
@@ -40,8 +69,13 @@ def federate(
             if examples:
                 replies[p] = (new, examples)
                 metrics[p] = found
+                history.hear({k: known.all for k, known in visit.record.facts.items()})
         if replies:
             state = rule.apply(state, weighted_mean(replies))
+            history.note(weighting="examples", **rule.facts)
+        history.round(server_round).partitions = sorted(replies)
+        history.close(server_round)
         if after is not None:
             after(server_round, state, metrics)
-    return state
+    theorems = getattr(task, "theorems", None)
+    return FederatedState(state, history, theorems() if theorems is not None else ())

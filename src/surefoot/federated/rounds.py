@@ -1,16 +1,27 @@
-"""What happened in a federation, round by round: who took part, who was lost, bytes on the wire."""
+"""What happened in a federation, round by round, in its record: who took part, who was lost, bytes, facts."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from surefoot._run.files import write_json
+from surefoot.record import Fact, Record
+
+UNSAID = "not said by every client"
+VARIES, MOST = "varies", 16
+# What the server knows better than its clients.
+OWN = frozenset(
+    {"server", "server_lr", "server_momentum", "weighting", "fraction", "min_nodes", "num_partitions",
+     "lost", "rejected", "runtime"}
+)  # fmt: skip
 
 
 @dataclass
-class RoundReport:
+class Round:
     """One round. `lost` and `rejected` map a partition to its reason, the node's id in it."""
 
     server_round: int
@@ -22,20 +33,90 @@ class RoundReport:
 
 
 @dataclass
-class FederationReport:
-    """All rounds of a run; `metrics` are those of the server's evaluation."""
+class FederationHistory:
+    """All rounds of a run, and the record that they and the clients' facts go into.
 
-    rounds: list[RoundReport] = field(default_factory=list)
+    Parameters
+    ----------
+    rounds
+        One entry a round, in order.
+    metrics
+        Of the server's evaluation, by round; columns of the record too.
+    record
+        Columns "participants", "lost", "rejected" at each round, "bytes down" and "bytes up" where something
+        travels, and the facts that server and clients said.
+    seed
+        The run's seed in the record.
+    """
+
+    rounds: list[Round] = field(default_factory=list)
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
+    seed: int = 0
+    _replies: int = field(default=0, repr=False)
+    _said: dict[str, int] = field(default_factory=dict, repr=False)
 
-    def round(self, server_round: int) -> RoundReport:
-        """The report of one round, made when first asked for."""
-        for found in self.rounds:
+    def round(self, server_round: int) -> Round:
+        """The entry of one round, made when first asked for."""
+        for found in reversed(self.rounds):
             if found.server_round == server_round:
                 return found
-        self.rounds.append(RoundReport(server_round))
+        self.rounds.append(Round(server_round))
         return self.rounds[-1]
 
-    def write(self, path: str | Path) -> None:
-        """As JSON."""
-        write_json(path, dataclasses.asdict(self))
+    def note(self, **facts: Fact) -> None:
+        """Note facts of the server."""
+        self.record.note(self.seed, **facts)
+
+    def hear(self, facts: Mapping[str, Iterable[Fact]]) -> None:
+        """Note what a client whose reply counts said of its training.
+
+        What it may say of the server is left out; a fact with ever more values "varies".
+        """
+        self._replies += 1
+        for name, values in facts.items():
+            if name in OWN:
+                continue
+            self._said[name] = self._said.get(name, 0) + 1
+            there = self.record.fact(name).all
+            for value in values:
+                known = value in there or len(there) < MOST
+                self.record.note(self.seed, **{name: value if known else VARIES})
+
+    def evaluated(self, server_round: int, metrics: Mapping[str, float]) -> None:
+        """Keep the metrics of a global state; round 0 is the initial one."""
+        self.metrics[server_round] = dict(metrics)
+        self.record.update(self.seed, server_round, metrics)
+
+    def close(self, server_round: int, **more: float) -> None:
+        """Write a finished round into the record, with more columns of it."""
+        found = self.round(server_round)
+        counts = {
+            "participants": len(found.partitions), "lost": len(found.lost),
+            "rejected": len(found.rejected),
+        }  # fmt: skip
+        self.record.update(
+            self.seed, server_round, counts | {k.replace("_", " "): v for k, v in more.items()}
+        )
+        for kind in ("lost", "rejected"):
+            for partition in getattr(found, kind):
+                self.note(**{kind: int(partition)})
+        # One silent client, and nothing is known of all of them.
+        for name, count in self._said.items():
+            if count < self._replies:
+                self.note(**{name: UNSAID})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Rounds, metrics and facts, in JSON's types."""
+        return {
+            "rounds": [dataclasses.asdict(found) for found in self.rounds],
+            "metrics": self.metrics,
+            "facts": {name: list(known.all) for name, known in self.record.facts.items()},
+        }
+
+    def write(self, path: str | Path, **more: Any) -> None:
+        """As JSON, with more entries beside `to_dict`'s."""
+        write_json(path, {**self.to_dict(), **more})
+
+
+RoundReport, FederationReport = Round, FederationHistory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from logging import INFO, WARNING
 from typing import Any
 
@@ -13,12 +13,16 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 from torch import Tensor, isfinite
 
+from surefoot.certificate import Certificate
 from surefoot.errors import SurefootError
+from surefoot.federated._payload import npy_bytes
+from surefoot.federated.guarantee import Theorem, certificates
 from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import draw_partitions
-from surefoot.federated.records import from_arrays, to_arrays, wire_bytes
-from surefoot.federated.rounds import FederationReport
-from surefoot.federated.rules import ServerRule
+from surefoot.federated.records import from_arrays, read_facts, to_arrays, wire_bytes
+from surefoot.federated.rounds import FederationHistory
+from surefoot.federated.server_rule import ServerRule
+from surefoot.record import Record
 
 try:  # a private path, kept in one place
     from flwr.supercore import log
@@ -57,6 +61,8 @@ class DeterministicFedAvg(FedAvg):
         Seconds to wait for the replies of a round.
     extra
         Arrays that are no part of the model, sent to each node the first time it is drawn.
+    record
+        Where rounds and facts go; None: a new one, which `record` is.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class DeterministicFedAvg(FedAvg):
         node_timeout: float = 120.0,
         round_timeout: float = 3600.0,
         extra: State | None = None,
+        record: Record | None = None,
     ) -> None:
         if num_partitions < 1 or not 1 <= min_nodes <= num_partitions:
             raise ValueError(
@@ -85,16 +92,36 @@ class DeterministicFedAvg(FedAvg):
         self.min_nodes, self.node_timeout = min_nodes, node_timeout
         self.round_timeout = round_timeout
         self.extra = extra or {}
-        self.report = FederationReport()
+        self.history = FederationHistory(record=Record() if record is None else record, seed=seed)
+        self.theorems: Sequence[Theorem] = ()
         self.state: State = {}
         self.partition_of: dict[int, int] = {}
         self._sent: dict[int, int] = {}
+        self._promised_down = self._replied = 0
         self._knows_extra: set[int] = set()
+
+    @property
+    def record(self) -> Record:
+        """Participants, losses and bytes of each round, and what server and clients said of themselves."""
+        return self.history.record
+
+    @property
+    def report(self) -> FederationHistory:
+        """The history under its old name."""
+        return self.history
+
+    def certificates(self, confidence: float = 0.99) -> list[Certificate]:
+        """What is promised of the run, and what was measured."""
+        return certificates(self.record, self.theorems, confidence=confidence)
 
     def start(self, grid: Grid, initial_arrays: ArrayRecord, *args: Any, **kwargs: Any) -> Result:
         """As Flower's, with this strategy's own timeout for replies."""
         kwargs.setdefault("timeout", self.round_timeout)
         self.state = _state_of(initial_arrays)
+        self.history.note(
+            runtime="flower", num_partitions=self.num_partitions, fraction=float(self.fraction),
+            min_nodes=self.min_nodes,
+        )  # fmt: skip
         return super().start(grid, initial_arrays, *args, **kwargs)
 
     def summary(self) -> None:
@@ -157,7 +184,8 @@ class DeterministicFedAvg(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The messages of a round: round 1 waits for everyone, later ones for `min_nodes`."""
-        report = self.report.round(server_round)
+        report = self.history.round(server_round)
+        self._promised_down = self._replied = 0
         online = self.wait_for(grid, self.num_partitions if server_round == 1 else self.min_nodes)
         drawn = draw_partitions(self.seed, server_round, range(self.num_partitions), self.fraction)
         there = [p for p in drawn if p in online]
@@ -172,9 +200,11 @@ class DeterministicFedAvg(FedAvg):
             node = online[partition]
             self._sent[node] = partition
             payload = ArrayRecord(dict(arrays.items()))
+            self._promised_down += npy_bytes(self.state)
             if node not in self._knows_extra:
                 for name, array in to_arrays(self.extra).items():
                     payload[EXTRA + name] = array
+                self._promised_down += npy_bytes(self.extra)
                 self._knows_extra.add(node)
             own = ConfigRecord(dict(config.items()))
             own["server-round"], own["seed"] = server_round, self.seed
@@ -187,9 +217,14 @@ class DeterministicFedAvg(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check each reply, reduce in ascending partition, apply the server's rule."""
-        report = self.report.round(server_round)
+        report = self.history.round(server_round)
         good, metrics = self.checked(server_round, replies)
         report.partitions = sorted(good)
+        self.history.close(
+            server_round, bytes_up=report.bytes_up, bytes_down=report.bytes_down,
+            promised_bytes_up=self._replied * npy_bytes(self.expected(server_round)),
+            promised_bytes_down=self._promised_down,
+        )  # fmt: skip
         if len(good) < self.min_nodes:
             log(WARNING, "round %s: %s usable replies; the model stays", server_round, len(good))
             return None, None
@@ -198,6 +233,7 @@ class DeterministicFedAvg(FedAvg):
 
     def combine(self, server_round: int, good: dict[int, tuple[State, float]]) -> State:
         """The next global state, from the replies that fit."""
+        self.history.note(weighting="examples", **self.rule.facts)
         return self.rule.apply(self.state, weighted_mean(good))
 
     def expected(self, server_round: int) -> State:
@@ -211,7 +247,7 @@ class DeterministicFedAvg(FedAvg):
 
         The others are named in the round's report: errors and silence as lost, wrong content as rejected.
         """
-        report = self.report.round(server_round)
+        report = self.history.round(server_round)
         good: dict[int, tuple[State, float]] = {}
         metrics: dict[int, dict[str, float]] = {}
         silent = dict(self._sent)
@@ -228,12 +264,14 @@ class DeterministicFedAvg(FedAvg):
                 continue
             try:
                 state, examples, found = self._content(server_round, reply, partition)
+                facts = read_facts(reply.content)
             except (KeyError, ValueError, TypeError) as error:
                 reason = error.args[0] if error.args else str(error)
                 report.rejected[partition] = f"node {node}: {reason}"
                 log(WARNING, "round %s: rejected %s", server_round, report.rejected[partition])
                 continue
             good[partition], metrics[partition] = (state, examples), found
+            self.history.hear(facts)
         for node, partition in silent.items():
             report.lost[partition] = f"node {node}: no reply within the round's timeout"
             self._knows_extra.discard(node)
@@ -249,7 +287,8 @@ class DeterministicFedAvg(FedAvg):
             raise ValueError(
                 f"a reply holds one ArrayRecord and one MetricRecord, got {len(arrays)} and {len(numbers)}"
             )
-        self.report.round(server_round).bytes_up += wire_bytes(arrays[0])
+        self.history.round(server_round).bytes_up += wire_bytes(arrays[0])
+        self._replied += 1
         claimed = numbers[0].get("partition-id")
         if claimed != partition:
             raise ValueError(f"it claims partition {claimed}, it is partition {partition}")

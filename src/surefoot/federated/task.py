@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from surefoot.record import Record
+
 State = dict[str, Tensor]
 
 
@@ -17,7 +19,8 @@ class Visit:
 
     `memory` is the client's own and stays with it between rounds (momentum, a personal head); what a task
     puts there is never sent. `extra` are arrays of the server that are not part of the model. `seed` comes
-    from (run, round, partition).
+    from (run, round, partition). `record` is where the client's optimizer writes what it does: its facts
+    travel with the reply and go into the federation's record, its numbers stay.
     """
 
     partition: int
@@ -26,10 +29,15 @@ class Visit:
     seed: int
     memory: State = field(default_factory=dict)
     extra: State = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
 
 
 class Task(Protocol):
-    """A federated problem: used by the apps on every runtime, and by the sequential reference."""
+    """A federated problem: used by the apps on every runtime, and by the sequential reference.
+
+    A task may have `theorems()`, pairs of a Guarantee and how to measure its quantity: the certificates of
+    its federations then speak of them.
+    """
 
     def initial(self, seed: int) -> State:
         """The global state before the first round."""

@@ -1,7 +1,9 @@
+from ._optimizer.clipping import clip_csla_norm_ as clip_csla_norm_
 from ._optimizer.parameters import decay_groups as decay_groups
+from ._optimizer.wrapping import wrap as wrap
+from ._task.beside import federate_beside as federate_beside
 from .adam import RepAdamW as RepAdamW
 from .block import ReparamConv2d as ReparamConv2d
-from .clipping import clip_csla_norm_ as clip_csla_norm_
 from .cost import cost_report as cost_report
 from .doors.flower import RepOptStrategy as RepOptStrategy
 from .doors.flower import repopt_client_app as repopt_client_app
@@ -21,4 +23,4 @@ from .probe import DescentMonitor as DescentMonitor
 from .probe import safe_lr as safe_lr
 from .scales import Scales as Scales
 from .search import hyper_search as hyper_search
-from .wrapping import wrap as wrap
+from .task import RepOptTask as RepOptTask

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from surefoot._numerics.checks import check_choice
+from surefoot.record import Record
+from surefoot.reparam._optimizer.facts import Recorded, Watched
 from surefoot.reparam._optimizer.parameters import (
     Params,
     by_parameter,
@@ -20,7 +22,7 @@ from surefoot.reparam._optimizer.parameters import (
 Variant = Literal["exact", "authors"]
 
 
-class RepAdamW(torch.optim.Optimizer):
+class RepAdamW(Recorded, torch.optim.Optimizer):
     """AdamW on a plain network that follows AdamW on the multi-branch one (derived here).
 
     A branch sees the gradient s_j g and normalises it, so merged
@@ -31,12 +33,16 @@ class RepAdamW(torch.optim.Optimizer):
     ----------
     params
         As for `RepSGD`; parameters without scales: plain AdamW.
+    lr, betas, eps, weight_decay
+        As in `torch.optim.AdamW`.
     scales
         {parameter or name: [S_1, ..., S_B]}, as `branch_scales(model)` makes them: signed, of the
         parameter's shape, 0 outside the branch, 1 for an identity.
     variant
         "authors": their code's rule, gradient and update both times sum_j S_j; it follows the branches
         only approximately, and not at all with negative scales.
+    record, seed
+        As for `RepSGD`.
 
     Raises
     ------
@@ -56,6 +62,8 @@ class RepAdamW(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         variant: Variant = "exact",
+        record: Record | None = None,
+        seed: int = 0,
     ) -> None:
         check_choice("variant", variant, get_args(Variant))
         groups, names = split_names(params)
@@ -64,7 +72,7 @@ class RepAdamW(torch.optim.Optimizer):
             "steps": 0,
         }  # fmt: skip
         super().__init__(groups, defaults)
-        self._names = names
+        self._names, self._watched = names, Watched(record, seed)
         known = labels(self.param_groups, names)
         parameters = [p for group in self.param_groups for p in group["params"]]
         found = by_parameter(scales or {}, parameters, names, "scales")
@@ -87,9 +95,16 @@ class RepAdamW(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("_names", {})
+        self.__dict__.setdefault("_watched", Watched(None, 0))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_names": self._names}
+        return {**super().__getstate__(), "_names": self._names, "_watched": self._watched}
+
+    @property
+    def client_rule(self) -> str:
+        """Its rule by the name that `equivalence_holds` has for it."""
+        authors = any(group["variant"] == "authors" for group in self.param_groups)
+        return "rep_adamw_authors" if authors else "rep_adamw"
 
     def load_state_dict(self, state_dict: Any) -> None:
         """Load a state; where it has no scales (a plain AdamW's state), the present ones stay."""
@@ -100,6 +115,7 @@ class RepAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
+        self._watched.changed()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -120,6 +136,7 @@ class RepAdamW(torch.optim.Optimizer):
             group["steps"] += 1
             for parameter in parameters:
                 self._step_one(parameter, group)
+        self._watched.stepped(self, max(group["steps"] for group in self.param_groups) - 1)
         return loss
 
     def _step_one(self, parameter: Tensor, group: dict[str, Any]) -> None:

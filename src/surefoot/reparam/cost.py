@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from surefoot.record import Record
+from surefoot.reparam.merging import blocks
+
 Step = Callable[[], object]
 
 
@@ -51,10 +54,27 @@ def cost_report(
     loss: Callable[[nn.Module], Tensor],
     *,
     rounds: int = 5,
+    record: Record | None = None,
+    seed: int = 0,
 ) -> list[Cost]:
     """Measure modes beside each other, their steps interleaved: the machine may be busy (G5).
 
-    `models` maps a mode to the model and its optimiser, `loss(model)` is the loss of one batch.
+    Parameters
+    ----------
+    models
+        {mode: (model, its optimiser)}.
+    loss
+        loss(model) -> the loss of one batch.
+    rounds
+        Steps of each mode, one more before them to allocate.
+    record, seed
+        Where to write columns "parameters: MODE", "bytes: MODE", "saved: MODE", "seconds: MODE", and as
+        facts of each mode the blocks that its model has.
+
+    Returns
+    -------
+    list[Cost]
+        One a mode.
     """
 
     def step_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
@@ -74,7 +94,7 @@ def cost_report(
             spent = time.thread_time() - started
             if k:  # the first one allocates
                 best[mode] = min(best[mode], spent)
-    return [
+    costs = [
         Cost(
             mode,
             sum(p.numel() for p in model.parameters()),
@@ -84,3 +104,13 @@ def cost_report(
         )
         for mode, (model, _) in models.items()
     ]
+    for cost in costs if record is not None else ():
+        assert record is not None
+        values = {
+            "parameters": cost.parameters, "bytes": cost.bytes_per_round, "saved": cost.saved_bytes,
+            "seconds": cost.seconds,
+        }  # fmt: skip
+        record.update(seed, 0, {f"{k}: {cost.mode}": v for k, v in values.items()})
+        for mode in sorted({b.mode for _, b in blocks(models[cost.mode][0])}):
+            record.note(seed, cost.mode, blocks=mode)
+    return costs

@@ -9,29 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot._numerics.checks import check_choice
-from surefoot.guarantee import Assumption
+from surefoot.certificate import Certificate
+from surefoot.record import Record
 from surefoot.reparam._block.branches import IDENTITY
+from surefoot.reparam._block.facts import network_facts
+from surefoot.reparam._guarantee.conditions import column
+from surefoot.reparam._guarantee.rules import equivalence_holds as equivalence_holds
+from surefoot.reparam._optimizer.clipping import CLIPPED
+from surefoot.reparam._optimizer.facts import Recorded, note_facts, same_settings, settings_of
 from surefoot.reparam.block import NON_LINEAR
-from surefoot.reparam.merging import blocks, linear_blocks, merge_state, merge_values
+from surefoot.reparam.merging import blocks, grad_mults, linear_blocks, merge_state, merge_values
 
 Closure = Callable[[nn.Module], Tensor]
-
-LINEAR_SERVERS = ("fedavg", "fedavgm", "fedprox")
-LINEAR_CLIENTS = ("sgd", "rep_adamw")
-WHY_NOT = {
-    "fedadam": "the server's Adam normalises a merged update, which is not the merge of normalised ones",
-    "fedyogi": "the server's Yogi normalises a merged update, which is not the merge of normalised ones",
-    "fedadagrad": "the server's Adagrad normalises a merged update",
-    "krum": "distances between merged updates are not distances between unmerged ones",
-    "median": "a median of sums is not the sum of medians",
-    "trimmed_mean": "a trimmed mean of sums is not the sum of trimmed means",
-    "bulyan": "distances between merged updates are not distances between unmerged ones",
-    "quantised": "rounding a merged update is not merging rounded ones",
-    "adam": "Adam with multiplied gradients is not Adam on every branch; use RepAdamW",
-    "plain": "the plain network's gradient norm is not the multi-branch one's; clip_csla_norm_ takes that",
-    "per_branch": NON_LINEAR,
-}
+Hook = Callable[[torch.optim.Optimizer], Any]
+DEFECT, GAP = "one-step defect", "free-running gap"
 
 
 def equivalence_gap(plain: nn.Module, csla: nn.Module) -> float:
@@ -91,29 +82,116 @@ def one_step_defect(
     csla: nn.Module,
     csla_optimizer: torch.optim.Optimizer,
     closure: Closure,
-    before: Callable[[torch.optim.Optimizer], Any] | None = None,
+    before: Hook | None = None,
+    *,
+    record: Record | None = None,
+    seed: int = 0,
+    step: int | None = None,
+    of: str = "",
 ) -> float:
     """The gap after one step that both take from the same state: what G1 promises, to rounding.
 
-    `plain` is set to the merge of `csla`, then both step on `closure(model)`, the loss of one batch.
-    Both models and optimisers are left after the step. `before(optimizer)` runs between the backward
-    pass and the step, for instance to clip. The free-running gap grows exponentially once rounding flips
-    a ReLU's mask; this does not, and is what can be judged.
+    `plain` is set to the merge of `csla`, then both step. Both models and optimisers are left after the step.
+    The free-running gap grows exponentially once rounding flips a ReLU's mask; this does not, and is what
+    can be judged.
+
+    Parameters
+    ----------
+    plain, plain_optimizer
+        What the device trains, and what trains it.
+    csla, csla_optimizer
+        The multi-branch network that it follows, and the same rule there.
+    closure
+        closure(model) -> the loss of one batch.
+    before
+        before(optimizer) runs between the backward pass and the step, for instance to clip.
+    record, seed, step, of
+        Where to write the defect and the facts of what stepped: which optimizers at which settings, how
+        gradients were clipped, which norms. `of` names one of several runs in one record.
+
+    Returns
+    -------
+    float
+        max over kernels of |W' - merge|_inf / |merge|_inf.
+
+    Raises
+    ------
+    ValueError
+        A record without a step.
     """
+    if record is not None and step is None:
+        raise ValueError("a record needs the number of the step: give step=0, 1, 2, ...")
     synchronise(plain, plain_optimizer, csla, csla_optimizer)
+    same = same_settings(plain_optimizer, csla_optimizer)
+    found = []
     for model, optimizer in ((plain, plain_optimizer), (csla, csla_optimizer)):
         optimizer.zero_grad()
         closure(model).backward()  # type: ignore[no-untyped-call]
-        if before is not None:
-            before(optimizer)
-        optimizer.step()
-    return equivalence_gap(plain, csla)
+        found.append("none" if before is None else _watch_hook(before, optimizer))
+    clip = found[0]
+    if "changed" in found and clip != "csla":
+        clip = "alike" if _gradients_alike(plain, csla) else "unlike"
+    plain_optimizer.step()
+    csla_optimizer.step()
+    defect = equivalence_gap(plain, csla)
+    if record is not None and step is not None:
+        facts: dict[str, Any] = settings_of(plain_optimizer) | network_facts(csla, plain)
+        facts |= {"clip": (clip,), "same_settings": (same,)}
+        facts["reference_optimizer"] = (type(csla_optimizer).__name__,)
+        note_facts(record, facts, seed, of)
+        record.update(seed, step, {column(DEFECT, of): defect})
+    return defect
+
+
+def _watch_hook(before: Hook, optimizer: torch.optim.Optimizer) -> str:
+    """Run a hook, and say what it did to the gradients: "none", "csla", or "changed" in another way."""
+
+    def seen() -> list[tuple[int, int]]:
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        return [(id(p.grad), p.grad._version) for p in parameters if p.grad is not None]
+
+    gradients, times = seen(), CLIPPED.get(optimizer, 0)
+    before(optimizer)
+    if CLIPPED.get(optimizer, 0) > times:
+        return "csla"
+    return "none" if seen() == gradients else "changed"
+
+
+def _gradients_alike(plain: nn.Module, csla: nn.Module) -> bool:
+    """Whether M g of the plain network is the merge of the branches' gradients, to 1000 epsilons."""
+    gradients = {name: p.grad for name, p in csla.named_parameters()}
+    mults = grad_mults(csla)
+
+    def gradient(name: str, value: Tensor) -> Tensor:
+        found = gradients[name]
+        return torch.zeros_like(value) if found is None else found.detach()
+
+    merged = merge_values(csla, gradient)
+    for name, parameter in plain.named_parameters():
+        own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        own = own * mults[name] if name in mults else own
+        size = float(merged[name].abs().max())
+        if float((own - merged[name]).abs().max()) > 1000 * torch.finfo(own.dtype).eps * size:
+            return False
+    return True
 
 
 class Shadow:
     """A multi-branch copy beside a plain run: its free-running gap and its one-step defect.
 
     The run itself is untouched: the defect is measured on copies.
+
+    Parameters
+    ----------
+    csla, csla_optimizer
+        The multi-branch network at the state of the plain one, and the same rule there.
+    plain, plain_optimizer
+        The run.
+    record
+        Where gap, defect and facts go; None: the record of `plain_optimizer` where it has one, else a new
+        one, which `record` is.
+    seed, of
+        The run's seed there, and its name where one record holds several.
     """
 
     def __init__(
@@ -122,55 +200,52 @@ class Shadow:
         csla_optimizer: torch.optim.Optimizer,
         plain: nn.Module,
         plain_optimizer: torch.optim.Optimizer,
+        *,
+        record: Record | None = None,
+        seed: int = 0,
+        of: str = "",
     ) -> None:
         self.csla, self.csla_optimizer = csla, csla_optimizer
-        self.plain = plain
+        self.plain, self.plain_optimizer = plain, plain_optimizer
+        own = plain_optimizer.record if isinstance(plain_optimizer, Recorded) else Record()
+        self.record = own if record is None else record
+        self.seed, self.of, self.steps = seed, of, 0
         # One deepcopy of both, so that the copied optimiser steps the copied parameters.
         self._copy, self._copy_optimizer = copy.deepcopy((plain, plain_optimizer))
+        if isinstance(self._copy_optimizer, Recorded):
+            self._copy_optimizer.record_into(None)
 
-    def step(self, closure: Closure) -> tuple[float, float]:
+    def step(self, closure: Closure, before: Hook | None = None) -> tuple[float, float]:
         """Step the shadow with the batch that the run has just stepped with.
 
-        Returns the free-running gap and the one-step defect.
+        Parameters
+        ----------
+        closure, before
+            As for `one_step_defect`.
+
+        Returns
+        -------
+        tuple[float, float]
+            The free-running gap and the one-step defect.
         """
+        for mine, theirs in zip(
+            self._copy_optimizer.param_groups, self.plain_optimizer.param_groups, strict=True
+        ):
+            mine.update({k: v for k, v in theirs.items() if k != "params"})
         defect = one_step_defect(
-            self._copy, self._copy_optimizer, self.csla, self.csla_optimizer, closure
-        )
-        return equivalence_gap(self.plain, self.csla), defect
+            self._copy, self._copy_optimizer, self.csla, self.csla_optimizer, closure, before,
+            record=self.record, seed=self.seed, step=self.steps, of=self.of,
+        )  # fmt: skip
+        gap = equivalence_gap(self.plain, self.csla)
+        self.record.update(self.seed, self.steps, {column(GAP, self.of): gap})
+        self.steps += 1
+        return gap, defect
 
+    def certificates(self, confidence: float = 0.99) -> list[Certificate]:
+        """What is promised of the run, and what was measured (see `surefoot.reparam.guarantee`)."""
+        from surefoot.reparam.guarantee import certificates
 
-def equivalence_holds(
-    server: str = "fedavg", client: str = "sgd", clip: str | None = None, norm: str = "bn"
-) -> Assumption:
-    """Whether plain training follows the multi-branch one under these rules, and why not (G1, G2, G3).
-
-    Linear in the gradient history on the clients, linear aggregation on the server, clipping by the
-    multi-branch norm, a norm only after the sum. FedProx's term is added after the multiplier.
-
-    Raises
-    ------
-    ValueError
-        An unknown rule.
-    """
-    allowed = {
-        "server": (server, (*LINEAR_SERVERS, "fedadam", "fedyogi", "fedadagrad", "krum", "median",
-                            "trimmed_mean", "bulyan", "quantised")),
-        "client": (client, (*LINEAR_CLIENTS, "adam")),
-        "clip": (clip, (None, "csla", "plain")),
-        "norm": (norm, ("bn", "group_norm", "none", "per_branch")),
-    }  # fmt: skip
-    reasons = []
-    for name, (given, known) in allowed.items():
-        check_choice(name, given, known)
-        if given in WHY_NOT:
-            reasons.append(f"{name} {given}: {WHY_NOT[given]}")
-    return Assumption(
-        name="linear rules",
-        requires="clients and server linear in the gradients, the norm after the sum",
-        measured=None,
-        holds=not reasons,
-        how="; ".join(reasons) or f"by the rules: server {server}, client {client}, clip {clip}",
-    )
+        return certificates(self.record, of=self.of, confidence=confidence)
 
 
 def check_equivalent_mode(model: nn.Module) -> None:

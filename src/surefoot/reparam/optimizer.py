@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot.record import Record
+from surefoot.reparam._optimizer.facts import MULT, Recorded, Watched
 from surefoot.reparam._optimizer.parameters import (
     Params,
     by_parameter,
@@ -17,10 +19,10 @@ from surefoot.reparam._optimizer.parameters import (
     split_names,
 )
 
-MULT = "grad_mult"
+__all__ = ["MULT", "RepSGD"]
 
 
-class RepSGD(torch.optim.Optimizer):
+class RepSGD(Recorded, torch.optim.Optimizer):
     r"""SGD on a plain network that follows the multi-branch one [arXiv 2409.15898; authors' code].
 
     In this order: g <- grad * M; g <- g + wd W; g <- g + mu (W - W_0); the momentum buffer as in
@@ -32,12 +34,21 @@ class RepSGD(torch.optim.Optimizer):
     ----------
     params
         Parameters, groups, or `model.named_parameters()`; parameters without a multiplier: plain SGD.
+    lr
+        The learning rate.
     grad_mults
         M, {parameter: tensor} or {name: tensor}, each of its parameter's shape. They live in
         `state[p]["grad_mult"]`, so `state_dict`, `deepcopy` and pickle keep them; a loaded state's
         multipliers replace those given here, and follow the parameter's dtype and device.
+    momentum, weight_decay, nesterov, dampening
+        As in `torch.optim.SGD`.
     proximal_mu
         FedProx's mu: adds mu (W - W at construction).
+    record
+        Where its facts and the column "lr" go, the largest rate of the groups at each step; None: a
+        record of its own, which `record` is. It is no part of `state_dict`.
+    seed
+        The run's seed in that record.
 
     Raises
     ------
@@ -58,6 +69,8 @@ class RepSGD(torch.optim.Optimizer):
         nesterov: bool = False,
         dampening: float = 0.0,
         proximal_mu: float = 0.0,
+        record: Record | None = None,
+        seed: int = 0,
     ) -> None:
         groups, names = split_names(params)
         defaults = {
@@ -70,7 +83,7 @@ class RepSGD(torch.optim.Optimizer):
             "steps": 0,
         }
         super().__init__(groups, defaults)
-        self._names = names
+        self._names, self._watched = names, Watched(record, seed)
         parameters = [p for group in self.param_groups for p in group["params"]]
         known = labels(self.param_groups, names)
         found = by_parameter(grad_mults or {}, parameters, names, "grad_mults")
@@ -85,9 +98,15 @@ class RepSGD(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("_names", {})
+        self.__dict__.setdefault("_watched", Watched(None, 0))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_names": self._names}
+        return {**super().__getstate__(), "_names": self._names, "_watched": self._watched}
+
+    @property
+    def client_rule(self) -> str:
+        """Its rule by the name that `equivalence_holds` has for it."""
+        return "sgd"
 
     def load_state_dict(self, state_dict: Any) -> None:
         """Load a state; where it has no multiplier (a plain SGD's state), the present one stays."""
@@ -101,6 +120,7 @@ class RepSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
+        self._watched.changed()
 
     def grad_mult(self, parameter: Tensor) -> Tensor | None:
         """M of a parameter in its present dtype and device, or None."""
@@ -120,6 +140,7 @@ class RepSGD(torch.optim.Optimizer):
         known = labels(self.param_groups, self._names)
         for group in self.param_groups:
             step_group(self, group, known)
+        self._watched.stepped(self, max(group["steps"] for group in self.param_groups) - 1)
         return loss
 
 

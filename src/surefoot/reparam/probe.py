@@ -10,10 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot.certificate import Certificate, certify
 from surefoot.record import Record
-from surefoot.reparam.optimizer import MULT
+from surefoot.reparam._guarantee.conditions import STEP_SIZE, column
+from surefoot.reparam._optimizer.facts import MULT, learning_rates, note_facts, settings_of
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
+EXCESS, RISE, LEAST = "excess over descent bound", "rise", "least squared step"
 
 
 def preconditioned_curvature(
@@ -141,7 +144,17 @@ class DescentMonitor:
     every
         Checks each k-th step.
     record, seed
-        Where to put columns "excess over descent bound", "loss", "squared step" (<g, D g>).
+        Where to put columns "excess over descent bound", "rise" (f(W+) - f(W)), "loss", "squared step"
+        (<g, D g>), "step size" (the largest rate), with every=1 also "least squared step" at T = 1, 2, ...,
+        and the facts of what stepped. None: a record of its own, which `record` is.
+    steps, violations
+        How many steps were made, and how many checked ones broke the bound.
+    exact
+        Whether lambda bounds the curvature on the whole way (on a quadratic, say). None: it is an estimate.
+    how
+        How lambda was found.
+    of
+        The run's name where one record holds several.
     """
 
     model: nn.Module
@@ -149,10 +162,22 @@ class DescentMonitor:
     closure: Callable[[nn.Module], Tensor]
     curvature: float
     every: int = 1
-    record: Record | None = None
+    record: Record = None  # type: ignore[assignment]  # a record of its own
     seed: int = 0
     steps: int = 0
     violations: int = 0
+    exact: bool | None = None
+    how: str = "as given"
+    of: str = ""
+
+    def __post_init__(self) -> None:
+        if self.record is None:
+            self.record = Record()  # type: ignore[unreachable]
+        self._least = math.inf
+        self.record.note(
+            self.seed, self.of, curvature=float(self.curvature), curvature_exact=bool(self.exact),
+            curvature_how=self.how,
+        )  # fmt: skip
 
     def step(self) -> float:
         """One step; returns the loss before it."""
@@ -161,6 +186,9 @@ class DescentMonitor:
         loss.backward()  # type: ignore[no-untyped-call]
         before, promised, square = float(loss.detach()), 0.0, 0.0
         check = self.steps % self.every == 0
+        note_facts(self.record, settings_of(self.optimizer), self.seed, self.of)
+        rates = learning_rates(self.optimizer)
+        self.record.note(self.seed, self.of, one_lr=min(rates) == max(rates))
         if check:
             for group in self.optimizer.param_groups:
                 if group.get("momentum") or group.get("weight_decay"):
@@ -169,23 +197,52 @@ class DescentMonitor:
                 promised += group["lr"] * (1 - group["lr"] * self.curvature / 2) * part
                 square += part
         self.optimizer.step()
+        values = {STEP_SIZE: max(rates)}
         if check:
             with torch.no_grad():
                 after = float(self.closure(self.model))
             excess = after - (before - promised)
             self.violations += excess > 1e-12 * max(1.0, abs(before))
-            if self.record is not None:
-                values = {
-                    "excess over descent bound": excess,
-                    "loss": before,
-                    "squared step": square,
-                }
-                self.record.update(self.seed, self.steps, values)
+            values |= {EXCESS: excess, RISE: after - before, "loss": before, "squared step": square}
+        self.record.update(
+            self.seed, self.steps, {column(q, self.of): v for q, v in values.items()}
+        )
         self.steps += 1
+        if self.every == 1:  # the least of some steps only is no minimum over all
+            self._least = min(self._least, square)
+            self.record.update(self.seed, self.steps, {column(LEAST, self.of): self._least})
         return before
 
+    def certificates(
+        self,
+        smooth: float | None = None,
+        gap0: float | None = None,
+        *,
+        how: str = "as given",
+        confidence: float = 0.99,
+    ) -> list[Certificate]:
+        """What is promised of these steps, and what was measured.
+
+        Parameters
+        ----------
+        smooth, gap0
+            L, and f_0 - f*: constants of the problem that no run can know. With both, the rate too.
+        how
+            How they were found.
+        confidence
+            As in `certify`.
+        """
+        from surefoot.reparam.guarantee import certificates, rate
+
+        found = certificates(self.record, of=self.of, confidence=confidence)
+        if smooth is None or gap0 is None:
+            return found
+        return [*found, certify(self.record, rate(smooth, gap0, how=how, of=self.of), confidence)]
+
     def _square(self, parameter: Tensor) -> float:
-        mult = self.optimizer.state[parameter].get(MULT)
+        # Looked up without making a state, which torch's SGD takes for that of a later step.
+        state = self.optimizer.state
+        mult = state[parameter].get(MULT) if parameter in state else None
         assert parameter.grad is not None
         square = parameter.grad.double().square()
         return float((square if mult is None else square * mult.to(square)).sum())

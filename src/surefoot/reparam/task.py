@@ -13,10 +13,14 @@ from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_choice
 from surefoot.errors import NonFiniteError
+from surefoot.federated.guarantee import Theorem
 from surefoot.federated.task import State, Visit
+from surefoot.reparam._block.facts import network_facts
+from surefoot.reparam._optimizer.clipping import clip_csla_norm_
+from surefoot.reparam._optimizer.facts import note_facts
 from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.block import Mode
-from surefoot.reparam.clipping import clip_csla_norm_
+from surefoot.reparam.guarantee import federated_trajectory
 from surefoot.reparam.merging import blocks, convert_to_csla, convert_to_plain
 from surefoot.reparam.optimizer import RepSGD
 from surefoot.reparam.scales import Scales
@@ -70,6 +74,14 @@ class RepOptTask:
         check_choice("arm", self.arm, get_args(Arm))
         check_choice("bn", self.bn, ("average", "local"))
 
+    def theorems(self) -> list[Theorem]:
+        """G2 for the arm that it speaks of."""
+        if self.arm != "fedrepopt":
+            return []
+        return [
+            (federated_trajectory(), "federate_beside runs the branches too and records the gap")
+        ]
+
     def model(self, seed: int) -> tuple[nn.Module, dict[str, Tensor]]:
         """The arm's initial model and its multipliers; all arms start from the same branch kernels."""
         if self.arm == "rep":
@@ -100,7 +112,15 @@ class RepOptTask:
         optimizer = RepSGD(
             decay_groups(model, self.weight_decay), self.lr, momentum=self.momentum,
             proximal_mu=self.proximal_mu, grad_mults=visit.extra if self.arm == "fedrepopt" else {},
+            record=visit.record,
         )  # fmt: skip
+        note_facts(visit.record, network_facts(model), None, "")
+        where = {"average": "averaged", "local": "local"}[self.bn]
+        visit.record.note(arm=self.arm, statistics=where if _statistics(model) else "none")
+        if self.max_norm is None:
+            visit.record.note(
+                clip="none"
+            )  # between this backward pass and this step there is nothing
         index = torch.as_tensor(self.parts[visit.partition])
         generator = torch.Generator().manual_seed(visit.seed)
         total, seen, step = 0.0, 0, 0

@@ -14,8 +14,9 @@ from surefoot.federated.partition import lda_partition
 from surefoot.federated.strategy import DeterministicFedAvg
 from surefoot.federated.task import MakeTask, Task
 from surefoot.guarantee import Assumption
-from surefoot.reparam.architectures import build_of, statistics_of
+from surefoot.reparam._task.networks import build_of, statistics_of
 from surefoot.reparam.equivalence import equivalence_holds
+from surefoot.reparam.guarantee import federated_trajectory
 from surefoot.reparam.scales import Scales
 from surefoot.reparam.task import RepOptTask
 
@@ -29,6 +30,8 @@ class RepOptStrategy(DeterministicFedAvg):
 
     def __init__(self, *args: Any, mults: Mapping[str, torch.Tensor], **kwargs: Any) -> None:
         super().__init__(*args, extra=dict(mults), **kwargs)
+        if mults:
+            self.theorems = [(federated_trajectory(), "federate_beside measures it in one process")]
 
     @property
     def assumption(self) -> Assumption:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
+from surefoot.reparam._block.facts import network_facts
+from surefoot.reparam._guarantee.conditions import column
+from surefoot.reparam._optimizer.clipping import clip_csla_norm_
 from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.block import ReparamConv2d
-from surefoot.reparam.clipping import clip_csla_norm_
 from surefoot.reparam.equivalence import equivalence_gap, one_step_defect
 from surefoot.reparam.guarantee import clipped_norm, trajectory
 from surefoot.reparam.merging import convert_to_plain
@@ -26,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dampening": {"momentum": 0.9, "dampening": 0.3},
 }
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-CLIP = "clipping norm error"
+CLIPPED = "clipped"
 
 
 def network(seed: int, dtype: torch.dtype) -> nn.Sequential:
@@ -79,14 +81,14 @@ def _one(
         def loss(model: nn.Module, x: Tensor = x, y: Tensor = y) -> Tensor:
             return nn.functional.cross_entropy(model(x), y)
 
-        defect = one_step_defect(plain, ours, judged, theirs, loss)
+        one_step_defect(
+            plain, ours, judged, theirs, loss, record=record, seed=seed, step=t, of=name
+        )
         for model, optimizer in ((free_plain, free_ours), (free, free_theirs)):
             optimizer.zero_grad()
             loss(model).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        record.update(
-            seed, t, {f"defect: {name}": defect, f"gap: {name}": equivalence_gap(free_plain, free)}
-        )
+        record.update(seed, t, {column(GAP, name): equivalence_gap(free_plain, free)})
 
 
 def _clipping(config: Any, seed: int, record: Record) -> None:
@@ -105,22 +107,21 @@ def _clipping(config: Any, seed: int, record: Record) -> None:
                 else float(nn.utils.clip_grad_norm_(csla.parameters(), 0.5))
             )
         if t == 0:  # later norms are those of two networks that rounding has moved apart
-            record.update(seed, 0, {CLIP: abs(norms[0] / norms[1] - 1)})
+            record.update(seed, 0, {column(NORM_ERROR, CLIPPED): abs(norms[0] / norms[1] - 1)})
         for optimizer in (ours, theirs):
             optimizer.step()
-    record.update(seed, STEPS[config.size], {"gap: clipped": equivalence_gap(plain, csla)})
+    note_facts(record, ours.record.facts | network_facts(plain), seed, CLIPPED)
+    record.update(seed, STEPS[config.size], {column(GAP, CLIPPED): equivalence_gap(plain, csla)})
 
 
 def guarantees(config: Any) -> list[Guarantee]:
     """G1 for every optimiser and dtype, and G3."""
     found = [
-        trajectory(
-            dtype, quantity=f"defect: {name}, {d}", name=f"follows the branches: {name}, {d} (G1)"
-        )
-        for d, dtype in DTYPES.items()
+        trajectory(of=f"{name}, {d}", name=f"follows the branches: {name}, {d} (G1)")
+        for d in DTYPES
         for name in SETTINGS
     ]
-    return [*found, clipped_norm(CLIP)]
+    return [*found, clipped_norm(of=CLIPPED)]
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
@@ -129,10 +130,10 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     for d, dtype in DTYPES.items():
         eps = torch.finfo(dtype).eps
         for name in SETTINGS:
-            gap = record[f"gap: {name}, {d}"][:, -1]
+            gap = record[column(GAP, f"{name}, {d}")][:, -1]
             rows.append(
                 {"optimiser": name, "dtype": d,
-                 "worst defect (eps)": record[f"defect: {name}, {d}"].max() / eps,
+                 "worst defect (eps)": record[column(DEFECT, f"{name}, {d}")].max() / eps,
                  "gap, median seed": float(pd.Series(gap).median()), "gap, worst seed": gap.max()}
             )  # fmt: skip
     return {"equivalence, step by step and free-running": pd.DataFrame(rows)}

@@ -8,30 +8,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot.record import Record
+from surefoot.reparam._optimizer.facts import MULT, Recorded, Watched, client_rule
 from surefoot.reparam._optimizer.parameters import by_parameter, check_mult, labels
-from surefoot.reparam.optimizer import MULT
 
 LINEAR = (torch.optim.SGD,)
 
 
-class Wrapped(torch.optim.Optimizer):
+class Wrapped(Recorded, torch.optim.Optimizer):
     """Another optimiser whose gradients are multiplied before each of its steps.
 
     It shares that optimiser's groups and state, so schedulers, `state_dict` and pickle see one thing.
     A coupled weight decay of the inner optimiser is added after the multiplier, as it must be.
     """
 
-    def __init__(self, inner: torch.optim.Optimizer) -> None:
+    def __init__(
+        self, inner: torch.optim.Optimizer, record: Record | None = None, seed: int = 0
+    ) -> None:
         self.inner = inner
+        self._watched = Watched(record, seed)
         # What schedulers and `zero_grad` look for on any optimiser.
         super().__init__(inner.param_groups, dict(inner.defaults))
         self.param_groups, self.state = inner.param_groups, inner.state
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"inner": self.inner}
+        return {"inner": self.inner, "_watched": self._watched}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Wrapped.__init__(self, state["inner"])
+        self._watched = state.get("_watched", self._watched)
+
+    @property
+    def client_rule(self) -> str:
+        """The rule of the optimizer inside by the name that `equivalence_holds` has for it."""
+        return client_rule(self.inner)
+
+    @property
+    def shown_name(self) -> str:
+        """Its name in the record."""
+        return f"{type(self.inner).__name__} with multipliers"
 
     def load_state_dict(self, state_dict: Any) -> None:
         """Load a state; where it has no multiplier, the present one stays."""
@@ -40,6 +55,7 @@ class Wrapped(torch.optim.Optimizer):
         for parameter, mult in before.items():
             self.inner.state[parameter].setdefault(MULT, mult)
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
+        self._watched.changed()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -65,13 +81,36 @@ class Wrapped(torch.optim.Optimizer):
             for parameter, gradient, mult in given:
                 parameter.grad = gradient
                 state[parameter][MULT] = mult
+        self._watched.stepped(self)
         return loss
 
 
 def wrap(
-    optimizer: torch.optim.Optimizer, mults: Mapping[Any, Tensor], *, force: bool = False
+    optimizer: torch.optim.Optimizer,
+    mults: Mapping[Any, Tensor],
+    *,
+    force: bool = False,
+    record: Record | None = None,
+    seed: int = 0,
 ) -> Wrapped:
     """Give an optimiser gradient multipliers; the result is used in its place.
+
+    Parameters
+    ----------
+    optimizer
+        A `torch.optim.SGD`, or another one with `force`.
+    mults
+        M, {parameter: tensor} or {name: tensor} where the optimiser was given named parameters.
+    force
+        Take an optimiser that is not known to be linear in its gradients; its certificates then say
+        NOT_PROMISED, or that nothing is known of it.
+    record, seed
+        As for `RepSGD`.
+
+    Returns
+    -------
+    Wrapped
+        An optimiser that shares groups and state with the given one.
 
     Raises
     ------
@@ -96,4 +135,4 @@ def wrap(
     found = by_parameter(mults, parameters, names, "mults")
     for parameter, mult in found.items():
         optimizer.state[parameter][MULT] = check_mult(mult, parameter, known[parameter])
-    return Wrapped(optimizer)
+    return Wrapped(optimizer, record, seed)

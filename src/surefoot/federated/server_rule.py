@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot.record import Fact
 
 Rule = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
 
@@ -20,6 +21,19 @@ class ServerRule:
     fedavg and fedprox take old + lr (mean - old), FedProx's term being the client's; fedavgm the same with
     heavy-ball momentum (arXiv 1909.06335); fedadam Adam on mean - old (arXiv 2003.00295), which is not
     linear. Integer arrays are taken from the mean.
+
+    Parameters
+    ----------
+    rule
+        "fedavg", "fedprox", "fedavgm" or "fedadam".
+    lr
+        The server's learning rate.
+    momentum
+        Of fedavgm.
+    betas, tau
+        Of fedadam: decay of both moments, and what is added to the root.
+    buffers, squares
+        Its state: first moments (or momentum) and second moments by array.
     """
 
     rule: Rule = "fedavg"
@@ -34,6 +48,14 @@ class ServerRule:
         check_choice("rule", self.rule, get_args(Rule))
         check_number("lr", self.lr, above=0)
         check_number("momentum", self.momentum, least=0, below=1)
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """What a federation's record says of the server; nothing is known of a subclass."""
+        if type(self) is not ServerRule:
+            return {"server": f"unknown ({type(self).__name__})", "server_lr": float(self.lr)}
+        momentum = self.momentum if self.rule == "fedavgm" else 0.0
+        return {"server": self.rule, "server_lr": float(self.lr), "server_momentum": momentum}
 
     def apply(self, old: dict[str, Tensor], mean: dict[str, Tensor]) -> dict[str, Tensor]:
         """The next global state; float64 inside, each array's dtype outside."""

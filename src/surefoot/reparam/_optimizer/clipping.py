@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number
+from surefoot.reparam._optimizer.facts import MULT, Watched
 from surefoot.reparam._optimizer.parameters import check_gradients, labels
-from surefoot.reparam.optimizer import MULT
+
+# How often each optimizer's gradients were clipped here, for whoever watches a step.
+CLIPPED: WeakKeyDictionary[torch.optim.Optimizer, int] = WeakKeyDictionary()
 
 
 @torch.no_grad()
@@ -34,7 +39,20 @@ def csla_norm(optimizer: torch.optim.Optimizer) -> Float[Tensor, ""]:
 def clip_csla_norm_(optimizer: torch.optim.Optimizer, max_norm: float) -> Float[Tensor, ""]:
     """Scale all `p.grad` by min(1, max_norm / (norm + 1e-6)), the norm as `csla_norm`; returns it.
 
-    Clipping the plain network by its own norm breaks the equivalence; by this one it does not.
+    Clipping the plain network by its own norm breaks the equivalence; by this one it does not. An
+    optimizer with a record notes clip = "csla" there.
+
+    Parameters
+    ----------
+    optimizer
+        A RepSGD or a wrapped optimizer, after the backward pass.
+    max_norm
+        The largest norm that the multi-branch network's gradient may have.
+
+    Returns
+    -------
+    Tensor
+        The norm before clipping.
 
     Raises
     ------
@@ -56,4 +74,8 @@ def clip_csla_norm_(optimizer: torch.optim.Optimizer, max_norm: float) -> Float[
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor.to(gradient.device))
+    CLIPPED[optimizer] = CLIPPED.get(optimizer, 0) + 1
+    watched = getattr(optimizer, "_watched", None)
+    if isinstance(watched, Watched):
+        watched.note(clip="csla")
     return norm

@@ -1,0 +1,1 @@
+"""The conditions of the theorems: the rules, and how they are read off a record."""
