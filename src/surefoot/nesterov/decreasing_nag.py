@@ -21,7 +21,10 @@ class DecreasingNAG(LookAhead):
     w_{n+1} = rho_n (w_n - sqrt(eta_n) g_n), rho_n = (1 - s_n)/(1 + s_{n+1}), s_n = 2/(n+n0).
     The parameters hold y_n; `iterate` shows x_n, `finalize` leaves it.
 
-    Raises ValueError for mu or L out of range, RuntimeError for a sparse gradient.
+    A group may have mu and L of its own. Its `lr` shows the coming eta_n and is no setting: a scheduler that
+    moves it is refused at the next step.
+
+    Raises ValueError for mu or L out of range, RuntimeError for a sparse gradient or an `lr` that was set.
 
     Notes
     -----
@@ -29,16 +32,38 @@ class DecreasingNAG(LookAhead):
     """
 
     def __init__(self, params: ParamsT, mu: float, L: float) -> None:
-        super().__init__(params, {"mu": mu, "L": L, "n": 0, "n0": decreasing_offset(mu, L)})
+        super().__init__(params, {"mu": mu, "L": L})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, whose steps are counted from 0."""
+        group = {**self.defaults, **param_group, "n": 0}
+        group["n0"] = decreasing_offset(group["mu"], group["L"])
+        super().add_param_group({**group, "lr": self._eta(group, 0)})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("lr", self._eta(group, group["n"]))
 
     @staticmethod
     def _eta(group: dict[str, Any], n: int) -> float:
         return float(4 / (group["mu"] * (n + group["n0"]) ** 2))
 
+    def _refuse_lr(self) -> None:
+        for group in self.param_groups:
+            eta = self._eta(group, group["n"])
+            if group["lr"] != eta:
+                raise RuntimeError(
+                    f"DecreasingNAG sets its step itself, 4/(mu (n+n0)^2) = {eta:.6g} at n = "
+                    f"{group['n']}, and lr was set to {float(group['lr']):.6g}: leave the scheduler out, "
+                    "or use NAG with NAGSchedule"
+                )
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; `closure` re-evaluates the loss with gradients enabled."""
         self._refuse_iterate()
+        self._refuse_lr()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -62,7 +87,7 @@ class DecreasingNAG(LookAhead):
                 p.add_(p.grad, alpha=-eta)
                 w.add_(p.grad, alpha=-sqrt(eta)).mul_(rho)
                 p.add_(w, alpha=sqrt(following))
-            group["n"] = n + 1
+            group["n"], group["lr"] = n + 1, following
         return loss
 
     @torch.no_grad()

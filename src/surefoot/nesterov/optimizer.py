@@ -92,10 +92,10 @@ class AGNES(LookAhead):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its constants are checked as in the constructor."""
+        # Before it is there: whoever handles the error goes on without it.
+        check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        check_group(group)
-        for kind in {(p.device.type, p.dtype) for p in group["params"]}:
+        for kind in {(p.device.type, p.dtype) for p in self.param_groups[-1]["params"]}:
             fused_works(*kind)  # tried now, as a captured graph allows no trial
 
     @classmethod
