@@ -20,6 +20,7 @@ from surefoot.reparam._optimizer.parameters import (
 )
 
 Variant = Literal["exact", "authors"]
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class RepAdamW(Recorded, torch.optim.Optimizer):
@@ -65,7 +66,6 @@ class RepAdamW(Recorded, torch.optim.Optimizer):
         record: Record | None = None,
         seed: int = 0,
     ) -> None:
-        check_choice("variant", variant, get_args(Variant))
         groups, names = split_names(params)
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "variant": variant,
@@ -85,12 +85,13 @@ class RepAdamW(Recorded, torch.optim.Optimizer):
                     )
             stacked = torch.stack(list(parts)).detach()
             self.state[parameter]["branch_scales"] = stacked.to(parameter, copy=True)
-        for group in self.param_groups:
-            for name in ("lr", "eps", "weight_decay"):
-                if not 0 <= group[name] < float("inf"):
-                    raise ValueError(f"{name} must be at least 0 and finite, got {group[name]}")
-            if not all(0 <= b < 1 for b in group["betas"]):
-                raise ValueError(f"betas must be in [0, 1), got {group['betas']}")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group without scales: plain AdamW."""
+        [plain], names = split_names([param_group])
+        _check({**self.defaults, **plain})
+        super().add_param_group(plain)
+        self.__dict__.setdefault("_names", {}).update(names)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -110,12 +111,23 @@ class RepAdamW(Recorded, torch.optim.Optimizer):
         """Load a state; where it has no scales (a plain AdamW's state), the present ones stay."""
         before = {p: s["branch_scales"] for p, s in self.state.items() if "branch_scales" in s}
         super().load_state_dict(state_dict)
+        self._load_moments(state_dict)
         for parameter, scales in before.items():
             self.state[parameter].setdefault("branch_scales", scales)
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
         self._watched.changed()
+
+    def _load_moments(self, state_dict: Any) -> None:
+        """Moments as they were stored: torch brings them to the parameter's dtype, be it of 16 bits."""
+        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        for i, parameter in zip(ids, parameters, strict=True):
+            stored = state_dict["state"].get(i, {})
+            for name in (n for n in MOMENTS if n in stored):
+                moment = stored[name].to(parameter.device, _exact(parameter), copy=True)
+                self.state[parameter][name] = moment
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -148,14 +160,15 @@ class RepAdamW(Recorded, torch.optim.Optimizer):
             scales = state["branch_scales"] = scales.to(parameter)
         gradient = parameter.grad
         assert gradient is not None
+        gradient = gradient.to(_exact(parameter))
         authors = group["variant"] == "authors" and scales is not None
         if authors:
             assert scales is not None
             gradient = gradient * scales.sum(0)
         if "exp_avg" not in state:
             state["step"] = 0
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
+            for name in MOMENTS:
+                state[name] = torch.zeros_like(parameter, dtype=_exact(parameter))
         state["step"] = int(state["step"]) + 1
         beta1, beta2 = group["betas"]
         first, second = state["exp_avg"], state["exp_avg_sq"]
@@ -168,11 +181,33 @@ class RepAdamW(Recorded, torch.optim.Optimizer):
         elif authors:
             update = _ratio(mean, root + group["eps"]) * scales.sum(0)
         else:
-            update = torch.zeros_like(parameter)
-            for scale in scales:
+            update = torch.zeros_like(mean)
+            for scale in scales.to(mean.dtype):
                 update += _ratio(scale.square() * mean, scale.abs() * root + group["eps"])
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"])
+        # A parameter of 16 bits is rounded once a step, not once an operation.
+        moved = parameter if update.dtype == parameter.dtype else parameter.to(update.dtype)
+        moved.mul_(1 - group["lr"] * group["weight_decay"])
+        moved.add_(update, alpha=-group["lr"])
+        if moved is not parameter:
+            parameter.copy_(moved)
+
+
+def _exact(parameter: Tensor) -> torch.dtype:
+    """What moments are kept in: a squared gradient below 2e-4 is 0 in float16, beta2 is 1 in bfloat16."""
+    return torch.float32 if parameter.element_size() < 4 else parameter.dtype
+
+
+def _check(group: dict[str, Any]) -> None:
+    check_choice("variant", group["variant"], get_args(Variant))
+    for name in ("lr", "eps", "weight_decay"):
+        if not 0 <= group[name] < float("inf"):
+            raise ValueError(f"{name} must be at least 0 and finite, got {group[name]}")
+    if not all(0 <= b < 1 for b in group["betas"]):
+        raise ValueError(f"betas must be in [0, 1), got {group['betas']}")
+    if any(p.is_complex() for p in group["params"]):
+        raise TypeError(
+            "RepAdamW takes real parameters, got a complex one: give torch.view_as_real of it"
+        )
 
 
 def _ratio(top: Tensor, bottom: Tensor) -> Tensor:

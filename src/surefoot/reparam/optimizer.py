@@ -89,11 +89,16 @@ class RepSGD(Recorded, torch.optim.Optimizer):
         found = by_parameter(grad_mults or {}, parameters, names, "grad_mults")
         for parameter, mult in found.items():
             self.state[parameter][MULT] = check_mult(mult, parameter, known[parameter])
-        for group in self.param_groups:
-            _check(group)
-            if group["proximal_mu"]:
-                for parameter in group["params"]:
-                    self.state[parameter]["anchor"] = parameter.detach().clone()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group without multipliers; its proximal anchor is where its parameters are now."""
+        [plain], names = split_names([param_group])
+        _check({**self.defaults, **plain})
+        super().add_param_group(plain)
+        self.__dict__.setdefault("_names", {}).update(names)
+        if self.param_groups[-1]["proximal_mu"]:
+            for parameter in self.param_groups[-1]["params"]:
+                self.state[parameter]["anchor"] = parameter.detach().clone()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

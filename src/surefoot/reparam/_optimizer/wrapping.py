@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,12 +32,24 @@ class Wrapped(Recorded, torch.optim.Optimizer):
         super().__init__(inner.param_groups, dict(inner.defaults))
         self.param_groups, self.state = inner.param_groups, inner.state
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"inner": self.inner, "_watched": self._watched}
+        # Without its multipliers: the optimizer inside may take any state of a parameter for its own.
+        bare = type(self.inner).__new__(type(self.inner))
+        own = defaultdict(dict, _without_mults(self.inner.state))
+        bare.__setstate__({**self.inner.__getstate__(), "state": own})
+        return {"inner": bare, "mults": self._mults(), "_watched": self._watched}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Wrapped.__init__(self, state["inner"])
         self._watched = state.get("_watched", self._watched)
+        for parameter, mult in state.get("mults", {}).items():
+            self.state[parameter][MULT] = mult
+
+    def _mults(self) -> dict[Tensor, Tensor]:
+        return {p: s[MULT] for p, s in self.inner.state.items() if MULT in s}
 
     @property
     def client_rule(self) -> str:
@@ -50,11 +63,17 @@ class Wrapped(Recorded, torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: Any) -> None:
         """Load a state; where it has no multiplier, the present one stays."""
-        before = {p: s[MULT] for p, s in self.inner.state.items() if MULT in s}
-        self.inner.load_state_dict(state_dict)
-        for parameter, mult in before.items():
-            self.inner.state[parameter].setdefault(MULT, mult)
+        mults = self._mults()
+        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        stored = state_dict["state"]
+        self.inner.load_state_dict({**state_dict, "state": _without_mults(stored)})
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        for i, parameter in zip(ids, parameters, strict=True):
+            if MULT in stored.get(i, {}):
+                mults[parameter] = stored[i][MULT].to(parameter, copy=True)
+        for parameter, mult in mults.items():
+            self.state[parameter][MULT] = mult
         self._watched.changed()
 
     @torch.no_grad()
@@ -83,6 +102,12 @@ class Wrapped(Recorded, torch.optim.Optimizer):
                 state[parameter][MULT] = mult
         self._watched.stepped(self)
         return loss
+
+
+def _without_mults(states: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """The state of an optimizer as it would be without multipliers."""
+    bare = {p: {k: v for k, v in state.items() if k != MULT} for p, state in states.items()}
+    return {p: state for p, state in bare.items() if state}
 
 
 def wrap(
