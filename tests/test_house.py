@@ -1,0 +1,243 @@
+"""The rules of the house, read off the source: who may import whom, and what an import may cost."""
+
+import ast
+import functools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import surefoot
+from surefoot.study import study_names
+
+ROOT = Path(__file__).parents[1]
+SRC = Path(surefoot.__path__[0]).parent
+METHODS = study_names()
+# Import names of the libraries that come with an extra.
+OPTIONAL = {
+    "accelerate", "dp_accounting", "flwr", "gguf", "opacus", "ot", "peft", "pyriemann", "safetensors",
+    "sentencepiece", "transformers",
+}  # fmt: skip
+# Code outside the package that shows people how to use it, and so may use only what is public.
+SHOWN = [*sorted((ROOT / "apps").rglob("*.py")), *sorted((ROOT / "examples").rglob("*.py"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@dataclass(frozen=True, order=True)
+class Import:
+    """One imported module, and who imports it."""
+
+    who: str
+    line: int
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.who}:{self.line} imports {self.target}"
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@functools.cache
+def modules() -> dict[str, Path]:
+    return {module_name(p): p for p in sorted((SRC / "surefoot").rglob("*.py"))}
+
+
+@functools.cache
+def exports(package: str) -> dict[str, str]:
+    """Where the names come from that a package exports lazily: its `__init__.pyi`."""
+    stub = modules()[package].with_suffix(".pyi")
+    if not stub.exists():
+        return {}
+    found = {}
+    for node in ast.walk(ast.parse(stub.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{package}.{node.module}"
+    return found
+
+
+def targets(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports, wherever in it: also in functions and for type checkers only."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            for alias in node.names:
+                yield node.lineno, resolved(base, alias.name)
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            called = node.func.id if isinstance(node.func, ast.Name) else called
+            first = node.args[0] if node.args else None
+            if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
+                yield node.lineno, str(first.value)
+
+
+def resolved(base: str, name: str) -> str:
+    """The module that `from base import name` needs."""
+    if f"{base}.{name}" in modules():
+        return f"{base}.{name}"
+    if base in modules() and modules()[base].name == "__init__.py":
+        return exports(base).get(name, base)
+    return base
+
+
+def imports_of(name: str, path: Path) -> list[Import]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    return sorted({Import(name, line, target) for line, target in targets(tree, package)})
+
+
+@functools.cache
+def imports() -> list[Import]:
+    return [i for name, path in modules().items() for i in imports_of(name, path)]
+
+
+def part_of(module: str) -> str:
+    """The method of a module, "federated", "" for the core, or "elsewhere" for another library."""
+    words = module.split(".")
+    if words[0] != "surefoot":
+        return "elsewhere"
+    known = len(words) > 1 and words[1] in [*METHODS, "federated"]
+    return words[1] if known else ""
+
+
+def none(found: list[Import] | list[str]) -> None:
+    assert not found, "\n" + "\n".join(map(str, found))
+
+
+def test_no_method_imports_another():
+    none(
+        [
+            i
+            for i in imports()
+            if part_of(i.who) in METHODS and part_of(i.target) in set(METHODS) - {part_of(i.who)}
+        ]
+    )
+
+
+def test_what_federations_share_imports_no_method():
+    none([i for i in imports() if part_of(i.who) == "federated" and part_of(i.target) in METHODS])
+
+
+def test_the_core_imports_no_method():
+    none(
+        [
+            i
+            for i in imports()
+            if part_of(i.who) == "" and part_of(i.target) not in ("", "elsewhere")
+        ]
+    )
+
+
+def inner(i: Import) -> bool:
+    """Whether an import reaches into a folder or file with a leading underscore from outside."""
+    words = i.target.split(".")
+    for at, word in enumerate(words):
+        if word.startswith("_") and not word.startswith("__"):
+            parent = words[:at]
+            if i.who.split(".")[: len(parent)] != parent:
+                return True
+    return False
+
+
+def test_inner_modules_are_imported_within_their_parent_folder_only():
+    none([i for i in imports() if i.target.startswith("surefoot") and inner(i)])
+
+
+def test_apps_examples_and_documents_use_what_is_public():
+    found = [i for path in SHOWN for i in imports_of(str(path.relative_to(ROOT)), path)]
+    for page in PAGES:
+        for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+            found += [Import(page.name, n, t) for n, t in targets(ast.parse(code), "")]
+    assert [i for i in found if i.target.startswith("surefoot")]
+    none([i for i in found if i.target.startswith("surefoot") and inner(i)])
+
+
+def test_optional_libraries_are_imported_behind_doors_only():
+    none(
+        [
+            i
+            for i in imports()
+            if i.target.split(".")[0] in OPTIONAL
+            and part_of(i.who) != "federated"
+            and "doors" not in i.who.split(".")
+        ]
+    )
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of more than one module (Tarjan), largest first."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(v: str) -> None:
+        index[v] = low[v] = len(index)
+        stack.append(v)
+        for w in sorted(edges.get(v, ())):
+            if w not in index:
+                visit(w)
+                low[v] = min(low[v], low[w])
+            elif w in stack:
+                low[v] = min(low[v], index[w])
+        if low[v] == index[v]:
+            at = stack.index(v)
+            if len(stack) - at > 1:
+                found.append(sorted(stack[at:]))
+            del stack[at:]
+
+    for v in sorted(edges):
+        if v not in index:
+            visit(v)
+    return sorted(found, key=len, reverse=True)
+
+
+def test_a_circle_is_found_and_a_line_is_not():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [["a", "b", "c"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_circle_of_imports():
+    edges: dict[str, set[str]] = {name: set() for name in modules()}
+    for i in imports():
+        if i.target in edges and i.target != i.who:
+            edges[i.who].add(i.target)
+    none([" <-> ".join(circle) for circle in circles(edges)])
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        "import surefoot",
+        "from surefoot.cli import main; main(['--help'])",
+        "from surefoot.cli import main; main(['--version'])",
+        "from surefoot.cli import main; main(['list'])",
+    ],
+    ids=["import", "--help", "--version", "list"],
+)
+def test_neither_import_nor_help_brings_in_torch_or_an_extra(does):
+    code = (
+        "import atexit, json, sys\n"
+        "atexit.register(lambda: print('\\n' + json.dumps(sorted(sys.modules))))\n" + does
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    there = {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+    assert "surefoot" in there
+    assert not there & (OPTIONAL | {"torch"})
