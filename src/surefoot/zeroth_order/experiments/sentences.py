@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.record import Record
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.mezo import MeZO, ZOAdam
@@ -209,12 +210,16 @@ def run(config: Any, seed: int, record: Record) -> None:
     start = Adapter(data.head)
     loss, accuracy = evaluate(start, data, "test")
     record.append(seed, 0, **{"zero-shot, test accuracy": accuracy, "zero-shot, test loss": loss})
+    tuning = EqualTuning("lower")
     for method in METHODS:
-        tried = {}
-        for lr in GRID:
+
+        def attempt(lr: float, method: str = method) -> tuple[float, None]:
             model, _ = train(method, lr, seed, 2 * TUNE_STEPS[config.size], data)
-            tried[lr] = evaluate(model, data, "val")[0]
-        best = min(tried, key=lambda lr: tried[lr] if np.isfinite(tried[lr]) else np.inf)
+            return evaluate(model, data, "val")[0], None
+
+        chosen = tuning.choose(method, GRID, attempt)
+        chosen.note(record, method, seed)
+        best = chosen.value
         model, seconds = train(method, best, seed, 2 * STEPS[config.size], data)
         loss, accuracy = evaluate(model, data, "test")
         record.update(
@@ -245,6 +250,7 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
                 "test loss": record.constant(f"{method}, test loss").mean(),
                 "train loss": record.constant(f"{method}, train loss").mean(),
                 "lr, chosen": ", ".join(f"{v:g}" for v in record.constant(f"{method}, lr")),
+                "tuning": remarks(record, method),
                 "CPU seconds": record.constant(f"{method}, seconds").mean(),
             }
         )

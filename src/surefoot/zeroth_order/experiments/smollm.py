@@ -21,6 +21,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
+from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.record import Record
 from surefoot.zeroth_order.experiments import memory
 from surefoot.zeroth_order.experiments.fitting import fit
@@ -179,9 +180,15 @@ def run(config: Any, seed: int, record: Record) -> None:
         found = task(config.size, template, config.language_model, config.texts)
         start = evaluate(found.tail, found, "test")
         record.update(seed, 0, {f"{template} start, {k}": v for k, v in start.items()})
+        tuning = EqualTuning("lower")
         for method in METHODS:
-            losses = {lr: train(method, lr, TUNE[config.size], seed, found)[1] for lr in GRID}
-            best = min(losses, key=lambda lr: losses[lr])
+
+            def attempt(lr: float, method: str = method, found: Task = found) -> tuple[float, None]:
+                return train(method, lr, TUNE[config.size], seed, found)[1], None
+
+            chosen = tuning.choose(method, GRID, attempt)
+            chosen.note(record, f"{template} {method}", seed)
+            best = chosen.value
             tail, _ = train(method, best, STEPS[config.size], seed, found)
             values = evaluate(tail, found, "test") | {"lr": best}
             record.update(seed, 0, {f"{template} {method}, {k}": v for k, v in values.items()})
@@ -202,6 +209,7 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
                 row[measure] = float(values.mean())
             if method != "start":
                 row["lr, chosen"] = float(record.constant(f"{template} {method}, lr")[0])
+                row["tuning"] = remarks(record, f"{template} {method}")
                 row["MB above the loaded model"] = float(
                     np.nanmax(record.constant(f"{method}, peak MB"))
                 )
