@@ -56,6 +56,18 @@ def chosen_texts(texts: Path | None) -> pd.DataFrame:
     return table[table["rating"].abs() > 0.5]
 
 
+def balanced(texts: Path | None, count: int, seed: int) -> tuple[list[str], Tensor]:
+    """As many texts of each sign, in turn and in an order of the seed's; their labels, 1 for positive."""
+    chosen = chosen_texts(texts)
+    rng = np.random.default_rng(seed)
+    sides = [
+        rng.permutation(chosen.index[side])[: count // 2]
+        for side in (chosen["rating"] > 0, chosen["rating"] < 0)
+    ]
+    rows = chosen.loc[np.stack(sides, axis=1).ravel()]
+    return [str(t) for t in rows["text"]], torch.tensor((rows["rating"] > 0).tolist()).long()
+
+
 @functools.lru_cache(maxsize=1)
 def snippets(encoder: Path | None = None, texts: Path | None = None, seed: int = 0) -> Snippets:
     """Balanced snippets, encoded by the real MiniLM or another encoder."""
@@ -83,16 +95,8 @@ def snippets(encoder: Path | None = None, texts: Path | None = None, seed: int =
             parts.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))
         return torch.cat(parts)
 
-    chosen = chosen_texts(texts)
-    rng = np.random.default_rng(seed)
-    half = sum(SPLITS.values()) // 2
-    positive, negative = (
-        rng.permutation(chosen.index[side])[:half]
-        for side in (chosen["rating"] > 0, chosen["rating"] < 0)
-    )
-    order = np.stack([positive, negative], axis=1).ravel()
-    embedded = encode([str(t) for t in chosen.loc[order, "text"]])
-    labels = torch.tensor((chosen.loc[order, "rating"] > 0).tolist()).long()
+    words, labels = balanced(texts, sum(SPLITS.values()), seed)
+    embedded = encode(words)
     edges = np.cumsum([0, *SPLITS.values()])
     parts = {k: slice(a, b) for k, a, b in zip(SPLITS, edges, edges[1:], strict=False)}
     head = nn.functional.normalize(encode(list(PROMPTS)), dim=1)

@@ -25,7 +25,7 @@ from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.record import Record
 from surefoot.zeroth_order.experiments import memory
 from surefoot.zeroth_order.experiments.fitting import fit
-from surefoot.zeroth_order.experiments.sentences import chosen_texts
+from surefoot.zeroth_order.experiments.sentences import balanced
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.mezo import MeZO
 
@@ -92,16 +92,8 @@ def task(size: str, template: str, language_model: Path | None, texts: Path | No
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     prompt, labels_as = TEMPLATES[template]
     words = [tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in labels_as]
-    chosen = chosen_texts(texts)
-    rng = np.random.default_rng(0)
-    half = sum(SPLITS[size]) // 2
-    sides = [
-        rng.permutation(chosen.index[side])[:half]
-        for side in (chosen["rating"] > 0, chosen["rating"] < 0)
-    ]
-    order = np.stack(sides, axis=1).ravel()
-    lines = [prompt.format(text=t) for t in chosen.loc[order, "text"]]
-    labels = torch.tensor((chosen.loc[order, "rating"] > 0).tolist()).long()
+    chosen, labels = balanced(texts, sum(SPLITS[size]), 0)
+    lines = [prompt.format(text=t) for t in chosen]
     tail = Tail(model, words)
     states, masks = [], []
     for at in range(0, len(lines), 16):
