@@ -72,6 +72,15 @@ def test_smaller_steps_and_the_curvature_allowance():
     assert nag_parameters(1.0, 10.0, 0.5).eta == pytest.approx(0.75 / 12.5)
 
 
+def test_critical_noise_of_one_curvature_in_closed_form():
+    """SGD with step eta on lam x^2 / 2: E x^2 is multiplied by (1 - eta lam)^2 + (eta lam sigma)^2."""
+    lam, eta = 2.0, 0.3
+    found = critical_noise((lam,), AgnesParams(eta, 0.0, 0.0, 0.0, 0.0, 0.0), "colinear", tol=1e-9)
+    assert found == pytest.approx(np.sqrt(1 - (1 - eta * lam) ** 2) / (eta * lam), abs=1e-8)
+    with pytest.raises(ValueError, match="must decay without noise"):
+        critical_noise((lam,), AgnesParams(1.2, 0.0, 0.0, 0.0, 0.0, 0.0))
+
+
 def test_critical_noise_of_nag_and_its_warning():
     isotropic = critical_noise((1.0, 500.0), nag_parameters(1.0, 500.0), "isotropic")
     colinear = critical_noise((1.0, 500.0), nag_parameters(1.0, 500.0), "colinear")

@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+from scipy.optimize import brentq
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.nesterov.parameters import AgnesParams
@@ -88,14 +89,14 @@ def moment_decay(
 def critical_noise(
     lams: Sequence[float], params: AgnesParams, noise: Noise = "isotropic", tol: float = 1e-6
 ) -> float:
-    """The sigma_m beyond which E f diverges, by bisection."""
-    low, high = 0.0, 1.0
-    while moment_decay(lams, params, high, noise) > 0:
+    """The sigma_m beyond which E f diverges, to `tol`; ValueError where it does without noise."""
+
+    def decay(sigma_mult: float) -> float:
+        return moment_decay(lams, params, sigma_mult, noise)
+
+    if not decay(0.0) > 0:
+        raise ValueError(f"E f must decay without noise for a critical one, got {params}")
+    high = 1.0
+    while decay(high) > 0:
         high *= 2
-    while high - low > tol:
-        middle = (low + high) / 2
-        if moment_decay(lams, params, middle, noise) > 0:
-            low = middle
-        else:
-            high = middle
-    return low
+    return float(brentq(decay, 0.0, high, xtol=tol))

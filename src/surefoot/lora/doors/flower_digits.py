@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Int
+from torch import Tensor
 
+from surefoot._problems.convex import Problem
+from surefoot._problems.real import real
+from surefoot._problems.softmax import softmax_on
 from surefoot.federated.apps import strategy_settings
 from surefoot.federated.partition import lda_partition
 from surefoot.federated.task import State, Visit
@@ -23,8 +26,8 @@ L2 = 0.05
 class DigitsProblem:
     """Cross-entropy plus (0.05/2) |W|^2 on 10 x 64 weights, float64, full gradients."""
 
-    x: Float[Tensor, "n 64"]
-    y: Int[Tensor, " n"]
+    problem: Problem
+    labels: Int[Tensor, " n"]
     parts: list[Int[np.ndarray, " _"]]
 
     def initial(self, seed: int) -> State:
@@ -33,10 +36,9 @@ class DigitsProblem:
 
     def loss(self, weights: State, visit: Visit, step: int) -> Tensor:
         """Of one client."""
-        index = torch.as_tensor(self.parts[visit.partition])
-        W = weights["linear.weight"]
-        fit = nn.functional.cross_entropy(self.x[index] @ W.T, self.y[index])
-        return fit + L2 / 2 * W.square().sum()
+        return self.problem.f(
+            weights["linear.weight"], torch.as_tensor(self.parts[visit.partition])
+        )
 
     def examples(self, visit: Visit) -> int:
         """Of one client."""
@@ -44,24 +46,21 @@ class DigitsProblem:
 
     def evaluate(self, weights: State) -> dict[str, float]:
         """Accuracy on all digits and the mean loss: a convex fit, not a test of generalisation."""
-        logits = self.x @ weights["linear.weight"].T
+        logits = self.problem.features @ weights["linear.weight"].T
         return {
-            "accuracy": float((logits.argmax(1) == self.y).double().mean()),
-            "loss": float(nn.functional.cross_entropy(logits, self.y)),
+            "accuracy": float((logits.argmax(1) == self.labels).double().mean()),
+            "loss": float(self.problem.part(logits, None)),
         }
 
 
 def digits_problem(config: Mapping[str, Any]) -> DigitsProblem:
     """From a run's configuration: num-partitions, alpha, seed."""
-    from surefoot import data
-
-    table = data.load("digits")
-    y = np.asarray(table.y, dtype=np.int64)
+    _, labels = real("digits")
     parts = lda_partition(
-        y, int(config.get("num-partitions", 2)), float(config.get("alpha", 0.1)),
+        labels.numpy(), int(config.get("num-partitions", 2)), float(config.get("alpha", 0.1)),
         int(config.get("seed", 0)),
     )  # fmt: skip
-    return DigitsProblem(torch.tensor(np.asarray(table.x)) / 16, torch.tensor(y), parts)
+    return DigitsProblem(softmax_on("digits", L2, solve=False), labels, parts)
 
 
 def rac_strategy(config: Mapping[str, Any], problem: Any) -> RacStrategy:

@@ -16,9 +16,12 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
+from surefoot._problems.tuning import EqualTuning
+from surefoot.lora.config import Method
 from surefoot.lora.experiments.nets import (
     METHODS,
     Budget,
+    Outcome,
     Split,
     Task,
     accuracy,
@@ -26,7 +29,7 @@ from surefoot.lora.experiments.nets import (
     mlp,
     pretrain,
 )
-from surefoot.lora.experiments.tuning import best, compare
+from surefoot.lora.experiments.tuning import compare, tune
 from surefoot.record import Record
 
 RATES = {"quick": (3e-3,), "standard": (3e-3, 1e-2), "paper": (3e-4, 1e-3, 3e-3, 1e-2)}
@@ -64,18 +67,16 @@ def run(config: Any, seed: int, record: Record) -> None:
     _, task = digits()
     start = pretrained()
     record.append(seed, 0, pretrained=accuracy(start, digits()[0].test))
+    tuning = EqualTuning("higher")
     for method in METHODS:
         for side in SIDES[config.size] if method != "fpft" else ("B",):
-            for lr in RATES[config.size]:
+
+            def train(lr: float, method: Method = method, side: str = side) -> Outcome:
                 budget = Budget(epochs=EPOCHS[config.size], lr=lr)
-                found = adapt(copy.deepcopy(start), task, method, side, budget, seed)
-                best(
-                    record,
-                    seed,
-                    f"{method}, train {side}" if method != "fpft" else method,
-                    lr,
-                    found,
-                )
+                return adapt(copy.deepcopy(start), task, method, side, budget, seed)
+
+            arm = f"{method}, train {side}" if method != "fpft" else method
+            tune(record, seed, tuning, arm, RATES[config.size], train)
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

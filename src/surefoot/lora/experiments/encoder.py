@@ -22,10 +22,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from surefoot._problems.tuning import EqualTuning
 from surefoot.lora.chain import ChainOfLora
 from surefoot.lora.config import Method, RacConfig
 from surefoot.lora.experiments.nets import Outcome
-from surefoot.lora.experiments.tuning import best, compare
+from surefoot.lora.experiments.tuning import compare, tune
 from surefoot.record import Record
 
 SPLITS = {"train": 1024, "val": 512, "test": 1000}
@@ -202,10 +203,14 @@ def finetune(
 def run(config: Any, seed: int, record: Record) -> None:
     """Every arm at every learning rate."""
     upper, splits = prepared(config.encoder, config.texts, LAYERS[config.size])
+    tuning = EqualTuning("higher")
     for name, method, r in ARMS:
-        for lr in (FULL_RATES if method == "fpft" else ADAPTER_RATES)[config.size]:
-            found = finetune(upper, splits, method, r, lr, STEPS[config.size], seed)
-            best(record, seed, name, lr, found)
+
+        def train(lr: float, method: Method = method, r: int = r) -> Outcome:
+            return finetune(upper, splits, method, r, lr, STEPS[config.size], seed)
+
+        rates = (FULL_RATES if method == "fpft" else ADAPTER_RATES)[config.size]
+        tune(record, seed, tuning, name, rates, train)
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

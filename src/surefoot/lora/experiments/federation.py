@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from sklearn.datasets import load_digits
 from torch import Tensor
 
+from surefoot._problems.real import real
+from surefoot._problems.softmax import softmax, softmax_on
 from surefoot.guarantee import Guarantee
 from surefoot.lora.experiments.regression import prefixed
 from surefoot.lora.guarantee import Constants, stationarity
@@ -71,33 +72,17 @@ class Federation:
         return float(mean.square().sum()), float((w * (own - mean).square()).sum())
 
 
-def client(x: Float[Tensor, "n 64"], y: Tensor) -> Callable[[Matrix], Tensor]:
-    """Cross-entropy plus (0.05/2) |W|^2."""
-    return lambda W: torch.nn.functional.cross_entropy(x @ W.T, y) + L2 / 2 * W.square().sum()
-
-
 @cache
 def two_labels() -> Federation:
-    """Digits in float64, clients of labels {0, 1}, {2, 3}, ...; f* by L-BFGS."""
-    table = load_digits()
-    x, y = torch.tensor(table.data) / 16, torch.tensor(table.target)
-    parts = [(x[y // LABELS == c], y[y // LABELS == c]) for c in range(CLIENTS)]
-    smooth = max(float(torch.linalg.eigvalsh(x.T @ x / len(x))[-1]) / 2 + L2 for x, _ in parts)
-    weights = tuple(len(own) / len(x) for own, _ in parts)
-    found = Federation(tuple(client(*part) for part in parts), weights, smooth, 0.0)
-    W = torch.zeros(M, N, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS(
-        [W], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        value = found.f(W)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    solver.step(closure)  # type: ignore[no-untyped-call]
-    return Federation(found.losses, weights, smooth, float(found.f(W.detach())))
+    """Digits in float64, clients of labels {0, 1}, {2, 3}, ...: their mean is the loss of all digits."""
+    x, y = real("digits")
+    own = [y // LABELS == c for c in range(CLIENTS)]
+    clients = [softmax(x[rows], y[rows], L2, classes=M, solve=False) for rows in own]
+    weights = tuple(int(rows.sum()) / len(x) for rows in own)
+    return Federation(
+        tuple(c.f for c in clients), weights, max(c.L for c in clients),
+        softmax_on("digits", L2).f_star,
+    )  # fmt: skip
 
 
 def rounds_of(rank: int | None, size: str) -> int:

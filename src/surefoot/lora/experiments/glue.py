@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from surefoot._problems.tuning import EqualTuning
 from surefoot.lora.chain import ChainOfLora
 from surefoot.lora.config import Method, RacConfig
 from surefoot.lora.experiments.nets import METHODS, Outcome
-from surefoot.lora.experiments.tuning import best, compare
+from surefoot.lora.experiments.tuning import compare, tune
 from surefoot.record import Record
 
 RANK, ALPHA, BLOCKS, BATCH, LENGTH = 2, 2, 10, 32, 128
@@ -144,10 +145,14 @@ def run(config: Any, seed: int, record: Record) -> None:
             raise ValueError(f"part glue needs --{name} with {what}")
     folder = Path(config.encoder).expanduser()
     data = splits(config, AutoTokenizer.from_pretrained(folder))
+    tuning = EqualTuning("higher")
     for method in METHODS:
-        for lr in (FULL_RATES if method == "fpft" else ADAPTER_RATES)[config.size]:
-            found = finetune(folder, data, method, lr, EPOCHS[config.size], seed)
-            best(record, seed, method, lr, found)
+
+        def train(lr: float, method: Method = method) -> Outcome:
+            return finetune(folder, data, method, lr, EPOCHS[config.size], seed)
+
+        rates = (FULL_RATES if method == "fpft" else ADAPTER_RATES)[config.size]
+        tune(record, seed, tuning, method, rates, train)
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

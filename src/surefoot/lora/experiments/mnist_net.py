@@ -15,9 +15,12 @@ import pandas as pd
 import torch
 from torch import nn
 
+from surefoot._problems.tuning import EqualTuning
+from surefoot.lora.config import Method
 from surefoot.lora.experiments.nets import (
     METHODS,
     Budget,
+    Outcome,
     Split,
     Task,
     accuracy,
@@ -25,7 +28,7 @@ from surefoot.lora.experiments.nets import (
     mlp,
     pretrain,
 )
-from surefoot.lora.experiments.tuning import best, compare
+from surefoot.lora.experiments.tuning import compare, tune
 from surefoot.record import Record
 
 BATCH = 128
@@ -66,13 +69,16 @@ def run(config: Any, seed: int, record: Record) -> None:
     start = pretrained(config.mnist)
     record.append(seed, 0, pretrained=accuracy(start, source.test))
     epochs = EPOCHS[config.size]
+    tuning = EqualTuning("higher")
     for method in METHODS:
         for side in ("B", "A") if method != "fpft" else ("B",):
-            arm = f"{method}, train {side}" if method != "fpft" else method
-            for lr in RATES[config.size]:
+
+            def train(lr: float, method: Method = method, side: str = side) -> Outcome:
                 budget = Budget(epochs=epochs, batch=BATCH, blocks=epochs, lr=lr)
-                found = adapt(copy.deepcopy(start), task, method, side, budget, seed)
-                best(record, seed, arm, lr, found)
+                return adapt(copy.deepcopy(start), task, method, side, budget, seed)
+
+            arm = f"{method}, train {side}" if method != "fpft" else method
+            tune(record, seed, tuning, arm, RATES[config.size], train)
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

@@ -5,18 +5,17 @@ Each is a model whose only adapted weight is `lin`, so that PEFT and a chain run
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-Matrix = Float[Tensor, "m n"]
+from surefoot._problems.convex import Matrix as Matrix
+from surefoot._problems.convex import Problem as Problem
+from surefoot._problems.ridge import ridge as ridge_of
+from surefoot._problems.softmax import softmax_on
 
 
 class OneMatrix(nn.Module):
@@ -32,44 +31,6 @@ class OneMatrix(nn.Module):
         """The outputs for all rows."""
         found: Tensor = self.lin(self.rows)
         return found
-
-
-@dataclass(frozen=True)
-class Problem:
-    """f(W) = data(outputs) + (l2/2) ||W||^2 with its constants; W0 = 0.
-
-    `part(outputs, rows)` is the data term on some rows; None stands for all of them.
-    """
-
-    name: str
-    features: Float[Tensor, "N n"]
-    m: int
-    part: Callable[[Tensor, Tensor | None], Tensor]
-    l2: float
-    L: float
-    mu: float
-    f_star: float
-
-    @property
-    def n(self) -> int:
-        """Columns of W."""
-        return int(self.features.shape[1])
-
-    def f(self, W: Matrix, rows: Tensor | None = None) -> Float[Tensor, ""]:
-        """The loss at a weight, on all rows or some."""
-        x = self.features if rows is None else self.features[rows]
-        return self.part(x @ W.T, rows) + 0.5 * self.l2 * (W**2).sum()
-
-    def gradient(self, W: Matrix, rows: Tensor | None = None) -> Matrix:
-        """By autograd."""
-        W = W.detach().requires_grad_(True)
-        (g,) = torch.autograd.grad(self.f(W, rows), W)
-        return g.detach()
-
-    @property
-    def gap0(self) -> float:
-        """D0 at W = 0."""
-        return float(self.f(torch.zeros(self.m, self.n, dtype=torch.float64))) - self.f_star
 
 
 @cache
@@ -102,46 +63,12 @@ def ridge(N: int = 300, m: int = 6, n: int = 20, l2: float = 0.1) -> Problem:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((N, n))
     Y = X @ rng.standard_normal((n, m)) + 0.1 * rng.standard_normal((N, m))
-    spectrum = np.linalg.eigvalsh(X.T @ X / N) + l2
-    W = np.linalg.solve(X.T @ X / N + l2 * np.eye(n), X.T @ Y / N).T
-    f_star = 0.5 * np.mean(np.sum((X @ W.T - Y) ** 2, axis=1)) + 0.5 * l2 * np.sum(W**2)
-    targets = torch.from_numpy(Y)
-
-    def part(outputs: Tensor, rows: Tensor | None) -> Tensor:
-        y = targets if rows is None else targets[rows]
-        return 0.5 * ((outputs - y) ** 2).sum(1).mean()
-
-    return Problem(
-        "ridge", torch.from_numpy(X), m, part, l2, float(spectrum[-1]), float(spectrum[0]),
-        float(f_star),
-    )  # fmt: skip
+    return ridge_of(X, Y, l2)
 
 
-@cache
 def digits_softmax(l2: float = 0.05) -> Problem:
-    """Softmax regression on the digits of scikit-learn, pixels in [0, 1], a 10 x 64 weight.
-
-    L = lmax(X^T X / N)/2 + l2 (the Hessian of softmax is at most 1/2), mu = l2; f* by L-BFGS.
-    """
-    x, y = load_digits(return_X_y=True)
-    X, labels = torch.from_numpy(x / 16.0), torch.from_numpy(y)
-
-    def part(outputs: Tensor, rows: Tensor | None) -> Tensor:
-        target = labels if rows is None else labels[rows]
-        return nn.functional.cross_entropy(outputs, target)
-
-    L = 0.5 * float(torch.linalg.eigvalsh(X.T @ X / len(X))[-1]) + l2
-    free = Problem("digits softmax", X, 10, part, l2, L, l2, 0.0)
-
-    def both(w: np.ndarray) -> tuple[float, np.ndarray]:
-        W = torch.from_numpy(w.reshape(10, 64))
-        return float(free.f(W)), free.gradient(W).numpy().ravel()
-
-    found = minimize(
-        both, np.zeros(640), jac=True, method="L-BFGS-B",
-        options={"maxiter": 5000, "ftol": 1e-16, "gtol": 1e-11, "maxfun": 20000},
-    )  # fmt: skip
-    return Problem("digits softmax", X, 10, part, l2, L, l2, float(found.fun))
+    """Softmax regression on the digits of scikit-learn, pixels in [0, 1], a 10 x 64 weight."""
+    return softmax_on("digits", l2)
 
 
 def adapted(problem: Problem, r: int, alpha: int | None = None) -> nn.Module:

@@ -1,27 +1,37 @@
-"""Equal tuning: every method tries the same learning rates, the validation split chooses."""
+"""Every arm at its own learning rate, chosen by validation accuracy under the rule of all studies."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pandas as pd
 
+from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.lora.experiments.nets import Outcome
 from surefoot.record import Record
 
 COLUMNS = ("val", "test", "train_loss", "trainable", "lr")
 
 
-def best(record: Record, seed: int, arm: str, lr: float, found: Outcome) -> None:
-    """Keep the outcome of a seed where its validation accuracy beats what the arm had before."""
-    before = f"{arm}: val"
-    if before in record:
-        curves = record.curves(before)
-        if (
-            seed in curves.seeds
-            and record.constant(before)[list(curves.seeds).index(seed)] >= found.val
-        ):
-            return
-    values = (found.val, found.test, found.train_loss, float(found.trainable), lr)
+def tune(
+    record: Record,
+    seed: int,
+    tuning: EqualTuning,
+    arm: str,
+    rates: Sequence[float],
+    train: Callable[[float], Outcome],
+) -> None:
+    """Keep the outcome of the rate with the best validation accuracy."""
+
+    def attempt(lr: float) -> tuple[float, Outcome]:
+        found = train(lr)
+        return found.val, found
+
+    chosen = tuning.choose(arm, rates, attempt)
+    found = chosen.found
+    values = (found.val, found.test, found.train_loss, float(found.trainable), chosen.value)
     record.update(seed, 0, {f"{arm}: {c}": v for c, v in zip(COLUMNS, values, strict=True)})
+    chosen.note(record, arm, seed)
 
 
 def compare(record: Record) -> pd.DataFrame:
@@ -39,6 +49,7 @@ def compare(record: Record) -> pd.DataFrame:
                 "train loss": float(values["train_loss"].mean()),
                 "seeds": len(values["test"]),
                 "learning rates chosen": ", ".join(f"{v:g}" for v in values["lr"]),
+                "tuning": remarks(record, arm),
             }
         )
     return pd.DataFrame(rows).sort_values("test accuracy", ascending=False, ignore_index=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot import data as datasets
-from surefoot.nesterov.experiments.small_batches import arms, compare, tuned
+from surefoot.nesterov.experiments.small_batches import compare, tune
 from surefoot.record import Record
 
 BATCH = 60
@@ -42,8 +42,7 @@ def run(config: Any, seed: int, record: Record) -> None:
     tensors: dict[str, tuple[Tensor, Tensor]] = {
         k: (torch.from_numpy(x).unsqueeze(1), torch.from_numpy(y)) for k, (x, y) in pairs.items()
     }
-    for name in arms():
-        record.update(seed, 0, tuned(name, BATCH, STEPS[config.size], seed, tensors, network))
+    tune(record, BATCH, STEPS[config.size], seed, tensors, network)
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from surefoot import data
+from surefoot._problems.ridge import ridge
 from surefoot.guarantee import Assumption, Guarantee
 from surefoot.nesterov._probe.noise import NoiseSample, fit_noise
 from surefoot.nesterov.bounds import agnes_bound
@@ -48,18 +49,19 @@ class Problem:
 
 def problem() -> Problem:
     """The same problem for every seed: only the batches differ."""
-    x, digits = load_digits(return_X_y=True)
+    table = data.load("digits")
+    x, digits = table.x, table.y
     rng = np.random.default_rng(0)
     w = rng.standard_normal((64, FEATURES))
     phase = rng.uniform(0, 2 * np.pi, FEATURES)
     images = x[:IMAGES] / np.linalg.norm(x[:IMAGES], axis=1, keepdims=True)
     phi = np.sqrt(2 / FEATURES) * np.cos(2 * images @ w + phase)
     y = np.where(digits[:IMAGES] >= 5, 1.0, -1.0)
-    spectrum = np.linalg.eigvalsh(phi @ phi.T / IMAGES)
-    closest = np.linalg.lstsq(phi, y, rcond=None)[0]
+    exact = ridge(phi, y[:, None], 0.0)
+    assert exact.minimiser is not None
     return Problem(
-        torch.tensor(phi), torch.tensor(y), float(spectrum[0]), float(spectrum[-1]),
-        float((phi**2).sum(axis=1).max()), float((closest**2).sum()),
+        torch.tensor(phi), torch.tensor(y), exact.mu, exact.L,
+        float((phi**2).sum(axis=1).max()), float(exact.minimiser.square().sum()),
     )  # fmt: skip
 
 

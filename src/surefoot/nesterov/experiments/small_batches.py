@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
+from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.nesterov.optimizer import AGNES
 from surefoot.record import Record
 
@@ -110,31 +111,38 @@ def evaluate(model: nn.Module, data: tuple[Tensor, Tensor]) -> tuple[float, floa
     return (loss if isfinite(loss) else float("inf")), correct / len(data[0])
 
 
-def tuned(
-    name: str,
+def tune(
+    record: Record,
     batch: int,
     steps: int,
     seed: int,
     data: dict[str, tuple[Tensor, Tensor]],
     build: Callable[[int], nn.Module] = network,
-) -> dict[str, float]:
-    """The run of an optimizer's grid with the lowest validation loss, with its learning rate."""
-    make, grid = arms()[name]
-    models = [train(make, lr, batch, steps, seed, data["train"], build) for lr in grid]
-    best = int(np.argmin([evaluate(m, data["val"])[0] for m in models]))
-    return {
-        f"{name}, batch {batch}: train loss": evaluate(models[best], data["train"])[0],
-        f"{name}, batch {batch}: test accuracy": evaluate(models[best], data["test"])[1],
-        f"{name}, batch {batch}: learning rate": grid[best],
-    }
+) -> None:
+    """Every optimizer's run of its grid with the lowest validation loss, with its learning rate."""
+    tuning = EqualTuning("lower")
+    for name, (make, grid) in arms().items():
+
+        def attempt(lr: float, make: Make = make) -> tuple[float, nn.Module]:
+            model = train(make, lr, batch, steps, seed, data["train"], build)
+            return evaluate(model, data["val"])[0], model
+
+        arm = f"{name}, batch {batch}"
+        chosen = tuning.choose(arm, grid, attempt)
+        values = {
+            "train loss": evaluate(chosen.found, data["train"])[0],
+            "test accuracy": evaluate(chosen.found, data["test"])[1],
+            "learning rate": chosen.value,
+        }
+        record.update(seed, 0, {f"{arm}: {k}": v for k, v in values.items()})
+        chosen.note(record, arm, seed)
 
 
 def run(config: Any, seed: int, record: Record) -> None:
     """Every optimizer with its grid, for each batch size."""
     data = split(seed)
     for batch in BATCHES[config.size]:
-        for name in arms():
-            record.update(seed, 0, tuned(name, batch, STEPS[config.size], seed, data))
+        tune(record, batch, STEPS[config.size], seed, data)
 
 
 def compare(record: Record, batch: int) -> pd.DataFrame:
@@ -153,6 +161,7 @@ def compare(record: Record, batch: int) -> pd.DataFrame:
                 "sd": float(spread),
                 "test accuracy, mean": float(accuracy.mean()),
                 "chosen rates": ", ".join(f"{r:g}" for r in sorted(set(rates))),
+                "tuning": remarks(record, f"{name}, batch {batch}"),
             }
         )
     return pd.DataFrame(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.federated.partition import lda_partition
 from surefoot.federated.reference import federate
 from surefoot.record import Record
@@ -114,23 +116,27 @@ def trained(
     }  # fmt: skip
 
 
-def tuned(
-    config: Any, seed: int, where: tuple[int, float, float], arm: Arm, origin: str = "hyper-search"
-) -> dict[str, float]:
-    """A seed at the learning rate whose validation accuracy at the end was best on the first seed.
+def tune(
+    record: Record, name: str, tuning: EqualTuning, config: Any, seed: int,
+    where: tuple[int, float, float], arm: Arm, origin: str = "hyper-search",
+) -> None:  # fmt: skip
+    """Record a seed at the learning rate whose validation accuracy at the end was best on the first seed.
 
     Every arm has the same candidates and the same rule. The other seeds see data, cut and weights of
     their own, and no tuning.
     """
-    tries = {
-        lr: trained(config, config.seed, where, arm, origin, lr) for lr in SWEEP[config.size]["lrs"]
-    }
-    scores = {lr: t["validation"] for lr, t in tries.items() if t}
-    if not scores:
-        return {}
-    best = max(scores, key=lambda lr: scores[lr])
-    found = trained(config, seed, where, arm, origin, best)
-    return found | {f"validation at lr {lr:g}": v for lr, v in scores.items()}
+
+    def attempt(lr: float) -> tuple[float, None]:
+        tried = trained(config, config.seed, where, arm, origin, lr)
+        return tried.get("validation", math.nan), None
+
+    chosen = tuning.choose(name, SWEEP[config.size]["lrs"], attempt)
+    chosen.note(record, name, seed)
+    if chosen.edge == "diverged":
+        return
+    found = trained(config, seed, where, arm, origin, chosen.value)
+    seen = {f"validation at lr {lr:g}": v for lr, v in chosen.scores.items() if math.isfinite(v)}
+    record.update(seed, 0, {f"{name}: {k}": v for k, v in (found | seen).items()})
 
 
 def setting(depth: int, alpha: float, momentum: float) -> str:
@@ -143,11 +149,10 @@ def run(config: Any, seed: int, record: Record) -> None:
     """S3: every arm at its own best learning rate."""
     torch.set_num_threads(1)
     s = SWEEP[config.size]
+    tuning = EqualTuning("higher")
     for where in s["settings"]:
         for arm in s["arms"]:
-            found = tuned(config, seed, where, arm)
-            name = f"{setting(*where)}, {arm}"
-            record.update(seed, 0, {f"{name}: {k}": v for k, v in found.items()})
+            tune(record, f"{setting(*where)}, {arm}", tuning, config, seed, where, arm)
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
@@ -164,7 +169,8 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
             rows.append(
                 {"setting": setting(*where), "arm": arm, "test accuracy": accuracy.mean(),
                  "+-": accuracy.std(ddof=1) if len(accuracy) > 1 else np.nan,
-                 "seeds": len(accuracy), **{k: v.mean() for k, v in values.items()}}
+                 "seeds": len(accuracy), **{k: v.mean() for k, v in values.items()},
+                 "tuning": remarks(record, name)}
             )  # fmt: skip
             seen = {lr: f"{name}: validation at lr {lr:g}" for lr in s["lrs"]}
             tuning.append(
@@ -216,9 +222,9 @@ def run_origins(config: Any, seed: int, record: Record) -> None:
     torch.set_num_threads(1)
     s = SWEEP[config.size]
     depth = s["settings"][-1][0]
+    tuning = EqualTuning("higher")
     for name in ORIGINS:
-        found = tuned(config, seed, (depth, 1e5, 0.0), "fedrepopt", name)
-        record.update(seed, 0, {f"{name}: {k}": v for k, v in found.items()})
+        tune(record, name, tuning, config, seed, (depth, 1e5, 0.0), "fedrepopt", name)
     moved, start = searched(depth, s["hs"]).arrays(), scales_of(build(depth, "csla", 0)).arrays()
     worst = max(float((moved[k] - start[k]).abs().max() / start[k].abs().max()) for k in start)
     record.update(seed, 0, {"largest relative move of a scale": worst})

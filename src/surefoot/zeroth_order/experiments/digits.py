@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from surefoot._problems.convex import Problem
+from surefoot._problems.softmax import softmax_on
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
 from surefoot.zeroth_order.bounds import Bound, lozo_bound
@@ -20,38 +21,31 @@ RANK, NU = 2, 10
 PERIODS = {"quick": 30, "standard": 200, "paper": 1000}
 
 
-@functools.lru_cache(maxsize=1)
-def problem() -> tuple[Tensor, Tensor]:
-    """All digits with a 1 appended, in double precision."""
-    from surefoot import data
-
-    table = data.load("digits")
-    x = torch.tensor(table.x) / 16
-    return torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1), torch.tensor(table.y)
+def problem() -> Problem:
+    """All digits with a 1 appended, no ridge: L = lambda_max(X^T X) / (2 N)."""
+    return softmax_on("digits", 0.0, bias=True)
 
 
 def loss(w: Tensor) -> Tensor:
-    """Mean cross-entropy; its Hessian is at most lambda_max(X^T X) / (2 N)."""
-    x, y = problem()
-    return nn.functional.cross_entropy(x @ w.T, y)
+    """Mean cross-entropy."""
+    return problem().f(w)
 
 
 def smooth() -> float:
-    """L = lambda_max(X^T X) / (2 N)."""
-    x, _ = problem()
-    return float(torch.linalg.eigvalsh(x.T @ x)[-1]) / (2 * len(x))
+    """L."""
+    return problem().L
 
 
 def bound(size: Any) -> Bound:
     """Full batches: no noise; Delta_0 is the loss at 0, since f* >= 0."""
-    x, _ = problem()
-    start = float(loss(torch.zeros(10, x.shape[1], dtype=x.dtype)))
-    return lozo_bound([(10, x.shape[1])], RANK, NU, NU * PERIODS[size], smooth(), 0.0, start)
+    shape = (problem().m, problem().n)
+    start = float(loss(torch.zeros(shape, dtype=torch.float64)))
+    return lozo_bound([shape], RANK, NU, NU * PERIODS[size], smooth(), 0.0, start)
 
 
 def run(config: Any, seed: int, record: Record) -> None:
     """LOZO at the bound's own rate: the mean squared gradient at period starts."""
-    w = nn.Parameter(torch.zeros(10, problem()[0].shape[1], dtype=torch.float64))
+    w = nn.Parameter(torch.zeros(10, problem().n, dtype=torch.float64))
     optimizer = LOZO(
         [w], bound(config.size).alpha, rank=RANK, nu=NU, eps=1e-4, v_dist="orthogonal", seed=seed
     )

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.record import Record
 from surefoot.zeroth_order.experiments.fitting import fit
 from surefoot.zeroth_order.lozo import LOZO
@@ -200,10 +201,15 @@ def run(config: Any, seed: int, record: Record) -> None:
     zero = evaluate(start, task, "test")
     record.append(seed, 0, **{"zero-shot, test loss": zero[0], "zero-shot, test accuracy": zero[1]})
     steps = STEPS[config.size]
+    tuning = EqualTuning("lower")
     for method in METHODS:
-        grid = FULL_GRID if method == "AdamW" else GRID
-        losses = {lr: train(method, lr, max(1, steps // 10), seed, start, task)[1] for lr in grid}
-        best = min(losses, key=lambda lr: losses[lr])
+
+        def attempt(lr: float, method: str = method) -> tuple[float, None]:
+            return train(method, lr, max(1, steps // 10), seed, start, task)[1], None
+
+        chosen = tuning.choose(method, FULL_GRID if method == "AdamW" else GRID, attempt)
+        chosen.note(record, method, seed)
+        best = chosen.value
         found, _ = train(method, best, steps, seed, start, task)
         loss, accuracy = evaluate(found, task, "test")
         record.update(
@@ -225,5 +231,6 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
         }
         if method != "zero-shot":
             row["lr, chosen"] = ", ".join(f"{v:g}" for v in record.constant(f"{method}, lr"))
+            row["tuning"] = remarks(record, method)
         rows.append(row)
     return {f"{config.task}, {config.shots} examples a class": pd.DataFrame(rows)}

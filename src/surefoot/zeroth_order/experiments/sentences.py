@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.record import Record
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.mezo import MeZO, ZOAdam
@@ -55,6 +56,18 @@ def chosen_texts(texts: Path | None) -> pd.DataFrame:
     return table[table["rating"].abs() > 0.5]
 
 
+def balanced(texts: Path | None, count: int, seed: int) -> tuple[list[str], Tensor]:
+    """As many texts of each sign, in turn and in an order of the seed's; their labels, 1 for positive."""
+    chosen = chosen_texts(texts)
+    rng = np.random.default_rng(seed)
+    sides = [
+        rng.permutation(chosen.index[side])[: count // 2]
+        for side in (chosen["rating"] > 0, chosen["rating"] < 0)
+    ]
+    rows = chosen.loc[np.stack(sides, axis=1).ravel()]
+    return [str(t) for t in rows["text"]], torch.tensor((rows["rating"] > 0).tolist()).long()
+
+
 @functools.lru_cache(maxsize=1)
 def snippets(encoder: Path | None = None, texts: Path | None = None, seed: int = 0) -> Snippets:
     """Balanced snippets, encoded by the real MiniLM or another encoder."""
@@ -82,16 +95,8 @@ def snippets(encoder: Path | None = None, texts: Path | None = None, seed: int =
             parts.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))
         return torch.cat(parts)
 
-    chosen = chosen_texts(texts)
-    rng = np.random.default_rng(seed)
-    half = sum(SPLITS.values()) // 2
-    positive, negative = (
-        rng.permutation(chosen.index[side])[:half]
-        for side in (chosen["rating"] > 0, chosen["rating"] < 0)
-    )
-    order = np.stack([positive, negative], axis=1).ravel()
-    embedded = encode([str(t) for t in chosen.loc[order, "text"]])
-    labels = torch.tensor((chosen.loc[order, "rating"] > 0).tolist()).long()
+    words, labels = balanced(texts, sum(SPLITS.values()), seed)
+    embedded = encode(words)
     edges = np.cumsum([0, *SPLITS.values()])
     parts = {k: slice(a, b) for k, a, b in zip(SPLITS, edges, edges[1:], strict=False)}
     head = nn.functional.normalize(encode(list(PROMPTS)), dim=1)
@@ -209,12 +214,16 @@ def run(config: Any, seed: int, record: Record) -> None:
     start = Adapter(data.head)
     loss, accuracy = evaluate(start, data, "test")
     record.append(seed, 0, **{"zero-shot, test accuracy": accuracy, "zero-shot, test loss": loss})
+    tuning = EqualTuning("lower")
     for method in METHODS:
-        tried = {}
-        for lr in GRID:
+
+        def attempt(lr: float, method: str = method) -> tuple[float, None]:
             model, _ = train(method, lr, seed, 2 * TUNE_STEPS[config.size], data)
-            tried[lr] = evaluate(model, data, "val")[0]
-        best = min(tried, key=lambda lr: tried[lr] if np.isfinite(tried[lr]) else np.inf)
+            return evaluate(model, data, "val")[0], None
+
+        chosen = tuning.choose(method, GRID, attempt)
+        chosen.note(record, method, seed)
+        best = chosen.value
         model, seconds = train(method, best, seed, 2 * STEPS[config.size], data)
         loss, accuracy = evaluate(model, data, "test")
         record.update(
@@ -245,6 +254,7 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
                 "test loss": record.constant(f"{method}, test loss").mean(),
                 "train loss": record.constant(f"{method}, train loss").mean(),
                 "lr, chosen": ", ".join(f"{v:g}" for v in record.constant(f"{method}, lr")),
+                "tuning": remarks(record, method),
                 "CPU seconds": record.constant(f"{method}, seconds").mean(),
             }
         )

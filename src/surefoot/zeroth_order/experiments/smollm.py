@@ -21,10 +21,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
+from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.record import Record
 from surefoot.zeroth_order.experiments import memory
 from surefoot.zeroth_order.experiments.fitting import fit
-from surefoot.zeroth_order.experiments.sentences import chosen_texts
+from surefoot.zeroth_order.experiments.sentences import balanced
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.mezo import MeZO
 
@@ -91,16 +92,8 @@ def task(size: str, template: str, language_model: Path | None, texts: Path | No
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     prompt, labels_as = TEMPLATES[template]
     words = [tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in labels_as]
-    chosen = chosen_texts(texts)
-    rng = np.random.default_rng(0)
-    half = sum(SPLITS[size]) // 2
-    sides = [
-        rng.permutation(chosen.index[side])[:half]
-        for side in (chosen["rating"] > 0, chosen["rating"] < 0)
-    ]
-    order = np.stack(sides, axis=1).ravel()
-    lines = [prompt.format(text=t) for t in chosen.loc[order, "text"]]
-    labels = torch.tensor((chosen.loc[order, "rating"] > 0).tolist()).long()
+    chosen, labels = balanced(texts, sum(SPLITS[size]), 0)
+    lines = [prompt.format(text=t) for t in chosen]
     tail = Tail(model, words)
     states, masks = [], []
     for at in range(0, len(lines), 16):
@@ -179,9 +172,15 @@ def run(config: Any, seed: int, record: Record) -> None:
         found = task(config.size, template, config.language_model, config.texts)
         start = evaluate(found.tail, found, "test")
         record.update(seed, 0, {f"{template} start, {k}": v for k, v in start.items()})
+        tuning = EqualTuning("lower")
         for method in METHODS:
-            losses = {lr: train(method, lr, TUNE[config.size], seed, found)[1] for lr in GRID}
-            best = min(losses, key=lambda lr: losses[lr])
+
+            def attempt(lr: float, method: str = method, found: Task = found) -> tuple[float, None]:
+                return train(method, lr, TUNE[config.size], seed, found)[1], None
+
+            chosen = tuning.choose(method, GRID, attempt)
+            chosen.note(record, f"{template} {method}", seed)
+            best = chosen.value
             tail, _ = train(method, best, STEPS[config.size], seed, found)
             values = evaluate(tail, found, "test") | {"lr": best}
             record.update(seed, 0, {f"{template} {method}, {k}": v for k, v in values.items()})
@@ -202,6 +201,7 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
                 row[measure] = float(values.mean())
             if method != "start":
                 row["lr, chosen"] = float(record.constant(f"{template} {method}, lr")[0])
+                row["tuning"] = remarks(record, f"{template} {method}")
                 row["MB above the loaded model"] = float(
                     np.nanmax(record.constant(f"{method}, peak MB"))
                 )
