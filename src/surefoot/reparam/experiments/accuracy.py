@@ -15,7 +15,7 @@ from torch import nn
 from surefoot.federated.partition import lda_partition
 from surefoot.federated.reference import federate
 from surefoot.record import Record
-from surefoot.reparam.doors.flower import load_images
+from surefoot.reparam._task.configured import load_images
 from surefoot.reparam.models import repopt_vgg
 from surefoot.reparam.scales import Scales
 from surefoot.reparam.search import hyper_search, scales_of
