@@ -13,7 +13,7 @@ from tests.federated.bits import same_bits
 from surefoot.cli import main
 from surefoot.errors import SurefootError
 from surefoot.federated import federate
-from surefoot.federated.keys import make_certificates, make_node_key
+from surefoot.federated.keys import make_node_key, make_tls_files
 from surefoot.federated.launcher import Federation, FederationError, _descendants, environment
 from surefoot.reparam.doors.flower import repopt_task
 
@@ -55,7 +55,7 @@ def test_keys(tmp_path):
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-    make_certificates(tmp_path)
+    make_tls_files(tmp_path)
     ca, server = (
         x509.load_pem_x509_certificate((tmp_path / n).read_bytes())
         for n in ("ca.crt", "server.crt")

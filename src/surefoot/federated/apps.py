@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
 
 from surefoot._run.files import replacing
+from surefoot.errors import need
 from surefoot.federated.partition import seed_for
 from surefoot.federated.records import FACTS, facts_record, from_arrays, to_arrays
 from surefoot.federated.rounds import FederationHistory
 from surefoot.federated.server_rule import ServerRule
 from surefoot.federated.strategy import EXTRA, DeterministicFedAvg
 from surefoot.federated.task import MakeTask, State, Task, Visit
+
+with need("flwr", extra="federated", part="surefoot.federated"):
+    from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid, ServerApp
 
 MEMORY, KNOWN = "surefoot-memory", "surefoot-extra"
 MakeStrategy = Callable[[Mapping[str, Any], Task], DeterministicFedAvg]
@@ -120,7 +123,8 @@ def make_server_app(
                 evaluate_fn=evaluate,
             )
             if out:
-                from safetensors.torch import save_file
+                with need("safetensors", extra="federated", part="the key out of a federation"):
+                    from safetensors.torch import save_file
 
                 with replacing(out) as partial:
                     save_file({k: v.contiguous() for k, v in strategy.state.items()}, partial)

@@ -26,7 +26,7 @@ class Common:
     seed: int = 0
     """Seed of the run."""
     out: Path = Path("federated.safetensors")
-    """Where the final arrays go; the report goes to OUT.json."""
+    """Where the final arrays go; rounds, facts and certificates go to OUT.json."""
     folder: Path | None = None
     """Keep keys and logs here; by default they are removed."""
     timeout: float = 3600.0
@@ -35,7 +35,8 @@ class Common:
     """More keys of the app's run-config, KEY=VALUE."""
 
     def run(self, secure: bool) -> int:
-        """Start, run, stop, and print the report."""
+        """Start, run, stop, and print what happened and its certificates."""
+        from surefoot.certificate import Certificate
         from surefoot.federated.launcher import Federation
 
         config: dict[str, str | int | float] = {"num-server-rounds": self.rounds, "seed": self.seed}
@@ -57,6 +58,9 @@ class Common:
             for kind in ("lost", "rejected"):
                 for partition, reason in found[kind].items():
                     print(f"  partition {partition} {kind}: {reason}")
+        for made in report["certificates"]:
+            found = Certificate.from_dict(made)
+            print(f"{found.label}: {found.name} ({found.reason})")
         print(out)
         return 0
 

@@ -1,4 +1,4 @@
-"""Keys and certificates of a federation on one machine: an authority, a server, its nodes."""
+"""TLS files and keys of a federation on one machine: an authority, a server, its nodes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import datetime
 import ipaddress
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from surefoot.errors import need
+
+with need("cryptography", extra="federated", part="surefoot federate"):
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
 
 VALID = datetime.timedelta(days=30)
 
 
-def make_certificates(folder: Path, host: str = "127.0.0.1") -> None:
+def make_tls_files(folder: Path, host: str = "127.0.0.1") -> None:
     """ca.crt, server.crt and server.key in `folder`, the server's for `host` and localhost."""
     now = datetime.datetime.now(datetime.UTC)
 
@@ -70,6 +73,9 @@ def make_certificates(folder: Path, host: str = "127.0.0.1") -> None:
     (folder / "ca.crt").write_bytes(ca.public_bytes(pem))
     (folder / "server.crt").write_bytes(certificate.public_bytes(pem))
     _private(folder / "server.key", server, serialization.PrivateFormat.PKCS8)
+
+
+make_certificates = make_tls_files
 
 
 def make_node_key(path: Path) -> None:

@@ -20,7 +20,7 @@ from types import TracebackType
 
 from surefoot._run.environment import check_ray
 from surefoot.errors import MissingExtraError, SurefootError
-from surefoot.federated.keys import make_certificates, make_node_key
+from surefoot.federated.keys import make_node_key, make_tls_files
 
 HOST = "127.0.0.1"
 READY = "Uvicorn running on"
@@ -72,7 +72,7 @@ class Federation:
         if partitions < 1:
             raise SurefootError(f"partitions must be at least 1, got {partitions}")
         if shutil.which("flower-superlink", path=environment(Path())["PATH"]) is None:
-            raise MissingExtraError("a federation", "flwr", "federated")
+            raise MissingExtraError("surefoot federate", "flwr", "federated")
         if not secure:
             check_ray()
         self.partitions, self.secure = partitions, secure
@@ -104,7 +104,7 @@ class Federation:
         self.home = self.folder / "home"
         self.home.mkdir(exist_ok=True)
         if self.secure:
-            make_certificates(self.folder)
+            make_tls_files(self.folder)
             connection = f'root-certificates = "{self.folder / "ca.crt"}"\n'
             flags = [
                 "--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.crt",
@@ -191,7 +191,7 @@ class Federation:
         self, out: str | Path, config: Mapping[str, str | int | float] | None = None,
         timeout: float = 3600.0,
     ) -> Path:  # fmt: skip
-        """Run the app; the final arrays are in `out`, the report beside it in OUT.json.
+        """Run the app; the final arrays are in `out`, rounds, facts and certificates beside it in OUT.json.
 
         Raises
         ------

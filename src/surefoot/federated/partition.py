@@ -19,6 +19,27 @@ def lda_partition(
     For every class p ~ Dir(alpha 1_K) over the K partitions cuts the shuffled examples of that class by
     cumulative p [the authors' code, after arXiv 1909.06335]. Small alpha: few classes a partition;
     alpha 1e5: about IID. A partition may come out empty.
+
+    Parameters
+    ----------
+    labels
+        The class of each example.
+    num_partitions
+        K.
+    alpha
+        Concentration of the Dirichlet law, positive.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    list
+        K arrays of indices, each ascending.
+
+    Raises
+    ------
+    ValueError
+        No partition, or an alpha that is not positive and finite.
     """
     _check(num_partitions)
     check_number("alpha", alpha, above=0)
@@ -41,6 +62,15 @@ def domain_partition(
 
     With as many partitions as domains, partition k holds the k-th domain; with more, a domain's shuffled
     examples are split between its partitions k, k + D, k + 2 D, ...
+
+    Parameters
+    ----------
+    domains
+        The domain of each example.
+    num_partitions
+        At least as many as there are domains.
+    seed
+        Of the shuffles.
 
     Raises
     ------
@@ -65,7 +95,22 @@ def domain_partition(
 def draw_partitions(
     seed: int, server_round: int, partitions: Sequence[int], fraction: float
 ) -> list[int]:
-    """The partitions of a round, ascending: max(1, round(fraction K)) of them, by (seed, round) alone."""
+    """The partitions of a round, ascending: max(1, round(fraction K)) of them, by (seed, round) alone.
+
+    Parameters
+    ----------
+    seed, server_round
+        What the draw depends on.
+    partitions
+        All K of them.
+    fraction
+        In (0, 1].
+
+    Raises
+    ------
+    ValueError
+        A fraction outside of that.
+    """
     check_number("fraction", fraction, above=0, most=1)
     count = max(1, round(fraction * len(partitions)))
     generator = np.random.default_rng(seed_for(seed, server_round, "draw"))

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from jaxtyping import Shaped
 from torch import Tensor
 
+from surefoot.errors import need
 from surefoot.record import Fact, Record
+
+with need("flwr", extra="federated", part="surefoot.federated"):
+    from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 FACTS, MOST_BYTES = "facts", 16_384
 State = Mapping[str, Shaped[Tensor, "..."]]

@@ -53,8 +53,8 @@ class FederationHistory:
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
     seed: int = 0
-    _replies: int = field(default=0, repr=False)
-    _said: dict[str, int] = field(default_factory=dict, repr=False)
+    _replies: int = field(default=0, init=False, repr=False)
+    _said: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def round(self, server_round: int) -> Round:
         """The entry of one round, made when first asked for."""
@@ -78,8 +78,8 @@ class FederationHistory:
             if name in OWN:
                 continue
             self._said[name] = self._said.get(name, 0) + 1
-            there = self.record.fact(name).all
             for value in values:
+                there = self.record.fact(name).all
                 known = value in there or len(there) < MOST
                 self.record.note(self.seed, **{name: value if known else VARIES})
 

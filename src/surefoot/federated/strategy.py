@@ -8,13 +8,10 @@ from collections.abc import Iterable, Sequence
 from logging import INFO, WARNING
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, Result
 from torch import Tensor, isfinite
 
 from surefoot.certificate import Certificate
-from surefoot.errors import SurefootError
+from surefoot.errors import SurefootError, need
 from surefoot.federated._payload import npy_bytes
 from surefoot.federated.guarantee import Theorem, certificates
 from surefoot.federated.mean import weighted_mean
@@ -22,7 +19,12 @@ from surefoot.federated.partition import draw_partitions
 from surefoot.federated.records import from_arrays, read_facts, to_arrays, wire_bytes
 from surefoot.federated.rounds import FederationHistory
 from surefoot.federated.server_rule import ServerRule
-from surefoot.record import Record
+from surefoot.record import Fact, Record
+
+with need("flwr", extra="federated", part="surefoot.federated"):
+    from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+    from flwr.serverapp import Grid
+    from flwr.serverapp.strategy import FedAvg, Result
 
 try:  # a private path, kept in one place
     from flwr.supercore import log
@@ -42,7 +44,7 @@ class DeterministicFedAvg(FedAvg):
 
     Partitions are learnt by a query, drawn by (seed, round), and reduced in ascending order. Round 1
     waits for all partitions, later rounds for none: a node that is dead, silent or sends something that
-    does not fit is named in the report and in the log, and the round goes on with the others.
+    does not fit is named in the history and in the log, and the round goes on with the others.
 
     Parameters
     ----------
@@ -250,6 +252,7 @@ class DeterministicFedAvg(FedAvg):
         report = self.history.round(server_round)
         good: dict[int, tuple[State, float]] = {}
         metrics: dict[int, dict[str, float]] = {}
+        said: dict[int, dict[str, list[Fact]]] = {}
         silent = dict(self._sent)
         for reply in replies:
             node = reply.metadata.src_node_id
@@ -271,11 +274,13 @@ class DeterministicFedAvg(FedAvg):
                 log(WARNING, "round %s: rejected %s", server_round, report.rejected[partition])
                 continue
             good[partition], metrics[partition] = (state, examples), found
-            self.history.hear(facts)
+            said[partition] = facts
         for node, partition in silent.items():
             report.lost[partition] = f"node {node}: no reply within the round's timeout"
             self._knows_extra.discard(node)
             log(WARNING, "round %s: lost %s", server_round, report.lost[partition])
+        for partition in sorted(said):  # not in the order of arrival, which differs from run to run
+            self.history.hear(said[partition])
         return good, metrics
 
     def _content(

@@ -17,10 +17,20 @@ State = dict[str, Tensor]
 class Visit:
     """One client in one round.
 
-    `memory` is the client's own and stays with it between rounds (momentum, a personal head); what a task
-    puts there is never sent. `extra` are arrays of the server that are not part of the model. `seed` comes
-    from (run, round, partition). `record` is where the client's optimizer writes what it does: its facts
-    travel with the reply and go into the federation's record, its numbers stay.
+    Parameters
+    ----------
+    partition, num_partitions, server_round
+        Which client, of how many, in which round (from 1).
+    seed
+        From (run, round, partition).
+    memory
+        The client's own, which stays with it between rounds (momentum, a personal head); what a task puts
+        there is never sent.
+    extra
+        Arrays of the server that are no part of the model.
+    record
+        Where the client's optimizer writes what it does: its facts travel with the reply and go into the
+        federation's record, its numbers stay.
     """
 
     partition: int

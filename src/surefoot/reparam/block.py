@@ -54,6 +54,8 @@ class ReparamConv2d(nn.Module):
         After the sum. "group_norm" keeps no running statistics.
     generator
         Of the initial kernels, on the CPU.
+    dtype
+        Of all parameters; torch's default by default.
 
     Raises
     ------

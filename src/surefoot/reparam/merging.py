@@ -154,6 +154,16 @@ def convert_to_csla(
 
     Same arguments, same branch kernels: the authors' own reference loads no scales and draws kernels of
     its own, and is therefore not the network that the plain one follows.
+
+    Parameters
+    ----------
+    model, scales, seed
+        As for `convert_to_plain`.
+
+    Returns
+    -------
+    nn.Module
+        A deep copy in mode "csla".
     """
     linear_blocks(model)
     csla = _replaced(model, "csla", scales=True, given=scales)

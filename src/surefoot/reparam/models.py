@@ -72,6 +72,12 @@ def repopt_vgg(
     ----------
     depths, widths
         Blocks and channels a stage; `VGG_DEPTHS["B1"]` and `VGG_WIDTHS["B1"]` are the paper's.
+    num_classes, in_channels
+        Of the head and of the input.
+    mode, branches, norm, activation, dtype
+        Of every block, as for `ReparamConv2d`.
+    squeeze_excite
+        Channel attention after every block.
     strides
         Of the stem and of each stage's first block; all 2 by default (ImageNet), (1, 1, 2, 2, 2) for
         small images.
@@ -202,8 +208,25 @@ def repopt_ghost(
 ) -> nn.Sequential:
     """A RepGhost-style network, `width` times as wide; 0.5 is the paper's.
 
-    `stages` holds (kernel, expanded, out, squeeze ratio, stride) a bottleneck. The scale of a cheap
-    operation starts at sqrt(2 / (m + 1)), m its module's place in the stage from 1 [authors' code].
+    The scale of a cheap operation starts at sqrt(2 / (m + 1)), m its module's place in the stage from 1
+    [authors' code].
+
+    Parameters
+    ----------
+    width
+        Factor on all channels.
+    num_classes, in_channels
+        Of the head and of the input.
+    mode, norm, activation, dtype
+        Of every cheap operation, as for `ReparamConv2d`; norm and activation of the other layers too.
+    stages
+        (kernel, expanded, out, squeeze ratio, stride) of each bottleneck of each stage.
+    stem_stride
+        Of the first convolution; 1 for small images.
+    head_channels
+        Channels before and after the last hidden layer, before `width`; the second is taken as it is.
+    seed
+        Of the initial weights.
     """
     generator = torch.Generator().manual_seed(seed)
 

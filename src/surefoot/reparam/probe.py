@@ -29,9 +29,19 @@ def preconditioned_curvature(
 ) -> tuple[float, dict[str, Tensor]]:
     """lambda_max(D^1/2 H D^1/2), D = diag(M), and its eigenvector times D^1/2, by parameter name.
 
-    Lanczos with `iterations` Hessian-vector products and full reorthogonalisation, which converges
-    faster than as many power iterations. The model is in eval mode meanwhile, so that a BatchNorm is a
-    fixed linear map. The eigenvector is that of the largest eigenvalue, not of the largest modulus.
+    Lanczos with full reorthogonalisation, which converges faster than as many power iterations. The
+    eigenvector is that of the largest eigenvalue, not of the largest modulus.
+
+    Parameters
+    ----------
+    model
+        In eval mode meanwhile, so that a BatchNorm is a fixed linear map.
+    loss
+        loss(model) -> the loss of one batch.
+    mults
+        As `grad_mults` makes them; 1 for the parameters that have none.
+    iterations, seed
+        Hessian-vector products, and the seed of the first vector.
     """
     mults = mults or {}
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -113,9 +123,25 @@ def safe_lr(
 ) -> float:
     """2 / lambda_max(D^1/2 H D^1/2): below it a full-batch RepSGD step without momentum descends (G4).
 
-    Exactly so on a quadratic; elsewhere the curvature is that of this point. `batch` is (inputs,
-    targets), `mults` as `grad_mults` makes them; without them it is plain SGD's 2 / lambda_max(H).
-    Infinity where there is no positive curvature.
+    Exactly so on a quadratic; elsewhere the curvature is that of this point.
+
+    Parameters
+    ----------
+    model
+        The plain network; it is in eval mode meanwhile.
+    batch
+        (inputs, targets).
+    mults
+        As `grad_mults` makes them; without them it is plain SGD's 2 / lambda_max(H).
+    loss_fn
+        loss_fn(outputs, targets).
+    iterations, seed
+        Hessian-vector products of Lanczos, and the seed of its first vector.
+
+    Returns
+    -------
+    float
+        Infinity where there is no positive curvature.
     """
     x, y = batch
     curvature, _ = preconditioned_curvature(

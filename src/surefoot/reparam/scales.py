@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot._run.files import replacing
-from surefoot.errors import FileFormatError, MissingExtraError
+from surefoot.errors import FileFormatError
+from surefoot.reparam.doors.safetensors import read, write
 
-VERSION = "1"
+# A mark in the files, not the path of a module.
+FORMAT, VERSION = "surefoot.reparam.scales", "1"
 
 
 class Scales(Mapping[str, Mapping[str, Tensor]]):
@@ -53,11 +53,7 @@ class Scales(Mapping[str, Mapping[str, Tensor]]):
 
     def save(self, path: str | Path) -> None:
         """Write a .safetensors file."""
-        torch_files = _safetensors()
-        flat = {k: v.contiguous().cpu() for k, v in self.arrays().items()}
-        about = {"format": "surefoot.reparam.scales", "version": VERSION}
-        with replacing(path) as partial:
-            torch_files.save_file(flat, partial, metadata=about)
+        write(path, self.arrays(), {"format": FORMAT, "version": VERSION})
 
     @classmethod
     def load(cls, path: str | Path) -> Scales:
@@ -68,16 +64,8 @@ class Scales(Mapping[str, Mapping[str, Tensor]]):
         FileFormatError
             Not such a file, or one of a newer version.
         """
-        _safetensors()
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                meta = file.metadata() or {}
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise FileFormatError(f"{path} is not a readable file of scales: {error}") from error
-        if meta.get("format") != "surefoot.reparam.scales" or meta.get("version") != VERSION:
+        arrays, meta = read(path)
+        if meta.get("format") != FORMAT or meta.get("version") != VERSION:
             raise FileFormatError(
                 f"{path} holds {meta.get('format', 'no scales')} of version {meta.get('version')}; "
                 f"version {VERSION} can be read"
@@ -90,11 +78,3 @@ class Scales(Mapping[str, Mapping[str, Tensor]]):
 
     def __repr__(self) -> str:
         return f"Scales({len(self)} blocks)"
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise MissingExtraError("saving scales", "safetensors", "federated") from error
-    return safetensors.torch

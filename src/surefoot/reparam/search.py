@@ -31,8 +31,28 @@ def hyper_search(
 ) -> Scales:
     """Train a network in mode "hs" and keep only its scales.
 
-    SGD with momentum, cosine schedule, the authors' settings by default. `loader` is gone through once an
-    epoch; a batch of one example is left out, since BatchNorm has no variance there.
+    SGD with momentum, cosine schedule, the authors' settings by default.
+
+    Parameters
+    ----------
+    model_fn
+        model_fn() -> a new network in mode "hs".
+    loader
+        Batches of (inputs, targets), gone through once an epoch; a batch of one example is left out, since
+        BatchNorm has no variance there.
+    epochs, warmup_epochs
+        How many; over the first `warmup_epochs` the rate rises linearly.
+    lr, momentum, weight_decay
+        Of SGD, lr at its highest. Scales are not decayed, identity scales are.
+    label_smoothing
+        Of the cross-entropy.
+    max_norm
+        The largest gradient norm; None: no clipping.
+
+    Returns
+    -------
+    Scales
+        {module path: {branch: tensor of length Co}}.
 
     Raises
     ------

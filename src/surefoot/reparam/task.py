@@ -38,6 +38,12 @@ class RepOptTask:
     ----------
     build
         build(mode) -> model, the same architecture and head in every mode.
+    images, labels
+        The training set.
+    parts
+        The indices of each partition in it, for instance of `lda_partition`.
+    test
+        (images, labels) of the server's evaluation; None: it does not evaluate.
     scales
         Of the hyper-search; the "csla" arm loads the same ones. None: the initial scales.
     arm

@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from flwr.clientapp import ClientApp
 
-from surefoot.federated.apps import make_client_app, strategy_settings
-from surefoot.federated.partition import lda_partition
-from surefoot.federated.strategy import DeterministicFedAvg
+from surefoot.errors import need
 from surefoot.federated.task import MakeTask, Task
 from surefoot.guarantee import Assumption
-from surefoot.reparam._task.networks import build_of, statistics_of
+from surefoot.reparam._task.configured import load_images as load_images
+from surefoot.reparam._task.configured import repopt_task as repopt_task
 from surefoot.reparam.equivalence import equivalence_holds
 from surefoot.reparam.guarantee import federated_trajectory
-from surefoot.reparam.scales import Scales
 from surefoot.reparam.task import RepOptTask
+
+with need("flwr", extra="federated", part="surefoot.reparam on Flower"):
+    from flwr.clientapp import ClientApp
+
+    from surefoot.federated.apps import make_client_app, strategy_settings
+    from surefoot.federated.strategy import DeterministicFedAvg
 
 
 class RepOptStrategy(DeterministicFedAvg):
     """Deterministic averaging that sends the multipliers to each node once, and knows what it keeps.
 
-    `mults` are the multipliers of the plain model; the other arguments are `DeterministicFedAvg`'s.
-    `assumption` says whether the federation follows the multi-branch one under its server rule (G2).
+    Parameters
+    ----------
+    mults
+        The multipliers of the plain model, by parameter name; {} in an arm that has none.
+    args, kwargs
+        As for `DeterministicFedAvg`.
     """
 
     def __init__(self, *args: Any, mults: Mapping[str, torch.Tensor], **kwargs: Any) -> None:
@@ -35,7 +41,7 @@ class RepOptStrategy(DeterministicFedAvg):
 
     @property
     def assumption(self) -> Assumption:
-        """Whether G2 covers this server rule, and why not."""
+        """Whether G2 covers this server rule, and why not; what clients do is in `certificates()` alone."""
         return equivalence_holds(server=self.rule.rule)
 
 
@@ -49,55 +55,3 @@ def repopt_strategy(config: Mapping[str, Any], task: Task) -> RepOptStrategy:
     assert isinstance(task, RepOptTask)
     mults = task.extra(int(config.get("seed", 0)))
     return RepOptStrategy(**strategy_settings(config), mults=mults)
-
-
-def repopt_task(config: Mapping[str, Any]) -> RepOptTask:
-    """The task of `apps/repopt`, from its run-config.
-
-    Keys: data ("mnist5k", "mnist", "fashion", "digits"), data-path, examples (how many to train on, 0: all),
-    arm, alpha, bn ("average", "local", "group_norm"), scales (a file, "" for the initial ones), lr, momentum,
-    local-epochs, batch-size, weight-decay, proximal-mu; and of the network those of `build_of`.
-    """
-    seed, count = int(config.get("seed", 0)), int(config.get("num-partitions", 2))
-    x, y, test = load_images(
-        str(config.get("data", "mnist5k")), str(config.get("data-path", "")) or None, seed,
-        int(config.get("examples", 0)),
-    )  # fmt: skip
-    path = str(config.get("scales", ""))
-    return RepOptTask(
-        build_of(config, x.shape[-1]), x, y,
-        lda_partition(y.numpy(), count, float(config.get("alpha", 0.1)), seed), test,
-        Scales.load(path) if path else None, config.get("arm", "fedrepopt"),
-        epochs=int(config.get("local-epochs", 1)), batch_size=int(config.get("batch-size", 32)),
-        lr=float(config.get("lr", 0.1)), momentum=float(config.get("momentum", 0.0)),
-        weight_decay=float(config.get("weight-decay", 0.0)),
-        proximal_mu=float(config.get("proximal-mu", 0.0)),
-        bn="local" if statistics_of(config) == "local" else "average",
-    )  # fmt: skip
-
-
-def load_images(
-    name: str, path: str | None = None, seed: int = 0, examples: int = 0
-) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """(training images, labels, (test images, labels)); sets without a test part keep a fifth apart."""
-    from surefoot import data
-
-    if name == "digits":
-        table = data.load("digits")
-        x = np.asarray(table.x, dtype=np.float32).reshape(-1, 8, 8) / 16
-        y = np.asarray(table.y, dtype=np.int64)
-        x_test, y_test = x[:0], y[:0]
-    else:
-        found = data.load(name, path=path) if path else data.load(name)
-        x, y, x_test, y_test = found.x_train, found.y_train, found.x_test, found.y_test
-    order = np.random.default_rng(seed).permutation(len(x))
-    if not len(x_test):
-        cut = len(x) // 5
-        x_test, y_test = x[order[:cut]], y[order[:cut]]
-        order = order[cut:]
-    order = order[:examples] if examples else order
-
-    def tensors(a: np.ndarray, b: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.tensor(a)[:, None], torch.tensor(b)
-
-    return *tensors(x[order], y[order]), tensors(x_test, y_test)

@@ -17,7 +17,7 @@ from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.federated.partition import lda_partition
 from surefoot.federated.reference import federate
 from surefoot.record import Record
-from surefoot.reparam.doors.flower import load_images
+from surefoot.reparam._task.configured import load_images
 from surefoot.reparam.models import repopt_vgg
 from surefoot.reparam.scales import Scales
 from surefoot.reparam.search import hyper_search, scales_of
