@@ -64,19 +64,22 @@ def exports(package: str) -> dict[str, str]:
     return found
 
 
-def targets(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
-    """Every module that a file imports, wherever in it: also in functions and for type checkers only."""
+def targets(tree: ast.AST, package: str | None) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports, wherever in it: also in functions and for type checkers only.
+
+    None for `package` is code from outside, for which what a package exports is the package's own.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
-            if node.level:
+            if node.level and package is not None:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, base] if base else above)
             for alias in node.names:
-                yield node.lineno, resolved(base, alias.name)
+                yield node.lineno, resolved(base, alias.name) if package is not None else base
         elif isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
             called = node.func.id if isinstance(node.func, ast.Name) else called
@@ -158,10 +161,14 @@ def test_inner_modules_are_imported_within_their_parent_folder_only():
 
 
 def test_apps_examples_and_documents_use_what_is_public():
-    found = [i for path in SHOWN for i in imports_of(str(path.relative_to(ROOT)), path)]
+    found = [
+        Import(str(path.relative_to(ROOT)), n, t)
+        for path in SHOWN
+        for n, t in targets(ast.parse(path.read_text(encoding="utf-8")), None)
+    ]
     for page in PAGES:
         for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
-            found += [Import(page.name, n, t) for n, t in targets(ast.parse(code), "")]
+            found += [Import(page.name, n, t) for n, t in targets(ast.parse(code), None)]
     assert [i for i in found if i.target.startswith("surefoot")]
     none([i for i in found if i.target.startswith("surefoot") and inner(i)])
 

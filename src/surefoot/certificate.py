@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from surefoot._numerics.checks import check_number
 from surefoot._run.files import write_text
-from surefoot._verdict import evidence
 from surefoot._verdict.comparison import compare, on_steps
+from surefoot._verdict.curve import PlotCurve, thinned
 from surefoot.errors import FileFormatError
 from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.record import Curves, Record
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FORMAT = 1
-PLOT_POINTS = 400
-
-
-@dataclass(frozen=True)
-class PlotCurve:
-    """Measured (mean, lowest, highest seed) and promised values, thinned for drawing."""
-
-    steps: list[int]
-    mean: list[float]
-    lowest: list[float]
-    highest: list[float]
-    promised: list[float]
 
 
 @dataclass(frozen=True)
@@ -138,7 +126,7 @@ class Certificate:
 
     def html(self) -> str:
         """The certificate as a self-contained HTML fragment."""
-        from surefoot.report.site import certificate_html
+        from surefoot.report.fragment import certificate_html
 
         return certificate_html(self)
 
@@ -253,7 +241,7 @@ def certify(
         checked=[int(s) for s in curves.steps[found.checked]], ratio=found.ratio.tolist(),
         low=found.low.tolist(), high=found.high.tolist(),
         worst_step=int(curves.steps[found.worst]),
-        assumptions=assumptions, curve=_thin(curves, bound), more_seeds=found.more_seeds,
+        assumptions=assumptions, curve=thinned(curves, bound), more_seeds=found.more_seeds,
         notes=found.notes, latex=guarantee.latex, expected=expected, final=found.final,
     )  # fmt: skip
 
@@ -305,27 +293,6 @@ def _is_vacuous(
     trivial = on_steps(raw, "trivial bound", guarantee, curves)
     weaker = bound >= trivial if guarantee.sense == "upper" else bound <= trivial
     return bool(weaker.all())
-
-
-def _thin(curves: Curves, bound: Float[np.ndarray, "seeds steps"]) -> PlotCurve:
-    at = np.unique(
-        np.concatenate(
-            [
-                evidence.checked_steps(curves.steps.astype(float), PLOT_POINTS // 2),
-                np.linspace(0, len(curves.steps) - 1, PLOT_POINTS // 2).astype(int),
-            ]
-        )
-    )
-    y = curves.values[:, at]
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean, promised = y.mean(axis=0), bound[:, at].mean(axis=0)
-    return PlotCurve(
-        [int(s) for s in curves.steps[at]],
-        mean.tolist(),
-        y.min(axis=0).tolist(),
-        y.max(axis=0).tolist(),
-        promised.tolist(),
-    )
 
 
 def _plain(value: Any, non_finite: Callable[[float], Any] = str) -> Any:

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import plotly.graph_objects as go
 
-from surefoot.certificate import Certificate
+from surefoot._verdict.curve import PlotCurve
 
 # Both legible on white and on near-black.
 MEASURED, PROMISED = "#1098ad", "#e8590c"
+
+
+class Drawn(Protocol):
+    """Of a certificate, what a drawing needs; the certificate draws itself with this module."""
+
+    @property
+    def quantity(self) -> str:
+        """What the curves show."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of how many runs."""
+
+    @property
+    def curve(self) -> PlotCurve:
+        """Measured and promised."""
 
 
 def _log_worthy(values: Sequence[float]) -> bool:
@@ -19,7 +36,7 @@ def _log_worthy(values: Sequence[float]) -> bool:
     return bool(finite) and min(finite) > 0 and max(finite) / min(finite) > 30
 
 
-def certificate_figure(certificate: Certificate) -> go.Figure:
+def certificate_figure(certificate: Drawn) -> go.Figure:
     """Measured mean with the band of the seeds, and the promised curve; log axes where they belong."""
     curve = certificate.curve
     figure = go.Figure()
@@ -58,7 +75,7 @@ def certificate_figure(certificate: Certificate) -> go.Figure:
     return figure
 
 
-def sparkline(certificate: Certificate, width: int = 140, height: int = 32) -> str:
+def sparkline(certificate: Drawn, width: int = 140, height: int = 32) -> str:
     """Measured (solid) and promised (dashed) as a small inline SVG; decorative, hence hidden."""
     curve = certificate.curve
     series = (curve.mean, curve.promised)

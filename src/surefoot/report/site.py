@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-from latex2mathml.converter import convert
 from markupsafe import Markup
 
 from surefoot._run.files import write_text
@@ -21,50 +17,9 @@ from surefoot.certificate import Certificate
 from surefoot.errors import FileFormatError
 from surefoot.guarantee import Verdict
 from surefoot.report.figures import certificate_figure, sparkline
+from surefoot.report.templating import templates
 
 ASSETS = "_assets"
-MEANING = {
-    Verdict.KEPT: "within the bound wherever it was checked",
-    Verdict.BROKEN: "the runs are evidence against the bound",
-    Verdict.UNDECIDED: "neither kept nor broken yet",
-    Verdict.VACUOUS: "the bound says less than something trivial",
-    Verdict.NOT_PROMISED: "a condition of the theorem fails on this run",
-}
-
-
-@functools.cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("surefoot.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "mathml": _mathml, "embedded": _embedded}
-    environment.globals |= {"meaning": MEANING}
-    return environment
-
-
-def _number(value: Any) -> str:
-    """A cell of a table: four digits for a float, an empty cell for what is missing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
-    return str(value)
-
-
-def _mathml(certificate: Certificate) -> Markup:
-    """The statement as MathML, or as plain text where there is no LaTeX."""
-    if certificate.latex is None:
-        return Markup("<code>{}</code>").format(certificate.statement)
-    return Markup(convert(certificate.latex, display="block"))
-
-
-def _embedded(data: Any) -> Markup:
-    """JSON that may stand inside a script element: nothing in it can close the element."""
-    text = json.dumps(data).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return Markup(text)
 
 
 def _write_assets(root: Path) -> None:
@@ -72,10 +27,10 @@ def _write_assets(root: Path) -> None:
 
     folder = root / ASSETS
     folder.mkdir(parents=True, exist_ok=True)
-    loader = _templates().loader
+    loader = templates().loader
     assert loader is not None
     for name in ("style.css", "plots.js"):
-        write_text(folder / name, loader.get_source(_templates(), name)[0])
+        write_text(folder / name, loader.get_source(templates(), name)[0])
     script = folder / "plotly.min.js"
     text = get_plotlyjs()
     if not script.exists() or script.stat().st_size != len(text.encode()):
@@ -84,16 +39,6 @@ def _write_assets(root: Path) -> None:
 
 def _figure(certificate: Certificate) -> dict[str, Any]:
     return dict(json.loads(certificate_figure(certificate).to_json()))
-
-
-def certificate_html(certificate: Certificate) -> str:
-    """A certificate as an HTML fragment that needs no file beside it; its plot is an SVG sketch."""
-    style = _templates().loader.get_source(_templates(), "style.css")[0]  # type: ignore[union-attr]
-    return (
-        _templates()
-        .get_template("fragment.html.j2")
-        .render(c=certificate, style=Markup(style), spark=Markup(sparkline(certificate, 480, 120)))
-    )
 
 
 def _table(table: pd.DataFrame) -> dict[str, Any]:
@@ -120,7 +65,7 @@ def write_run_page(folder: RunFolder) -> Path:
             }
         )
     text = (
-        _templates()
+        templates()
         .get_template("run.html.j2")
         .render(
             config=folder.config,
@@ -189,8 +134,6 @@ def write_site(root: Path) -> Path:
     path = root / "index.html"
     write_text(
         path,
-        _templates()
-        .get_template("index.html.j2")
-        .render(rows=rows, damaged=damaged, assets=ASSETS),
+        templates().get_template("index.html.j2").render(rows=rows, damaged=damaged, assets=ASSETS),
     )
     return path
