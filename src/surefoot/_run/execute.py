@@ -16,7 +16,7 @@ from surefoot._numerics.checks import check_number
 from surefoot._run.backends import check_backend, joblib_backend
 from surefoot._run.conclude import conclude
 from surefoot._run.environment import environment
-from surefoot._run.files import write_json
+from surefoot._run.files import write_json, write_text
 from surefoot._run.folder import FORMAT, RunFolder
 from surefoot.certificate import Certificate
 from surefoot.record import Record
@@ -74,7 +74,7 @@ def run_seed(
         write_json(folder / "done.json", {"seconds": seconds})
     except Exception as exception:
         error = f"{type(exception).__name__}: {exception}"
-        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        write_text(folder / "error.txt", traceback.format_exc())
     return SeedResult(part, seed, time.monotonic() - started, error)
 
 

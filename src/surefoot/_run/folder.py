@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pandas as pd
 import pyarrow as pa
 
-from surefoot._run.files import write_json
+from surefoot._run.files import write_json, write_text
 from surefoot.certificate import Certificate, read_certificates, write_certificates
 from surefoot.errors import FileFormatError, UnknownNameError
 from surefoot.record import FACTS, Record, facts_table, write_parquet
@@ -183,7 +183,7 @@ class RunFolder:
         """Store why a part could not be concluded."""
         folder = self.path / "problems"
         folder.mkdir(exist_ok=True)
-        (folder / f"{part}.txt").write_text(trace, encoding="utf-8")
+        write_text(folder / f"{part}.txt", trace)
 
     def write_table(self, part: str, name: str, table: pd.DataFrame) -> None:
         """Store a table of results as JSON."""

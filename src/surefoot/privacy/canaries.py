@@ -136,8 +136,7 @@ def mislabeled(
         raise ValueError(
             f"m must be between 1 and the size of the dataset = {len(dataset)}, got {m}"
         )
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2, got {classes}")
+    check_number("classes", classes, least=2, whole=True)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(dataset), generator=generator)[:m].tolist()
     x = torch.stack([torch.as_tensor(dataset[i][0]) for i in chosen])
@@ -261,8 +260,7 @@ def _check_canaries(canaries: Tensor, included: Tensor, size: int, sample_rate: 
             f"included must be {canaries.shape[0]} booleans, got {included.dtype} of shape "
             f"{tuple(included.shape)}"
         )
-    if not 0 <= sample_rate <= 1:
-        raise ValueError(f"sample_rate must be between 0 and 1, got {sample_rate!r}")
+    check_number("sample_rate", sample_rate, least=0, most=1)
     squares = canaries.pow(2).sum(dim=1)
     if squares.is_sparse:
         squares = squares.to_dense()

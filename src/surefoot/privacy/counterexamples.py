@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
+from surefoot._numerics.checks import check_number
 from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps, real
 from surefoot.privacy.audit.error_rates import error_limits
 from surefoot.privacy.audit.p_value import check_confidence, whole
@@ -150,8 +151,7 @@ class Forgetting(Counterexample):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= real("alpha", self.alpha) <= 1:
-            raise ValueError(f"alpha must be between 0 and 1, got {self.alpha}")
+        check_number("alpha", self.alpha, least=0, most=1)
 
     def _facts(self) -> dict[str, Fact]:
         # A regulariser that is not linear: whether the heuristic holds for it is what is tried here.

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.checks import check_choice
+
 Array = np.ndarray
 Kind = Literal["heuristic", "guarantee"]
 HONESTY = "heuristic: assumes linear losses and hidden intermediate models; not a DP guarantee"
@@ -56,8 +58,7 @@ class Value:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("heuristic", "guarantee"):
-            raise ValueError(f"kind must be 'heuristic' or 'guarantee', got {self.kind!r}")
+        check_choice("kind", self.kind, ("heuristic", "guarantee"))
         if not self.lower <= self.value <= self.upper:
             raise ValueError(
                 f"lower <= value <= upper must hold, got {self.lower}, {self.value}, {self.upper}"

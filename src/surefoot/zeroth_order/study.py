@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.guarantee import Verdict
 from surefoot.study import Part, Study, StudyConfig
 from surefoot.zeroth_order.experiments import (
@@ -39,12 +40,8 @@ class ZerothOrderConfig(StudyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.task not in few_shot.PROMPTS:
-            raise ValueError(
-                f"task must be one of {', '.join(few_shot.PROMPTS)}, got {self.task!r}"
-            )
-        if self.shots < 1:
-            raise ValueError(f"shots must be at least 1, got {self.shots}")
+        check_choice("task", self.task, few_shot.PROMPTS)
+        check_number("shots", self.shots, least=1, whole=True)
 
 
 STUDY = Study(

@@ -10,7 +10,7 @@ from scipy.optimize import bisect
 from scipy.special import expit
 from scipy.stats import binom
 
-from surefoot._numerics.checks import check_number
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.privacy._checks import check_epsilon
 from surefoot.privacy.audit.tradeoff import Blowup, gaussian_blowup, refuted
 from surefoot.privacy.gaussian_mechanism import gaussian
@@ -116,8 +116,7 @@ def epsilon_one_run(
     """
     m, r, v = _check(m, guesses, correct)
     delta, confidence = check_audit_delta(delta), check_confidence(confidence)
-    if method not in get_args(OneRun):
-        raise ValueError(f"method must be one of {get_args(OneRun)}, got {method!r}")
+    check_choice("method", method, get_args(OneRun))
     if method == "one_run":
         return _largest(lambda eps: _p_value(m, r, v, eps, delta) < 1 - confidence)
     if delta == 0:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float
 
+from surefoot._numerics.checks import check_choice
 from surefoot.privacy._checks import real
 from surefoot.privacy.audit.p_value import check_audit_delta, check_confidence, whole
 from surefoot.privacy.audit.result import FAMILY, Claimed, check_claim, claim_of
@@ -99,8 +100,7 @@ def check_request(
     if not methods:
         raise ValueError(f"method must name at least one of {get_args(Method)}, got {method!r}")
     for each in methods:
-        if each not in get_args(Method):
-            raise ValueError(f"method must be one of {get_args(Method)}, got {each!r}")
+        check_choice("method", each, get_args(Method))
     if set(methods) & FOR_MANY_RUNS and not set(methods) <= FOR_MANY_RUNS:
         raise ValueError(f"method must be for one run or for many, got both in {methods}")
     delta = check_audit_delta(delta)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from surefoot._numerics.checks import check_number
 from surefoot.zeroth_order._engine import checks
 from surefoot.zeroth_order._engine.distributed import Reducer
 from surefoot.zeroth_order.log import digest_of
@@ -69,8 +69,8 @@ class Evaluation(Keeping):
     def _estimate(self, closure: Closure, weight: float | None, restore: bool) -> float:
         if any(g["eps"] != self.param_groups[0]["eps"] for g in self.param_groups):
             raise ValueError("eps must be the same in all groups: one difference serves them all")
-        if weight is not None and not 0 < weight < math.inf:
-            raise ValueError(f"weight must be positive and finite, got {weight!r}")
+        if weight is not None:
+            weight = check_number("weight", weight, above=0)
         if self._sums is not None and (weight is None) != (self._weight is None):
             raise ValueError("weight must be given for all micro-batches of a step, or for none")
         self._prepare(closure)
