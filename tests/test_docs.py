@@ -28,7 +28,9 @@ PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_.:/-]+")
 DICTATED = re.compile(r"into `(\w+\.py)`[^\n]*:\n\n```python\n(.*?)^```$", re.S | re.M)
 EXIT_CODE = re.compile(r"exit code (\d+)")
 # Commands of more than a few seconds: run by `make acceptance`.
-SLOW = re.compile(r"surefoot (run (?!halving)|federate|privacy counterexample|privacy epsilon .*--schedule)")
+SLOW = re.compile(
+    r"surefoot (run (?!halving)|federate|privacy counterexample|privacy epsilon .*--schedule)"
+)
 
 
 def shown(page):
