@@ -52,7 +52,7 @@ class Promise:
         without: Sequence[str] = (),
         instead: Mapping[str, Fact] | None = None,
     ) -> Record:
-        """What a run would have written: with other columns, without some facts, or with others in their place."""
+        """What a run would have written: with other columns, without some facts, or with others instead."""
         record = Record()
         for seed in range(self.seeds):
             for name, values in {**self.columns, **(columns or {})}.items():

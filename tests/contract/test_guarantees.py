@@ -1,4 +1,4 @@
-"""Contract of every guarantee: it can be kept, broken and voided, and assumes nothing that was not recorded."""
+"""Contract of every guarantee: kept, broken, voided; and nothing is assumed that was not recorded."""
 
 import pytest
 from tests.contract.guarantees import PROMISES
