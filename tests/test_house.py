@@ -30,14 +30,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 @dataclass(frozen=True, order=True)
 class Import:
-    """One imported module, and who imports it."""
+    """One imported module, and who imports it: as it is written, and whence a package has what it exports."""
 
     who: str
     line: int
+    written: str
     target: str
 
     def __str__(self) -> str:
-        return f"{self.who}:{self.line} imports {self.target}"
+        return f"{self.who}:{self.line} imports {self.written}"
 
 
 def module_name(path: Path) -> str:
@@ -64,43 +65,40 @@ def exports(package: str) -> dict[str, str]:
     return found
 
 
-def targets(tree: ast.AST, package: str | None) -> Iterator[tuple[int, str]]:
-    """Every module that a file imports, wherever in it: also in functions and for type checkers only.
-
-    None for `package` is code from outside, for which what a package exports is the package's own.
-    """
+def targets(tree: ast.AST, package: str) -> Iterator[tuple[int, str, str]]:
+    """Every module that a file imports, wherever in it: also in functions and for type checkers only."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield node.lineno, alias.name
+                yield node.lineno, alias.name, alias.name
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
-            if node.level and package is not None:
+            if node.level:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, base] if base else above)
             for alias in node.names:
-                yield node.lineno, resolved(base, alias.name) if package is not None else base
+                whole = f"{base}.{alias.name}"
+                written = whole if whole in modules() else base
+                yield node.lineno, written, resolved(written, alias.name)
         elif isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
             called = node.func.id if isinstance(node.func, ast.Name) else called
             first = node.args[0] if node.args else None
             if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
-                yield node.lineno, str(first.value)
+                yield node.lineno, str(first.value), str(first.value)
 
 
-def resolved(base: str, name: str) -> str:
-    """The module that `from base import name` needs."""
-    if f"{base}.{name}" in modules():
-        return f"{base}.{name}"
-    if base in modules() and modules()[base].name == "__init__.py":
-        return exports(base).get(name, base)
-    return base
+def resolved(written: str, name: str) -> str:
+    """The module that has what is imported, where a package exports it."""
+    if written in modules() and modules()[written].name == "__init__.py":
+        return exports(written).get(name, written)
+    return written
 
 
 def imports_of(name: str, path: Path) -> list[Import]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    return sorted({Import(name, line, target) for line, target in targets(tree, package)})
+    return sorted({Import(name, *found) for found in targets(tree, package)})
 
 
 @functools.cache
@@ -147,7 +145,7 @@ def test_the_core_imports_no_method():
 
 def inner(i: Import) -> bool:
     """Whether an import reaches into a folder or file with a leading underscore from outside."""
-    words = i.target.split(".")
+    words = i.written.split(".")
     for at, word in enumerate(words):
         if word.startswith("_") and not word.startswith("__"):
             parent = words[:at]
@@ -161,14 +159,10 @@ def test_inner_modules_are_imported_within_their_parent_folder_only():
 
 
 def test_apps_examples_and_documents_use_what_is_public():
-    found = [
-        Import(str(path.relative_to(ROOT)), n, t)
-        for path in SHOWN
-        for n, t in targets(ast.parse(path.read_text(encoding="utf-8")), None)
-    ]
+    found = [i for path in SHOWN for i in imports_of(str(path.relative_to(ROOT)), path)]
     for page in PAGES:
         for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
-            found += [Import(page.name, n, t) for n, t in targets(ast.parse(code), None)]
+            found += [Import(page.name, *each) for each in targets(ast.parse(code), "")]
     assert [i for i in found if i.target.startswith("surefoot")]
     none([i for i in found if i.target.startswith("surefoot") and inner(i)])
 

@@ -78,6 +78,7 @@ def _largest(mults: list[Tensor], optimizer: torch.optim.Optimizer) -> float:
     """max M, where a parameter without a multiplier has 1."""
     count = sum(len(group["params"]) for group in optimizer.param_groups)
     without = [1.0] if count > len(mults) else []
+    mults = [m for m in mults if m.numel()]
     if not mults:
         return 1.0
     highest = torch.stack([m.max().to(mults[0].device).double() for m in mults])
