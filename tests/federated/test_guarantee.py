@@ -153,7 +153,15 @@ def test_a_client_that_says_ever_more_is_cut_short():
 
 
 @pytest.mark.parametrize(
-    "text", ["[1]", '{"a": 1}', '{"a": [null]}', "{", '{"a": ["' + "x" * MOST_BYTES + '"]}']
+    "text",
+    [
+        "[1]",
+        '{"a": 1}',
+        '{"a": [null]}',
+        '{"a": [NaN]}',
+        "{",
+        '{"a": ["' + "x" * MOST_BYTES + '"]}',
+    ],
 )
 def test_facts_that_are_none_are_rejected_by_name(text):
     def planted(reply):

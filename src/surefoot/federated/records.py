@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -94,8 +95,13 @@ def read_facts(content: RecordDict) -> dict[str, list[Fact]]:
         raise ValueError(f"facts of a reply must be JSON of at most {MOST_BYTES} bytes")
     facts = json.loads(text)
     if not isinstance(facts, dict) or not all(
-        isinstance(values, list) and all(isinstance(v, str | bool | int | float) for v in values)
-        for values in facts.values()
+        isinstance(values, list) and all(_is_fact(v) for v in values) for values in facts.values()
     ):
-        raise ValueError("facts of a reply must be lists of words, numbers, true or false")
+        raise ValueError("facts of a reply must be lists of words, finite numbers, true or false")
     return facts
+
+
+def _is_fact(value: object) -> bool:
+    return isinstance(value, str | bool | int) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
