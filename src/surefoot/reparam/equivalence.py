@@ -13,7 +13,7 @@ from surefoot.certificate import Certificate
 from surefoot.record import Record
 from surefoot.reparam._block.branches import IDENTITY
 from surefoot.reparam._block.facts import network_facts
-from surefoot.reparam._guarantee.conditions import column
+from surefoot.reparam._guarantee.columns import DEFECT, GAP, column
 from surefoot.reparam._guarantee.rules import equivalence_holds as equivalence_holds
 from surefoot.reparam._optimizer.clipping import CLIPPED
 from surefoot.reparam._optimizer.facts import Recorded, note_facts, same_settings, settings_of
@@ -22,7 +22,6 @@ from surefoot.reparam.merging import blocks, grad_mults, linear_blocks, merge_st
 
 Closure = Callable[[nn.Module], Tensor]
 Hook = Callable[[torch.optim.Optimizer], Any]
-DEFECT, GAP = "one-step defect", "free-running gap"
 
 
 def equivalence_gap(plain: nn.Module, csla: nn.Module) -> float:

@@ -12,9 +12,8 @@ from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.errors import UnknownNameError
 from surefoot.guarantee import Assumption, Guarantee, assume_fact
 from surefoot.record import Record
+from surefoot.reparam._guarantee.columns import DEFECT, EXCESS, GAP, LEAST, RISE, STEP_SIZE, column
 from surefoot.reparam._guarantee.conditions import (
-    STEP_SIZE,
-    column,
     curvatures,
     epsilons,
     largest_multiplier,
@@ -24,8 +23,6 @@ from surefoot.reparam._guarantee.conditions import (
     rounding,
     rule,
 )
-from surefoot.reparam.equivalence import DEFECT, GAP
-from surefoot.reparam.probe import EXCESS, LEAST, RISE
 
 GR = "GR = CSLA, arXiv 2205.15242, appendix A; federated: arXiv 2409.15898"
 DERIVED = "derived here in the setting of arXiv 2409.15898"

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from surefoot.certificate import Certificate, certify
 from surefoot.record import Record
-from surefoot.reparam._guarantee.conditions import STEP_SIZE, column
+from surefoot.reparam._guarantee.columns import EXCESS, LEAST, RISE, STEP_SIZE, column
 from surefoot.reparam._optimizer.facts import MULT, learning_rates, note_facts, settings_of
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
-EXCESS, RISE, LEAST = "excess over descent bound", "rise", "least squared step"
 
 
 def preconditioned_curvature(

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from surefoot.guarantee import Assumption, assume_fact
 from surefoot.record import Record
+from surefoot.reparam._guarantee.columns import STEP_SIZE, column
 from surefoot.reparam._guarantee.rules import judge
 
 NAMES = {
@@ -18,12 +19,6 @@ NAMES = {
     "clip": ("clipping", "none, or by the multi-branch norm"),
     "norm": ("norm after the sum", "no norm inside a branch"),
 }
-STEP_SIZE = "step size"
-
-
-def column(quantity: str, of: str) -> str:
-    """The name of a quantity where one record holds several things that ran."""
-    return f"{quantity}, {of}" if of else quantity
 
 
 def state_of(found: Iterable[bool | None]) -> bool | None:

@@ -10,7 +10,8 @@ from surefoot.federated.result import FederatedState
 from surefoot.federated.server_rule import ServerRule
 from surefoot.federated.task import State
 from surefoot.record import Record
-from surefoot.reparam.equivalence import GAP, equivalence_gap
+from surefoot.reparam._guarantee.columns import GAP
+from surefoot.reparam.equivalence import equivalence_gap
 from surefoot.reparam.task import RepOptTask
 
 

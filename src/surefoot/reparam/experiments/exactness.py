@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
 from surefoot.reparam._block.facts import network_facts
-from surefoot.reparam._guarantee.conditions import column
+from surefoot.reparam._guarantee.columns import column
 from surefoot.reparam._optimizer.clipping import clip_csla_norm_
 from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.block import ReparamConv2d
