@@ -7,25 +7,34 @@ of the products is the product of the means (arXiv 2410.08305, Algorithm 2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.federated.mean import weighted_mean
-from surefoot.federated.partition import seed_for
-from surefoot.federated.records import to_arrays, wire_bytes
-from surefoot.federated.strategy import DeterministicFedAvg
-from surefoot.federated.task import Visit
+from surefoot.certificate import Certificate
+from surefoot.errors import need
+
+with need("flwr", extra="federated", part="surefoot.lora.federated"):
+    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid
+
+    from surefoot.federated.mean import weighted_mean
+    from surefoot.federated.partition import seed_for
+    from surefoot.federated.records import to_arrays, wire_bytes
+    from surefoot.federated.strategy import DeterministicFedAvg
+    from surefoot.federated.task import Visit
+
+from surefoot.lora._block import recording
+from surefoot.lora.guarantee import Constants, certificates
 from surefoot.lora.reference import FedResult, fed_reference
 from surefoot.lora.sketch import shared_sketch
+from surefoot.record import Record
 
 __all__ = [
     "FactorTask", "FedResult", "LowRankProblem", "RacStrategy", "fed_reference", "merge_factor",
@@ -36,6 +45,7 @@ State = dict[str, Tensor]
 Weights = Mapping[str, Float[Tensor, "m n"]]
 Side = Literal["A", "B"]
 MEMORY = "surefoot-rac"
+PLAIN = "plain-gradient-steps"  # how many of them a client says it took
 
 
 class LowRankProblem(Protocol):
@@ -77,7 +87,21 @@ def merge_factor(
     train: Side,
     eta: float = 1.0,
 ) -> State:
-    """W + eta B A for every layer; server and clients call this very function, so they hold the same bits."""
+    """W + eta B A for every layer; server and clients call this very function, so they hold the same bits.
+
+    Parameters
+    ----------
+    weights
+        W, (m, n) a layer.
+    factors
+        The mean trained factors.
+    seed, block
+        They give back the sketch.
+    rank, train
+        As in `RacSettings`.
+    eta
+        The server's step.
+    """
     merged = {}
     for layer, weight in weights.items():
         fixed = sketch_of(seed, block, layer, weight, rank, train)
@@ -101,6 +125,19 @@ def rac_client_train(
 
     `loss(weights, step)` is the client's loss; the scaling is 1, so plain steps with `gamma` on the factor
     are steps with the projected gradient on W.
+
+    Parameters
+    ----------
+    weights
+        W, (m, n) a layer.
+    loss
+        Of the effective matrices at a local step, differentiable.
+    rank, train
+        As in `RacSettings`.
+    seed, block
+        Of the shared sketch.
+    local_steps, gamma
+        How many gradient steps, and how long.
     """
     fixed = {k: sketch_of(seed, block, k, w, rank, train) for k, w in weights.items()}
     factors = {
@@ -128,7 +165,19 @@ def rac_client_train(
 
 @dataclass(frozen=True)
 class RacSettings:
-    """What server and clients must agree on; the server sends it with every round."""
+    """What server and clients must agree on; the server sends it with every round.
+
+    Parameters
+    ----------
+    rank
+        Of the factors.
+    gamma, local_steps
+        The clients' step size, and steps a round.
+    train
+        The factor that clients train.
+    eta
+        The server's step; the theorem is about 1.
+    """
 
     rank: int
     gamma: float
@@ -143,10 +192,16 @@ class RacStrategy(DeterministicFedAvg):
     A node that holds the last block's start gets the merge order alone: as many numbers down as up, m r a
     layer with train="B". A node that is new, or missed a round, gets the matrices (`full` counts them).
 
+    `record` holds what ran: the settings, who took part, and the clients' word on their steps.
+
     Parameters
     ----------
+    num_partitions
+        How many clients there are.
     settings
         Rank, step, local steps, side and the server's step eta.
+    kwargs
+        Further settings of `surefoot.federated.DeterministicFedAvg`.
     """
 
     def __init__(self, num_partitions: int, settings: RacSettings, **kwargs: Any) -> None:
@@ -160,12 +215,15 @@ class RacStrategy(DeterministicFedAvg):
         self._pending: State = {}
         self._pending_block = -1
         self._holds: dict[int, int] = {}
+        self.record = Record()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """A merge order for those who are up to date, the matrices for the others."""
         self._check_rank()
+        if server_round == 1:
+            self._note()
         base = list(super().configure_train(server_round, arrays, config, grid))
         report = self.report.round(server_round)
         report.bytes_down = 0
@@ -198,6 +256,68 @@ class RacStrategy(DeterministicFedAvg):
             )
             for k, w in self.state.items()
         }
+
+    def checked(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[dict[int, tuple[State, float]], dict[int, dict[str, float]]]:
+        """The replies that fit; what they say of their steps goes on record."""
+        good, metrics = super().checked(server_round, replies)
+        whole = sorted(good) == list(range(self.num_partitions))
+        self.record.note(self.seed, participation="all" if whole else "some")
+        told = [found.get(PLAIN) for found in metrics.values()]
+        if told and all(n == self.settings.local_steps for n in told):
+            self.record.note(self.seed, **recording.PLAIN_STEPS)
+        elif told:
+            self.record.note(self.seed, optimizer="unknown to the server")
+        self.record.append(self.seed, server_round - 1, participants=len(good))
+        return good, metrics
+
+    def _note(self) -> None:
+        s, first = self.settings, next(iter(self.state.values()))
+        shapes = [(w.shape[0], w.shape[1]) for w in self.state.values()]
+        recording.note_federation(
+            self.record, self.seed, shapes, method="fed_rac", rank=s.rank, train=s.train,
+            gamma=s.gamma, local_steps=s.local_steps, eta=s.eta, clients=self.num_partitions,
+            dtype=first.dtype,
+        )  # fmt: skip
+
+    def certificates(
+        self,
+        L: float,
+        zeta2: float,
+        mu: float | None = None,
+        f_star: float | None = None,
+        sigma2: float = 0.0,
+        losses: Sequence[float] | None = None,
+        grad_norm2: Sequence[float] | None = None,
+        how: str = "exact",
+    ) -> list[Certificate]:
+        """G6 beside the run, f being the mean of the clients' losses weighted by their examples.
+
+        One federation says nothing on a mean over sketches; five records of different seeds decide, see
+        `surefoot.lora.guarantee.certificates`.
+
+        Parameters
+        ----------
+        L, mu
+            Smoothness of every client's loss, and the PL constant of f.
+        zeta2
+            The largest spread of the clients' gradients, sum of w_i ||grad f_i - grad f||^2.
+        f_star
+            A lower limit of f.
+        sigma2
+            Variance of the gradient within a client, 0 for full gradients.
+        losses, grad_norm2
+            f and ||grad f||^2 of the matrices at the start of every round, where they were measured.
+        how
+            How the constants are known: "exact", or the name of an estimate.
+        """
+        record = Record.concat([self.record])
+        for name, values in (("loss", losses), ("grad_norm2", grad_norm2)):
+            if values is not None:
+                record.extend(self.seed, name, values)
+        known = Constants(L, mu, sigma2, zeta2, how, how, how)
+        return certificates(record, known, f_star, law="fed")
 
     def combine(self, server_round: int, good: dict[int, tuple[State, float]]) -> State:
         """Average the factors, merge, and remember the merge order for the next round."""
@@ -255,7 +375,12 @@ def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) 
             weights, lambda w, step: problem.loss(w, visit, step), rank=rank, seed=seed, block=block,
             local_steps=config["local-steps"], gamma=config["gamma"], train=side,
         )  # fmt: skip
-        metrics = MetricRecord({"num-examples": problem.examples(visit), "partition-id": partition})
+        metrics = MetricRecord(
+            {
+                "num-examples": problem.examples(visit), "partition-id": partition,
+                PLAIN: config["local-steps"],
+            }
+        )  # fmt: skip
         return Message(
             RecordDict({"arrays": to_arrays(factors), "metrics": metrics}), reply_to=message
         )
@@ -269,6 +394,17 @@ class FactorTask:
 
     The state holds "layer.B", and for "fedavg_lora" "layer.A" too; FFA-LoRA's A comes from the seed.
     Averaging A and B one by one is not averaging their products: that is FedAvg-LoRA's aggregation error.
+
+    Parameters
+    ----------
+    problem
+        What clients train.
+    method
+        "fedavg_lora" or "ffa_lora".
+    rank, gamma, local_steps
+        As in `RacSettings`.
+    seed
+        Of the fixed factor and of the pretrained matrices.
     """
 
     problem: LowRankProblem
