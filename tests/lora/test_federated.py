@@ -1,5 +1,7 @@
 """Fed-RAC-LoRA: exact averages, the wire, the reference, and G6."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from surefoot.lora.doors.flower import (
 )
 from surefoot.lora.experiments import federation
 from surefoot.lora.experiments.federation import two_labels
-from surefoot.lora.guarantee import certificates, linear_rate, stationarity
+from surefoot.lora.guarantee import Constants, certificates, linear_rate, stationarity
 from surefoot.lora.study import LoraConfig
 
 M, N = 10, 64
@@ -289,23 +291,24 @@ def test_a_node_that_missed_a_round_catches_up():
 
 
 def test_the_certificates_of_a_federation():
-    settings = RacSettings(2, 0.1, local_steps=3)
+    settings, known = RacSettings(2, 0.1, local_steps=3), Constants(1.0, zeta2=9.0)
     strategy = flower(4, settings, seed=7)
-    losses, squares = [4.0, 3.0, 2.0, 1.0], [3.0, 2.0, 1.0, 0.5]
-    (found,) = strategy.certificates(1.0, zeta2=9.0, f_star=0.0, losses=losses, grad_norm2=squares)
+    *_, unmeasured = strategy.certificates(constants=known, f_star=0.0)
+    assert unmeasured.checked == []
+    for t in range(4):
+        strategy.record.append(7, t, loss=4.0 - t, grad_norm2=3.0 - t / 2)
+    *_, found = strategy.certificates(constants=known, f_star=0.0)
+    assert found.name == "stationarity (G6)"
     assert found.verdict == "UNDECIDED"  # one run says nothing on a mean
     open_ = {a.name for a in found.assumptions if not a.holds}
-    assert open_ == {"gradients"}  # whether clients use all their examples the server cannot see
-    rate, unmeasured = strategy.certificates(1.0, zeta2=9.0, mu=1.0)
-    assert rate.checked == unmeasured.checked == []
-    half = flower(4, RacSettings(2, 0.1, local_steps=3, eta=0.5), seed=7)
-    (found,) = half.certificates(1.0, zeta2=9.0)
+    assert open_ == {"gradients"}  # whether a client uses all its examples its problem must say
+    *_, found = flower(4, dataclasses.replace(settings, eta=0.5)).certificates(constants=known)
     assert found.verdict == "NOT_PROMISED"
     assert "server step fails" in found.reason
     lost = flower(4, settings, faults=lambda t, p, reply: None if (t, p) == (2, 1) else reply)
-    (found,) = lost.certificates(1.0, zeta2=9.0)
+    *_, found = lost.certificates(constants=known)
     assert "participation fails" in found.reason
-    (found,) = strategy.certificates(10.0, zeta2=9.0)
+    *_, found = strategy.certificates(constants=Constants(10.0, zeta2=9.0))
     assert "step size fails" in found.reason
 
 

@@ -7,7 +7,7 @@ of the products is the product of the means (arXiv 2410.08305, Algorithm 2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -26,7 +26,7 @@ with need("flwr", extra="federated", part="surefoot.lora.federated"):
 
     from surefoot.federated.mean import weighted_mean
     from surefoot.federated.partition import seed_for
-    from surefoot.federated.records import to_arrays, wire_bytes
+    from surefoot.federated.records import FACTS, facts_record, to_arrays, wire_bytes
     from surefoot.federated.strategy import DeterministicFedAvg
     from surefoot.federated.task import Visit
 
@@ -34,7 +34,6 @@ from surefoot.lora._block import recording
 from surefoot.lora.guarantee import Constants, certificates
 from surefoot.lora.reference import FedResult, fed_reference
 from surefoot.lora.sketch import shared_sketch
-from surefoot.record import Record
 
 __all__ = [
     "FactorTask", "FedResult", "LowRankProblem", "RacStrategy", "fed_reference", "merge_factor",
@@ -45,7 +44,6 @@ State = dict[str, Tensor]
 Weights = Mapping[str, Float[Tensor, "m n"]]
 Side = Literal["A", "B"]
 MEMORY = "surefoot-rac"
-PLAIN = "plain-gradient-steps"  # how many of them a client says it took
 
 
 class LowRankProblem(Protocol):
@@ -215,7 +213,6 @@ class RacStrategy(DeterministicFedAvg):
         self._pending: State = {}
         self._pending_block = -1
         self._holds: dict[int, int] = {}
-        self.record = Record()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -264,12 +261,6 @@ class RacStrategy(DeterministicFedAvg):
         good, metrics = super().checked(server_round, replies)
         whole = sorted(good) == list(range(self.num_partitions))
         self.record.note(self.seed, participation="all" if whole else "some")
-        told = [found.get(PLAIN) for found in metrics.values()]
-        if told and all(n == self.settings.local_steps for n in told):
-            self.record.note(self.seed, **recording.PLAIN_STEPS)
-        elif told:
-            self.record.note(self.seed, optimizer="unknown to the server")
-        self.record.append(self.seed, server_round - 1, participants=len(good))
         return good, metrics
 
     def _note(self) -> None:
@@ -283,41 +274,31 @@ class RacStrategy(DeterministicFedAvg):
 
     def certificates(
         self,
-        L: float,
-        zeta2: float,
-        mu: float | None = None,
+        confidence: float = 0.99,
+        constants: Constants | None = None,
         f_star: float | None = None,
-        sigma2: float = 0.0,
-        losses: Sequence[float] | None = None,
-        grad_norm2: Sequence[float] | None = None,
-        how: str = "exact",
     ) -> list[Certificate]:
-        """G6 beside the run, f being the mean of the clients' losses weighted by their examples.
+        """What is promised of the run, and what was measured; with constants of the problem G6 too.
 
-        One federation says nothing on a mean over sketches; five records of different seeds decide, see
+        f is the mean of the clients' losses weighted by their examples. For G6 the record needs `loss` f(W)
+        and `grad_norm2` ||grad f(W)||^2 of the matrices at the start of every round, from step 0 on. One
+        federation says nothing on a mean over sketches: five of different seeds decide, see
         `surefoot.lora.guarantee.certificates`.
 
         Parameters
         ----------
-        L, mu
-            Smoothness of every client's loss, and the PL constant of f.
-        zeta2
-            The largest spread of the clients' gradients, sum of w_i ||grad f_i - grad f||^2.
+        confidence
+            Of the verdicts on means.
+        constants
+            L of every client's loss, zeta2 the largest spread of their gradients, sigma2 within a client.
         f_star
             A lower limit of f.
-        sigma2
-            Variance of the gradient within a client, 0 for full gradients.
-        losses, grad_norm2
-            f and ||grad f||^2 of the matrices at the start of every round, where they were measured.
-        how
-            How the constants are known: "exact", or the name of an estimate.
         """
-        record = Record.concat([self.record])
-        for name, values in (("loss", losses), ("grad_norm2", grad_norm2)):
-            if values is not None:
-                record.extend(self.seed, name, values)
-        known = Constants(L, mu, sigma2, zeta2, how, how, how)
-        return certificates(record, known, f_star, law="fed")
+        made = super().certificates(confidence)
+        if constants is None:
+            return made
+        found = certificates(self.record, constants, f_star, law="fed", confidence=confidence)
+        return [*made, *found]
 
     def combine(self, server_round: int, good: dict[int, tuple[State, float]]) -> State:
         """Average the factors, merge, and remember the merge order for the next round."""
@@ -375,15 +356,15 @@ def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) 
             weights, lambda w, step: problem.loss(w, visit, step), rank=rank, seed=seed, block=block,
             local_steps=config["local-steps"], gamma=config["gamma"], train=side,
         )  # fmt: skip
-        metrics = MetricRecord(
-            {
-                "num-examples": problem.examples(visit), "partition-id": partition,
-                PLAIN: config["local-steps"],
-            }
-        )  # fmt: skip
-        return Message(
-            RecordDict({"arrays": to_arrays(factors), "metrics": metrics}), reply_to=message
+        visit.record.note(
+            gamma=config["gamma"], steps=config["local-steps"], **recording.PLAIN_STEPS
         )
+        metrics = MetricRecord({"num-examples": problem.examples(visit), "partition-id": partition})
+        content = RecordDict({"arrays": to_arrays(factors), "metrics": metrics})
+        facts = facts_record(visit.record)
+        if facts is not None:
+            content[FACTS] = facts
+        return Message(content, reply_to=message)
 
     return app
 
