@@ -49,7 +49,7 @@ MOVED = {
     "lora.layer": "lora._block.adapted_layer",
     "lora.merge": "lora._block.merge",
     "lora.optimizer_state": "lora._block.optimizer_state",
-    "lora.promise": "lora.chain_guarantee",
+    "lora.promise": "lora.result",
     "lora.reports": "lora.result",
     "lora.save_guard": "lora._block.save_guard",
     "lora.sketch_constants": "lora._block.sketch_constants",

@@ -23,8 +23,7 @@ from surefoot.lora.doors.flower import (
 )
 from surefoot.lora.experiments import federation
 from surefoot.lora.experiments.federation import two_labels
-from surefoot.lora.experiments.regression import prefixed
-from surefoot.lora.guarantee import stationarity
+from surefoot.lora.guarantee import Constants, certificates, linear_rate, stationarity
 from surefoot.lora.study import LoraConfig
 
 M, N = 10, 64
@@ -121,34 +120,81 @@ def paths():
             found.losses, torch.zeros(M, N, dtype=torch.float64), "fed_rac", 16, 30, 5,
             gamma=gamma, weights=found.weights, seed=s, keep_path=True,
         )  # fmt: skip
-        federation.path_columns(record, s, NAME, found, out.path[:-1])
+        federation.path_columns(record, s, NAME, found, out)
     return record
 
 
 NAME = "Fed-RAC-LoRA, r = 16"
 
 
+def promise():
+    return stationarity(federation.constants(), "fed", of=NAME)
+
+
 def test_the_bound_on_digits_without_iid(paths, measured):
-    found = certify(paths, federation.federated_rate(NAME, 16))
+    found = certify(paths, promise())
     measured("11 G6 at 30 rounds: measured / promised", "<= 1", f"{found.tightness:.3f}")
     assert found.verdict == "KEPT"
+    assert all(a.holds for a in found.assumptions)
+
+
+def copy(record, skip=()):
+    found = Record()
+    for name in record.quantities:
+        curves = record.curves(name)
+        for seed, row in zip(curves.seeds, curves.values, strict=True):
+            found.extend(int(seed), name, row, curves.steps)
+    for name, known in record.facts.items():
+        for seed, values in known.values.items() if name not in skip else ():
+            for value in values:
+                found.note(seed, **{name: value})
+    return found
 
 
 def test_the_bound_breaks_with_a_start_and_a_spread_that_are_too_small(paths):
-    values = paths[f"{NAME}: mean_grad_norm2"]
-    wrong = Record()
-    for s, row in enumerate(values):
-        wrong.append(s, 0, gap=1e-3 * float(paths[f"{NAME}: gap"][s, 0]))
-        wrong.extend(s, "mean_grad_norm2", row, range(10, 31, 10))
-    fault = dataclasses.replace(federation.constants(16, 0.0), lam=1.0)
-    assert certify(wrong, stationarity(fault, "fed")).verdict == "BROKEN"
+    wrong = copy(paths, skip=(f"{NAME}.lam", f"{NAME}.lam_max"))
+    wrong.note(None, NAME, lam=1.0, lam_max=1.0)
+    for s in range(5):
+        gap = 1e-3 * float(paths[f"{NAME}: gap"][s, 0])
+        wrong.append(s, 0, **{f"{NAME}: gap": gap, f"{NAME}: zeta2": 0.0})
+    assert certify(wrong, promise()).verdict == "BROKEN"
 
 
-def test_a_longer_step_is_not_promised(paths):
-    c = federation.constants(16, 1.0)
-    long = dataclasses.replace(c, gamma=4 * c.gamma)
-    only = prefixed(stationarity(long, "fed"), f"{NAME}: ")
-    assert certify(paths, only).verdict == "NOT_PROMISED"
+@pytest.mark.parametrize(
+    "fact",
+    [{"gamma": 1.0}, {"eta": 0.5}, {"participation": "some"}, {"shared_sketch": False},
+     {"method": "fedavg_lora"}, {"optimizer": "unknown to the server"}, {"gradients": "drawn"}],
+    ids=str,
+)  # fmt: skip
+def test_another_federation_is_not_promised(paths, fact):
+    record = copy(paths)
+    record.note(2, NAME, **fact)
+    assert certify(record, promise()).verdict == "NOT_PROMISED"
+
+
+def test_what_a_federation_did_not_say(paths):
+    for fact in ("eta", "participation", "shared_sketch", "method", "optimizer", "gradients"):
+        bare = copy(paths, skip=(f"{NAME}.{fact}",))
+        assert None in [a.holds for a in promise().assumptions(bare)], fact
+    with pytest.raises(ValueError, match="does not say"):
+        promise().bound(copy(paths, skip=(f"{NAME}.gamma",)))
+
+
+def test_the_record_of_a_reference_run():
+    """One seed of the real thing: every condition holds, and a mean is not decided by one run."""
+    found, W0 = two_labels(), torch.zeros(M, N, dtype=torch.float64)
+    gamma = federation.step_of(found, "fed_rac")
+    out = fed_reference(
+        found.losses, W0, "fed_rac", 4, 3, 5, gamma=gamma, weights=found.weights, keep_path=True
+    )
+    for t, W in enumerate(out.path[:-1]):
+        norm2, spread = found.gradients(W)
+        out.record.append(0, t, loss=float(found.f(W)), grad_norm2=norm2, zeta2=spread)
+    (made,) = certificates(out.record, federation.constants(), found.f_star, law="fed")
+    assert all(a.holds for a in made.assumptions)
+    assert made.verdict == "UNDECIDED"
+    with pytest.raises(ValueError, match="needs mu"):
+        linear_rate(federation.constants(), "fed")
 
 
 def test_the_part_of_the_study():
@@ -242,6 +288,28 @@ def test_a_node_that_missed_a_round_catches_up():
     assert all(torch.equal(strategy.state[k], v) for k, v in expected.items())
     assert strategy.full == 4
     assert list(strategy.report.rounds[1].lost) == [1]
+
+
+def test_the_certificates_of_a_federation():
+    settings, known = RacSettings(2, 0.1, local_steps=3), Constants(1.0, zeta2=9.0)
+    strategy = flower(4, settings, seed=7)
+    *_, unmeasured = strategy.certificates(constants=known, f_star=0.0)
+    assert unmeasured.checked == []
+    for t in range(4):
+        strategy.record.append(7, t, loss=4.0 - t, grad_norm2=3.0 - t / 2)
+    *_, found = strategy.certificates(constants=known, f_star=0.0)
+    assert found.name == "stationarity (G6)"
+    assert found.verdict == "UNDECIDED"  # one run says nothing on a mean
+    open_ = {a.name for a in found.assumptions if not a.holds}
+    assert open_ == {"gradients"}  # whether a client uses all its examples its problem must say
+    *_, found = flower(4, dataclasses.replace(settings, eta=0.5)).certificates(constants=known)
+    assert found.verdict == "NOT_PROMISED"
+    assert "server step fails" in found.reason
+    lost = flower(4, settings, faults=lambda t, p, reply: None if (t, p) == (2, 1) else reply)
+    *_, found = lost.certificates(constants=known)
+    assert "participation fails" in found.reason
+    *_, found = strategy.certificates(constants=Constants(10.0, zeta2=9.0))
+    assert "step size fails" in found.reason
 
 
 @pytest.mark.parametrize("method", ["fedavg_lora", "ffa_lora"])

@@ -9,12 +9,14 @@ from torch import nn
 
 from surefoot.certificate import certify
 from surefoot.guarantee import Verdict
-from surefoot.lora import ChainOfLora, GuaranteeError, RacConfig, probe
+from surefoot.lora import ChainOfLora, ChainStateError, GuaranteeError, RacConfig, probe
+from surefoot.lora._block import merge, sketch_constants
 from surefoot.lora.experiments.problems import counterexample, counterexample_terms, ridge
 from surefoot.lora.experiments.runs import chain_on, descend
 from surefoot.lora.guarantee import (
     Constants,
     asymm_limit,
+    certificates,
     descent,
     factor_smoothness,
     free_estimate,
@@ -22,14 +24,14 @@ from surefoot.lora.guarantee import (
     lora_curvature,
     stationarity,
 )
+from surefoot.lora.sketch import shared_sketch
 from surefoot.record import Record
 
 BLOCKS, SEEDS = 60, 6
 
 
-def constants(problem, r, **change):
-    about = {"L": problem.L, "gamma": 1 / problem.L, "lam": r / problem.n, "mu": problem.mu}
-    return Constants(**(about | change))
+def constants(problem, **change):
+    return Constants(**({"L": problem.L, "mu": problem.mu} | change))
 
 
 def record_of(problem, r, *, blocks=BLOCKS, seeds=SEEDS, gamma=None, config=None, **how):
@@ -45,35 +47,34 @@ def record_of(problem, r, *, blocks=BLOCKS, seeds=SEEDS, gamma=None, config=None
     return record
 
 
+def without(record, *facts):
+    """The same numbers, and the facts but for some."""
+    found = Record()
+    for name in record.quantities:
+        curves = record.curves(name)
+        for seed, row in zip(curves.seeds, curves.values, strict=True):
+            found.extend(int(seed), name, row, curves.steps)
+    for name, known in record.facts.items():
+        for seed, values in known.values.items() if name not in facts else ():
+            for value in values:
+                found.note(seed, **{name: value})
+    return found
+
+
 @pytest.fixture(scope="module")
 def kept():
     return record_of(ridge(), 2)
 
 
-def constant(shape, generator):
-    """A restart that draws the same factor again: the chain never leaves its first subspace."""
-    q, _ = torch.linalg.qr(
-        torch.randn(max(shape), min(shape), generator=torch.Generator().manual_seed(0)).double()
-    )
-    return q.T if shape[0] < shape[1] else q
-
-
 @pytest.fixture(scope="module")
 def stuck():
-    """Starts differ by the seed only, so that there is a spread to take statistics of."""
-    record = Record()
-    for seed in range(SEEDS):
-        generator = torch.Generator().manual_seed(seed)
-
-        def same(shape, _, g=generator, held=[]):  # noqa: B006
-            if not held:
-                held.append(constant(shape, None) + 1e-3 * torch.randn(shape, generator=g).double())
-                held[0] = torch.linalg.qr(held[0].T)[0].T
-            return held[0]
-
-        chain = chain_on(ridge(), 2, RacConfig(steps_per_block=1, sketch=same))
-        descend(ridge(), chain, 1 / ridge().L, 150).into(record, seed, ridge().f_star)
-    return record
+    """The planted fault: every block draws the sketch of block 0, and the record does not know."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "surefoot.lora.state.shared_sketch",
+            lambda seed, block, *rest: shared_sketch(seed, 0, *rest),
+        )
+        return record_of(ridge(), 2, blocks=150)
 
 
 # -- G1 --------------------------------------------------------------------------------------------
@@ -82,22 +83,25 @@ def stuck():
 @pytest.mark.parametrize("steps", [1, 4])
 def test_descent_is_kept_in_every_block(steps):
     record = record_of(ridge(), 2, steps=steps, seeds=3)
-    found = certify(record, descent(constants(ridge(), 2)))
+    found = certify(record, descent(constants(ridge())))
     assert found.verdict is Verdict.KEPT
 
 
-def test_descent_breaks_when_the_factor_is_not_what_was_said():
-    """The planted fault: a sketch twice as long moves four times as far and overshoots."""
-    record = record_of(ridge(), 2, config={"sketch": lambda s, g: 2 * constant(s, g)}, seeds=1)
-    found = certify(record, descent(constants(ridge(), 2)))
-    assert found.verdict is Verdict.BROKEN
+def test_descent_breaks_when_a_merge_adds_the_block_twice(monkeypatch):
+    def twice(layer, add=merge._add):
+        add(layer)
+        add(layer)
+
+    monkeypatch.setattr(merge, "_add", twice)
+    record = record_of(ridge(), 2, seeds=1)
+    assert certify(record, descent(constants(ridge()))).verdict is Verdict.BROKEN
 
 
 def test_descent_breaks_where_L_is_understated():
     problem = counterexample(0)
     record = record_of(problem, 3, seeds=1, gamma=1 / problem.L)
-    assert certify(record, descent(constants(problem, 3))).verdict is Verdict.KEPT
-    wrong = constants(problem, 3, L=problem.L / 10, gamma=1 / problem.L)
+    assert certify(record, descent(constants(problem))).verdict is Verdict.KEPT
+    wrong = constants(problem, L=problem.L / 10)
     assert certify(record, descent(wrong)).verdict is Verdict.BROKEN
 
 
@@ -109,12 +113,11 @@ def test_descent_of_raw_sketches_pays_for_their_eigenvalues():
     assert low < 0.5 < high < 2
     record = Record()
     run.into(record, 0, problem.f_star)
-    honest = constants(problem, 4, gamma=0.5 / problem.L, sketch_low=low, sketch_high=high)
-    assert certify(record, descent(honest)).verdict is Verdict.KEPT
-    assert (
-        certify(record, descent(constants(problem, 4, gamma=0.5 / problem.L))).verdict
-        is Verdict.BROKEN
-    )
+    assert certify(record, descent(constants(problem))).verdict is Verdict.KEPT
+    # The planted fault: a record that takes them for projections.
+    for name in ("sketch_low", "sketch_high"):
+        record.extend(0, name, np.ones(41))
+    assert certify(record, descent(constants(problem))).verdict is Verdict.BROKEN
 
 
 # -- G2, G3 ----------------------------------------------------------------------------------------
@@ -122,35 +125,74 @@ def test_descent_of_raw_sketches_pays_for_their_eigenvalues():
 
 @pytest.mark.parametrize("make", [stationarity, linear_rate])
 def test_rates_are_kept(make, kept):
-    found = certify(kept, make(constants(ridge(), 2)))
+    found = certify(kept, make(constants(ridge())))
     assert found.verdict is Verdict.KEPT
     assert 0.3 < found.tightness <= 1.0
 
 
 @pytest.mark.parametrize("make", [stationarity, linear_rate])
 def test_rates_break_when_the_sketch_is_not_redrawn(make, stuck):
-    assert certify(stuck, make(constants(ridge(), 2))).verdict is Verdict.BROKEN
+    assert certify(stuck, make(constants(ridge()))).verdict is Verdict.BROKEN
 
 
-def test_rate_breaks_with_the_constant_of_the_wrong_side():
+def test_rate_breaks_where_the_chain_overstates_its_sketches(monkeypatch):
     """The paper writes r/n for both sketches; for the left one it is r/m (and m < n here)."""
     problem = ridge()
     record = record_of(problem, 2, config={"train": "A"})
-    right = constants(problem, 2, lam=2 / problem.m)
-    assert certify(record, linear_rate(right)).verdict is Verdict.KEPT
-    overstated = constants(problem, 2, lam=1.0)
-    assert certify(record, linear_rate(overstated)).verdict is Verdict.BROKEN
+    assert record.fact("lam").all == (pytest.approx(2 / problem.m),)
+    assert certify(record, linear_rate(constants(problem))).verdict is Verdict.KEPT
+    monkeypatch.setattr(sketch_constants, "_of_side", lambda *_: 1.0)
+    overstated = record_of(problem, 2, config={"train": "A"})
+    assert certify(overstated, linear_rate(constants(problem))).verdict is Verdict.BROKEN
 
 
-def test_a_step_too_long_is_not_promised(kept):
-    found = certify(kept, linear_rate(constants(ridge(), 2, gamma=1.5 / ridge().L)))
+@pytest.mark.parametrize("make", [descent, stationarity, linear_rate])
+def test_a_step_too_long_is_not_promised(make):
+    record = record_of(ridge(), 2, blocks=4, gamma=1.5 / ridge().L)
+    found = certify(record, make(constants(ridge())))
     assert found.verdict is Verdict.NOT_PROMISED
     assert "step size fails" in found.reason
 
 
+FACTS = [
+    ({"optimizer": "AdamW"}, "AdamW"), ({"momentum": 0.9}, "momentum=0.9"),
+    ({"weight_decay": 0.1}, "weight_decay=0.1"), ({"nesterov": True}, "nesterov"),
+    ({"maximize": True}, "maximize"), ({"max_grad_norm": 1.0}, "clipped"),
+    ({"dropout": 0.1}, "lora_dropout=0.1"), ({"dtype": "bfloat16"}, "16-bit"),
+    ({"method": "cola"}, "trains both factors"), ({"objection": "a hunch"}, "a hunch"),
+    ({"gradients": "drawn"}, "exact, drawn"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [descent, stationarity, linear_rate])
+@pytest.mark.parametrize(("fact", "reason"), FACTS, ids=lambda v: str(v))
+def test_a_recorded_fact_undoes_the_promise_and_nobody_can_unsay_it(make, fact, reason, kept):
+    record = without(kept)
+    assert certify(record, make(constants(ridge()))).verdict is Verdict.KEPT
+    record.note(3, **fact)  # in one seed of six
+    found = certify(record, make(constants(ridge())))
+    assert found.verdict is Verdict.NOT_PROMISED
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize("make", [descent, stationarity, linear_rate])
+def test_of_what_was_not_recorded_nothing_is_assumed(make, kept):
+    guarantee = make(constants(ridge()))
+    for fact in ("optimizer", "momentum", "max_grad_norm", "dropout", "dtype", "method", "gradients",
+                 "quantised"):  # fmt: skip
+        by_name = {a.name: a.holds for a in guarantee.assumptions(without(kept, fact))}
+        name = {"quantised": "past blocks"}.get(fact, fact.replace("_", " "))
+        assert by_name[name] is None, fact
+    bare = without(kept, "lam")
+    with pytest.raises(ValueError, match="does not say lam of seed 0"):
+        guarantee.bound(bare)
+    if make is not descent:
+        assert [a.holds for a in guarantee.assumptions(bare) if a.name == "sketches"] == [None]
+
+
 def test_a_rate_without_mu_is_refused():
     with pytest.raises(ValueError, match="needs mu"):
-        linear_rate(constants(ridge(), 2, mu=None))
+        linear_rate(constants(ridge(), mu=None))
 
 
 # -- G4, G5 ----------------------------------------------------------------------------------------
@@ -182,15 +224,16 @@ def test_noisy_rates(law):
     record, weights = Record(), []
     for seed in range(SEEDS):
         chain = chain_on(problem, 4, RacConfig(steps_per_block=1 if law == "sgd" else N, seed=seed))
+        chain.record.note(seed, gradients={"sgd": "drawn", "rr": "reshuffled"}[law])
         optimizer = torch.optim.SGD(chain.param_groups(gamma), lr=1.0)
         generator = torch.Generator().manual_seed(seed)
-        gaps, grads = [], []
         layer = chain.layers[0]
         for _ in range(blocks):
             W = chain.weight("lin")
             weights.append(W)
-            gaps.append(float(problem.f(W)) - problem.f_star)
-            grads.append(float(problem.gradient(W).square().sum()))
+            chain.observe(
+                loss=float(problem.f(W)), grad_norm2=float(problem.gradient(W).square().sum())
+            )
             steps = (
                 torch.randperm(N, generator=generator)
                 if law == "rr"
@@ -204,26 +247,34 @@ def test_noisy_rates(law):
                 optimizer.step()
                 optimizer.zero_grad()
                 chain.step(optimizer)
-        record.extend(seed, "gap", gaps)
-        record.extend(
-            seed, "mean_grad_norm2", np.cumsum(grads)[:-1] / np.arange(1, blocks), range(1, blocks)
-        )
+        record = Record.concat([record, chain.record])
     sigma2 = visited_variance(problem, batches, weights[::7])
-    about = constants(
-        problem, 4, gamma=gamma, sigma2=sigma2, local_steps=N if law == "rr" else 1,
-        L=problem.L if law == "sgd" else part_L,
-    )  # fmt: skip
-    for make in (stationarity, linear_rate):
-        assert certify(record, make(about, law)).verdict is Verdict.KEPT
+    about = Constants(problem.L if law == "sgd" else part_L, problem.mu, sigma2)
+    found = {c.name: c.verdict for c in certificates(record, about, problem.f_star, law=law)}
+    number = {"sgd": "G4", "rr": "G5"}[law]
+    for name in (f"linear rate ({number})", f"stationarity ({number})"):
+        assert found[name] is Verdict.KEPT
     # The planted fault: noise that is kept quiet about, or an epoch counted as a hundred.
     quiet = dataclasses.replace(about, sigma2=0.0)
+    over = without(record, "lam", "lam_max")
+    over.note(lam=1.0, lam_max=1.0)
     if law == "rr":
-        quiet = dataclasses.replace(about, sigma2=0.0, lam=1.0, mu=problem.L)
-    assert certify(record, linear_rate(quiet, law)).verdict is Verdict.BROKEN
-    assert (
-        certify(record, stationarity(dataclasses.replace(quiet, lam=1.0), law)).verdict
-        is Verdict.BROKEN
-    )
+        quiet = dataclasses.replace(quiet, mu=problem.L)
+    found = {c.name: c.verdict for c in certificates(over, quiet, problem.f_star, law=law)}
+    for name in (f"linear rate ({number})", f"stationarity ({number})"):
+        assert found[name] is Verdict.BROKEN
+    # What a run drew decides which theorem is about it.
+    wrong = certificates(record, about, problem.f_star, law="rr" if law == "sgd" else "sgd")
+    assert {c.verdict for c in wrong if "(G7)" not in c.name} == {Verdict.NOT_PROMISED}
+
+
+def test_steps_of_noise_add_up_and_are_not_promised(kept):
+    record = without(kept, "gradients")
+    record.note(gradients="drawn")
+    record.append(0, 3, steps=2)
+    found = certify(record, linear_rate(constants(ridge(), sigma2=1.0), "sgd"))
+    assert found.verdict is Verdict.NOT_PROMISED
+    assert "steps of a block fails" in found.reason
 
 
 # -- G7 --------------------------------------------------------------------------------------------
@@ -251,6 +302,7 @@ def test_free_gradient_norm(wrong, verdict, estimates, measured):
     problem = ridge()
     exact = float(problem.gradient(torch.zeros(problem.m, problem.n).double()).square().sum())
     record = Record()
+    record.note(method="rac_lora", sketch="orthonormal", dropout=0.0)
     for seed, estimate in enumerate(wrong * estimates):
         record.append(seed, 0, grad_norm2_estimate=estimate, grad_norm2=exact)
     if wrong == 1:
@@ -258,6 +310,16 @@ def test_free_gradient_norm(wrong, verdict, estimates, measured):
         measured("G7 estimator, mean of 2,000 sketches / exact", "1 within 3 %", f"{ratio:.4f}")
         assert ratio == pytest.approx(1, abs=0.03)
     assert certify(record, free_estimate(tolerance=0.03)).verdict is verdict
+
+
+def test_what_the_free_estimate_asks_of_a_run(kept):
+    record = without(kept)
+    assert all(a.holds for a in free_estimate().assumptions(record))
+    assert certify(record, free_estimate()).verdict is not Verdict.NOT_PROMISED
+    record.note(0, sketch="callable:mine")
+    assert certify(record, free_estimate()).verdict is Verdict.NOT_PROMISED
+    bare = free_estimate().assumptions(without(kept, "method", "sketch", "dropout"))
+    assert [a.holds for a in bare] == [None, None, None]
 
 
 # -- G8 --------------------------------------------------------------------------------------------
@@ -271,37 +333,50 @@ def curvature(method, alpha):
         part=lambda out, rows: (0.5 * out.T**2 + b * out.T).sum(),
     )  # fmt: skip
     chain = chain_on(problem, 2, RacConfig(method=method, steps_per_block=5, seed=1), alpha=alpha)
-    s, layer = chain.layers[0].scaling, chain.layers[0]
+    layer = chain.layers[0]
     optimizer = torch.optim.SGD(chain.param_groups(0.3), lr=1.0)
 
     def loss():
         return problem.part(layer.module(problem.features), None)
 
-    record = Record()
+    record = chain.record
     for t in range(30):
         g = problem.gradient(chain.weight("lin"))
         norms = {
             k: float(torch.linalg.matrix_norm(x, 2))
             for k, x in (("norm_A", layer.A), ("norm_B", layer.B), ("norm_G", g))
         }
-        record.append(0, t, local_smoothness=probe.local_smoothness(chain, loss), **norms)
+        record.append(1, t, local_smoothness=probe.local_smoothness(chain, loss), **norms)
         loss().backward()
         optimizer.step()
         optimizer.zero_grad()
         chain.step(optimizer)
-    return record, s
+    return record
 
 
 @pytest.mark.parametrize("alpha", [2, 6])
 def test_the_trained_factor_is_smooth_and_lora_is_not(alpha):
-    rac, s = curvature("rac_lora", alpha)
-    found = certify(rac, factor_smoothness(s, 1.0))
+    rac = curvature("rac_lora", alpha)
+    found = certify(rac, factor_smoothness(1.0))
     assert found.verdict is Verdict.KEPT
     assert found.tightness == pytest.approx(1, rel=1e-3)  # attained: the bound is no mere bound
-    lora, s = curvature("lora", alpha)
-    assert certify(lora, factor_smoothness(s, 1.0)).verdict is Verdict.BROKEN
-    assert certify(lora, lora_curvature(s, 1.0)).verdict is Verdict.KEPT
-    assert certify(lora, lora_curvature(s, 0.3)).verdict is Verdict.BROKEN
+    assert certify(rac, factor_smoothness(0.5)).verdict is Verdict.BROKEN
+    assert certify(rac, lora_curvature(1.0)).verdict is Verdict.NOT_PROMISED
+    lora = curvature("lora", alpha)
+    assert certify(lora, factor_smoothness(1.0)).verdict is Verdict.NOT_PROMISED
+    assert certify(lora, lora_curvature(1.0)).verdict is Verdict.KEPT
+    assert certify(lora, lora_curvature(0.3)).verdict is Verdict.BROKEN
+    # What LoRA's curvature does to the bound of one factor: the chain's record says which one it is.
+    lora = without(lora, "method")
+    assert [a.holds for a in lora_curvature(1.0).assumptions(lora)] == [None]
+    lora.note(method="rac_lora")
+    assert certify(lora, factor_smoothness(1.0)).verdict is Verdict.BROKEN
+    for make in (factor_smoothness, lora_curvature):
+        with pytest.raises(ValueError, match="does not say the scaling"):
+            make(1.0).bound(without(lora, "scaling"))
+    stretched = without(rac, "sketch")
+    stretched.append(1, 0, sketch_high=4.0)
+    assert certify(stretched, factor_smoothness(1.0)).verdict is Verdict.NOT_PROMISED
 
 
 def test_the_one_by_one_example_attains_it():
@@ -324,33 +399,39 @@ def test_the_one_by_one_example_attains_it():
 
 
 def test_where_asymm_lora_ends(measured):
-    record, rows = Record(), {}
-    for seed in range(3):
-        problem = counterexample(0)
-        chain = chain_on(
-            problem,
-            1,
-            RacConfig(method="asymm_lora", sketch="gaussian", seed=seed, precondition=True),
-        )
-        rows[seed] = chain.layers[0].A[0].numpy().copy()
-        run = descend(problem, chain, 1 / problem.L, 250, gradients=False)
-        record.append(seed, 0, limit=run.gap[-1] + problem.f_star)
-    M, b = counterexample_terms(0)
-    found = certify(record, asymm_limit(M, b, lambda seed: rows[seed]))
+    problem = counterexample(0)
+
+    def run(method, fault=1.0, **config):
+        record = Record()
+        for seed in range(3):
+            chain = chain_on(
+                problem,
+                1,
+                RacConfig(method=method, sketch="gaussian", seed=seed, precondition=True, **config),
+            )
+            chain.record.extend(seed, "row", (chain.layers[0].A[0] * fault).tolist())
+            ran = descend(problem, chain, 1 / problem.L, 250, gradients=False)
+            chain.record.append(seed, 0, limit=ran.gap[-1] + problem.f_star)
+            record = Record.concat([record, chain.record])
+        return record
+
+    limit = asymm_limit(lambda seed: counterexample_terms(0))
+    asymm = run("asymm_lora")
+    found = certify(asymm, limit)
     measured(
         "AsymmLoRA on 3 x 3, limit / closed form", "1 to 1e-8", f"1 {found.tightness - 1:+.1e}"
     )
     assert found.verdict is Verdict.KEPT
-    rac = Record()
-    for seed in range(3):
-        chain = chain_on(
-            problem,
-            1,
-            RacConfig(sketch="gaussian", seed=seed, precondition=True, steps_per_block=1),
-        )
-        run = descend(problem, chain, 1 / problem.L, 250, gradients=False)
-        rac.append(seed, 0, limit=run.gap[-1] + problem.f_star)
-    assert certify(rac, asymm_limit(M, b, lambda seed: rows[seed])).verdict is Verdict.BROKEN
+    assert all(a.holds for a in found.assumptions)
+    rac = run("rac_lora", steps_per_block=1)
+    assert certify(rac, limit).verdict is Verdict.NOT_PROMISED
+    # The planted faults: a chain that draws again and does not say so; a row that is another one.
+    rac = without(rac, "method")
+    assert certify(rac, limit).verdict is Verdict.BROKEN  # of unknown method
+    wrong = run("asymm_lora", fault=torch.tensor([1.0, 2.0, 1.0]).double())
+    assert certify(wrong, limit).verdict is Verdict.BROKEN
+    asymm.note(1, momentum=0.9)
+    assert certify(asymm, limit).verdict is Verdict.NOT_PROMISED
 
 
 # -- chain.guarantee -------------------------------------------------------------------------------
@@ -365,7 +446,7 @@ def test_the_guarantee_of_a_chain():
     g = chain.guarantee(L=problem.L, mu=problem.mu, f_star=0.0, f0=losses[0])
     rate = problem.mu / problem.L * 2 / problem.n
     assert g.status == "covered"
-    assert g.constants.gamma == pytest.approx(1 / problem.L)
+    assert g.settings.gamma == pytest.approx(1 / problem.L)
     assert g.rate(7) == pytest.approx((1 - rate) ** 7)
     assert g.promised(7) == pytest.approx((1 - rate) ** 7 * losses[0])
     assert (1 - rate) ** g.steps_to(1e-3) <= 1e-3 < (1 - rate) ** (g.steps_to(1e-3) - 1)
@@ -441,7 +522,7 @@ def test_a_raw_sketch_counts_with_its_eigenvalues(toys):
     with pytest.raises(GuaranteeError, match="times the sketch's largest eigenvalue"):
         reasons(toys, sketch="gaussian")
     g = reasons(toys, sketch="kaiming_uniform")
-    assert g.constants.lam == pytest.approx(2 / (3 * 12))
+    assert g.settings.lam == pytest.approx(2 / (3 * 12))
 
 
 def test_sixteen_bit_bases_are_not_covered(toys):
@@ -463,9 +544,88 @@ def test_schedules_use_the_smallest_step_for_the_rate_and_the_largest_for_the_co
         chain.step(optimizer)
         schedule.step()
     g = chain.guarantee(L=problem.L)
-    assert g.constants.gamma == pytest.approx(0.5 / problem.L)
+    assert g.settings.gamma == pytest.approx(0.5 / problem.L)
     with pytest.raises(GuaranteeError):
         chain.guarantee(L=1.5 * problem.L)
+
+
+def test_the_certificates_of_a_chain_say_what_it_did_not_measure():
+    problem = ridge()
+    chain = chain_on(problem, 2, RacConfig(steps_per_block=1))
+    losses = descend(problem, chain, 1 / problem.L, 20).gap
+    found = {c.name: c for c in chain.certificates(problem.L, problem.mu, problem.f_star)}
+    assert found["one-block descent (G1)"].verdict is Verdict.KEPT
+    assert found["linear rate (G3)"].verdict is Verdict.UNDECIDED  # one run and a mean
+    assert all(a.holds for c in found.values() for a in c.assumptions)
+    assert "mean_grad_norm2" not in chain.record  # what is derived stays out of what was written
+    layer = chain.layers[0]
+    quiet = chain_on(problem, 2, RacConfig(steps_per_block=1))
+    optimizer = torch.optim.SGD(quiet.param_groups(1 / problem.L), lr=1.0)
+    layer = quiet.layers[0]
+    for _ in range(20):
+        problem.f(layer.weight + layer.parameter("B") @ layer.parameter("A")).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        quiet.step(optimizer)
+    found = {c.name: c for c in quiet.certificates(problem.L, problem.mu, problem.f_star)}
+    assert {c.verdict for c in found.values()} == {Verdict.UNDECIDED}
+    assert "chain.observe(loss=...)" in found["one-block descent (G1)"].reason
+    found = quiet.certificates(problem.L, losses=losses)
+    assert found[0].verdict is Verdict.KEPT
+    assert [a.holds for a in found[0].assumptions if a.name == "gradients"] == [None]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda g: torch.optim.AdamW(g, lr=1e-3), "AdamW"),
+        (lambda g: torch.optim.SGD(g, lr=1.0, momentum=0.9), "momentum=0.9"),
+    ],
+)
+def test_another_optimizer_is_seen_by_the_chain_itself(toys, make, reason):
+    chain, _ = toys.make(steps_per_block=2)
+    toys.train(chain, make(chain.param_groups(0.01)), 6)
+    for found in chain.certificates(L=1.0, mu=0.5, f_star=0.0, losses=[3.0, 2.0, 1.5, 1.0]):
+        assert found.verdict is Verdict.NOT_PROMISED
+        assert reason in found.reason
+
+
+def test_the_record_of_a_chain(toys):
+    chain, _ = toys.make(steps_per_block=2, seed=7)
+    optimizer = torch.optim.SGD(chain.param_groups(0.05), lr=1.0)
+    toys.train(chain, optimizer, 4)
+    for group in optimizer.param_groups:
+        group["lr"] /= 2
+    toys.train(chain, optimizer, 2, start=4)
+    record = chain.record
+    assert record.seeds == [7]
+    said = {name: known.all for name, known in record.facts.items()}
+    assert said["method"] == ("rac_lora",)
+    assert said["sketch"] == ("orthonormal",)
+    assert said["rank"] == (2,)
+    assert said["scaling"] == (2.0,)
+    assert said["optimizer"] == ("SGD",)
+    assert said["momentum"] == said["weight_decay"] == (0.0,)
+    assert said["lam"] == (2 / 12,)
+    assert said["dtype"] == ("float32",)
+    assert "max_grad_norm" not in said  # nobody saw whether gradients were clipped
+    np.testing.assert_allclose(record["gamma"], [[0.05, 0.05, 0.025]])
+    np.testing.assert_array_equal(record["steps"], [[2, 2, 2]])
+    expected = [report.projected_grad_norm2 for report in chain.reports]
+    np.testing.assert_array_equal(record["projected_grad_norm2"], [expected])
+    toys.train(chain, optimizer, 1, start=6)
+    with pytest.raises(ChainStateError, match="has had 1 steps"):
+        chain.observe(loss=1.0)
+
+
+def test_a_momentum_on_a_schedule_does_not_fill_the_record(toys):
+    chain, _ = toys.make(steps_per_block=2)
+    optimizer = torch.optim.SGD(chain.param_groups(0.05), lr=1.0, momentum=0.9)
+    for i in range(40):
+        for group in optimizer.param_groups:
+            group["momentum"] = 0.9 + i * 1e-3
+        toys.train(chain, optimizer, 1, start=i)
+    assert 1 < len(chain.record.fact("momentum").all) <= 16
 
 
 def test_lambda_min_of_chains(toys):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -269,3 +270,57 @@ def test_rounding_that_differs_is_said(toys):
 def test_more_blocks_may_be_planned_on_resume(toys, saved):
     config = RacConfig(steps_per_block=4, seed=5, blocks=50)
     assert ChainOfLora.resume(saved, toys.mlp(), config).config.blocks == 50
+
+
+STORED = Path(__file__).parent / "stored"
+
+
+def test_a_chain_that_an_older_version_stored_goes_on(toys):
+    """Written by the version without a record: eight steps of gamma = 0.05, raw Gaussian sketches."""
+    assert "record" not in json.loads((STORED / "format_1" / "chain.json").read_text())
+    chain = ChainOfLora.resume(STORED / "format_1", toys.mlp(), restore_rng=False)
+    assert chain.sketch_range == pytest.approx((0.38078798643160444, 2.8218018391768127))
+    record = chain.record
+    assert record.fact("optimizer").all == ("SGD",)
+    assert record.fact("max_grad_norm").missing == (5,)
+    torch.testing.assert_close(torch.tensor(record["gamma"]), torch.full((1, 3), 0.05).double())
+    optimizer = torch.optim.SGD(chain.param_groups(0.05), lr=1.0)
+    chain.restore_optimizer(optimizer)
+    toys.train(chain, optimizer, 7, start=8)
+    expected = torch.load(STORED / "after_15_steps.pt", weights_only=True)
+    for name, weight in expected.items():
+        torch.testing.assert_close(chain.weight(name), weight)
+
+
+@pytest.mark.parametrize("stop", [4, 6])
+def test_a_resumed_chain_has_the_record_of_the_one_that_went_on(toys, stop, tmp_path):
+    def schedule(i):
+        return 0.5 if i < 5 else 0.25  # within a block
+
+    def run(chain, optimizer, start, end):
+        for i in range(start, end):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.04 * schedule(i)
+            if not chain.step_in_block:
+                chain.observe(loss=float(i))
+            toys.train(chain, optimizer, 1, start=i)
+
+    def begin():
+        chain, _ = toys.make(steps_per_block=4, sketch="gaussian")
+        return chain, torch.optim.SGD(chain.trainable_parameters(), lr=1.0)
+
+    reference, optimizer = begin()
+    reference.object("a hunch")
+    run(reference, optimizer, 0, 10)
+    chain, optimizer = begin()
+    chain.object("a hunch")
+    run(chain, optimizer, 0, stop)
+    chain.save(tmp_path, optimizer)
+    resumed = ChainOfLora.resume(tmp_path, toys.mlp())
+    optimizer = torch.optim.SGD(resumed.trainable_parameters(), lr=1.0)
+    resumed.restore_optimizer(optimizer)
+    run(resumed, optimizer, stop, 10)
+    assert resumed.record.quantities == reference.record.quantities
+    for name in reference.record.quantities:
+        assert (resumed.record[name] == reference.record[name]).all(), name
+    assert resumed.record.facts == reference.record.facts

@@ -30,7 +30,17 @@ class RacBound:
 
 
 def largest_step(law: RateLaw, L: float, local_steps: int = 1) -> float:
-    """1/L, or 1/(2 L N) for N reshuffled component functions or local steps."""
+    """1/L, or 1/(2 L N) for N reshuffled component functions or local steps.
+
+    Parameters
+    ----------
+    law
+        As in `rac_bound`.
+    L
+        Smoothness.
+    local_steps
+        N.
+    """
     return 1 / L if law in ("gd", "sgd") else 1 / (2 * L * local_steps)
 
 
@@ -116,7 +126,15 @@ def rac_bound(
 
 
 def blocks_to(eps: float, *, gamma: float, lam: float, mu: float) -> int:
-    """Blocks after which the promised gap is eps D0 (Theorem 5.5): log(1/eps) / -log(1 - g mu lam)."""
+    """Blocks after which the promised gap is eps D0 (Theorem 5.5): log(1/eps) / -log(1 - g mu lam).
+
+    Parameters
+    ----------
+    eps
+        Between 0 and 1.
+    gamma, lam, mu
+        Step size, smallest eigenvalue of E[H], PL constant.
+    """
     check_number("eps", eps, above=0, below=1)
     _positive(gamma=gamma, lam=lam, mu=mu)
     rate = gamma * mu * lam
@@ -129,6 +147,13 @@ def asymm_floor(M: np.ndarray, b: np.ndarray, a: np.ndarray) -> float:
     """Where AsymmLoRA ends on f(W) = sum M_ij W_ij^2 + b_ij W_ij from W0 = 0 with r = 1 and row a.
 
     The minimum over {B a}: - sum_i (sum_j b_ij a_j)^2 / (4 sum_j M_ij a_j^2). Derived here.
+
+    Parameters
+    ----------
+    M, b
+        The quadratic, (m, n) each.
+    a
+        The frozen row, (n,).
     """
     return float(-(((b @ a) ** 2) / (4 * (M @ a**2))).sum())
 
@@ -138,6 +163,15 @@ def lora_smoothness(s: float, L: float, norm_A: float, norm_B: float, norm_G: fl
 
     It grows with the factors, so phi is smooth for no constant (G8; derived here, attained by 1 x 1
     factors). With one factor orthonormal and frozen it is s^2 L.
+
+    Parameters
+    ----------
+    s
+        The scaling.
+    L
+        Smoothness of f.
+    norm_A, norm_B, norm_G
+        Spectral norms of the factors and of the gradient in W.
     """
     return s**2 * L * (norm_A**2 + norm_B**2) + s * norm_G
 

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_number
-from surefoot.lora._block import optimizer_state
-from surefoot.lora._block import state_files as folders
-from surefoot.lora._block.adapted_layer import AdaptedLayer, other
+from surefoot.certificate import Certificate
+from surefoot.lora._block import optimizer_state, recording, state_files
+from surefoot.lora._block.adapted_layer import AdaptedLayer
 from surefoot.lora._block.companion import Companion
-from surefoot.lora._block.frozen_factor import FrozenGuard
-from surefoot.lora._block.gradient_tap import GradientTap
 from surefoot.lora._block.merge import Residuals, check_finite
+from surefoot.lora._block.packing import pack, unpack
 from surefoot.lora._block.past_blocks import History, bytes_per_block
 from surefoot.lora._block.save_guard import SaveGuard
-from surefoot.lora._block.sketch_constants import PROJECTIONS, sketch_constants
-from surefoot.lora._block.steps_seen import StepsSeen
-from surefoot.lora.chain_guarantee import ChainGuarantee, guarantee_of
-from surefoot.lora.config import BOTH_TRAINED, RacConfig, Side
+from surefoot.lora._block.sketch_constants import sketch_constants
+from surefoot.lora.config import RacConfig, Side
 from surefoot.lora.doors.peft import adapted_layers
 from surefoot.lora.errors import ChainStateError
 from surefoot.lora.export import ExportReport, export_adapter, export_merged
-from surefoot.lora.result import BlockReport
-from surefoot.lora.sketch import draw_side, shared_sketch
-from surefoot.lora.state import base_hash, pack, unpack
+from surefoot.lora.guarantee import Constants, add_losses, certificates
+from surefoot.lora.result import BlockReport, ChainGuarantee
+from surefoot.lora.state import ChainState
+from surefoot.record import Record
 
 
 class ChainOfLora:
@@ -72,70 +70,123 @@ class ChainOfLora:
         self.config = config or RacConfig()
         self.model = peft_model
         self.adapter_name = adapter_name
-        self.layers = adapted_layers(peft_model, self.config, adapter_name)
-        self.steps_per_block = self.config.steps_per_block
-        self.companion = Companion(
-            peft_model, self.layers, adapter_name, self.config.companion_rank
-        )
-        self.original_base = base_hash(self)
-        self.block = 0
-        self.step_in_block = 0
-        self.total_steps = 0
-        self.reports: list[BlockReport] = []
-        self.history = History(self.config.keep_history)
-        self.residuals = Residuals(self.config.merge_dtype)
-        self.gamma: float | None = None
-        self.side: Side = "B"
-        self._guard = FrozenGuard()
-        self._orthonormal = self.config.sketch in PROJECTIONS
-        self._tap = GradientTap(self.layers, self.config.precondition, self._orthonormal)
-        self._steps_seen = StepsSeen()
-        self._sketch_range = (math.inf, 0.0)
+        layers = adapted_layers(peft_model, self.config, adapter_name)
+        self.state = ChainState.begin(peft_model, adapter_name, self.config, layers)
         self._optimizer: Any = None
         self._warmup: optimizer_state.BlockWarmup | None = None
-        self._finished = False
         self.resumed_from: Path | None = None
-        self.original_weights: dict[str, Tensor] = {}
-        if self.config.method == "fpft":
-            # Nothing else tells afterwards by how much the weights were moved.
-            self.original_weights = {
-                layer.name: layer.as_matrix(layer.weight.detach()).to("cpu", copy=True)
-                for layer in self.layers
-            }
-        self.saves = SaveGuard(self)
+        self.saves = SaveGuard(self.state)
         self._hooks = [
             module.register_forward_pre_hook(self._before_forward)
             for module in (peft_model, peft_model.get_base_model())
         ]
-        self._open()
+        self.state.open_block()
 
-    # -- what trains ---------------------------------------------------------------------------
+    # -- where it stands -----------------------------------------------------------------------
+
+    @property
+    def layers(self) -> list[AdaptedLayer]:
+        """The adapted layers, in the order of the model."""
+        return self.state.layers
+
+    @property
+    def block(self) -> int:
+        """The number of the open block, from 0."""
+        return self.state.block
+
+    @property
+    def step_in_block(self) -> int:
+        """Optimizer steps of the open block so far."""
+        return self.state.step_in_block
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all blocks so far."""
+        return self.state.total_steps
+
+    @property
+    def steps_per_block(self) -> int | Literal["epoch"] | None:
+        """How long a block is; under a Trainer it is known when training begins."""
+        return self.state.steps_per_block
+
+    @property
+    def gamma(self) -> float | None:
+        """The step size that `param_groups` was asked for."""
+        return self.state.gamma
+
+    @property
+    def side(self) -> Side:
+        """The factor that the open block trains where only one is."""
+        return self.state.side
 
     @property
     def trained(self) -> Side | None:
         """The one factor that the open block trains, or None where both or the weights are."""
-        return self.side if self.config.method in ("rac_lora", "asymm_lora") else None
+        return self.state.trained
+
+    @property
+    def reports(self) -> list[BlockReport]:
+        """One a block that has ended."""
+        return self.state.reports
+
+    @property
+    def history(self) -> History:
+        """The factors of past blocks."""
+        return self.state.history
+
+    @property
+    def residuals(self) -> Residuals:
+        """What merges into 16-bit weights would have rounded away."""
+        return self.state.residuals
+
+    @property
+    def companion(self) -> Companion:
+        """The past blocks of a quantised base."""
+        return self.state.companion
+
+    @property
+    def record(self) -> Record:
+        """What the chain wrote down of itself, numbers of each block and facts; its seed is `config.seed`.
+
+        The records of several chains of different seeds add up with `Record.concat`.
+        """
+        return self.state.record
+
+    def observe(self, *, loss: float | None = None, grad_norm2: float | None = None) -> None:
+        """Write down what the theorems speak of, measured at the present weights W^t.
+
+        Call it where a block begins, before its first step, and after the last block.
+
+        Parameters
+        ----------
+        loss
+            f(W^t): the full loss that the guarantee is about, not that of a batch.
+        grad_norm2
+            ||grad f(W^t)||_F^2 over the adapted weights, likewise; `surefoot.lora.probe` can measure it.
+
+        Raises
+        ------
+        ChainStateError
+            The open block has had a step: these are not the weights at its start any more.
+        """
+        if self.step_in_block:
+            raise ChainStateError(
+                f"block {self.block} has had {self.step_in_block} steps, and the theorems speak of the "
+                "weights where a block begins; observe before the first step or after the last one"
+            )
+        values = {"loss": loss, "grad_norm2": grad_norm2}
+        found = {name: float(value) for name, value in values.items() if value is not None}
+        self.record.update(self.config.seed, self.block, found)
+
+    # -- what trains ---------------------------------------------------------------------------
 
     def factors(self) -> dict[str, nn.Parameter]:
         """Every tensor that some block trains in place of the adapted weights, by name."""
-        if self.config.method == "fpft":
-            return {f"{layer.name}.weight": layer.weight for layer in self.layers}
-        both = self.config.switches
-        return {
-            f"{layer.name}.lora_{side}": layer.parameter(side)
-            for layer in self.layers
-            for side in _sides(both, self.side)
-        }
+        return self.state.factors()
 
     def extras(self) -> dict[str, nn.Parameter]:
         """What trains beside the adapted weights, for instance a head of modules_to_save."""
-        mine = {id(layer.parameter(s)) for layer in self.layers for s in _sides(True, "A")}
-        mine |= {id(layer.weight) for layer in self.layers}
-        return {
-            name: p
-            for name, p in self.model.named_parameters()
-            if p.requires_grad and id(p) not in mine
-        }
+        return self.state.extras()
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What an optimizer must hold: the factors that some block trains, and the extras."""
@@ -151,8 +202,7 @@ class ChainOfLora:
 
     def refreeze(self) -> None:
         """Switch off the gradients of the frozen factors; each forward pass does it too."""
-        self._guard.refreeze()
-        self.companion.refreeze()
+        self.state.refreeze()
 
     def _before_forward(self, *_: Any) -> None:
         self.refreeze()
@@ -172,50 +222,56 @@ class ChainOfLora:
         ValueError
             The optimizer does not hold a trained factor, or there is no steps_per_block.
         """
+        state, config = self.state, self.config
         if self._optimizer is not optimizer:
             self.attach(optimizer, late=True)
-        if self._finished and not self.config.chained:
-            raise ChainStateError(f"{self.config.method} has one block, and finish() merged it")
-        if self.config.chained and self.steps_per_block is None:
+        if state.finished and not config.chained:
+            raise ChainStateError(f"{config.method} has one block, and finish() merged it")
+        if config.chained and state.steps_per_block is None:
             raise ValueError(
                 "steps_per_block must be given in a bare training loop: "
                 "RacConfig(steps_per_block=20, ...), or 'epoch' and end_block() after each epoch"
             )
-        self._verify()
-        if (
-            self.config.blocks is not None
-            and self.block == self.config.blocks
-            and not self.step_in_block
-        ):
+        state.verify()
+        if config.blocks is not None and state.block == config.blocks and not state.step_in_block:
             warnings.warn(
-                f"the plan was {self.config.blocks} blocks and the run goes on; further blocks open",
+                f"the plan was {config.blocks} blocks and the run goes on; further blocks open",
                 stacklevel=2,
             )
-        plain = self.config.method == "fpft" or self.config.precondition
-        self._steps_seen.look(optimizer, self.layers, plain, self._warm_factor())
-        if self.step_in_block == 0:
-            self._tap.first_step_done()
-        self.step_in_block += 1
-        self.total_steps += 1
-        if self.config.chained and self.step_in_block == self.steps_per_block:
+        plain = config.method == "fpft" or config.precondition
+        state.steps.look(optimizer, state.layers, plain, self._warm_factor())
+        if state.steps.changed:
+            recording.write_steps(state.record, config.seed, state.block, state.steps)
+        if state.step_in_block == 0:
+            state.gradient.first_step_done()
+        state.step_in_block += 1
+        state.total_steps += 1
+        if config.chained and state.step_in_block == state.steps_per_block:
             return self._end_block(optimizer)
         return None
 
     def end_block(self, optimizer: Any = None) -> BlockReport:
         """Merge the open block and open the next one, at once."""
-        self._verify()
+        self.state.verify()
         return self._end_block(optimizer)
 
     def _end_block(self, optimizer: Any) -> BlockReport:
-        moved = check_finite(self.layers)
-        projected, full = self._tap.norms() or (None, None)
-        report = BlockReport(self.block, self.step_in_block, self.trained, projected, full, moved)
-        self._put_away()
-        self.reports.append(report)
-        self.block += 1
-        self.step_in_block = 0
-        restarted = list(self.factors().values()) if self.config.method != "fpft" else []
-        self._open()
+        state = self.state
+        moved = check_finite(state.layers)
+        projected, full = state.gradient.norms() or (None, None)
+        report = BlockReport(
+            state.block, state.step_in_block, state.trained, projected, full, moved
+        )
+        if self.config.method != "fpft":
+            state.history.add(state.block, state.trained, state.layers)
+            for layer in state.layers:
+                state.merge(layer)
+        state.reports.append(report)
+        recording.write_block(state.record, self.config.seed, report, state.companion)
+        state.block += 1
+        state.step_in_block = 0
+        restarted = list(state.factors().values()) if self.config.method != "fpft" else []
+        state.open_block()
         optimizer = optimizer if optimizer is not None else self._optimizer
         if optimizer is not None:
             self._restart_optimizer(optimizer, restarted)
@@ -223,81 +279,9 @@ class ChainOfLora:
 
     def finish(self) -> BlockReport | None:
         """Merge the open block, if it has had a step; calling it twice changes nothing."""
-        report = self.end_block() if self._is_open() else None
-        self._finished = True
+        report = self.end_block() if self.state.is_open else None
+        self.state.finished = True
         return report
-
-    def _is_open(self) -> bool:
-        return self.step_in_block > 0 or any(layer.delta_norm2() > 0 for layer in self.layers)
-
-    def _put_away(self) -> None:
-        if self.config.method == "fpft":
-            return
-        self.history.add(self.block, self.trained, self.layers)
-        for layer in self.layers:
-            self._merge(layer)
-
-    def _merge(self, layer: AdaptedLayer) -> None:
-        (self.companion if layer in self.companion else self.residuals).merge(layer)
-
-    def _open(self) -> None:
-        """Draw the block's side and sketches, write the factors in place, freeze what is frozen."""
-        config = self.config
-        self.side = draw_side(config.train, config.seed, self.block, config.left_probability)
-        frozen = other(self.side)
-        for layer in self.layers:
-            layer.parameter(self.side).data.zero_()
-            layer.set_factor(frozen, self.sketch(layer, self.block, self.side))
-            self._note_sketch(layer)
-        self._freeze()
-        self._tap.open(self.side)
-
-    def _note_sketch(self, layer: AdaptedLayer) -> None:
-        if self._orthonormal:  # S^T S = I but for the rounding to the factor's dtype
-            self._sketch_range = (1.0, 1.0)
-            return
-        tall = layer.tall(self.side)
-        values = torch.linalg.eigvalsh(tall.T @ tall)
-        low, high = self._sketch_range
-        self._sketch_range = (min(low, float(values[0])), max(high, float(values[-1])))
-
-    def _freeze(self) -> None:
-        full = self.config.method == "fpft"
-        both = self.config.method in BOTH_TRAINED
-        self.companion.refreeze()
-        for layer in self.layers:
-            if layer not in self.companion:
-                layer.weight.requires_grad_(full)
-            layer.parameter(self.side).requires_grad_(not full)
-            layer.parameter(other(self.side)).requires_grad_(both)
-            if full:
-                layer.parameter(self.side).grad = None
-        self._guard.watch(self.layers, None if both else other(self.side))
-        self._guard.refreeze()
-
-    def sketch(self, layer: AdaptedLayer, block: int, side: Side) -> Float[Tensor, "rows columns"]:
-        """The sampled factor of a layer in a block that trains `side`."""
-        return shared_sketch(
-            self.config.seed, block, layer.name, layer.shape(other(side)), self.config.sketch,
-            layer.A.dtype if layer.A.dtype == torch.float64 else torch.float32,
-            self.config.sketch_std,
-        )  # fmt: skip
-
-    def _verify(self) -> None:
-        for layer in self.layers:
-            if layer.module.merged or layer.module.disable_adapters:
-                raise ChainStateError(
-                    f"{layer.name}: the adapter is {'merged' if layer.module.merged else 'disabled'}; "
-                    "the block got no gradient. Undo it before the next step"
-                )
-            if self.adapter_name not in layer.module.active_adapters:
-                raise ChainStateError(
-                    f"{layer.name}: the adapter {self.adapter_name!r} is not active; "
-                    f"call set_adapter({self.adapter_name!r})"
-                )
-        self.companion.verify()
-        self._guard.verify()
-        self.refreeze()
 
     # -- the optimizer -------------------------------------------------------------------------
 
@@ -328,7 +312,7 @@ class ChainOfLora:
 
     def _warm_factor(self) -> float:
         warm = self.config.warmup_steps_per_block
-        return min(1.0, (self.step_in_block + 1) / (warm + 1)) if warm else 1.0
+        return min(1.0, (self.state.step_in_block + 1) / (warm + 1)) if warm else 1.0
 
     def _restart_optimizer(self, optimizer: Any, factors: list[nn.Parameter]) -> None:
         for factor in factors:
@@ -346,18 +330,18 @@ class ChainOfLora:
         `{"meta": JSON values, "tensors": name -> CPU tensor}`. The optimizer and the extras have
         state dicts of their own; `save` writes them all.
         """
-        return pack(self)
+        return pack(self.state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Bring a new chain on the original base to a stored state, bit for bit.
 
         Raises a ChainStateError where configuration, layers or base differ, or this chain has moved.
         """
-        unpack(self, state)
+        unpack(self.state, state)
 
     def save(self, folder: str | Path, optimizer: Any = None) -> None:
         """Write all that `resume` needs: state, extras, the optimizer if given, torch's generators."""
-        folders.write_all(self, Path(folder), optimizer or self._optimizer)
+        state_files.write_all(self.state, Path(folder), optimizer or self._optimizer)
 
     @classmethod
     def resume(
@@ -370,30 +354,41 @@ class ChainOfLora:
     ) -> ChainOfLora:
         """Rebuild a saved chain on the original base model, in mid-block too.
 
-        Build the optimizer as before, then call `restore_optimizer`. A chain with a callable sketch
-        needs its `config` again. `restore_rng` puts back the state of torch's default generators,
-        which dropout draws from.
+        Build the optimizer as before, then call `restore_optimizer`.
+
+        Parameters
+        ----------
+        folder
+            Where `save` wrote.
+        base_model
+            The original base model, without an adapter.
+        config
+            Needed again by a chain with a callable sketch; it must be the stored one.
+        restore_rng
+            Put back the state of torch's default generators, which dropout draws from.
 
         Raises
         ------
         ChainStateError
             A file is missing or torn, or the base model is not the original one.
         """
-        chain = folders.read_all(cls, Path(folder), base_model, config, restore_rng)
-        assert isinstance(chain, cls)
+        stored = state_files.StoredChain.read(Path(folder))
+        config = config or stored.config()
+        chain = cls(stored.model(base_model), config, stored.adapter)
+        chain.load_state_dict(stored.packed)
+        stored.put_back(chain.state, restore_rng)
+        chain.resumed_from = stored.folder
         return chain
 
     def restore_optimizer(self, optimizer: Any) -> None:
         """Load the optimizer state that `save` wrote, after `resume`."""
-        folders.read_optimizer(self, optimizer)
+        state_files.read_optimizer(self.resumed_from, self.total_steps, optimizer)
 
     # -- export --------------------------------------------------------------------------------
 
     def base_has_moved(self) -> bool:
         """Whether the base weights, or the companion of a quantised base, hold trained blocks."""
-        if self.config.method == "fpft":
-            return self.total_steps > 0
-        return any(report.update_norm > 0 for report in self.reports)
+        return self.state.base_has_moved
 
     def export_adapter(
         self,
@@ -404,17 +399,27 @@ class ChainOfLora:
     ) -> ExportReport:
         """Write all blocks, the open one included, as one plain adapter of the original base.
 
-        See `surefoot.lora.export.export_adapter`.
+        Parameters
+        ----------
+        folder
+            For `adapter_model.safetensors` and `adapter_config.json`.
+        max_rank
+            Above this rank, and at min(m, n), the sum of the blocks is recompressed.
+        dtype
+            Of the factors; their own by default.
+        original
+            The original weights as (out, in) by layer, needed where no factors were kept.
         """
-        return export_adapter(self, folder, max_rank, dtype, original)
+        return export_adapter(self.state, folder, max_rank, dtype, original)
 
     def export_merged(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
         """Write the merged model, which loads with its plain class; float32 for 16-bit bases."""
-        return export_merged(self, folder, dtype)
+        return export_merged(self.state, folder, dtype)
 
     def object(self, reason: str) -> None:
         """Say why no theorem covers this run; the guarantee's status will give the reason."""
-        self._steps_seen.object(reason)
+        self.state.steps.object(reason)
+        self.record.note(self.config.seed, objection=reason)
 
     # -- what came out -------------------------------------------------------------------------
 
@@ -423,17 +428,25 @@ class ChainOfLora:
 
         In float32, or float64 for float64 weights. Raises a ValueError for an unknown name.
         """
-        layer = self.layer(name)
-        total = (self.companion if layer in self.companion else self.residuals).total(layer)
-        return total + layer.delta(total.dtype)
+        return self.state.weight(name)
 
     def layer(self, name: str) -> AdaptedLayer:
         """The adapted layer of that name; a ValueError lists the names there are."""
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        names = ", ".join(layer.name for layer in self.layers)
-        raise ValueError(f"no adapted layer {name!r}; there are: {names}")
+        return self.state.layer(name)
+
+    def sketch(self, layer: AdaptedLayer, block: int, side: Side) -> Float[Tensor, "rows columns"]:
+        """The sampled factor of a layer in a block that trains `side`.
+
+        Parameters
+        ----------
+        layer
+            One of `layers`.
+        block
+            From 0.
+        side
+            The factor that is trained; the other one is returned.
+        """
+        return self.state.sketch(layer, block, side)
 
     def grad_norm2_estimate(self) -> float:
         """Unbiased estimate of ||grad f||_F^2 over the adapted weights at the block's start (G7).
@@ -445,7 +458,7 @@ class ChainOfLora:
         ChainStateError
             No gradient was seen at all.
         """
-        norms = self._tap.norms()
+        norms = self.state.gradient.norms()
         if norms is not None:
             return norms[1]
         seen = [r.grad_norm2 for r in self.reports if r.grad_norm2 is not None]
@@ -464,13 +477,49 @@ class ChainOfLora:
         An alternating chain counts with the worse of its two sides. Sketches that are neither
         projections nor preconditioned count with E[A^T A] in place of E[H].
         """
-        return sketch_constants(self)[0]
+        return sketch_constants(self.config, self.layers)[0]
 
     @property
     def sketch_range(self) -> tuple[float, float]:
         """Smallest and largest eigenvalue of S^T S over the blocks; (1, 1) where preconditioned."""
-        projects = self.config.precondition or self.config.method == "fpft"
-        return (1.0, 1.0) if projects else self._sketch_range
+        return self.state.sketch_range
+
+    def certificates(
+        self,
+        L: float,
+        mu: float | None = None,
+        f_star: float | None = None,
+        f0: float | None = None,
+        sigma2: float = 0.0,
+        losses: Sequence[float] | None = None,
+        how: str = "exact",
+    ) -> list[Certificate]:
+        """The promises beside the run, as far as it measured what they speak of.
+
+        What ran is read off `record`. One run decides only what holds in every run; for claims on a mean
+        over sketches hand the records of five chains or more to `surefoot.lora.guarantee.certificates`.
+
+        Parameters
+        ----------
+        L, mu
+            Smoothness in the adapted weights jointly, and the PL constant if there is one.
+        f_star, f0
+            A lower limit of the loss (its minimum for a rate), and the loss at the start where neither
+            `observe` nor `losses` gives it.
+        sigma2
+            Variance of the gradient; 0 where it is exact.
+        losses
+            The full loss at W^0, W^1, ..., W^T, where `observe` was not told.
+        how
+            How L, mu and sigma2 are known: "exact", or the name of an estimate.
+
+        Raises
+        ------
+        ValueError
+            There are more losses than blocks, plus one.
+        """
+        known = Constants(L, mu, sigma2, how_L=how, how_mu=how, how_sigma2=how)
+        return certificates(self._promised_record(losses, f0), known, f_star)
 
     def guarantee(
         self,
@@ -483,6 +532,8 @@ class ChainOfLora:
     ) -> ChainGuarantee:
         """What the theorems promise of this chain, or why they do not cover it.
 
+        The step size is what the optimizer was seen to use, or that of `param_groups`.
+
         Parameters
         ----------
         L, mu
@@ -494,14 +545,24 @@ class ChainOfLora:
         how
             How L, mu and sigma2 are known: "exact", or the name of an estimate.
 
-        The step size is what the optimizer was seen to use, or that of `param_groups`.
-
         Raises
         ------
         GuaranteeError
             The step size is above 1/L, or not known.
         """
-        return guarantee_of(self, L, mu, f_star, f0, sigma2, how)
+        known = Constants(L, mu, sigma2, how_L=how, how_mu=how, how_sigma2=how)
+        record = self._promised_record(None, None)
+        return ChainGuarantee.of(record, known, f_star, f0, self.gamma, self.block)
+
+    def _promised_record(self, losses: Sequence[float] | None, f0: float | None) -> Record:
+        seed, extras = self.config.seed, bool(self.extras())
+        recording.note_sketch_constants(self.record, self.config, self.layers, extras)
+        record = Record.concat([self.record])
+        if f0 is not None and "loss" not in record:
+            record.append(seed, 0, loss=f0)
+        if losses is not None:
+            add_losses(record, seed, losses, self.block)
+        return record
 
     def __repr__(self) -> str:
         return (
@@ -510,12 +571,18 @@ class ChainOfLora:
         )
 
 
-def _sides(both: bool, side: Side) -> tuple[Side, ...]:
-    return ("A", "B") if both else (side,)
-
-
 def theory_lr(gamma: float, layer: Any, adapter_name: str = "default") -> float:
-    """gamma / s^2: the SGD learning rate of a LoRA layer whose block is one step of size gamma."""
+    """gamma / s^2: the SGD learning rate of a LoRA layer whose block is one step of size gamma.
+
+    Parameters
+    ----------
+    gamma
+        The theorem's step size.
+    layer
+        A LoRA module of PEFT, or a chain's layer.
+    adapter_name
+        Which adapter of the module.
+    """
     s = layer.scaling if isinstance(layer, AdaptedLayer) else layer.scaling[adapter_name]
     return gamma / float(s) ** 2
 
@@ -523,11 +590,12 @@ def theory_lr(gamma: float, layer: Any, adapter_name: str = "default") -> float:
 def chain_param_groups(chain: ChainOfLora, gamma: float) -> list[dict[str, Any]]:
     """One group a layer with its own learning rate; see `ChainOfLora.param_groups`."""
     check_number("gamma", gamma, above=0)
-    chain.gamma = gamma
-    full, both = chain.config.method == "fpft", chain.config.switches
+    chain.state.gamma = gamma
+    full = chain.config.method == "fpft"
+    sides = chain.state.trained_sides
     groups: list[dict[str, Any]] = []
     for layer in chain.layers:
-        params = [layer.weight] if full else [layer.parameter(s) for s in _sides(both, chain.side)]
+        params = [layer.weight] if full else [layer.parameter(s) for s in sides]
         plain = full or chain.config.precondition
         lr = gamma if plain else theory_lr(gamma, layer)
         groups.append({"params": params, "lr": lr, "name": layer.name})

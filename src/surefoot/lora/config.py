@@ -22,6 +22,8 @@ MergeDtype = Literal["auto", "float32", "residual"]
 KeepHistory = Literal["factors", "seeds", "none"]
 OnQuantized = Literal["error", "accumulate"]
 
+PROJECTIONS: tuple[Law, ...] = ("orthonormal", "coordinate")
+"""The laws whose draws have orthonormal rows or columns."""
 BERNOULLI = re.compile(r"bernoulli\((?P<p>[^)]+)\)")
 CHAINED: tuple[Method, ...] = ("rac_lora", "cola", "relora")
 BOTH_TRAINED: tuple[Method, ...] = ("lora", "cola", "relora")

@@ -1,14 +1,13 @@
-"""The result without the chain: a plain adapter of the original base, or merged weights."""
+"""The result without the state: a plain adapter of the original base, or merged weights."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,18 +18,27 @@ from surefoot._run.files import replacing
 from surefoot.lora._block.adapted_layer import AdaptedLayer, other
 from surefoot.lora._block.compress import compress, stack
 from surefoot.lora.config import Side
+from surefoot.lora.doors.peft import adapter_state, resized_config
+from surefoot.lora.doors.safetensors import save_module, save_tensors
 from surefoot.lora.errors import ChainStateError, UnsupportedLayerError
-
-if TYPE_CHECKING:
-    from surefoot.lora.chain import ChainOfLora
+from surefoot.lora.state import ChainState
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written: the largest rank, its relative Frobenius error, and the rank of each layer.
+    """What was written.
 
-    `rel_error` is ||update - exported||_F / ||update||_F over all layers together, 0 where nothing
-    was cut off; rounding to `dtype` is not part of it.
+    Attributes
+    ----------
+    rank
+        The largest one.
+    rel_error
+        ||update - exported||_F / ||update||_F over all layers together, 0 where nothing was cut off;
+        rounding to `dtype` is not part of it.
+    ranks
+        By layer name.
+    path
+        The folder.
     """
 
     rank: int
@@ -40,7 +48,7 @@ class ExportReport:
 
 
 def export_adapter(
-    chain: ChainOfLora,
+    state: ChainState,
     folder: str | Path,
     max_rank: int | None = None,
     dtype: torch.dtype | None = None,
@@ -51,26 +59,33 @@ def export_adapter(
     The factors are concatenated; at rank min(m, n) and above, or above `max_rank`, they are
     recompressed (QR of both stacks, SVD of the small core). `original` holds the original weights as
     (out, in) by layer, needed where no factors were kept.
+
+    Parameters
+    ----------
+    state
+        `chain.state`.
+    folder
+        For `adapter_model.safetensors` and `adapter_config.json`.
+    max_rank
+        The largest rank to write.
+    dtype
+        Of the factors; their own by default.
+    original
+        The original weights, where they are needed.
     """
     if max_rank is not None:
         check_number("max_rank", max_rank, least=1, whole=True)
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
     folder = Path(folder)
-    plain = get_peft_model_state_dict(
-        chain.model, adapter_name=chain.adapter_name, save_embedding_layers=False
-    )
+    plain = adapter_state(state.model, state.adapter)
     prefix = "base_model.model."
     tensors = {
         k: v.detach().cpu().contiguous().clone() for k, v in plain.items() if ".lora_" not in k
     }
     kept2 = cut2 = 0.0
     ranks: dict[str, int] = {}
-    config = copy.deepcopy(chain.model.peft_config[chain.adapter_name])
     # PEFT takes the first pattern that is a suffix of a module's name: longer names go first.
-    for layer in sorted(chain.layers, key=lambda layer: -len(layer.name)):
-        B, A, kept, cut = _whole(chain, layer, max_rank, original)
+    for layer in sorted(state.layers, key=lambda layer: -len(layer.name)):
+        B, A, kept, cut = _whole(state, layer, max_rank, original)
         kept2, cut2 = kept2 + kept, cut2 + cut
         ranks[layer.name] = A.shape[0]
         pairs: tuple[tuple[Side, Tensor], ...] = (("A", A), ("B", B))
@@ -84,43 +99,37 @@ def export_adapter(
                 shape = (matrix.shape[0], -1, *kernel)
             wanted = dtype or layer.parameter("A").dtype
             tensors[key] = matrix.to(wanted).cpu().reshape(shape).contiguous()
-    config.r = max(ranks.values())
-    config.rank_pattern = dict(ranks)
-    config.alpha_pattern = {
-        layer.name: layer.scaling * (math.sqrt(rank) if config.use_rslora else rank)
-        for name, rank in ranks.items()
-        for layer in (chain.layer(name),)
-    }
-    config.lora_alpha = config.alpha_pattern[chain.layers[0].name]
-    config.inference_mode, config.init_lora_weights = True, True
+    scaling = {layer.name: layer.scaling for layer in state.layers}
+    config = resized_config(state.model, state.adapter, ranks, scaling)
+    config.lora_alpha = config.alpha_pattern[state.layers[0].name]
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "adapter_model.safetensors") as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})
+        save_tensors(tensors, partial, {"format": "pt"})
     config.save_pretrained(str(folder))
     error = math.sqrt(cut2 / (kept2 + cut2)) if cut2 else 0.0
     return ExportReport(config.r, error, ranks, folder)
 
 
 def _whole(
-    chain: ChainOfLora,
+    state: ChainState,
     layer: AdaptedLayer,
     max_rank: int | None,
     original: dict[str, Tensor] | None,
 ) -> tuple[Tensor, Tensor, float, float]:
     """B, A in PEFT's scaling, and the squared norms kept and cut off."""
     s = layer.scaling
-    before = original if original is not None else chain.original_weights
+    before = original if original is not None else state.original_weights
     if layer.name in before:
-        update = chain.weight(layer.name).double() - before[layer.name].to(layer.A.device).double()
+        update = state.weight(layer.name).double() - before[layer.name].to(layer.A.device).double()
         u, sigma, vt = torch.linalg.svd(update / s, full_matrices=False)
         B, A = u * sigma, vt
-    elif chain.config.keep_history == "none" and chain.base_has_moved():
+    elif state.config.keep_history == "none" and state.base_has_moved:
         raise ChainStateError(
             "keep_history='none' kept no factors; pass original= with the original weights, "
             "or use export_merged"
         )
     else:
-        B, A = stack(_blocks(chain, layer))
+        B, A = stack(_blocks(state, layer))
     cap = min(layer.m, layer.n, max_rank or layer.n)
     if A.shape[0] < min(layer.m, layer.n) and A.shape[0] <= cap and layer.name not in before:
         kept = float(((B.double().T @ B.double()) * (A.double() @ A.double().T)).sum())
@@ -130,16 +139,16 @@ def _whole(
     return small.B, small.A, small.kept2 * s * s, cut * s * s
 
 
-def _blocks(chain: ChainOfLora, layer: AdaptedLayer) -> list[tuple[Tensor, Tensor]]:
+def _blocks(state: ChainState, layer: AdaptedLayer) -> list[tuple[Tensor, Tensor]]:
     blocks = []
-    for past in chain.history:
+    for past in state.history:
         pair: dict[str, Tensor] = {}
         for side in ("A", "B"):
             found = past.factors.get((layer.name, side))
             if found is None:
                 assert past.trained is not None
                 assert side == other(past.trained)
-                found = chain.sketch(layer, past.block, past.trained)
+                found = state.sketch(layer, past.block, past.trained)
             pair[side] = found
         blocks.append((pair["B"], pair["A"]))
     if layer.delta_norm2() > 0 or not blocks:
@@ -148,21 +157,21 @@ def _blocks(chain: ChainOfLora, layer: AdaptedLayer) -> list[tuple[Tensor, Tenso
 
 
 @contextmanager
-def plain_model(chain: ChainOfLora, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
+def plain_model(state: ChainState, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
     """The base model with the effective weights and without any LoRA module, for the time being.
 
     Yields the model itself, not a copy; afterwards the chain goes on as if nothing had happened.
     """
-    base: nn.Module = chain.model.get_base_model()
+    base: nn.Module = state.model.get_base_model()
     swapped: list[tuple[nn.Module, str, nn.Module]] = []
     weights: list[tuple[nn.Module, nn.Parameter]] = []
     try:
-        for layer in chain.layers:
-            if layer in chain.companion:
+        for layer in state.layers:
+            if layer in state.companion:
                 raise UnsupportedLayerError(
                     f"{layer.name}: a quantised base cannot hold the merged weights; use export_adapter"
                 )
-            total = chain.weight(layer.name)
+            total = state.weight(layer.name)
             inner: nn.Module = layer.module.get_base_layer()
             weight = layer.weight
             exact = layer.like_weight(total.to(dtype or weight.dtype)).contiguous()
@@ -171,8 +180,8 @@ def plain_model(chain: ChainOfLora, dtype: torch.dtype | None = None) -> Iterato
             swapped.append(_swap(base, layer.name, inner))
         for name, module in list(base.named_modules()):
             saved = getattr(module, "modules_to_save", None)
-            if isinstance(saved, nn.ModuleDict) and chain.adapter_name in saved:
-                swapped.append(_swap(base, name, saved[chain.adapter_name]))
+            if isinstance(saved, nn.ModuleDict) and state.adapter in saved:
+                swapped.append(_swap(base, name, saved[state.adapter]))
         yield base
     finally:
         for parent, child, module in reversed(swapped):
@@ -181,32 +190,39 @@ def plain_model(chain: ChainOfLora, dtype: torch.dtype | None = None) -> Iterato
             inner.weight = weight
 
 
-def export_merged(chain: ChainOfLora, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
+def export_merged(state: ChainState, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
     """Write the merged model with `save_pretrained`, or as `model.safetensors` if it has none.
 
     `dtype` defaults to float32 where residuals are held, as 16-bit weights alone would lose what the
     residuals keep, and to the model's own otherwise.
-    """
-    from safetensors.torch import save_model
 
+    Parameters
+    ----------
+    state
+        `chain.state`.
+    folder
+        Made where it is missing.
+    dtype
+        Of the weights.
+    """
     folder = Path(folder)
-    wanted = dtype or (torch.float32 if chain.residuals.held else None)
-    with plain_model(chain, wanted) as model:
+    wanted = dtype or (torch.float32 if state.residuals.held else None)
+    with plain_model(state, wanted) as model:
         if not hasattr(model, "save_pretrained"):
             folder.mkdir(parents=True, exist_ok=True)
-            save_model(model, str(folder / "model.safetensors"))
+            save_module(model, folder / "model.safetensors")
             return folder
         saved: Any = model
         if wanted is None:
             saved.save_pretrained(str(folder))
             return folder
-        state = {
+        weights = {
             k: v.to(wanted) if v.is_floating_point() else v for k, v in model.state_dict().items()
         }
         before = saved.config.dtype
         saved.config.dtype = wanted
         try:
-            saved.save_pretrained(str(folder), state_dict=state)
+            saved.save_pretrained(str(folder), state_dict=weights)
         finally:
             saved.config.dtype = before
     return folder

@@ -21,12 +21,31 @@ def local_smoothness(chain: ChainOfLora, closure: Closure, iters: int = 50) -> f
 
     A lower estimate that converges from below. `closure()` returns the loss, the same each time: no
     dropout. Attention kernels without a second derivative need attn_implementation="eager".
+
+    Parameters
+    ----------
+    chain
+        Its open block counts.
+    closure
+        The loss.
+    iters
+        Power iterations, one Hessian-vector product each.
     """
     return _hessian_norm([p for p in chain.factors().values() if p.requires_grad], closure, iters)
 
 
 def smoothness(chain: ChainOfLora, closure: Closure, iters: int = 50) -> float:
-    """The same in the adapted weights themselves: an estimate of L from below, here and now."""
+    """The same in the adapted weights themselves: an estimate of L from below, here and now.
+
+    Parameters
+    ----------
+    chain
+        As it stands.
+    closure
+        The loss.
+    iters
+        Power iterations.
+    """
     with _weights(chain) as weights:
         return _hessian_norm(weights, closure, iters)
 

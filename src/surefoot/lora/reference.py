@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot.lora._block import recording
 from surefoot.lora.sketch import shared_sketch
+from surefoot.record import Record
 
 FedMethod = Literal["fed_rac", "fedavg", "ffa_lora", "fedavg_lora"]
 Matrix = Float[Tensor, "m n"]
@@ -20,17 +22,28 @@ Loss = Callable[[Tensor], Tensor]
 
 @dataclass
 class FedResult:
-    """`weights` is W at the end, adapter included.
+    """What a federation left behind.
 
-    `path` holds W at the start of every round and at the end, `aggregation_errors` of each round
-    |mean(B_i A_i) - what the server made of it| / |mean(B_i A_i)|, `uplink_numbers` what one client sent
-    in a round.
+    Attributes
+    ----------
+    weights
+        W at the end, adapter included.
+    path
+        W at the start of every round and at the end.
+    aggregation_errors
+        Of each round |mean(B_i A_i) - what the server made of it| / |mean(B_i A_i)|.
+    uplink_numbers
+        What one client sent in a round.
+    record
+        How it ran; `surefoot.lora.guarantee.certificates(record, ..., law="fed")` holds what is measured
+        along `path` against G6.
     """
 
     weights: Matrix
     path: list[Matrix] = field(default_factory=list)
     aggregation_errors: list[float] = field(default_factory=list)
     uplink_numbers: int = 0
+    record: Record = field(default_factory=Record)
 
 
 def fed_reference(
@@ -57,14 +70,22 @@ def fed_reference(
         "fed_rac": a sketch a round from (seed, round), the other factor from zero, merged by the server.
         "fedavg": W itself. "ffa_lora": one sketch for ever (FFA-LoRA, arXiv 2403.12313). "fedavg_lora":
         both factors train and are averaged one by one.
+    W0
+        The pretrained matrix.
     rank
         Needed by all but "fedavg". The scaling is 1.
+    rounds, local_steps
+        Rounds, and steps of every client in each.
     gamma
         Step of the trained factors, or of W.
     weights
         Of the clients; equal by default, normalised to 1.
+    seed
+        Of the sketches.
     train
         The factor that "fed_rac" and "ffa_lora" train.
+    keep_path
+        Keep W at the start of every round.
 
     Raises
     ------
@@ -107,6 +128,11 @@ def fed_reference(
         return trained @ fixed if train == "B" else fixed @ trained
 
     W, result = W0.clone(), FedResult(W0)
+    recording.note_federation(
+        result.record, seed, [(m, n)], method=method, rank=rank, train=train, gamma=gamma,
+        local_steps=local_steps, eta=1.0, clients=len(losses), dtype=W0.dtype,
+    )  # fmt: skip
+    result.record.note(seed, participation="all", gradients="clients", **recording.PLAIN_STEPS)
     factors = (torch.zeros(m, r, dtype=W0.dtype), shared_sketch(seed, 0, "W", (r, n), dtype=W0.dtype)
                if method == "fedavg_lora" else torch.zeros(0))  # fmt: skip
     trained = torch.zeros((m, r) if train == "B" else (r, n), dtype=W0.dtype)

@@ -14,7 +14,17 @@ from surefoot.lora.config import Side, Sketch
 
 
 def sketch_seed(seed: int, block: int, layer: str) -> int:
-    """A 63-bit seed from (seed, block, layer name) that does not differ between processes."""
+    """A 63-bit seed from (seed, block, layer name) that does not differ between processes.
+
+    Parameters
+    ----------
+    seed
+        Of the run.
+    block
+        From 0.
+    layer
+        The qualified name.
+    """
     return seed_for(seed, block, layer)
 
 
@@ -31,6 +41,19 @@ def shared_sketch(
 
     Drawn in float64 on the CPU from a generator of its own, so that every process and device gets
     the same bits. The rank is the smaller side of `shape`, the sampled dimension d the larger one.
+
+    Parameters
+    ----------
+    seed, block, layer
+        They decide the draw: the seed of the run, the block from 0, the layer's qualified name.
+    shape
+        Of the factor.
+    law
+        Its distribution, or a callable (shape, generator) -> tensor.
+    dtype
+        Of the result.
+    std
+        Standard deviation of "gaussian" entries; None means 1/sqrt(d).
 
     Raises
     ------
@@ -84,7 +107,17 @@ def _draw(
 
 
 def draw_side(train: str, seed: int, block: int, left_probability: float) -> Side:
-    """The factor that block `block` trains: one draw for all layers (arXiv 2508.03820)."""
+    """The factor that block `block` trains: one draw for all layers (arXiv 2508.03820).
+
+    Parameters
+    ----------
+    train
+        As in `RacConfig`.
+    seed, block
+        They decide a random side.
+    left_probability
+        Of training A.
+    """
     if train == "alternate":
         return "B" if block % 2 == 0 else "A"
     if train in ("A", "B"):
@@ -136,6 +169,19 @@ def lambda_min(
     make E[H] a multiple of the identity with trace r (derived here). Otherwise a Monte-Carlo mean;
     its smallest eigenvalue is biased down by about 2 sqrt(dim / (r samples)) relative,
     which makes the lower limit a careful one; the upper limit is taken on draws of its own.
+
+    Parameters
+    ----------
+    sketch
+        The law, or a callable.
+    dim, r
+        The sampled dimension and the rank.
+    samples
+        Draws; 0 takes the exact value of a known law.
+    seed
+        Of the draws.
+    confidence
+        Of the interval.
 
     Raises
     ------

@@ -46,6 +46,7 @@ STUDY = Study(
             counterexample.guarantees,
             tables=counterexample.tables,
             seeds={"quick": 3, "standard": 3, "paper": 10},
+            extras=("llm",),
         ),
         Part(
             "divergence",
@@ -54,6 +55,7 @@ STUDY = Study(
             tables=counterexample.divergence_tables,
             sizes=("standard", "paper"),
             seeds={"quick": 5, "standard": 50, "paper": 50},
+            extras=("llm",),
         ),
         Part(
             "ridge",
@@ -62,6 +64,7 @@ STUDY = Study(
             regression.ridge_guarantees,
             tables=regression.ridge_tables,
             seeds={"quick": 8, "standard": 20, "paper": 40},
+            extras=("llm",),
         ),
         Part(
             "noise",
@@ -69,6 +72,7 @@ STUDY = Study(
             regression.run_noise,
             regression.noise_guarantees,
             seeds={"quick": 8, "standard": 20, "paper": 40},
+            extras=("llm",),
         ),
         Part(
             "digits",
@@ -77,6 +81,7 @@ STUDY = Study(
             regression.digits_guarantees,
             tables=regression.digits_tables,
             seeds={"quick": 5, "standard": 6, "paper": 12},
+            extras=("llm",),
         ),
         Part(
             "digits-net",
@@ -84,6 +89,7 @@ STUDY = Study(
             digits_net.run,
             tables=digits_net.tables,
             seeds={"quick": 1, "standard": 5, "paper": 10},
+            extras=("llm",),
         ),
         Part(
             "drift",
@@ -92,6 +98,7 @@ STUDY = Study(
             drift.guarantees,
             tables=drift.tables,
             seeds={"quick": 2, "standard": 5, "paper": 10},
+            extras=("llm",),
         ),
         Part(
             "memory",
@@ -99,6 +106,7 @@ STUDY = Study(
             memory.run,
             tables=memory.tables,
             deterministic=True,
+            extras=("llm",),
         ),
         Part(
             "mnist",
@@ -107,6 +115,7 @@ STUDY = Study(
             tables=mnist_net.tables,
             sizes=("standard", "paper"),
             seeds={"quick": 1, "standard": 2, "paper": 5},
+            extras=("llm",),
         ),
         Part(
             "federated",
@@ -123,6 +132,7 @@ STUDY = Study(
             tables=encoder.tables,
             sizes=("standard", "paper"),
             seeds={"quick": 1, "standard": 3, "paper": 5},
+            extras=("llm",),
         ),
         Part(
             "glue",
@@ -131,6 +141,7 @@ STUDY = Study(
             tables=glue.tables,
             sizes=(),
             seeds={"quick": 1, "standard": 3, "paper": 5},
+            extras=("llm",),
         ),
     ),
 )

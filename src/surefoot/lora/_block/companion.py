@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from surefoot.lora._block.adapted_layer import AdaptedLayer
 from surefoot.lora._block.compress import compress, stack
-from surefoot.lora.doors.peft import is_quantized
+from surefoot.lora.doors.peft import add_rank_one, is_quantized
 from surefoot.lora.errors import ChainStateError
 
 
@@ -32,10 +32,7 @@ class Companion:
         self.past: dict[str, tuple[Tensor, Tensor]] = {}
         if not self.layers:
             return
-        from peft import LoraConfig
-
-        names = [layer.name for layer in self.layers]
-        model.add_adapter(self.adapter, LoraConfig(r=1, lora_alpha=1, target_modules=names))
+        add_rank_one(model, self.adapter, [layer.name for layer in self.layers])
         for layer in self.layers:
             zero = torch.zeros
             self.put(layer, zero(layer.m, 1), zero(1, layer.n))

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot.record import Fact
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -81,13 +83,17 @@ class BlockWarmup:
             handle.remove()
 
 
-def plain_sgd(optimizer: Any) -> str | None:
-    """None for torch.optim.SGD without momentum and weight decay, otherwise what it is instead."""
-    target = inner(optimizer)
-    if type(target) is not torch.optim.SGD:
-        return f"the optimizer is {type(target).__name__}, the theorem is about plain SGD"
-    for group in target.param_groups:
-        for name in ("momentum", "weight_decay", "nesterov", "maximize"):
-            if group.get(name):
-                return f"SGD with {name}={group[name]}, the theorem is about plain SGD"
-    return None
+SGD_SETTINGS = ("momentum", "weight_decay", "nesterov", "maximize")
+
+
+def kind_of(optimizer: Any, group: dict[str, Any]) -> dict[str, Fact]:
+    """The facts of a step: the optimizer's name, and for torch's SGD what makes it more than that."""
+    kind = type(optimizer)
+    if kind is torch.optim.SGD:
+        return {"optimizer": "SGD"} | {name: _plain(group.get(name, 0)) for name in SGD_SETTINGS}
+    known = kind.__module__.startswith("torch.optim") and kind.__name__ != "SGD"
+    return {"optimizer": kind.__name__ if known else f"{kind.__module__}.{kind.__qualname__}"}
+
+
+def _plain(value: Any) -> bool | float:
+    return value if isinstance(value, bool) else float(value)

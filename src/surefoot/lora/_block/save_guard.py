@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from surefoot._run.files import write_text
-
-if TYPE_CHECKING:
-    from surefoot.lora.chain import ChainOfLora
+from surefoot.lora.export import export_adapter
+from surefoot.lora.state import ChainState
 
 BLOCK_TYPE = "CHAIN_OF_LORA_BLOCK"
 
@@ -22,25 +21,25 @@ class SaveGuard:
     adapter's configuration names a type that plain PEFT refuses to load.
     """
 
-    def __init__(self, chain: ChainOfLora) -> None:
-        self._chain = chain
-        self._plain = chain.model.save_pretrained
+    def __init__(self, state: ChainState) -> None:
+        self._state = state
+        self._plain = state.model.save_pretrained
         self.checkpointing = False
-        chain.model.save_pretrained = self
+        state.model.save_pretrained = self
 
     def __call__(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save in a way that cannot be mistaken."""
-        chain = self._chain
+        state = self._state
         # The companion adapter of a quantised base is part of the chain, not of the user's adapters.
-        kwargs.setdefault("selected_adapters", [chain.adapter_name])
-        if not chain.base_has_moved():
+        kwargs.setdefault("selected_adapters", [state.adapter])
+        if not state.base_has_moved:
             self._plain(str(save_directory), *args, **kwargs)
         elif not self.checkpointing:
-            chain.export_adapter(save_directory)
+            export_adapter(state, save_directory)
         else:
             self._plain(str(save_directory), *args, **kwargs)
             if kwargs.get("is_main_process", True):
-                _mark(Path(save_directory), chain.adapter_name)
+                _mark(Path(save_directory), state.adapter)
 
 
 def _mark(folder: Path, adapter: str) -> None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from surefoot.lora._block.adapted_layer import AdaptedLayer
-from surefoot.lora.config import RacConfig, Side
+from surefoot.lora.config import PROJECTIONS, RacConfig, Side
 from surefoot.lora.sketch import lambda_min
 
-if TYPE_CHECKING:
-    from surefoot.lora.chain import ChainOfLora
-
 SAMPLES = 2000
-SINGULAR = 1e-9
-PROJECTIONS = ("orthonormal", "coordinate")
 
 
-def sketch_constants(chain: ChainOfLora) -> tuple[float, float, str]:
+def sketch_constants(config: RacConfig, layers: list[AdaptedLayer]) -> tuple[float, float, str]:
     """Smallest and largest eigenvalue over the layers, and how they are known."""
-    config = chain.config
     if config.method == "fpft":
         return 1.0, 1.0, "exact: full gradients"
-    found = [_of_layer(config, layer) for layer in chain.layers]
+    found = [_of_layer(config, layer) for layer in layers]
     low, high = min(f for f in found), max(f for f in found)
     if callable(config.sketch):
         return low, max(high, low), f"Monte-Carlo, {SAMPLES} draws a layer"

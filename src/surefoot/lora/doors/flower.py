@@ -13,17 +13,25 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.federated.mean import weighted_mean
-from surefoot.federated.partition import seed_for
-from surefoot.federated.records import to_arrays, wire_bytes
-from surefoot.federated.strategy import DeterministicFedAvg
-from surefoot.federated.task import Visit
+from surefoot.certificate import Certificate
+from surefoot.errors import need
+
+with need("flwr", extra="federated", part="surefoot.lora.federated"):
+    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid
+
+    from surefoot.federated.mean import weighted_mean
+    from surefoot.federated.partition import seed_for
+    from surefoot.federated.records import FACTS, facts_record, to_arrays, wire_bytes
+    from surefoot.federated.strategy import DeterministicFedAvg
+    from surefoot.federated.task import Visit
+
+from surefoot.lora._block import recording
+from surefoot.lora.guarantee import Constants, certificates
 from surefoot.lora.reference import FedResult, fed_reference
 from surefoot.lora.sketch import shared_sketch
 
@@ -77,7 +85,21 @@ def merge_factor(
     train: Side,
     eta: float = 1.0,
 ) -> State:
-    """W + eta B A for every layer; server and clients call this very function, so they hold the same bits."""
+    """W + eta B A for every layer; server and clients call this very function, so they hold the same bits.
+
+    Parameters
+    ----------
+    weights
+        W, (m, n) a layer.
+    factors
+        The mean trained factors.
+    seed, block
+        They give back the sketch.
+    rank, train
+        As in `RacSettings`.
+    eta
+        The server's step.
+    """
     merged = {}
     for layer, weight in weights.items():
         fixed = sketch_of(seed, block, layer, weight, rank, train)
@@ -101,6 +123,19 @@ def rac_client_train(
 
     `loss(weights, step)` is the client's loss; the scaling is 1, so plain steps with `gamma` on the factor
     are steps with the projected gradient on W.
+
+    Parameters
+    ----------
+    weights
+        W, (m, n) a layer.
+    loss
+        Of the effective matrices at a local step, differentiable.
+    rank, train
+        As in `RacSettings`.
+    seed, block
+        Of the shared sketch.
+    local_steps, gamma
+        How many gradient steps, and how long.
     """
     fixed = {k: sketch_of(seed, block, k, w, rank, train) for k, w in weights.items()}
     factors = {
@@ -128,7 +163,19 @@ def rac_client_train(
 
 @dataclass(frozen=True)
 class RacSettings:
-    """What server and clients must agree on; the server sends it with every round."""
+    """What server and clients must agree on; the server sends it with every round.
+
+    Parameters
+    ----------
+    rank
+        Of the factors.
+    gamma, local_steps
+        The clients' step size, and steps a round.
+    train
+        The factor that clients train.
+    eta
+        The server's step; the theorem is about 1.
+    """
 
     rank: int
     gamma: float
@@ -143,10 +190,16 @@ class RacStrategy(DeterministicFedAvg):
     A node that holds the last block's start gets the merge order alone: as many numbers down as up, m r a
     layer with train="B". A node that is new, or missed a round, gets the matrices (`full` counts them).
 
+    `record` holds what ran: the settings, who took part, and the clients' word on their steps.
+
     Parameters
     ----------
+    num_partitions
+        How many clients there are.
     settings
         Rank, step, local steps, side and the server's step eta.
+    kwargs
+        Further settings of `surefoot.federated.DeterministicFedAvg`.
     """
 
     def __init__(self, num_partitions: int, settings: RacSettings, **kwargs: Any) -> None:
@@ -166,6 +219,8 @@ class RacStrategy(DeterministicFedAvg):
     ) -> Iterable[Message]:
         """A merge order for those who are up to date, the matrices for the others."""
         self._check_rank()
+        if server_round == 1:
+            self._note()
         base = list(super().configure_train(server_round, arrays, config, grid))
         report = self.report.round(server_round)
         report.bytes_down = 0
@@ -198,6 +253,52 @@ class RacStrategy(DeterministicFedAvg):
             )
             for k, w in self.state.items()
         }
+
+    def checked(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[dict[int, tuple[State, float]], dict[int, dict[str, float]]]:
+        """The replies that fit; what they say of their steps goes on record."""
+        good, metrics = super().checked(server_round, replies)
+        whole = sorted(good) == list(range(self.num_partitions))
+        self.record.note(self.seed, participation="all" if whole else "some")
+        return good, metrics
+
+    def _note(self) -> None:
+        s, first = self.settings, next(iter(self.state.values()))
+        shapes = [(w.shape[0], w.shape[1]) for w in self.state.values()]
+        recording.note_federation(
+            self.record, self.seed, shapes, method="fed_rac", rank=s.rank, train=s.train,
+            gamma=s.gamma, local_steps=s.local_steps, eta=s.eta, clients=self.num_partitions,
+            dtype=first.dtype,
+        )  # fmt: skip
+
+    def certificates(
+        self,
+        confidence: float = 0.99,
+        constants: Constants | None = None,
+        f_star: float | None = None,
+    ) -> list[Certificate]:
+        """What is promised of the run, and what was measured; with constants of the problem G6 too.
+
+        f is the mean of the clients' losses weighted by their examples. For G6 the record needs `loss` f(W)
+        and `grad_norm2` ||grad f(W)||^2 of the matrices at the start of every round, from step 0 on. One
+        federation says nothing on a mean over sketches: five of different seeds decide, see
+        `surefoot.lora.guarantee.certificates`.
+
+        Parameters
+        ----------
+        confidence
+            Of the verdicts on means.
+        constants
+            L of every client's loss, zeta2 the largest spread of their gradients, sigma2 within a client.
+        f_star
+            A lower limit of f.
+        """
+        made = super().certificates(confidence)
+        if constants is None:
+            return made
+        found = certificates(self.record, constants, f_star, law="fed", confidence=confidence)
+        return [*made, *found]
 
     def combine(self, server_round: int, good: dict[int, tuple[State, float]]) -> State:
         """Average the factors, merge, and remember the merge order for the next round."""
@@ -255,10 +356,15 @@ def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) 
             weights, lambda w, step: problem.loss(w, visit, step), rank=rank, seed=seed, block=block,
             local_steps=config["local-steps"], gamma=config["gamma"], train=side,
         )  # fmt: skip
-        metrics = MetricRecord({"num-examples": problem.examples(visit), "partition-id": partition})
-        return Message(
-            RecordDict({"arrays": to_arrays(factors), "metrics": metrics}), reply_to=message
+        visit.record.note(
+            gamma=config["gamma"], steps=config["local-steps"], **recording.PLAIN_STEPS
         )
+        metrics = MetricRecord({"num-examples": problem.examples(visit), "partition-id": partition})
+        content = RecordDict({"arrays": to_arrays(factors), "metrics": metrics})
+        facts = facts_record(visit.record)
+        if facts is not None:
+            content[FACTS] = facts
+        return Message(content, reply_to=message)
 
     return app
 
@@ -269,6 +375,17 @@ class FactorTask:
 
     The state holds "layer.B", and for "fedavg_lora" "layer.A" too; FFA-LoRA's A comes from the seed.
     Averaging A and B one by one is not averaging their products: that is FedAvg-LoRA's aggregation error.
+
+    Parameters
+    ----------
+    problem
+        What clients train.
+    method
+        "fedavg_lora" or "ffa_lora".
+    rank, gamma, local_steps
+        As in `RacSettings`.
+    seed
+        Of the fixed factor and of the pretrained matrices.
     """
 
     problem: LowRankProblem

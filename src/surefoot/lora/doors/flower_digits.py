@@ -35,7 +35,8 @@ class DigitsProblem:
         return {"linear.weight": torch.zeros(10, 64, dtype=torch.float64)}
 
     def loss(self, weights: State, visit: Visit, step: int) -> Tensor:
-        """Of one client."""
+        """Of one client, all of its examples."""
+        visit.record.note(gradients="clients")
         return self.problem.f(
             weights["linear.weight"], torch.as_tensor(self.parts[visit.partition])
         )

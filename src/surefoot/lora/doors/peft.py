@@ -1,14 +1,18 @@
-"""Find the adapted layers of a PeftModel, and refuse those for which a chain is not defined."""
+"""PEFT: put an adapter on a model, read it, and find the layers on which a chain can run."""
 
 from __future__ import annotations
 
-import importlib.util
+import copy
+import math
+import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from surefoot.errors import MissingExtraError
+from surefoot.errors import need
 from surefoot.lora._block.adapted_layer import AdaptedLayer
 from surefoot.lora.config import RacConfig, Side
 from surefoot.lora.errors import ChainStateError, UnsupportedLayerError
@@ -16,14 +20,131 @@ from surefoot.lora.errors import ChainStateError, UnsupportedLayerError
 KINDS = ("Linear", "Embedding", "Conv1d", "Conv2d", "Conv3d")
 
 
-def need(package: str, part: str = "surefoot.lora") -> None:
-    """Raise one sentence with the install command where a package of the extra is missing."""
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtraError(part, package, "llm")
+ADAPTER = "adapter_config.json"
+
+
+def with_lora(
+    model: nn.Module,
+    r: int,
+    targets: Sequence[str] | None,
+    *,
+    alpha: int | None = None,
+    dropout: float = 0.0,
+    **more: Any,
+) -> Any:
+    """The PeftModel of a model with one LoRA adapter at zero.
+
+    Parameters
+    ----------
+    model
+        The base model; PEFT puts its layers into it in place.
+    r
+        The rank.
+    targets
+        Names of the modules to adapt, or how they end; None leaves the choice to PEFT.
+    alpha
+        lora_alpha; r by default, that is a scaling of 1.
+    dropout
+        lora_dropout.
+    more
+        Further fields of `peft.LoraConfig`.
+    """
+    with need("peft", extra="llm", part="surefoot.lora"):
+        from peft import LoraConfig, get_peft_model
+    lora = LoraConfig(
+        r=r, lora_alpha=r if alpha is None else alpha, lora_dropout=dropout,
+        target_modules=None if targets is None else list(targets), **more,
+    )  # fmt: skip
+    return get_peft_model(model, lora)
+
+
+def adapter_config(model: Any, adapter: str) -> str:
+    """The adapter's configuration as PEFT writes it, JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.peft_config[adapter].save_pretrained(folder)
+        return (Path(folder) / ADAPTER).read_text(encoding="utf-8")
+
+
+def with_stored_lora(model: nn.Module, folder: Path, adapter: str) -> Any:
+    """The PeftModel of a model with a fresh adapter of a stored configuration.
+
+    Parameters
+    ----------
+    model
+        The base model.
+    folder
+        Holds `adapter_config.json`.
+    adapter
+        The name of the new adapter.
+    """
+    with need("peft", extra="llm", part="surefoot.lora"):
+        from peft import LoraConfig, get_peft_model
+    lora = LoraConfig.from_pretrained(str(folder))
+    lora.inference_mode = False
+    return get_peft_model(model, lora, adapter_name=adapter)
+
+
+def adapter_state(model: Any, adapter: str) -> dict[str, Tensor]:
+    """What PEFT would save of an adapter, under its own names."""
+    with need("peft", extra="llm", part="surefoot.lora"):
+        from peft import get_peft_model_state_dict
+    found: dict[str, Tensor] = get_peft_model_state_dict(
+        model, adapter_name=adapter, save_embedding_layers=False
+    )
+    return found
+
+
+def resized_config(
+    model: Any, adapter: str, ranks: Mapping[str, int], scaling: Mapping[str, float]
+) -> Any:
+    """The adapter's configuration for other ranks under which every layer keeps its scaling.
+
+    Parameters
+    ----------
+    model, adapter
+        The PeftModel and its adapter.
+    ranks, scaling
+        By layer name, in the order in which PEFT is to match them.
+    """
+    config = copy.deepcopy(model.peft_config[adapter])
+    config.r = max(ranks.values())
+    config.rank_pattern = dict(ranks)
+    config.alpha_pattern = {
+        name: scaling[name] * (math.sqrt(rank) if config.use_rslora else rank)
+        for name, rank in ranks.items()
+    }
+    config.inference_mode, config.init_lora_weights = True, True
+    return config
+
+
+def add_rank_one(model: Any, adapter: str, targets: Sequence[str]) -> None:
+    """Add a further adapter of rank 1 to the named modules.
+
+    Parameters
+    ----------
+    model
+        A PeftModel.
+    adapter
+        The new adapter's name.
+    targets
+        Names of the modules.
+    """
+    with need("peft", extra="llm", part="surefoot.lora"):
+        from peft import LoraConfig
+    model.add_adapter(adapter, LoraConfig(r=1, lora_alpha=1, target_modules=list(targets)))
 
 
 def adapted_layers(model: Any, config: RacConfig, adapter: str) -> list[AdaptedLayer]:
     """The LoRA modules of the base model that carry the adapter, in the order of the model.
+
+    Parameters
+    ----------
+    model
+        A PeftModel.
+    config
+        A chain's settings: which ranks fit depends on the side, a quantised base on `on_quantized`.
+    adapter
+        The adapter's name.
 
     Raises
     ------
@@ -34,8 +155,8 @@ def adapted_layers(model: Any, config: RacConfig, adapter: str) -> list[AdaptedL
     UnsupportedLayerError
         A module for which a chain is not defined; the message names it.
     """
-    need("peft")
-    from peft.tuners.lora import LoraLayer
+    with need("peft", extra="llm", part="surefoot.lora"):
+        from peft.tuners.lora import LoraLayer
 
     base = model.get_base_model()
     found = []

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
-from surefoot.lora._block import state_files as folders
+from surefoot.errors import need
+from surefoot.lora._block.state_files import read_state, write_state
 from surefoot.lora.chain import ChainOfLora
-from surefoot.lora.doors.peft import need
 from surefoot.lora.errors import ChainStateError
 
-need("transformers", "surefoot.lora.RacCallback")
-
-from transformers import TrainerCallback  # noqa: E402
+with need("transformers", extra="llm", part="surefoot.lora.RacCallback"):
+    from transformers import (
+        AutoModel,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        PrinterCallback,
+        RobertaConfig,
+        RobertaModel,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
 
 
 class RacCallback(TrainerCallback):
@@ -53,7 +64,7 @@ class RacCallback(TrainerCallback):
             )
         if state.global_step > 0 and chain.total_steps != state.global_step:
             folder = self.resume_dir or Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            chain.load_state_dict(folders.read_state(folder))
+            chain.load_state_dict(read_state(folder))
             if chain.total_steps != state.global_step:
                 raise ChainStateError(
                     f"the Trainer resumes at step {state.global_step}, the chain state in {folder} is "
@@ -63,12 +74,10 @@ class RacCallback(TrainerCallback):
         if config.chained and chain.steps_per_block is None:
             if config.blocks is None:
                 raise ValueError("RacConfig needs steps_per_block or blocks under a Trainer")
-            chain.steps_per_block = math.ceil(state.max_steps / config.blocks)
-        if getattr(args, "max_grad_norm", 0):
-            chain.object(
-                f"gradients are clipped at max_grad_norm={args.max_grad_norm}, which Trainer does by "
-                "default; set it to 0"
-            )
+            chain.state.steps_per_block = math.ceil(state.max_steps / config.blocks)
+        # Trainer clips at 1 by default.
+        norm = float(getattr(args, "max_grad_norm", 0) or 0)
+        chain.record.note(chain.config.seed, max_grad_norm=norm)
         optimizer = kwargs.get("optimizer")
         if optimizer is not None:
             chain.attach(optimizer)
@@ -87,11 +96,62 @@ class RacCallback(TrainerCallback):
         """Write the chain's state into the checkpoint, which without it could not be resumed."""
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            folders.write_state(self.chain, folder)
+            write_state(self.chain.state, folder)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """From now on `save_pretrained` means the user's own."""
         self.chain.saves.checkpointing = False
 
 
-__all__ = ["RacCallback"]
+def fit(chain: ChainOfLora, rows: Any, *, steps: int, lr: float, seed: int, **more: Any) -> None:
+    """Train a chain to its end under a Trainer that prints, logs and saves nothing.
+
+    Parameters
+    ----------
+    chain
+        Before its first step.
+    rows
+        A torch dataset of dictionaries.
+    steps
+        Optimizer steps.
+    lr
+        Learning rate of AdamW.
+    seed
+        Of the order of the rows and of dropout.
+    more
+        Further fields of `transformers.TrainingArguments`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder, max_steps=steps, learning_rate=lr, seed=seed, report_to="none",
+            save_strategy="no", logging_strategy="no", disable_tqdm=True, **more,
+        )  # fmt: skip
+        trainer = Trainer(
+            model=chain.model, args=arguments, train_dataset=rows, callbacks=[RacCallback(chain)]
+        )
+        trainer.remove_callback(PrinterCallback)
+        with warnings.catch_warnings():
+            # PEFT asks transformers for an attribute that transformers has renamed.
+            warnings.filterwarnings("ignore", ".is_gradient_checkpointing", FutureWarning)
+            trainer.train()
+    chain.finish()
+
+
+def encoder(folder: str | Path) -> Any:
+    """A pretrained encoder from a model directory."""
+    return AutoModel.from_pretrained(folder)
+
+
+def tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of a model directory."""
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def classifier(folder: str | Path, classes: int) -> Any:
+    """A pretrained encoder from a model directory with a new head for so many classes."""
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes)
+
+
+def roberta(**sizes: Any) -> Any:
+    """An encoder in the shape of RoBERTa with random weights, without pooler."""
+    return RobertaModel(RobertaConfig(**sizes), add_pooling_layer=False)

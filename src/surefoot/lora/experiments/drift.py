@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from surefoot.guarantee import Guarantee
 from surefoot.lora.chain import ChainOfLora
 from surefoot.lora.config import RacConfig
+from surefoot.lora.doors.peft import with_lora
 from surefoot.record import Record
 
 SIZE, BLOCKS, RANK = 256, 100, 4
@@ -51,11 +52,8 @@ class OneLayer(nn.Module):
 
 def chain_of(seed: int, merge_dtype: Any) -> ChainOfLora:
     """A chain on that layer whose factors the study sets by hand."""
-    from peft import LoraConfig, get_peft_model
-
-    lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["lin"])
     with torch.random.fork_rng(devices=[]):
-        model = get_peft_model(OneLayer(seed), lora)
+        model = with_lora(OneLayer(seed), RANK, ["lin"])
     return ChainOfLora(model, RacConfig(seed=seed, merge_dtype=merge_dtype, keep_history="none"))
 
 

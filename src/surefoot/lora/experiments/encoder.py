@@ -8,8 +8,6 @@ frozen for every method. Each arm picks its learning rate on the validation spli
 from __future__ import annotations
 
 import copy
-import tempfile
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +23,7 @@ from torch.utils.data import Dataset
 from surefoot._problems.tuning import EqualTuning
 from surefoot.lora.chain import ChainOfLora
 from surefoot.lora.config import Method, RacConfig
+from surefoot.lora.doors.peft import with_lora
 from surefoot.lora.experiments.nets import Outcome
 from surefoot.lora.experiments.tuning import compare, tune
 from surefoot.record import Record
@@ -114,13 +113,12 @@ def prepared(
     model: Path | None, texts: Path | None, layers: int
 ) -> tuple[nn.ModuleList, dict[str, Sentences]]:
     """The upper layers as pretrained, and the three splits behind the lower ones."""
-    from transformers import AutoModel, AutoTokenizer
-
     from surefoot import data
+    from surefoot.lora.doors import transformers
 
     folder = data.load("minilm", model)
-    whole = AutoModel.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    whole = transformers.encoder(folder).eval()
+    tokenizer = transformers.tokenizer(folder)
     upper = whole.encoder.layer[-layers:]
     whole.encoder.layer = whole.encoder.layer[:-layers]
     sentences, labels = sample(texts)
@@ -160,39 +158,23 @@ def finetune(
     steps: int, seed: int,
 ) -> Outcome:  # fmt: skip
     """One training through Trainer with AdamW at a constant rate."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import PrinterCallback, Trainer, TrainingArguments
-
-    from surefoot.lora.doors.transformers import RacCallback
+    from surefoot.lora.doors.transformers import fit
 
     width = splits["train"].hidden.shape[-1]
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        lora = LoraConfig(
-            r=r, lora_alpha=r, target_modules=["query", "value"], modules_to_save=["classifier"]
-        )
-        model = get_peft_model(Upper(copy.deepcopy(upper), width, seed), lora)
+        model = with_lora(
+            Upper(copy.deepcopy(upper), width, seed), r, ["query", "value"],
+            modules_to_save=["classifier"],
+        )  # fmt: skip
         chain = ChainOfLora(
             model, RacConfig(method=method, blocks=BLOCKS, seed=seed, keep_history="none")
         )
-        arguments = TrainingArguments(
-            output_dir=folder, max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=lr,
-            lr_scheduler_type="constant", weight_decay=0.0, seed=seed, use_cpu=True,
-            report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+        fit(
+            chain, splits["train"], steps=steps, lr=lr, seed=seed, per_device_train_batch_size=BATCH,
+            lr_scheduler_type="constant", weight_decay=0.0, use_cpu=True,
             remove_unused_columns=False, label_names=["labels"],
         )  # fmt: skip
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=splits["train"],
-            callbacks=[RacCallback(chain)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        with warnings.catch_warnings():
-            # PEFT asks transformers for an attribute that transformers has renamed.
-            warnings.filterwarnings("ignore", ".is_gradient_checkpointing", FutureWarning)
-            trainer.train()
-        chain.finish()
         numbers = sum(p.numel() for p in chain.trainable_parameters())
     val, _ = accuracy(model, splits["val"])
     test, _ = accuracy(model, splits["test"])

@@ -6,7 +6,6 @@ FedAvg-LoRA, which trains both factors, gets ten times that step: its factors st
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +20,8 @@ from torch import Tensor
 from surefoot._problems.real import real
 from surefoot._problems.softmax import softmax, softmax_on
 from surefoot.guarantee import Guarantee
-from surefoot.lora.experiments.regression import prefixed
-from surefoot.lora.guarantee import Constants, stationarity
-from surefoot.lora.reference import FedMethod, fed_reference
+from surefoot.lora.guarantee import Constants, add_run, stationarity
+from surefoot.lora.reference import FedMethod, FedResult, fed_reference
 from surefoot.record import Record
 
 M, N, CLIENTS, LABELS, L2 = 10, 64, 5, 2, 0.05
@@ -114,50 +112,41 @@ def run(config: Any, seed: int, record: Record) -> None:
             },
         )  # fmt: skip
         if method == "fed_rac":
-            path_columns(record, seed, name, found, out.path[:-1])
+            path_columns(record, seed, name, found, out)
 
 
-def path_columns(
-    record: Record, seed: int, name: str, found: Federation, path: list[Matrix]
-) -> None:
-    """What G6 speaks of: W at the start of every round."""
+def path_columns(record: Record, seed: int, name: str, found: Federation, out: FedResult) -> None:
+    """What G6 speaks of: W at the start of every round, and how the federation ran.
+
+    Parameters
+    ----------
+    record, seed
+        Where to.
+    name
+        The arm.
+    found
+        The clients.
+    out
+        Run with `keep_path`.
+    """
+    path = out.path[:-1]
     squares, spreads = zip(*(found.gradients(W) for W in path), strict=True)
     steps = range(EVERY, len(path) + 1, EVERY)
     running = np.cumsum(squares) / np.arange(1, len(path) + 1)
+    add_run(record, seed, out.record, of=name)
     record.extend(seed, f"{name}: mean_grad_norm2", [running[t - 1] for t in steps], steps)
     record.append(seed, 0, **{f"{name}: gap": found.gap(path[0]), f"{name}: zeta2": max(spreads)})
 
 
 def guarantees(config: Any) -> Iterable[Guarantee]:
     """G6 for both ranks."""
-    for name, _, rank in BOUNDED:
-        assert rank is not None
-        yield federated_rate(name, rank)
+    return [stationarity(constants(), "fed", of=name) for name, _, _ in BOUNDED]
 
 
-def federated_rate(name: str, rank: int) -> Guarantee:
-    """G6: the mean of |grad f|^2 over the rounds; zeta^2 is the largest that was met on the paths."""
-
-    def measured(record: Record) -> Guarantee:
-        return stationarity(constants(rank, float(record["zeta2"].max())), "fed")
-
-    return prefixed(
-        dataclasses.replace(
-            stationarity(constants(rank, 0.0), "fed"),
-            bound=lambda record: measured(record).bound(record),
-            assumptions=lambda record: measured(record).assumptions(record),
-        ),
-        f"{name}: ",
-    )
-
-
-def constants(rank: int, zeta2: float) -> Constants:
-    """Full gradients: the only noise is that clients differ."""
-    found = two_labels()
-    return Constants(
-        found.L, step_of(found, "fed_rac"), rank / N, sigma2=LOCAL_STEPS * zeta2,
-        local_steps=LOCAL_STEPS, how_sigma2="exact: full gradients at the start of every round",
-    )  # fmt: skip
+def constants() -> Constants:
+    """Full gradients: the only noise is that clients differ, by zeta^2 at most on the paths."""
+    how = "exact: full gradients at the start of every round"
+    return Constants(two_labels().L, sigma2=0.0, zeta2=None, how_sigma2=how)
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

@@ -8,7 +8,6 @@ chooses the learning rate, the validation rows are tested once.
 from __future__ import annotations
 
 import math
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch.utils.data import Dataset
 from surefoot._problems.tuning import EqualTuning
 from surefoot.lora.chain import ChainOfLora
 from surefoot.lora.config import Method, RacConfig
+from surefoot.lora.doors.peft import with_lora
 from surefoot.lora.experiments.nets import METHODS, Outcome
 from surefoot.lora.experiments.tuning import compare, tune
 from surefoot.record import Record
@@ -87,48 +87,24 @@ def finetune(
     folder: Path, data: dict[str, Rows], method: Method, lr: float, epochs: int, seed: int
 ) -> Outcome:
     """One training with AdamW; LoRA and AsymmLoRA are one block by themselves."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import (
-        AutoModelForSequenceClassification,
-        PrinterCallback,
-        Trainer,
-        TrainingArguments,
-    )
-
-    from surefoot.lora.doors.transformers import RacCallback
+    from surefoot.lora.doors.transformers import classifier, fit
 
     classes = 1 + max(int(rows.labels.max()) for rows in data.values())
-    with (
-        torch.random.fork_rng(devices=[]),
-        tempfile.TemporaryDirectory() as out,
-        warnings.catch_warnings(),
-    ):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # PEFT asks transformers for an attribute that transformers has renamed.
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing", FutureWarning)
         torch.manual_seed(seed)
-        base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes)
-        lora = LoraConfig(
-            r=RANK, lora_alpha=ALPHA, target_modules=["query", "value"], task_type="SEQ_CLS"
+        model = with_lora(
+            classifier(folder, classes), RANK, ["query", "value"], alpha=ALPHA, task_type="SEQ_CLS"
         )
         chain = ChainOfLora(
-            get_peft_model(base, lora),
-            RacConfig(method=method, blocks=BLOCKS, seed=seed, keep_history="none"),
+            model, RacConfig(method=method, blocks=BLOCKS, seed=seed, keep_history="none")
         )
-        steps = epochs * math.ceil(len(data["train"]) / BATCH)
-        arguments = TrainingArguments(
-            output_dir=out, max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=lr,
-            seed=seed, report_to="none", save_strategy="no", logging_strategy="no",
-            disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(),
+        fit(
+            chain, data["train"], steps=epochs * math.ceil(len(data["train"]) / BATCH), lr=lr,
+            seed=seed, per_device_train_batch_size=BATCH,
+            dataloader_pin_memory=torch.cuda.is_available(),
         )  # fmt: skip
-        trainer = Trainer(
-            model=chain.model,
-            args=arguments,
-            train_dataset=data["train"],
-            callbacks=[RacCallback(chain)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        chain.finish()
         model = chain.model.cpu()
     found = {name: accuracy(model, rows) for name, rows in data.items()}
     numbers = sum(p.numel() for p in chain.trainable_parameters())
@@ -137,14 +113,14 @@ def finetune(
 
 def run(config: Any, seed: int, record: Record) -> None:
     """Every method at every rate, equally many."""
-    from transformers import AutoTokenizer
+    from surefoot.lora.doors.transformers import tokenizer
 
     for name, what in (("encoder", "an encoder's folder"),
                        ("labelled", "a folder of labelled texts")):  # fmt: skip
         if getattr(config, name) is None:
             raise ValueError(f"part glue needs --{name} with {what}")
     folder = Path(config.encoder).expanduser()
-    data = splits(config, AutoTokenizer.from_pretrained(folder))
+    data = splits(config, tokenizer(folder))
     tuning = EqualTuning("higher")
     for method in METHODS:
 

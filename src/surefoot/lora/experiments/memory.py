@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from surefoot.lora.chain import ChainOfLora
 from surefoot.lora.config import Method, RacConfig, Side
+from surefoot.lora.doors.peft import with_lora
 from surefoot.record import Record
 
 TARGETS = ["query", "key", "value", "dense"]
@@ -24,15 +25,14 @@ ARMS: dict[str, tuple[Method, Side]] = {
 
 def encoder() -> Any:
     """Four layers, width 128, in the shape of RoBERTa, with random weights."""
-    from transformers import RobertaConfig, RobertaModel
+    from surefoot.lora.doors.transformers import roberta
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = RobertaConfig(
+        return roberta(
             vocab_size=1000, hidden_size=128, num_hidden_layers=4, num_attention_heads=4,
             intermediate_size=512, max_position_embeddings=80,
         )  # fmt: skip
-        return RobertaModel(config, add_pooling_layer=False)
 
 
 def saved_bytes(model: nn.Module, loss: Any) -> tuple[int, Tensor]:
@@ -53,14 +53,11 @@ def saved_bytes(model: nn.Module, loss: Any) -> tuple[int, Tensor]:
 
 def measure(method: Method, train: Side) -> dict[str, float]:
     """Saved activations, trained numbers and Adam's moments in bytes, after one step."""
-    from peft import LoraConfig, get_peft_model
-
-    lora = LoraConfig(r=RANK, target_modules=TARGETS)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # PEFT asks transformers for an attribute that transformers has renamed.
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing", FutureWarning)
         torch.manual_seed(0)
-        model = get_peft_model(encoder(), lora)
+        model = with_lora(encoder(), RANK, TARGETS, alpha=RANK)
         tokens = torch.randint(3, 1000, SHAPE)
     chain = ChainOfLora(model, RacConfig(method=method, train=train, steps_per_block=1000))
     model.train()

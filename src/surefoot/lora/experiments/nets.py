@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from surefoot.lora.chain import ChainOfLora
 from surefoot.lora.config import Method, RacConfig
+from surefoot.lora.doors.peft import with_lora
 
 METHODS: tuple[Method, ...] = ("lora", "asymm_lora", "cola", "rac_lora", "fpft")
 
@@ -88,12 +89,10 @@ def accuracy(model: nn.Module, data: Split) -> float:
 
 def wrap(model: nn.Module, targets: list[str], budget: Budget) -> nn.Module:
     """An ordinary PeftModel."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=budget.r, lora_alpha=budget.alpha, lora_dropout=budget.dropout, target_modules=targets
+    found: nn.Module = with_lora(
+        model, budget.r, targets, alpha=budget.alpha, dropout=budget.dropout
     )
-    return get_peft_model(model, config)
+    return found
 
 
 def adapt(

@@ -16,6 +16,7 @@ from surefoot._problems.convex import Matrix as Matrix
 from surefoot._problems.convex import Problem as Problem
 from surefoot._problems.ridge import ridge as ridge_of
 from surefoot._problems.softmax import softmax_on
+from surefoot.lora.doors.peft import with_lora
 
 
 class OneMatrix(nn.Module):
@@ -73,9 +74,9 @@ def digits_softmax(l2: float = 0.05) -> Problem:
 
 def adapted(problem: Problem, r: int, alpha: int | None = None) -> nn.Module:
     """The problem as a PeftModel; alpha defaults to r, that is to a scaling of 1."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=r, lora_alpha=r if alpha is None else alpha, target_modules=["lin"])
     with torch.random.fork_rng(devices=[]):
         # PEFT initialises from the global generator; the chain overwrites what it draws.
-        return get_peft_model(OneMatrix(problem.features, problem.m), config)
+        found: nn.Module = with_lora(
+            OneMatrix(problem.features, problem.m), r, ["lin"], alpha=alpha
+        )
+        return found

@@ -7,8 +7,7 @@ equal r T. One block is one step of stock SGD through PEFT.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,13 @@ import pandas as pd
 import torch
 
 from surefoot.guarantee import Guarantee
-from surefoot.lora.bounds import RateLaw, blocks_to
+from surefoot.lora.bounds import RateLaw, blocks_to, largest_step
 from surefoot.lora.config import RacConfig
 from surefoot.lora.experiments.problems import Problem, digits_softmax, ridge
 from surefoot.lora.experiments.runs import chain_on, descend
 from surefoot.lora.guarantee import Constants, descent, linear_rate, stationarity
 from surefoot.record import Record
 
-Make = Callable[[Constants, RateLaw], Guarantee]
 RANKS = (1, 2, 4)
 BLOCKS = {"quick": 60, "standard": 400, "paper": 400}
 DIGIT_BLOCKS = {"quick": 240, "standard": 6000, "paper": 6000}  # r T
@@ -38,7 +36,7 @@ def run_ridge(config: Any, seed: int, record: Record) -> None:
         for r in RANKS:
             chain = chain_on(problem, r, RacConfig(train=train, steps_per_block=1, seed=seed))
             ran = descend(problem, chain, 1 / problem.L, _blocks(problem, train, r, config.size))
-            ran.into(record, seed, problem.f_star, prefix=f"train {train}, r = {r}: ")
+            ran.into(record, seed, problem.f_star, of=f"train {train}, r = {r}")
 
 
 def _blocks(problem: Problem, train: str, r: int, size: str) -> int:
@@ -52,36 +50,12 @@ def ridge_guarantees(config: Any) -> Iterable[Guarantee]:
     problem = ridge()
     for train in ("B", "A"):
         for r in RANKS:
-            lam = r / (problem.n if train == "B" else problem.m)
-            yield from _three(_constants(problem, lam), f"train {train}, r = {r}: ")
+            yield from _three(problem, f"train {train}, r = {r}")
 
 
-def _constants(problem: Problem, lam: float) -> Constants:
-    return Constants(L=problem.L, gamma=1 / problem.L, lam=lam, mu=problem.mu)
-
-
-def _three(c: Constants, prefix: str) -> Iterable[Guarantee]:
-    for g in (descent(c, "descent (G1)"), stationarity(c), linear_rate(c)):
-        yield prefixed(g, prefix)
-
-
-def prefixed(g: Guarantee, prefix: str) -> Guarantee:
-    """The same guarantee on columns that carry the name of an arm."""
-
-    def only(record: Record) -> Record:
-        found = Record()
-        for name in record.quantities:
-            if name.startswith(prefix):
-                curves = record.curves(name)
-                for seed, row in zip(curves.seeds, curves.values, strict=True):
-                    found.extend(int(seed), name.removeprefix(prefix), row, curves.steps)
-        return found
-
-    return dataclasses.replace(
-        g, name=prefix + g.name, quantity=prefix + g.quantity,
-        bound=lambda record: g.bound(only(record)),
-        assumptions=lambda record: g.assumptions(only(record)),
-    )  # fmt: skip
+def _three(problem: Problem, arm: str) -> Iterable[Guarantee]:
+    c = Constants(problem.L, problem.mu)
+    yield from (descent(c, arm), stationarity(c, of=arm), linear_rate(c, of=arm))
 
 
 def first_below(gap: np.ndarray, level: float) -> int | None:
@@ -117,10 +91,10 @@ def run_noise(config: Any, seed: int, record: Record) -> None:
         steps = PARTS if law == "rr" else 1
         chain = chain_on(problem, 4, RacConfig(steps_per_block=steps, seed=seed))
         ran = descend(
-            problem, chain, noise_constants(law).gamma, BLOCKS[config.size], steps=steps,
+            problem, chain, noise_step(law), BLOCKS[config.size], steps=steps,
             parts=parts(), order="shuffle" if law == "rr" else "draw", seed=seed,
         )  # fmt: skip
-        ran.into(record, seed, problem.f_star, prefix=f"{law}: ")
+        ran.into(record, seed, problem.f_star, of=law)
 
 
 def parts() -> list[torch.Tensor]:
@@ -129,19 +103,22 @@ def parts() -> list[torch.Tensor]:
     return list(torch.split(order, BATCH))
 
 
-def noise_constants(law: RateLaw, sigma2: float = 0.0) -> Constants:
-    """Smoothness is that of the worst part where parts are reshuffled."""
+def noise_constants(law: RateLaw) -> Constants:
+    """Smoothness is that of the worst part where parts are reshuffled; the variance is on record."""
     problem = ridge()
     x = problem.features
     worst = max(
         float(torch.linalg.eigvalsh(x[p].T @ x[p] / BATCH)[-1]) + problem.l2 for p in parts()
     )
-    L = problem.L if law == "sgd" else worst
     return Constants(
-        L=L, gamma=1 / L if law == "sgd" else 1 / (2 * L * PARTS), lam=4 / problem.n,
-        mu=problem.mu, sigma2=sigma2, local_steps=PARTS if law == "rr" else 1,
-        how_sigma2="exact: of all parts at every block of every run",
+        problem.L if law == "sgd" else worst, problem.mu, sigma2=None,
+        how_sigma2="exact: the largest over all parts at every block of every run",
     )  # fmt: skip
+
+
+def noise_step(law: RateLaw) -> float:
+    """The longest step that the theorem allows."""
+    return largest_step(law, noise_constants(law).L, PARTS)
 
 
 def noise_guarantees(config: Any) -> Iterable[Guarantee]:
@@ -149,18 +126,7 @@ def noise_guarantees(config: Any) -> Iterable[Guarantee]:
     laws: tuple[RateLaw, ...] = ("sgd", "rr")
     for law in laws:
         for make in (stationarity, linear_rate):
-            yield prefixed(_with_measured_noise(make, law), f"{law}: ")
-
-
-def _with_measured_noise(make: Make, law: RateLaw) -> Guarantee:
-    def measured(record: Record) -> Guarantee:
-        return make(noise_constants(law, float(record["variance"].max())), law)
-
-    return dataclasses.replace(
-        make(noise_constants(law), law),
-        bound=lambda record: measured(record).bound(record),
-        assumptions=lambda record: measured(record).assumptions(record),
-    )
+            yield make(noise_constants(law), law, of=law)
 
 
 def run_digits(config: Any, seed: int, record: Record) -> None:
@@ -169,14 +135,14 @@ def run_digits(config: Any, seed: int, record: Record) -> None:
     for r in DIGIT_RANKS:
         chain = chain_on(problem, r, RacConfig(steps_per_block=1, seed=seed), alpha=2 * r)
         ran = descend(problem, chain, 1 / problem.L, DIGIT_BLOCKS[config.size] // r)
-        ran.into(record, seed, problem.f_star, prefix=f"r = {r}: ")
+        ran.into(record, seed, problem.f_star, of=f"r = {r}")
 
 
 def digits_guarantees(config: Any) -> Iterable[Guarantee]:
     """G1, G2 and G3 at each rank."""
     problem = digits_softmax()
     for r in DIGIT_RANKS:
-        yield from _three(_constants(problem, r / problem.n), f"r = {r}: ")
+        yield from _three(problem, f"r = {r}")
 
 
 def digits_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

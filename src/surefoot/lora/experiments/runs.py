@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from surefoot.lora.chain import ChainOfLora
 from surefoot.lora.config import RacConfig
 from surefoot.lora.experiments.problems import Problem, adapted
+from surefoot.lora.guarantee import add_run
 from surefoot.record import Record
 
 DIVERGED = 1e12
@@ -19,29 +19,15 @@ DIVERGED = 1e12
 
 @dataclass
 class Run:
-    """Per block: the gap from block 0 on, and what the block's first gradient said."""
+    """The gap from block 0 on, and the chain's record with what was measured at every block's start."""
 
+    record: Record
     gap: list[float] = field(default_factory=list)
-    grad_norm2: list[float] = field(default_factory=list)
-    projected: list[float] = field(default_factory=list)
-    estimate: list[float] = field(default_factory=list)
-    variance: list[float] = field(default_factory=list)
     diverged_at: int | None = None
 
-    def into(self, record: Record, seed: int, f_star: float, prefix: str = "") -> None:
-        """Append the columns of `surefoot.lora.guarantee`."""
-        T = len(self.gap)
-        record.extend(seed, prefix + "gap", self.gap)
-        record.extend(seed, prefix + "loss", np.asarray(self.gap) + f_star)
-        if self.grad_norm2:
-            means = np.cumsum(self.grad_norm2)[: T - 1] / np.arange(1, T)
-            record.extend(seed, prefix + "mean_grad_norm2", means, range(1, T))
-            record.extend(seed, prefix + "grad_norm2", self.grad_norm2)
-        if self.variance:
-            record.extend(seed, prefix + "variance", self.variance)
-        if self.projected:
-            record.extend(seed, prefix + "projected_grad_norm2", self.projected)
-            record.extend(seed, prefix + "grad_norm2_estimate", self.estimate)
+    def into(self, record: Record, seed: int, f_star: float, of: str = "") -> None:
+        """Copy numbers and facts under a seed, and under an arm's name, into another record."""
+        add_run(record, seed, self.record, f_star, of)
 
 
 def chain_on(problem: Problem, r: int, config: RacConfig, alpha: int | None = None) -> ChainOfLora:
@@ -79,13 +65,15 @@ def descend(
 
     The gap is taken every so many blocks, and at the end; `enough` of the first gap ends the run.
     """
-    run = Run()
+    run = Run(chain.record)
+    noted = {None: "exact", "shuffle": "reshuffled"}.get(order if parts else None, "drawn")
+    chain.record.note(chain.config.seed, gradients=noted, max_grad_norm=0.0)
     optimizer = torch.optim.SGD(chain.param_groups(gamma), lr=1.0)
     model = chain.model.get_base_model()
     rows = rows_of(parts, order, seed)
     for t in range(blocks):
         if t % every == 0:
-            _measure(problem, chain.weight("lin"), run, gradients, parts)
+            _measure(problem, chain, run, gradients, parts)
             if not run.gap[-1] <= DIVERGED:
                 run.diverged_at = t
                 return run
@@ -96,23 +84,26 @@ def descend(
             _loss(problem, chain, model, next(rows)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
-            report = chain.step(optimizer)
-        if report is not None and report.projected_grad_norm2 is not None:
-            run.projected.append(report.projected_grad_norm2)
-            run.estimate.append(report.grad_norm2 or 0.0)
-    run.gap.append(float(problem.f(chain.weight("lin"))) - problem.f_star)
+            chain.step(optimizer)
+    _measure(problem, chain, run, False, None)
     return run
 
 
 def _measure(
-    problem: Problem, W: Tensor, run: Run, gradients: bool, parts: list[Tensor] | None
+    problem: Problem, chain: ChainOfLora, run: Run, gradients: bool, parts: list[Tensor] | None
 ) -> None:
-    run.gap.append(float(problem.f(W)) - problem.f_star)
-    if gradients:
-        run.grad_norm2.append(float(problem.gradient(W).square().sum()))
+    W = chain.weight("lin")
+    loss = float(problem.f(W))
+    run.gap.append(loss - problem.f_star)
+    if not chain.config.chained:
+        return  # one block to the end: there is no further start of one
+    chain.observe(
+        loss=loss, grad_norm2=float(problem.gradient(W).square().sum()) if gradients else None
+    )
     if parts is not None:
         g = torch.stack([problem.gradient(W, part) for part in parts])
-        run.variance.append(float((g - g.mean(0)).square().sum((1, 2)).mean()))
+        variance = float((g - g.mean(0)).square().sum((1, 2)).mean())
+        chain.record.append(chain.config.seed, chain.block, variance=variance)
 
 
 def _loss(

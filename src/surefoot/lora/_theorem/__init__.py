@@ -1,0 +1,1 @@
+"""What the theorems need to know of a run, read off its record."""
