@@ -33,6 +33,43 @@ class AgnesParams:
     gamma: float
     beta: float
 
+    @classmethod
+    def of(cls, eta: float, alpha: float, rho: float) -> AgnesParams:
+        """The constants for which a run with these hyperparameters is promised its rate.
+
+        s = (1-rho)/(1+rho), gamma^2 = alpha (1-s) + s eta, beta = alpha/gamma; the promise is then made
+        for `mu` = (s/gamma)^2. Derived here: `agnes_parameters` solved for its constants.
+
+        Parameters
+        ----------
+        eta, alpha, rho
+            The gradient step, the velocity step and the momentum, rho in [0, 1).
+        """
+        s = (1 - rho) / (1 + rho)
+        gamma = sqrt(alpha * (1 - s) + s * eta)
+        return cls(eta, alpha, rho, s, gamma, alpha / gamma if gamma else 0.0)
+
+    @property
+    def mu(self) -> float:
+        """The strong aiming that the rate s needs; infinite where no step is taken."""
+        return (self.s / self.gamma) ** 2 if self.gamma else float("inf")
+
+    def noise_excess(self, L: float, sigma_mult: float = 0.0) -> float:
+        """gamma^2 (1+sigma_m^2) - (2 eta - L eta^2 (1+sigma_m^2)): the step is short enough iff <= 0.
+
+        E|g|^2 <= (1+sigma_m^2) |grad f|^2 must be paid for by the decrease of f; without noise NAG's
+        eta <= 1/L. Derived here.
+
+        Parameters
+        ----------
+        L
+            The smoothness of f.
+        sigma_mult
+            sigma_m.
+        """
+        noise = 1 + sigma_mult**2
+        return self.gamma**2 * noise - (2 * self.eta - L * self.eta**2 * noise)
+
     @property
     def largest_stable_curvature(self) -> float:
         """lambda at which a quadratic mode starts to diverge: 2(1+rho)/(eta(1+rho) + alpha rho).
