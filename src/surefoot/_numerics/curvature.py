@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
+
 Product = Callable[[Float[Tensor, " P"]], Float[Tensor, " P"]]
 
 
@@ -23,8 +25,18 @@ class Interval:
     """A Ritz value and its residual |A q - theta q|.
 
     Some eigenvalue lies within the residual of `value`; as a Ritz value never lies outside the
-    spectrum, [low, high] is what is known about its end. `steps` is the dimension of the Krylov
-    space.
+    spectrum, [low, high] is what is known about its end.
+
+    Attributes
+    ----------
+    value
+        The Ritz value theta, or the modulus that a power iteration came to.
+    residual
+        How far from `value` an eigenvalue may be at most.
+    low, high
+        What is known about that end of the spectrum, if it is the nearest eigenvalue.
+    steps
+        The dimension of the Krylov space, or how many powers.
     """
 
     value: float
@@ -179,8 +191,7 @@ def power_iteration(product: Product, start: Float[Tensor, " P"], k: int) -> Int
     Source: as `lanczos`, theorem 4.5.1 for A^2, whose Rayleigh quotient at q is sigma^2; divided by
     | |lambda| + sigma | >= sigma.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    check_number("k", k, least=1, whole=True)
     v, image, sigma = start, start, 0.0
     for j in range(k):
         size = _norm(image)
@@ -229,8 +240,7 @@ def hutchinson_trace(
     -----
     Source: Hutchinson, A stochastic estimator of the trace of the influence matrix, 1990.
     """
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
+    check_number("draws", draws, least=1, whole=True)
     found = []
     for _ in range(draws):
         signs = torch.randint(0, 2, (size,), generator=generator).to(device, dtype) * 2 - 1
@@ -249,8 +259,7 @@ class _Krylov:
 
     @classmethod
     def of(cls, product: Product, start: Float[Tensor, " P"], k: int) -> _Krylov:
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        check_number("k", k, least=1, whole=True)
         size, dtype = len(start), start.dtype
         basis = torch.zeros(min(k, size), size, dtype=dtype, device=start.device)
         basis[0] = start / start.norm()

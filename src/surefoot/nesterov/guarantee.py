@@ -231,7 +231,8 @@ def _start(record: Record, quantity: str) -> Float[np.ndarray, " seeds"]:
         raise ValueError(
             f"{quantity!r} must be recorded at step 0 in every seed: L_0 is read from it"
         )
-    return np.maximum(curves.values[:, 0], 0.0)
+    found: Float[np.ndarray, " seeds"] = np.maximum(curves.values[:, 0], 0.0)
+    return found
 
 
 def _number(record: Record, of: str, seed: int, name: str) -> float | None:

@@ -112,7 +112,23 @@ class AGNES(LookAhead):
         eta: float | None = None,
         **kw: Any,
     ) -> AGNES:
-        """The optimizer whose rate is promised for measured constants, see `agnes_parameters`."""
+        """The optimizer whose rate is promised for measured constants, see `agnes_parameters`.
+
+        Parameters
+        ----------
+        params
+            Parameters or parameter groups.
+        mu, L
+            Strong aiming and smoothness of f.
+        sigma_mult
+            sigma_m with E|g - grad f|^2 <= sigma_a^2 + sigma_m^2 |grad f|^2.
+        eps
+            The Hessian is at least -eps on the segments from x_n to y_n.
+        eta
+            The gradient step; None: the largest that is admissible.
+        kw
+            The other arguments of the constructor.
+        """
         c = agnes_parameters(mu, L, sigma_mult, eta, eps)
         return cls(params, lr=c.alpha, correction=c.eta, momentum=c.rho, **kw)
 
@@ -363,7 +379,23 @@ class NAG(AGNES):
         eta: float | None = None,
         **kw: Any,
     ) -> NAG:
-        """NAG for measured constants; warns where the noise is more than NAG tolerates."""
+        """NAG for measured constants; warns where the noise is more than NAG tolerates.
+
+        Parameters
+        ----------
+        params
+            Parameters or parameter groups.
+        mu, L
+            Strong aiming and smoothness of f.
+        sigma_mult
+            sigma_m with E|g - grad f|^2 <= sigma_a^2 + sigma_m^2 |grad f|^2.
+        eps
+            The Hessian is at least -eps on the segments from x_n to y_n.
+        eta
+            The gradient step; None: the largest that is admissible.
+        kw
+            The other arguments of the constructor.
+        """
         c = nag_parameters(mu, L, sigma_mult, eta, eps)
         return cls(params, lr=c.eta, momentum=c.rho, **kw)
 

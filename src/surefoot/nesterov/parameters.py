@@ -21,9 +21,18 @@ class NoiseWarning(UserWarning):
 class AgnesParams:
     """Constants of arXiv 2302.05515.
 
-    eta is the gradient step (`correction`), alpha the velocity step (`lr`), rho the momentum,
-    s the rate a step is promised to gain; gamma and beta weigh the gradient and the velocity in the
-    Lyapunov function.
+    Attributes
+    ----------
+    eta
+        The gradient step (`correction`).
+    alpha
+        The velocity step (`lr`).
+    rho
+        The momentum.
+    s
+        The share of f - f* that a step is promised to gain.
+    gamma, beta
+        The weights of the gradient and of the velocity in the Lyapunov function.
     """
 
     eta: float
@@ -106,6 +115,17 @@ def agnes_parameters(
     gamma = sqrt(eta/(1+sigma_m^2)), s = sqrt(mu) gamma, rho = (1-s)/(1+s),
     beta = gamma (1 - s(1+sigma_m^2))/(1-s), alpha = gamma beta.
 
+    Parameters
+    ----------
+    mu, L
+        Strong aiming and smoothness of f, 0 < mu <= L.
+    sigma_mult
+        sigma_m, the multiplicative noise.
+    eta
+        The gradient step, at most eta_max; None: eta_max.
+    eps
+        How negative the curvature may be on the segments from x_n to y_n.
+
     Raises
     ------
     ValueError
@@ -151,6 +171,11 @@ def nag_parameters(
     Under multiplicative noise the default is eta = (1 - sigma_m^2)/(L(1 + sigma_m^2)). A
     `NoiseWarning` with the AGNES constants says that sigma_m is at least 1 (eta = 1/L is then kept)
     or more than the given eta admits. Negative curvature asks for eta <= mu/eps^2 as well.
+
+    Parameters
+    ----------
+    mu, L, sigma_mult, eta, eps
+        As in `agnes_parameters`; eta at most 1/L.
 
     Notes
     -----

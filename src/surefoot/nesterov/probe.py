@@ -233,6 +233,15 @@ class Landscape:
         The retraction starts from the parameters, best the end of a run; they stay as they are.
         Residuals are output - target, scaled so that |r|^2/2 is the loss.
 
+        Parameters
+        ----------
+        y
+            The flat point to project, in the order of the parameters; None: the parameters.
+        tol
+            The tangential part of y - point, over its length, at which the search stops.
+        max_residuals
+            The largest number of residuals that is tried: each step solves a system of that size.
+
         Raises
         ------
         TypeError

@@ -30,6 +30,8 @@ COLUMNS = (
 class LedgerCertificate(Certificate):
     """The core's certificate with the ledger it rests on.
 
+    The fields that are not named here are those of `surefoot.Certificate`.
+
     Attributes
     ----------
     landscape
@@ -138,7 +140,7 @@ def ledger_certificate(
     )
     core = (
         certify(record, promise)
-        if len(gap)
+        if len(gap) and not np.isnan(promised).any()
         else unmeasured(record, promise, found.landscape.removeprefix("unknown: "))
     )
     verdict, reason = _core_verdict(found)
