@@ -16,6 +16,7 @@ penalty = 1e-3
 
 
 def loss(w):
+    """Half the mean squared residual, and a small penalty."""
     return 0.5 * ((X @ w - y) ** 2).mean() + 0.5 * penalty * (w**2).sum()
 
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from surefoot.certificate import Certificate, certify
 from surefoot._numerics.curvature import Hessian, largest_eigenpair
+from surefoot.certificate import Certificate, certify
 from surefoot.record import Record
 from surefoot.reparam._guarantee.conditions import STEP_SIZE, column
 from surefoot.reparam._optimizer.facts import MULT, learning_rates, note_facts, settings_of
