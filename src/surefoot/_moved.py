@@ -60,7 +60,7 @@ MOVED = {
     "nesterov.lanczos": "_numerics.curvature",
     "nesterov.landscape": "nesterov.probe",
     "nesterov.landscape_verdict": "nesterov._ledger.landscape",
-    "nesterov.ledger_certificate": "nesterov.guarantee",
+    "nesterov.ledger_certificate": "nesterov._ledger.certificate",
     "nesterov.lookahead": "nesterov._optimizer.lookahead",
     "nesterov.noise": "nesterov._probe.noise",
     "nesterov.optimizer_reference": "nesterov.reference",

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.curvature import Hessian, power_iteration
 from surefoot.lora.chain import ChainOfLora
 
 Closure = Callable[[], Tensor]
@@ -112,21 +113,10 @@ def _weights(chain: ChainOfLora) -> Iterator[list[nn.Parameter]]:
 
 def _hessian_norm(parameters: Sequence[nn.Parameter], closure: Closure, iters: int) -> float:
     check_number("iters", iters, least=1, whole=True)
-    gradients = torch.autograd.grad(closure(), parameters, create_graph=True)
+    hessian = Hessian(closure(), parameters)
     generator = torch.Generator().manual_seed(0)
-    v = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]
-    value = 0.0
-    for _ in range(iters):
-        size = float(sum(x.double().square().sum() for x in v)) ** 0.5
-        if size == 0:
-            return 0.0
-        v = [x / size for x in v]
-        product = torch.autograd.grad(
-            gradients, parameters, grad_outputs=v, retain_graph=True, allow_unused=True
-        )
-        v = [
-            torch.zeros_like(p) if x is None else x.detach()
-            for p, x in zip(parameters, product, strict=True)
-        ]
-        value = float(sum(x.double().square().sum() for x in v)) ** 0.5
-    return value
+    start = torch.cat(
+        [torch.randn(p.shape, generator=generator).to(p).reshape(-1) for p in parameters]
+    )
+    # Power iteration: Lanczos would keep as many copies of the weights as it makes products.
+    return power_iteration(hessian, start, iters).value

@@ -64,7 +64,33 @@ def agnes_bound(
     L: float,
     sigma_add: float = 0.0,
 ) -> Any:
-    """E f(x_n) - f* <= (1-s)^n L_0 + floor (1 - (1-s)^n), L_0 = f0_gap + mu/2 dist0_sq."""
+    """E f(x_n) - f* <= (1-s)^n L_0 + floor (1 - (1-s)^n), L_0 = f0_gap + mu/2 dist0_sq.
+
+    Parameters
+    ----------
+    n
+        The step or steps, >= 0.
+    params
+        The constants of the method.
+    f0_gap
+        f(x_0) - f*.
+    dist0_sq
+        The squared distance of x_0 to the minimisers.
+    mu, L
+        Strong aiming and smoothness of f.
+    sigma_add
+        sigma_a, the additive noise.
+
+    Returns
+    -------
+    float, array or tensor
+        float64, of the shape of n.
+
+    Raises
+    ------
+    ValueError
+        A negative n, gap, distance or noise.
+    """
     _check(f0_gap, dist0_sq, sigma_add)
     decay = (1 - params.s) ** _numbers(n)
     floor = agnes_floor(params, L, sigma_add)
@@ -81,7 +107,35 @@ def nag_bound(
     sigma_add: float = 0.0,
     L: float | None = None,
 ) -> Any:
-    """The bound of NAG with step eta <= 1/L; L = None stands for 1/eta."""
+    """The bound of NAG with step eta <= 1/L.
+
+    Parameters
+    ----------
+    n
+        The step or steps, >= 0.
+    f0_gap
+        f(x_0) - f*.
+    dist0_sq
+        The squared distance of x_0 to the minimisers.
+    mu
+        Strong aiming of f.
+    eta
+        The step of the run, with momentum (1-s)/(1+s), s = sqrt(mu eta).
+    sigma_add
+        sigma_a, the additive noise.
+    L
+        The smoothness of f; None stands for 1/eta.
+
+    Returns
+    -------
+    float, array or tensor
+        As `agnes_bound`.
+
+    Raises
+    ------
+    ValueError
+        As `agnes_bound`; or mu, eta or L out of range.
+    """
     if not (mu > 0 and eta > 0 and mu * eta <= 1):
         raise ValueError(f"mu and eta must be > 0 with mu * eta <= 1, got mu = {mu}, eta = {eta}")
     if L is not None and not eta * L <= 1 + 1e-12:
@@ -96,22 +150,56 @@ def steps_to(
 ) -> int:
     """The first n at which the noise-free promise is at most tol.
 
-    With L_0 where dist0_sq and mu are given, else with 2 f0_gap, which is never smaller.
+    Parameters
+    ----------
+    tol
+        The f - f* that is asked for.
+    s
+        The promised rate, see `AgnesParams`.
+    f0_gap
+        f(x_0) - f*.
+    dist0_sq, mu
+        For L_0 = f0_gap + mu/2 dist0_sq; without one of them L_0 is 2 f0_gap, which is never smaller
+        under strong aiming.
+
+    Raises
+    ------
+    ValueError
+        tol not positive, or s not in (0, 1].
     """
     check_number("tol", tol, above=0)
     check_number("s", s, above=0, most=1)
-    start = 2 * f0_gap if dist0_sq is None or mu is None else f0_gap + mu / 2 * dist0_sq
-    if start <= tol:
+    L0 = 2 * f0_gap if dist0_sq is None or mu is None else f0_gap + mu / 2 * dist0_sq
+    if tol >= L0:
         return 0
-    return 1 if s == 1 else ceil(log(start / tol) / -log1p(-s))
+    return 1 if s == 1 else ceil(log(L0 / tol) / -log1p(-s))
 
 
 def decreasing_bound(
     n: Steps, f0_gap: float, dist0_sq: float, mu: float, L: float, sigma_add: float = 0.0
 ) -> Any:
-    """E f(x_n) - f* <= ((n0-1)(n0-2) L_0 + 4 n sigma_a^2/mu) / ((n+n0-1)(n+n0-2))."""
+    """E f(x_n) - f* <= ((n0-1)(n0-2) L_0 + 4 n sigma_a^2/mu) / ((n+n0-1)(n+n0-2)).
+
+    Parameters
+    ----------
+    n
+        The step or steps, >= 0.
+    f0_gap
+        f(x_0) - f*.
+    dist0_sq
+        The squared distance of x_0 to the minimisers.
+    mu, L
+        Those that `DecreasingNAG` ran with; n0 = max(2 sqrt(L/mu), 3).
+    sigma_add
+        sigma_a, the additive noise.
+
+    Returns
+    -------
+    float, array or tensor
+        As `agnes_bound`.
+    """
     _check(f0_gap, dist0_sq, sigma_add)
     n0 = decreasing_offset(mu, L)
     k = _numbers(n)
-    start = (n0 - 1) * (n0 - 2) * (f0_gap + mu / 2 * dist0_sq)
-    return (start + 4 * k * sigma_add**2 / mu) / ((k + n0 - 1) * (k + n0 - 2))
+    weighted = (n0 - 1) * (n0 - 2) * (f0_gap + mu / 2 * dist0_sq)
+    return (weighted + 4 * k * sigma_add**2 / mu) / ((k + n0 - 1) * (k + n0 - 2))

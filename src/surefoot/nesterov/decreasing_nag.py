@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from surefoot.guarantee import Guarantee
 from surefoot.nesterov._optimizer.lookahead import LookAhead
+from surefoot.nesterov.guarantee import decreasing_rate
 from surefoot.nesterov.parameters import decreasing_offset
 
 
@@ -24,7 +26,21 @@ class DecreasingNAG(LookAhead):
     A group may have mu and L of its own. Its `lr` shows the coming eta_n and is no setting: a scheduler that
     moves it is refused at the next step.
 
-    Raises ValueError for mu or L out of range, RuntimeError for a sparse gradient or an `lr` that was set.
+    Parameters
+    ----------
+    params
+        Parameters or parameter groups.
+    mu
+        The constant of strong aiming that the promise is made for.
+    L
+        The smoothness of f, an upper bound of it.
+
+    Raises
+    ------
+    ValueError
+        mu or L out of range.
+    RuntimeError
+        A sparse gradient, or an `lr` that was set.
 
     Notes
     -----
@@ -44,6 +60,17 @@ class DecreasingNAG(LookAhead):
         super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("lr", self._eta(group, group["n"]))
+
+    def _rate(self, **constants: Any) -> Guarantee:
+        return decreasing_rate(**constants)
+
+    def _facts_of(self, group: dict[str, Any]) -> dict[str, Any]:
+        # torch adds the defaults to a group without looking; another mu or L has another n0.
+        own = group["n0"] == decreasing_offset(group["mu"], group["L"])
+        return {
+            "mu": float(group["mu"]), "L": float(group["L"]), "hyperparameters_changed": not own,
+            "weight_decay": 0.0, "maximize": False, "implementation": "single",
+        }  # fmt: skip
 
     @staticmethod
     def _eta(group: dict[str, Any], n: int) -> float:
@@ -68,12 +95,19 @@ class DecreasingNAG(LookAhead):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
+        skipped = False
+        for index, group in enumerate(self.param_groups):
+            self._note(index, group)
             n, n0 = group["n"], group["n0"]
+            now = (group["mu"], group["L"], n0)
+            if group.setdefault("last", now) != now:
+                group["last"] = now
+                self.record.note(hyperparameters_changed=True)
             eta, following = self._eta(group, n), self._eta(group, n + 1)
             rho = (1 - 2 / (n + n0)) / (1 + 2 / (n + 1 + n0))
             for i, p in enumerate(group["params"]):
                 if p.grad is None:
+                    skipped = True
                     continue
                 if p.grad.is_sparse:
                     raise RuntimeError(
@@ -88,6 +122,7 @@ class DecreasingNAG(LookAhead):
                 w.add_(p.grad, alpha=-sqrt(eta)).mul_(rho)
                 p.add_(w, alpha=sqrt(following))
             group["n"], group["lr"] = n + 1, following
+        self._count(skipped)
         return loss
 
     @torch.no_grad()

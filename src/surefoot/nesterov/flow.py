@@ -40,6 +40,23 @@ def heavy_ball_flow(
     E(t) = f - f* + |x' + sqrt(mu)(x - pi(x))|^2 / 2 decays at least like exp(-sqrt(mu) t) under
     mu-strong aiming. Source: in the setting of arXiv 2410.08395; constants derived here.
 
+    Parameters
+    ----------
+    f
+        The function of a flat float64 vector of P numbers.
+    start
+        x_0, flat.
+    mu
+        The constant of strong aiming.
+    time
+        Where to stop, in the unit of t.
+    closest
+        The closest minimiser to a flat point.
+    f_star
+        The infimum of f.
+    points
+        How many times to look at, evenly spaced.
+
     Raises ValueError for mu or time not positive, ArithmeticError for a gradient that is not finite
     or where the integrator gives up.
     """

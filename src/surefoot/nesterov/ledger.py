@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
 from math import isclose, sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,11 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number
+from surefoot.nesterov._ledger.certificate import COLUMNS, LedgerCertificate
 from surefoot.nesterov._ledger.landscape import ANCHOR_MISS, FAILS, Circumstances
-from surefoot.nesterov._ledger.lyapunov import State, terms_of
-from surefoot.nesterov._ledger.velocity import hyperparameters, velocity
-from surefoot.nesterov.guarantee import COLUMNS, LedgerCertificate, ledger_certificate
+from surefoot.nesterov._ledger.lyapunov import VALUE_ROUNDING, State, rounding, terms_of
+from surefoot.nesterov._ledger.measured import MeasuredLedger, ledger_certificates
+from surefoot.nesterov._ledger.velocity import hyperparameters, method, velocity
+from surefoot.nesterov._optimizer.lookahead import LookAhead
 from surefoot.nesterov.parameters import AgnesParams
+from surefoot.record import Record
 
 if TYPE_CHECKING:
     from surefoot.nesterov.probe import Landscape
@@ -33,18 +36,31 @@ class SmoothnessWarning(UserWarning):
     """The step size is larger than the smoothness met on the way allows."""
 
 
-@dataclass(frozen=True)
-class Ledgered:
-    """What a ledger measured: enough to make its certificate, and to keep it in a record."""
+class LedgerRecord(Record):
+    """The core record of a ledger; calling it is `Ledger.observe`, as `ledger.record()` always was.
 
-    steps: np.ndarray
-    terms: dict[str, Float[np.ndarray, " N"]]
-    about: Circumstances
-    f_star: float
+    Parameters
+    ----------
+    observe
+        What a call does; a copy of the record has none.
+    """
 
-    def certificate(self, name: str = "accelerated descent") -> LedgerCertificate:
-        """Judge the terms."""
-        return ledger_certificate(self.steps, self.terms, self.about, f_star=self.f_star, name=name)
+    _observe: Callable[..., None] | None = None
+
+    def __init__(self, observe: Callable[..., None] | None = None) -> None:
+        super().__init__()
+        if observe is not None:
+            self._observe = observe
+
+    def __call__(self, loss: float | Tensor | None = None) -> None:
+        """Note the state before a step, see `Ledger.observe`."""
+        if self._observe is None:
+            raise TypeError("this record is a copy, no ledger observes through it")
+        self._observe(loss)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A ledger holds a closure and tensors; its record travels without it.
+        return {name: value for name, value in self.__dict__.items() if name != "_observe"}
 
 
 class Ledger:
@@ -56,7 +72,7 @@ class Ledger:
         opt.zero_grad()
         loss = closure()
         loss.backward()
-        ledger.record()      # immediately before the step: the parameters hold y_n
+        ledger.observe()     # immediately before the step: the parameters hold y_n
         opt.step()
     print(ledger.close().summary())
     ```
@@ -73,12 +89,14 @@ class Ledger:
     eta
         The step of size at most 1/L. For AGNES pass `params` as well.
     f_star
-        The infimum of f; None: not known, the verdict is then unknown.
+        The infimum of f; None: not known, the verdict is then unknown. It is held against f at the
+        anchors and at every point of the run: where they differ from it, or lie below it, by more than
+        1e-6 (f(x_0) - f*), the verdict is unknown and names it.
     anchor
         The minimisers p_n that distances are taken to. "final": the last iterate, which needs no
         projection and works at any size; `close` replays the run to use it. "project": the closest
         minimiser, by `landscape.project`, also in a replay. A flat tensor, or a callable from the
-        flat y to the flat p.
+        flat y to the flat p, where f is evaluated at each p as well.
     every
         Record every so many steps. The bound that holds whatever the landscape is needs 1, or a
         replay, which records every step.
@@ -94,9 +112,15 @@ class Ledger:
     RuntimeError
         A non-finite gradient.
 
+    Attributes
+    ----------
+    record
+        The core record: facts of the optimizer and the ledger from the beginning, the terms as
+        quantities after closing. Calling it is `observe`.
+
     Notes
     -----
-    Source: in the setting of arXiv 2410.08395; the identity is derived in `terms`.
+    Source: in the setting of arXiv 2410.08395; the identity is derived in `_ledger/lyapunov.py`.
     """
 
     def __init__(
@@ -123,48 +147,63 @@ class Ledger:
         self._parameters = [p for g in optimizer.param_groups for p in g["params"]]
         _check_optimizer(optimizer, self._parameters, self._rule)
         self._replays = isinstance(anchor, str)
+        self._changed = False
+        self.record = LedgerRecord(self.observe)
+        self.record.note(**self._facts())
         self._start: tuple[list[Tensor], dict[str, Any]] | None = None
         self._calls = 0
         self._rows: dict[str, list[float]] = {c: [] for c in COLUMNS}
         self._steps: list[int] = []
         self._open: State | None = None
-        self._previous: tuple[int, float, float, float] | None = None
+        self._previous: tuple[int, float, float, float, float] | None = None
         self._warned = False
-        self._anchor_gap = 0.0
         self._f0: float | None = None
+        self._lowest = float("inf")
+        self._f_anchor = float("nan")
         if isinstance(anchor, Tensor):
-            self._anchor_gap = self._check_anchor(anchor)
+            self._f_anchor = self._check_anchor(anchor)
 
     def _check_anchor(self, anchor: Float[Tensor, " P"]) -> float:
         size = sum(p.numel() for p in self._parameters)
         if anchor.shape != (size,):
             raise ValueError(f"anchor must have shape ({size},), got {tuple(anchor.shape)}")
+        f0, f_anchor = self._forward(), self._f_at(anchor)
+        if self._f_star is not None:
+            allowed = Circumstances(0.0, self._f_star, f0, f0).tolerance
+            if not abs(f_anchor - self._f_star) <= allowed:
+                raise ValueError(
+                    "anchor is not a minimiser, or f_star is wrong: f(anchor) - f* = "
+                    f"{f_anchor - self._f_star:.3g} with f_star = {self._f_star:.6g}, allowed is at "
+                    f"most {ANCHOR_MISS:g} (f(start) - f*) = {allowed:.3g}"
+                )
+        return f_anchor
+
+    def _f_at(self, point: Float[Tensor, " P"]) -> float:
+        """f at a flat point; the parameters come back bit for bit."""
         saved = [p.detach().clone() for p in self._parameters]
-        f0 = self._forward()
         with torch.no_grad():
             for p, part in zip(
-                self._parameters, torch.split(anchor, [q.numel() for q in saved]), strict=True
+                self._parameters, torch.split(point, [q.numel() for q in saved]), strict=True
             ):
                 p.copy_(part.reshape(p.shape))
-        at_anchor = self._forward()
-        with torch.no_grad():
-            for p, value in zip(self._parameters, saved, strict=True):
-                p.copy_(value)
-        gap = abs(at_anchor - (self._f_star or 0.0))
-        if self._f_star is not None and gap > ANCHOR_MISS * max(f0 - self._f_star, 0.0):
-            raise ValueError(
-                f"anchor is not a minimiser: f(anchor) - f* = {gap:.3g}, allowed is at most "
-                f"{ANCHOR_MISS:g} (f(start) - f*) = {ANCHOR_MISS * (f0 - self._f_star):.3g}"
-            )
-        return gap
+            value = float(self._closure())
+            for p, kept in zip(self._parameters, saved, strict=True):
+                p.copy_(kept)
+        return value
 
-    def record(self, loss: float | Tensor | None = None) -> None:
+    def _f_at_anchor(self, p: Float[Tensor, " P"]) -> float:
+        # One anchor for all steps was looked at once: Ledger(anchor="final") pays no forward for it.
+        one = isinstance(self._anchor, Tensor) or self._anchor == "final"
+        return self._f_anchor if one else self._f_at(p)
+
+    def observe(self, loss: float | Tensor | None = None) -> None:
         """Note the state before a step. `loss`, if given, is f(y_n) and saves one forward."""
         if self._start is None:
             state = copy.deepcopy(self._optimizer.state_dict())
             self._start = ([p.detach().clone() for p in self._parameters], state)
         n = self._calls
         _check_gradients(self._parameters, n)
+        self._changed |= _mismatch(self._optimizer, self._rule) is not None
         self._calls += 1
         due = n % self._every == 0
         if not due and self._open is None and self._previous is None:
@@ -181,10 +220,12 @@ class Ledger:
         if not due:
             return
         f_y = float(loss) if loss is not None else self._forward()
+        self._lowest = min(self._lowest, f_x, f_y)
         g = self._flat_gradient()
-        self._previous = (n, f_x, f_y, float(torch.dot(g, g)))
+        gg = float(torch.dot(g, g))
+        self._previous = (n, f_x, f_y, gg, rounding((f_x, f_y), (y,), sqrt(gg)))
         if p is not None:
-            self._open = State(y, v, g, p, f_x, f_y)
+            self._open = State(y, v, g, p, f_x, f_y, self._f_at_anchor(p))
             self._steps.append(n)
 
     def close(self, *, judge: int | None = None) -> LedgerCertificate:
@@ -193,39 +234,60 @@ class Ledger:
         With anchor "final" or "project" the run is replayed from its start: one forward-backward
         and one forward a step. Parameters, gradients and optimizer state are left as they were.
         """
-        return self.measure(judge=judge).certificate()
+        return self.certificates(judge=judge)[0]
 
-    def measure(self, *, judge: int | None = None) -> Ledgered:
+    def certificates(self, *, judge: int | None = None) -> list[LedgerCertificate]:
+        """What `close` returns, in a list of one; afterwards `record` holds the ledger it rests on."""
+        Record.__init__(self.record)  # an earlier closing is not part of this one
+        self.measure(judge=judge).write(self.record)
+        return ledger_certificates(self.record)
+
+    def measure(self, *, judge: int | None = None) -> MeasuredLedger:
         """Like `close`, but return what was measured."""
         if self._start is None:
-            raise RuntimeError("close() without a recorded step: call record() before each step")
-        unknown = "f* is not known" if self._f_star is None else None
+            raise RuntimeError("close() without a recorded step: call observe() before each step")
+        unknown = None
         final_f = self._f_at_x()
-        diverged = not final_f < self._f0_value()
+        self._lowest = min(self._lowest, final_f)
         if self._replays:
-            problem = self._replay(judge)
-            unknown = unknown or problem
             if self._anchor == "final":
-                self._anchor_gap = abs(final_f - (self._f_star or 0.0))
+                self._f_anchor = final_f
+            unknown = self._replay(judge)
         elif self._open is not None:
             y = self._flat()
             self._finish(self._open, final_f, self._flat_velocity(), y, self._anchor_of(y))
             self._open = None
         terms = {c: np.array(rows[: judge or None]) for c, rows in self._rows.items()}
-        return Ledgered(
+        return MeasuredLedger(
             np.array(self._steps[: len(terms["L"])], dtype=np.int64),
             terms,
             Circumstances(
-                f0_gap=self._f0_value() - (self._f_star or 0.0),
-                anchor_gap=self._anchor_gap,
-                final_anchor=isinstance(self._anchor, str) and self._anchor == "final",
-                unknown=unknown,
                 s=self._rule.s,
-                alpha=self._rule.alpha,
-                diverged=diverged,
+                f_star=self._f_star,
+                f0=self._f0_value(),
+                lowest=self._lowest,
+                unknown=unknown,
+                diverged=not final_f < self._f0_value(),
             ),
-            self._f_star or 0.0,
+            self._facts(),
         )
+
+    def _facts(self) -> dict[str, Any]:
+        anchor = self._anchor if isinstance(self._anchor, str) else "callable"
+        group = self._optimizer.param_groups[0]
+        return {
+            "optimizer": type(self._optimizer).__name__,
+            "method": method(self._optimizer),
+            **hyperparameters(self._optimizer, group),
+            "weight_decay": float(group.get("weight_decay", 0.0)),
+            "maximize": bool(group.get("maximize", False)),
+            "hyperparameters_changed": self._changed,
+            "dtype": "float64",
+            "mu": self._mu,
+            "anchor": "fixed" if isinstance(self._anchor, Tensor) else anchor,
+            "every": self._every,
+            "replayed": self._replays,
+        }
 
     def _f0_value(self) -> float:
         assert self._f0 is not None
@@ -298,13 +360,17 @@ class Ledger:
         """Warn at the first step that the step size was too long for; known one step later."""
         if self._previous is None:
             return
-        (m, f_x_before, f_y, gg), self._previous = self._previous, None
+        (m, f_x_before, f_y, gg, noise), self._previous = self._previous, None
         eta = self._rule.eta
         excess = f_x - f_y + self._rule.gamma**2 / 2 * gg
-        gap = f_x_before - (self._f_star or 0.0)
+        if self._f_star is None:
+            gap, resolved = abs(f_x_before), True
+        else:
+            gap = f_x_before - self._f_star
+            resolved = gap > RESOLVED * (self._f0_value() - self._f_star)
         # Far down, the difference of two values of f is rounding and no news about smoothness.
-        resolved = gap > RESOLVED * (self._f0_value() - (self._f_star or 0.0))
-        if m == n - 1 and not self._warned and resolved and excess > FAILS * gap and gg > 0:
+        limit = FAILS * gap + max(noise, VALUE_ROUNDING * abs(f_x))
+        if m == n - 1 and not self._warned and resolved and excess > limit and gg > 0:
             self._warned = True
             needed = eta * 2 * (f_x - f_y + eta * gg) / (eta**2 * gg)
             warnings.warn(
@@ -326,7 +392,11 @@ class Ledger:
         self._steps = []
         final = y_end - self._rule.alpha * v_end
         problem = None
-        try:
+        optimizer = self._optimizer
+        repeat = optimizer._unrecorded() if isinstance(optimizer, LookAhead) else nullcontext()
+        with ExitStack() as stack:
+            stack.enter_context(repeat)
+            stack.callback(self._restore_all, end, state, gradients)
             self._restore(*self._start)
             before: State | None = None
             for n in range(total + 1):
@@ -343,15 +413,18 @@ class Ledger:
                 if n == total:
                     break
                 f_y = self._backward()
-                before = State(y, v, self._flat_gradient(), p, f_x, f_y)
+                before = State(y, v, self._flat_gradient(), p, f_x, f_y, self._f_at_anchor(p))
                 self._optimizer.step()
             if total == self._calls:
                 problem = _same_end(self._flat(), y_end)
-        finally:
-            self._restore(end, state)
-            for p_, grad in zip(self._parameters, gradients, strict=True):
-                p_.grad = grad
         return problem
+
+    def _restore_all(
+        self, values: list[Tensor], state: dict[str, Any], gradients: list[Tensor | None]
+    ) -> None:
+        self._restore(values, state)
+        for p, grad in zip(self._parameters, gradients, strict=True):
+            p.grad = grad
 
     def _backward(self) -> float:
         for p in self._parameters:
@@ -427,15 +500,10 @@ def _check_optimizer(
                 f"parameter {i} is {p.dtype}; the ledger needs float64 (use model.double()), as it "
                 "resolves 1e-10 of the Lyapunov function"
             )
+    other = _mismatch(optimizer, rule)
+    if other is not None:
+        raise ValueError(other)
     for i, group in enumerate(optimizer.param_groups):
-        found = hyperparameters(optimizer, group)
-        for name, value in (("eta", rule.eta), ("alpha", rule.alpha), ("rho", rule.rho)):
-            if not isclose(found[name], value, rel_tol=1e-9, abs_tol=1e-15):
-                s = (1 - found["rho"]) / (1 + found["rho"])
-                raise ValueError(
-                    f"parameter group {i} has {name} = {found[name]:.6g}, the ledger was given mu and "
-                    f"eta that ask for {value:.6g}; its rho belongs to mu = {s * s / rule.eta:.6g}"
-                )
         if group.get("weight_decay"):
             raise ValueError(
                 f"weight_decay must be 0 in parameter group {i}, got {group['weight_decay']}; put "
@@ -443,6 +511,19 @@ def _check_optimizer(
             )
         if group.get("maximize"):
             raise ValueError("maximize must be False: the ledger bounds a minimisation")
+
+
+def _mismatch(optimizer: torch.optim.Optimizer, rule: AgnesParams) -> str | None:
+    for i, group in enumerate(optimizer.param_groups):
+        found = hyperparameters(optimizer, group)
+        for name, value in (("eta", rule.eta), ("alpha", rule.alpha), ("rho", rule.rho)):
+            if not isclose(found[name], value, rel_tol=1e-9, abs_tol=1e-15):
+                s = (1 - found["rho"]) / (1 + found["rho"])
+                return (
+                    f"parameter group {i} has {name} = {found[name]:.6g}, the ledger was given mu and "
+                    f"eta that ask for {value:.6g}; its rho belongs to mu = {s * s / rule.eta:.6g}"
+                )
+    return None
 
 
 def _check_gradients(parameters: list[Tensor], n: int) -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from surefoot.guarantee import Guarantee
 from surefoot.nesterov._optimizer.hyperparameters import (
-    Constants,
+    StepForm,
     change_of_unit,
     check_group,
     copied,
@@ -20,6 +21,7 @@ from surefoot.nesterov._optimizer.hyperparameters import (
 )
 from surefoot.nesterov._optimizer.lookahead import LookAhead
 from surefoot.nesterov._optimizer.update import foreach_step, fused_step, fused_works, single_step
+from surefoot.nesterov.guarantee import accelerated_rate
 from surefoot.nesterov.parameters import agnes_parameters, nag_parameters
 
 
@@ -34,7 +36,7 @@ class AGNES(LookAhead):
     Parameters
     ----------
     params
-        Parameters or parameter groups; each group may have its own constants.
+        Parameters or parameter groups; each group may have its own hyperparameters.
     lr
         alpha, the step along the velocity: the primary learning rate.
     correction
@@ -91,7 +93,7 @@ class AGNES(LookAhead):
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its constants are checked as in the constructor."""
+        """Add a group; its hyperparameters are checked as in the constructor."""
         # Before it is there: whoever handles the error goes on without it.
         check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
@@ -110,7 +112,23 @@ class AGNES(LookAhead):
         eta: float | None = None,
         **kw: Any,
     ) -> AGNES:
-        """The optimizer whose rate is promised for measured constants, see `agnes_parameters`."""
+        """The optimizer whose rate is promised for measured constants, see `agnes_parameters`.
+
+        Parameters
+        ----------
+        params
+            Parameters or parameter groups.
+        mu, L
+            Strong aiming and smoothness of f.
+        sigma_mult
+            sigma_m with E|g - grad f|^2 <= sigma_a^2 + sigma_m^2 |grad f|^2.
+        eps
+            The Hessian is at least -eps on the segments from x_n to y_n.
+        eta
+            The gradient step; None: the largest that is admissible.
+        kw
+            The other arguments of the constructor.
+        """
         c = agnes_parameters(mu, L, sigma_mult, eta, eps)
         return cls(params, lr=c.alpha, correction=c.eta, momentum=c.rho, **kw)
 
@@ -129,14 +147,38 @@ class AGNES(LookAhead):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
+        skipped = False
+        for index, group in enumerate(self.param_groups):
             self._tie(group)
+            self._note(index, group)
             params, grads, buffers = self._gather(group)
+            skipped |= len(params) < len(group["params"])
             if params:
-                constants = Constants.of(group["lr"], group["correction"], group["momentum"])
-                self._follow(group, constants)
-                self._update(group, constants, params, grads, buffers)
+                form = StepForm.of(group["lr"], group["correction"], group["momentum"])
+                self._follow(group, form)
+                self._update(group, form, params, grads, buffers)
+        self._count(skipped)
         return loss
+
+    def _facts_of(self, group: dict[str, Any]) -> dict[str, Any]:
+        facts = {
+            "weight_decay": float(group["weight_decay"]),
+            "decoupled": False,
+            "maximize": bool(group["maximize"]),
+        }
+        if not (group["capturable"] and on_tensors(group)):
+            # Nobody reads tensors of a captured graph, so that nobody knows whether they changed.
+            facts |= _named(group) | {"hyperparameters_changed": False}
+        for kind in sorted({(p.device.type, str(p.dtype)) for p in group["params"]}):
+            dtype = getattr(torch, kind[1].removeprefix("torch."))
+            own = "single" if on_tensors(group) else self._mode(group, kind[0], dtype)
+            self.record.note(implementation=own)
+        return facts
+
+    _scaled = False
+
+    def _rate(self, **constants: Any) -> Guarantee:
+        return accelerated_rate(**constants)
 
     def _tie(self, group: dict[str, Any]) -> None:
         """For NAG: correction follows lr."""
@@ -165,25 +207,29 @@ class AGNES(LookAhead):
     def _update(
         self,
         group: dict[str, Any],
-        constants: Constants,
+        form: StepForm,
         params: list[Tensor],
         grads: list[Tensor],
         buffers: list[Tensor],
     ) -> None:
         decay, maximize = group["weight_decay"], group["maximize"]
         if on_tensors(group) or torch.compiler.is_compiling():
-            single_step(params, grads, buffers, constants, decay, maximize)
+            single_step(params, grads, buffers, form, decay, maximize)
             return
         alike = self._group_tensors_by_device_and_dtype(cast(Any, [params, grads, buffers]))
         for (device, dtype), ((p, g, u), _) in cast(dict[Any, Any], alike).items():
             mode = self._mode(group, device.type, dtype)
             if mode == "fused":
                 scale, inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+                if inf is not None and not self._scaled:
+                    # A step that GradScaler skips changes nothing, and no one is told.
+                    self._scaled = True
+                    self.record.note(may_skip_steps=True)
                 fused_step(
                     p,
                     g,
                     u,
-                    constants,
+                    form,
                     decay,
                     maximize,
                     grad_scale=None if scale is None else scale.to(device),
@@ -191,7 +237,7 @@ class AGNES(LookAhead):
                 )
             else:
                 step = foreach_step if mode == "foreach" else single_step
-                step(p, g, u, constants, decay, maximize)
+                step(p, g, u, form, decay, maximize)
 
     @staticmethod
     def _mode(group: dict[str, Any], device_type: str, dtype: torch.dtype) -> str:
@@ -215,8 +261,8 @@ class AGNES(LookAhead):
             for group in self.param_groups
         )
 
-    def _follow(self, group: dict[str, Any], k: Constants) -> None:
-        """Keep the velocity when constants change: the buffer is v in units of the constants."""
+    def _follow(self, group: dict[str, Any], k: StepForm) -> None:
+        """Keep the velocity when hyperparameters change: the buffer is v in units of theirs."""
         now = (group["lr"], group["correction"], group["momentum"])
         last = group.get("last")
         if last is None:
@@ -227,7 +273,10 @@ class AGNES(LookAhead):
             if now == last:
                 return
             self._warn_of_lr_alone(group, now, last)
-        factor = change_of_unit(Constants.of(*last), k)
+            if not torch.compiler.is_compiling():
+                self.record.note(hyperparameters_changed=True)
+                self.record.update(0, self._steps, _named(group))
+        factor = change_of_unit(StepForm.of(*last), k)
         if isinstance(factor, Tensor) or factor != 1:
             # Also those without a gradient now: all buffers of a group share one unit.
             for p in group["params"]:
@@ -259,7 +308,7 @@ class AGNES(LookAhead):
         for group in self.param_groups:
             if "last" not in group:
                 continue
-            c = Constants.of(*group["last"]).c
+            c = StepForm.of(*group["last"]).c
             for p in group["params"]:
                 if "momentum_buffer" in self.state.get(p, {}):
                     p.add_(self.state[p]["momentum_buffer"] * c, alpha=sign)
@@ -274,9 +323,15 @@ class AGNES(LookAhead):
         if "momentum_buffer" not in self.state.get(p, {}):
             return None
         group = next(g for g in self.param_groups if any(q is p for q in g["params"]))
-        scale = velocity_scale(Constants.of(*group["last"]))
+        scale = velocity_scale(StepForm.of(*group["last"]))
         velocity: Tensor = self.state[p]["momentum_buffer"] * scale
         return velocity
+
+
+def _named(group: dict[str, Any]) -> dict[str, float]:
+    """The hyperparameters of a group under the paper's names."""
+    names = {"eta": "correction", "alpha": "lr", "rho": "momentum"}
+    return {name: float(group[key]) for name, key in names.items()}
 
 
 class NAG(AGNES):
@@ -286,10 +341,16 @@ class NAG(AGNES):
 
     Parameters
     ----------
+    params
+        Parameters or parameter groups; each group may have its own hyperparameters.
     lr
         eta = alpha, at most 1/L.
     momentum
         rho; (1 - s)/(1 + s) with s = sqrt(mu eta) is what the rate is promised for.
+    weight_decay
+        Added to the gradient as weight_decay * p, without changing `p.grad`.
+    kw
+        `maximize`, `foreach`, `fused` and `capturable` of `AGNES`.
 
     Notes
     -----
@@ -318,7 +379,23 @@ class NAG(AGNES):
         eta: float | None = None,
         **kw: Any,
     ) -> NAG:
-        """NAG for measured constants; warns where the noise is more than NAG tolerates."""
+        """NAG for measured constants; warns where the noise is more than NAG tolerates.
+
+        Parameters
+        ----------
+        params
+            Parameters or parameter groups.
+        mu, L
+            Strong aiming and smoothness of f.
+        sigma_mult
+            sigma_m with E|g - grad f|^2 <= sigma_a^2 + sigma_m^2 |grad f|^2.
+        eps
+            The Hessian is at least -eps on the segments from x_n to y_n.
+        eta
+            The gradient step; None: the largest that is admissible.
+        kw
+            The other arguments of the constructor.
+        """
         c = nag_parameters(mu, L, sigma_mult, eta, eps)
         return cls(params, lr=c.eta, momentum=c.rho, **kw)
 

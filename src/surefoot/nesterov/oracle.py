@@ -46,6 +46,21 @@ def exact_quadratic_expectation(
 ) -> Float[np.ndarray, " steps"]:
     """E f(x_k) for k = 0..n, from rest at x0.
 
+    Parameters
+    ----------
+    lams
+        The eigenvalues lam of the quadratic, shape (P,).
+    x0
+        The start in its eigenbasis, shape (P,).
+    params
+        The constants of the method.
+    sigma_mult, sigma_add
+        sigma_m and sigma_a.
+    n
+        The last step.
+    noise
+        "isotropic" or "colinear", see above.
+
     Raises ValueError for lams and x0 of different lengths, an unknown noise, or a negative n.
     """
     lam, x = np.asarray(lams, dtype=np.float64), np.asarray(x0, dtype=np.float64)

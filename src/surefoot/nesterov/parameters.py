@@ -21,9 +21,18 @@ class NoiseWarning(UserWarning):
 class AgnesParams:
     """Constants of arXiv 2302.05515.
 
-    eta is the gradient step (`correction`), alpha the velocity step (`lr`), rho the momentum,
-    s the rate a step is promised to gain; gamma and beta weigh the gradient and the velocity in the
-    Lyapunov function.
+    Attributes
+    ----------
+    eta
+        The gradient step (`correction`).
+    alpha
+        The velocity step (`lr`).
+    rho
+        The momentum.
+    s
+        The share of f - f* that a step is promised to gain.
+    gamma, beta
+        The weights of the gradient and of the velocity in the Lyapunov function.
     """
 
     eta: float
@@ -32,6 +41,43 @@ class AgnesParams:
     s: float
     gamma: float
     beta: float
+
+    @classmethod
+    def of(cls, eta: float, alpha: float, rho: float) -> AgnesParams:
+        """The constants for which a run with these hyperparameters is promised its rate.
+
+        s = (1-rho)/(1+rho), gamma^2 = alpha (1-s) + s eta, beta = alpha/gamma; the promise is then made
+        for `mu` = (s/gamma)^2. Derived here: `agnes_parameters` solved for its constants.
+
+        Parameters
+        ----------
+        eta, alpha, rho
+            The gradient step, the velocity step and the momentum, rho in [0, 1).
+        """
+        s = (1 - rho) / (1 + rho)
+        gamma = sqrt(alpha * (1 - s) + s * eta)
+        return cls(eta, alpha, rho, s, gamma, alpha / gamma if gamma else 0.0)
+
+    @property
+    def mu(self) -> float:
+        """The strong aiming that the rate s needs; infinite where no step is taken."""
+        return (self.s / self.gamma) ** 2 if self.gamma else float("inf")
+
+    def noise_excess(self, L: float, sigma_mult: float = 0.0) -> float:
+        """gamma^2 (1+sigma_m^2) - (2 eta - L eta^2 (1+sigma_m^2)): the step is short enough iff <= 0.
+
+        E|g|^2 <= (1+sigma_m^2) |grad f|^2 must be paid for by the decrease of f; without noise NAG's
+        eta <= 1/L. Derived here.
+
+        Parameters
+        ----------
+        L
+            The smoothness of f.
+        sigma_mult
+            sigma_m.
+        """
+        noise = 1 + sigma_mult**2
+        return self.gamma**2 * noise - (2 * self.eta - L * self.eta**2 * noise)
 
     @property
     def largest_stable_curvature(self) -> float:
@@ -68,6 +114,17 @@ def agnes_parameters(
     eta_max = 1/(L(1+sigma_m^2)), or (1+sigma_m^2) mu/eps^2 where eps > 0 makes that smaller;
     gamma = sqrt(eta/(1+sigma_m^2)), s = sqrt(mu) gamma, rho = (1-s)/(1+s),
     beta = gamma (1 - s(1+sigma_m^2))/(1-s), alpha = gamma beta.
+
+    Parameters
+    ----------
+    mu, L
+        Strong aiming and smoothness of f, 0 < mu <= L.
+    sigma_mult
+        sigma_m, the multiplicative noise.
+    eta
+        The gradient step, at most eta_max; None: eta_max.
+    eps
+        How negative the curvature may be on the segments from x_n to y_n.
 
     Raises
     ------
@@ -114,6 +171,11 @@ def nag_parameters(
     Under multiplicative noise the default is eta = (1 - sigma_m^2)/(L(1 + sigma_m^2)). A
     `NoiseWarning` with the AGNES constants says that sigma_m is at least 1 (eta = 1/L is then kept)
     or more than the given eta admits. Negative curvature asks for eta <= mu/eps^2 as well.
+
+    Parameters
+    ----------
+    mu, L, sigma_mult, eta, eps
+        As in `agnes_parameters`; eta at most 1/L.
 
     Notes
     -----

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.curvature import Hessian, lanczos
 from surefoot._numerics.curvature import Interval as Interval
-from surefoot._numerics.curvature import lanczos
 from surefoot.nesterov._probe.noise import NoiseSample, batch_variance
 from surefoot.nesterov._probe.projection import Projection, project
 
@@ -161,14 +161,7 @@ class Landscape:
         total = torch.zeros_like(v)
         with torch.enable_grad():
             for x, y, w in self._pieces():
-                loss = self.loss_fn(self.model(x), y)
-                first = _flat(
-                    torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
-                )
-                if first.requires_grad:
-                    total += w * _flat(
-                        torch.autograd.grad(first @ v, params, materialize_grads=True)
-                    )
+                total += w * Hessian(self.loss_fn(self.model(x), y), params)(v)
         return total
 
     def _spectrum(self, k: int, seed: int) -> tuple[Interval, Interval]:
@@ -239,6 +232,15 @@ class Landscape:
 
         The retraction starts from the parameters, best the end of a run; they stay as they are.
         Residuals are output - target, scaled so that |r|^2/2 is the loss.
+
+        Parameters
+        ----------
+        y
+            The flat point to project, in the order of the parameters; None: the parameters.
+        tol
+            The tangential part of y - point, over its length, at which the search stops.
+        max_residuals
+            The largest number of residuals that is tried: each step solves a system of that size.
 
         Raises
         ------

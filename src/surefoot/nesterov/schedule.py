@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from surefoot.certificate import Certificate
 from surefoot.nesterov.optimizer import AGNES, NAG
 from surefoot.nesterov.parameters import convex_momentum
+from surefoot.record import Record
 
 Rule = Callable[[int], tuple[float, float, float]]
 
@@ -36,7 +38,17 @@ class NAGSchedule:
         self.optimizer, self.rule, self.n = optimizer, rule, 0
         for group in optimizer.param_groups:
             group["scheduled"] = True
+        self.record.note(schedule=rule if isinstance(rule, str) else "a function of n")
         self._apply()
+
+    @property
+    def record(self) -> Record:
+        """The record of the optimizer, which holds what the schedule changed."""
+        return self.optimizer.record
+
+    def certificates(self, **constants: Any) -> list[Certificate]:
+        """Those of the optimizer, see `AGNES.certificates`: no rate is promised to a schedule."""
+        return self.optimizer.certificates(**constants)
 
     def step(self) -> None:
         """Go on to the constants of the next step."""

@@ -63,7 +63,7 @@ STUDY = Study(
             "Multiplicative noise on a curved manifold: a heuristic",
             noise_sweep.run_sphere,
             noise_sweep.sphere_guarantees,
-            expects={"sphere, NAG, sigma_m = 1": Verdict.BROKEN},
+            expects={noise_sweep.SPHERE_NAG: Verdict.BROKEN},
             seeds={"quick": 8, "standard": 20, "paper": 50},
         ),
         Part(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.curvature import Hessian, largest_eigenpair
 from surefoot.certificate import Certificate, certify
 from surefoot.record import Record
 from surefoot.reparam._guarantee.columns import EXCESS, LEAST, RISE, STEP_SIZE, column
@@ -48,67 +49,20 @@ def preconditioned_curvature(
     training = model.training
     model.eval()
     try:
-        value = loss(model)
-        gradient = torch.autograd.grad(
-            value, [p for _, p in named], create_graph=True, allow_unused=True
-        )
-        used = [i for i, g in enumerate(gradient) if g is not None and g.requires_grad]
-        if not used:
+        hessian = Hessian(loss(model), [p for _, p in named])
+        if not hessian.curved:
             return 0.0, {}
-        parameters = [named[i][1] for i in used]
-        root = [root[i] for i in used]
-        gradients = [g for i in used if (g := gradient[i]) is not None]
-        generator = torch.Generator().manual_seed(seed)
-
-        def product(flat: Tensor) -> Tensor:
-            parts = _unflatten(flat, root)
-            moved = [r * v for r, v in zip(root, parts, strict=True)]
-            back = torch.autograd.grad(
-                gradients, parameters, moved, retain_graph=True, allow_unused=True
-            )
-            filled = [
-                torch.zeros_like(r) if b is None else r * b for r, b in zip(root, back, strict=True)
-            ]
-            return torch.cat([f.flatten() for f in filled])
-
-        size = sum(r.numel() for r in root)
-        start = torch.randn(size, generator=generator, dtype=torch.float64).to(root[0])
-        eigenvalue, vector = _lanczos(product, start, min(iterations, size))
+        half = torch.cat([r.flatten() for r in root])
+        start = torch.randn(
+            hessian.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        ).to(half)
+        found, vector = largest_eigenpair(
+            lambda v: half * hessian(half * v), start, min(iterations, hessian.size)
+        )
     finally:
         model.train(training)
-    parts = [r * v for r, v in zip(root, _unflatten(vector, root), strict=True)]
-    return eigenvalue, {named[i][0]: part for i, part in zip(used, parts, strict=True)}
-
-
-def _unflatten(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
-    pieces = torch.split(flat, [t.numel() for t in like])
-    return [p.view_as(t) for p, t in zip(pieces, like, strict=True)]
-
-
-def _lanczos(
-    product: Callable[[Tensor], Tensor], start: Tensor, iterations: int
-) -> tuple[float, Tensor]:
-    basis = [start / start.norm()]
-    diagonal: list[Tensor] = []
-    beside: list[Tensor] = []
-    for _ in range(iterations):
-        w = product(basis[-1])
-        diagonal.append(w @ basis[-1])
-        known = torch.stack(basis)
-        for _ in range(2):
-            w = w - known.T @ (known @ w)
-        norm = w.norm()
-        if float(norm) <= 1e-12 * max(1.0, float(abs(diagonal[0]))):
-            break
-        beside.append(norm)
-        basis.append(w / norm)
-    k = len(diagonal)
-    triangle = torch.diag(torch.stack(diagonal))
-    if k > 1:
-        off = torch.stack(beside[: k - 1])
-        triangle = triangle + torch.diag(off, 1) + torch.diag(off, -1)
-    values, vectors = torch.linalg.eigh(triangle)
-    return float(values[-1]), torch.stack(basis[:k]).T @ vectors[:, -1]
+    parts = hessian.parts(half * vector)
+    return found.value, {named[i][0]: parts[i] for i in hessian.curved}
 
 
 def safe_lr(

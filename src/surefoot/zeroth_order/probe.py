@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.curvature import Hessian, hutchinson_trace, power_iteration
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
 Loss = Callable[[], Tensor]
@@ -20,15 +20,9 @@ def smoothness(
     """|lambda|_max of the Hessian by power iteration: a lower estimate of L, measured by autograd."""
     generator = torch.Generator().manual_seed(seed)
     v = [torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) for p in parameters]
-    gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
-    top = 0.0
-    for _ in range(iterations):
-        norm = math.sqrt(sum(float(x.square().sum()) for x in v))
-        v = [x / norm for x in v]
-        inner: Tensor = sum((g * x).sum() for g, x in zip(gradients, v, strict=True))  # type: ignore[assignment]
-        v = list(torch.autograd.grad(inner, parameters, retain_graph=True))
-        top = math.sqrt(sum(float(x.square().sum()) for x in v))
-    return top
+    # Power iteration: Lanczos would keep as many copies of the model as it makes products.
+    start = torch.cat([x.reshape(-1) for x in v])
+    return power_iteration(Hessian(loss(), parameters), start, iterations).value
 
 
 @torch.no_grad()
@@ -69,12 +63,13 @@ def gradient_noise(gradients: Float[Tensor, "batches P"]) -> float:
 
 def trace(loss: Loss, parameters: Sequence[Tensor], *, draws: int = 16, seed: int = 0) -> float:
     """tr H by Hutchinson's estimator, by autograd."""
-    generator = torch.Generator().manual_seed(seed)
-    gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
-    total = 0.0
-    for _ in range(draws):
-        v = [torch.randint(0, 2, p.shape, generator=generator).to(p) * 2 - 1 for p in parameters]
-        inner: Tensor = sum((g * x).sum() for g, x in zip(gradients, v, strict=True))  # type: ignore[assignment]
-        hv = torch.autograd.grad(inner, parameters, retain_graph=True)
-        total += sum(float((a * b).sum()) for a, b in zip(v, hv, strict=True))
-    return total / draws
+    hessian = Hessian(loss(), parameters)
+    found, _ = hutchinson_trace(
+        hessian,
+        hessian.size,
+        draws,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=parameters[0].dtype,
+        device=parameters[0].device,
+    )
+    return found

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from surefoot.nesterov._ledger.lyapunov import HYPOTHESES
+from surefoot.nesterov._ledger.lyapunov import HYPOTHESES, VALUE_ROUNDING
 
 FAILS = 1e-10
 ROUNDING = 1e-24
 NEAR_ANCHOR = 1e4
 ANCHOR_MISS = 1e-6
+RESOLUTION = 1e-3
 VACUOUS = 0.1
 
 
@@ -21,18 +22,24 @@ VACUOUS = 0.1
 class Circumstances:
     """What the terms alone do not tell.
 
-    `anchor_gap` is f(anchor) - f* (0 for anchors that are minimisers by construction);
-    `final_anchor` says that the anchor is the last iterate, so that judging must stop near it;
-    `unknown` names what is missing, if anything is; `diverged` that the run ended above its start.
+    `f_star` is the infimum that was claimed, None where it is not known; `lowest` the smallest value
+    of f that the run met; `unknown` names what else is missing, if anything is; `diverged` says that
+    the run ended above its start.
     """
 
     s: float
-    alpha: float
-    f0_gap: float
-    anchor_gap: float = 0.0
-    final_anchor: bool = False
+    f_star: float | None
+    f0: float
+    lowest: float
     unknown: str | None = None
     diverged: bool = False
+
+    @property
+    def tolerance(self) -> float:
+        """How far a value of f may be from f* and still count as f*."""
+        f_star = self.f_star or 0.0
+        size = max(abs(f_star), abs(self.f0))
+        return ANCHOR_MISS * max(self.f0 - f_star, 0.0) + VALUE_ROUNDING * size
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class LandscapeVerdict:
     term: str | None
     window: tuple[int, int] | None
     first_benign_step: int | None
+    stopped: str | None = None
 
 
 def contributions(
@@ -59,12 +67,29 @@ def contributions(
     }
 
 
-def judged_steps(L: Float[np.ndarray, " N"], about: Circumstances) -> int:
-    """How many steps count: judging stops for good where rounding, or the anchor's own gap, rules."""
-    stop = ROUNDING * L[0] > L
-    if about.final_anchor:
-        stop |= NEAR_ANCHOR * about.anchor_gap > L
-    return int(np.argmax(stop)) if stop.any() else len(L)
+def judged_steps(
+    terms: Mapping[str, Float[np.ndarray, " N"]], about: Circumstances
+) -> tuple[int, str | None]:
+    """How many steps count, and why judging stopped for good where it did before the end.
+
+    Far down, L_n is as small as the last digits of f or of the parameters, or as what f misses f* by
+    at the anchor: its terms then say nothing about the landscape.
+    """
+    L = np.asarray(terms["L"])
+    miss = np.abs(np.asarray(terms["f_p"]) - (about.f_star or 0.0))
+    stops = (
+        (ROUNDING * L[0] > L, "L_n < 1e-24 L_0"),
+        (miss * NEAR_ANCHOR > L, "L_n < 1e4 |f(anchor) - f*|, what f misses f* by at the anchor"),
+        (
+            np.asarray(terms["rounding"]) > RESOLUTION * about.s * L,
+            "rounding of f and of the parameters exceeds 1e-3 of the promised decrease s L_n",
+        ),
+    )
+    first = [(int(np.argmax(stop)), why) for stop, why in stops if stop.any()]
+    if not first:
+        return len(L), None
+    n, why = min(first)
+    return n, f"judging stopped at step {n}: {why}"
 
 
 def longest_window(failed: Bool[np.ndarray, " N"]) -> tuple[int, int] | None:
@@ -82,34 +107,29 @@ def longest_window(failed: Bool[np.ndarray, " N"]) -> tuple[int, int] | None:
 def judge_landscape(
     terms: Mapping[str, Float[np.ndarray, " N"]], about: Circumstances
 ) -> LandscapeVerdict:
-    """Judge recorded terms (keys A, C, D, K, T, total, L, f_x) of consecutive or sampled steps.
+    """Judge recorded terms (keys A, C, D, K, T, total, L, f_x, f_p, rounding) of recorded steps.
 
-    Thresholds are fixed: a hypothesis fails at n if its value exceeds 1e-10 L_n.
-    Precedence: unknown, vacuous, benign, benign-by-ledger, not-benign, benign-on.
+    Thresholds are fixed: a hypothesis fails at n if its value exceeds 1e-10 L_n by more than rounding.
+    Precedence: unknown because of f*, not-benign of a run that diverged, unknown, vacuous, benign,
+    benign-by-ledger, not-benign, benign-on.
     """
     s, L = about.s, np.asarray(terms["L"])
     share = contributions(terms, s)
-    if about.diverged:
+    missing = _f_star_problem(about)
+    if missing is None and about.diverged:
         early = _failed_without_anchor(share, terms, about)
         if early is not None:
             return early
-    missing = about.unknown
-    if missing is None and (not len(L) or not L[0] > 0):
-        missing = "nothing to certify, the start is a minimiser"
-    if missing is None and not np.isfinite(L).all():
-        missing = "a value is not finite"
-    if missing is None and about.anchor_gap > ANCHOR_MISS * about.f0_gap:
-        missing = (
-            f"the anchor is no minimiser: f(anchor) - f* = {about.anchor_gap:.3g} exceeds "
-            f"1e-6 (f(x_0) - f*) = {ANCHOR_MISS * about.f0_gap:.3g}"
-        )
+    missing = missing or about.unknown or _anchor_problem(terms, about)
     if missing is not None:
         return LandscapeVerdict(f"unknown: {missing}", 0, _none(), None, None, None)
 
-    judged = judged_steps(L, about)
+    judged, stopped = judged_steps(terms, about)
     if judged == 0:
-        return LandscapeVerdict("unknown: no step to judge", 0, _none(), None, None, None)
-    limit = FAILS * L[:judged]
+        return LandscapeVerdict(
+            f"unknown: no step to judge: {stopped}", 0, _none(), None, None, None
+        )
+    limit = FAILS * L[:judged] + np.asarray(terms["rounding"])[:judged]
     failed = {h: share[h][:judged] > limit for h in HYPOTHESES}
     # Aiming is judged on its own value, not on its share s A_n in the total.
     failed["aiming"] = np.asarray(terms["A"])[:judged] > limit
@@ -137,7 +157,38 @@ def judge_landscape(
         landscape = f"not-benign({term})"
     if window is not None and (window[1] - window[0]) * s < 3:
         window = None
-    return LandscapeVerdict(landscape, judged, failures, term, window, first_benign)
+    return LandscapeVerdict(landscape, judged, failures, term, window, first_benign, stopped)
+
+
+def _f_star_problem(about: Circumstances) -> str | None:
+    if about.f_star is None:
+        return "f* is not known"
+    if about.f_star - about.lowest > about.tolerance:
+        return (
+            f"f* = {about.f_star:.6g} is not the infimum of f: the run met {about.lowest:.6g}, "
+            f"{about.f_star - about.lowest:.3g} below it; allowed is {about.tolerance:.3g}, 1e-6 of "
+            "f(x_0) - f*"
+        )
+    return None
+
+
+def _anchor_problem(
+    terms: Mapping[str, Float[np.ndarray, " N"]], about: Circumstances
+) -> str | None:
+    L = np.asarray(terms["L"])
+    if not len(L) or not L[0] > 0:
+        return "nothing to certify, the start is a minimiser"
+    if not np.isfinite(L).all():
+        return "a value is not finite"
+    assert about.f_star is not None
+    miss = np.asarray(terms["f_p"]) - about.f_star
+    worst = int(np.argmax(np.nan_to_num(np.abs(miss), nan=np.inf)))
+    if not np.abs(miss[worst]) <= about.tolerance:
+        return (
+            f"the anchor is no minimiser, or f* = {about.f_star:.6g} is wrong: f(anchor) - f* = "
+            f"{miss[worst]:.3g} at step {worst}; allowed is {about.tolerance:.3g}, 1e-6 of f(x_0) - f*"
+        )
+    return None
 
 
 def _none() -> dict[str, int]:
@@ -150,7 +201,7 @@ def _failed_without_anchor(
     about: Circumstances,
 ) -> LandscapeVerdict | None:
     """Smoothness and curvature need no anchor: after a divergence they are judged against f alone."""
-    limit = FAILS * np.asarray(terms["gap"])
+    limit = FAILS * np.asarray(terms["gap"]) + np.asarray(terms["rounding"])
     failed = {h: np.nan_to_num(share[h], nan=np.inf) > limit for h in ("smoothness", "curvature")}
     if not any(f.any() for f in failed.values()):
         return None

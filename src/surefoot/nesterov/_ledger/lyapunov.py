@@ -30,13 +30,15 @@ from surefoot.nesterov._probe.path_measures import (
 )
 from surefoot.nesterov.parameters import AgnesParams
 
-ANCHOR_ROUNDING = 4 * torch.finfo(torch.float64).eps
+EPS = torch.finfo(torch.float64).eps
+ANCHOR_ROUNDING = 4 * EPS
+VALUE_ROUNDING = 8 * EPS
 HYPOTHESES = ("aiming", "curvature", "smoothness", "drift")
 
 
 @dataclass(frozen=True)
 class State:
-    """What the ledger needs to know at step n: flat vectors and two values of f."""
+    """What the ledger needs to know at step n: flat vectors and the values of f at x_n, y_n and p_n."""
 
     y: Float[Tensor, " P"]
     v: Float[Tensor, " P"]
@@ -44,6 +46,7 @@ class State:
     p: Float[Tensor, " P"]
     f_x: float
     f_y: float
+    f_p: float
 
 
 def dot(a: Float[Tensor, " P"], b: Float[Tensor, " P"]) -> float:
@@ -63,6 +66,19 @@ def lyapunov(
     return gap + 0.5 * dot(z, z)
 
 
+def rounding(
+    values: tuple[float, ...], points: tuple[Float[Tensor, " P"], ...], slope: float
+) -> float:
+    """By how much rounding alone may move a term: values of f, and points where f has that slope.
+
+    A value is known to its last digits, and so is a coordinate: moving a point by them moves f by
+    the slope times the coordinate's rounding (errors of many coordinates add up like their root
+    mean square, hence the largest one).
+    """
+    size = max(float(p.abs().max()) for p in points)
+    return VALUE_ROUNDING * max(abs(f) for f in values) + EPS * size * slope
+
+
 def terms_of(
     now: State,
     f_next: float,
@@ -75,8 +91,9 @@ def terms_of(
 ) -> dict[str, float]:
     """All terms of step n, given the state at n and where step n + 1 stands.
 
-    Keys: f_x, f_y, L, A, C, D, K, T, total, and the path measures mu_aim, L_needed, eps
-    (NaN where the point coincides with its anchor, the gradient or the velocity vanishes).
+    Keys: f_x, f_y, f_p, L, A, C, D, K, T, total, the rounding of these, and the path measures
+    mu_aim, L_needed, eps (NaN where the point coincides with its anchor, the gradient or the velocity
+    vanishes).
     """
     d = now.y - now.p
     gg, gd, dd = dot(now.g, now.g), dot(now.g, d), dot(d, d)
@@ -100,6 +117,7 @@ def terms_of(
     return {
         "f_x": now.f_x,
         "f_y": now.f_y,
+        "f_p": now.f_p,
         "L": lyapunov(now.f_x - f_star, now.v, d, rule, mu),
         "A": aiming,
         "C": curvature,
@@ -107,6 +125,9 @@ def terms_of(
         "K": kinetic,
         "T": drift,
         "total": (1 - s) * curvature + s * aiming + smoothness + kinetic + drift,
+        "rounding": rounding(
+            (now.f_x, now.f_y, f_next, f_star), (now.y, now.p), sqrt(gg) + mu * sqrt(dd)
+        ),
         "mu_aim": float(aiming_constant(now.f_y - f_star, gd, dd)),
         "L_needed": float(directional_smoothness(now.f_y, f_next, gg, rule.eta)),
         "eps": eps,

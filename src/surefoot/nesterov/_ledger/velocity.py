@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surefoot.nesterov.optimizer import AGNES
+from surefoot.nesterov.optimizer import AGNES, NAG
 from surefoot.nesterov.parameters import AgnesParams
 
 
@@ -38,3 +38,10 @@ def velocity(optimizer: torch.optim.Optimizer, p: Tensor, rule: AgnesParams) -> 
     # torch keeps u with v = -rho u.
     buffer = optimizer.state.get(p, {}).get("momentum_buffer")
     return None if buffer is None else -rule.rho * buffer
+
+
+def method(optimizer: torch.optim.Optimizer) -> str:
+    """The method that the ledger follows, also where a class derived from it runs."""
+    if isinstance(optimizer, AGNES):
+        return "NAG" if isinstance(optimizer, NAG) else "AGNES"
+    return "SGD with nesterov=True"

@@ -13,7 +13,7 @@ Scalar = float | Tensor
 
 
 @dataclass(frozen=True)
-class Constants:
+class StepForm:
     """The hyperparameters of one step, in the form in which the update uses them."""
 
     eta: Scalar
@@ -22,7 +22,7 @@ class Constants:
     c: Scalar
 
     @classmethod
-    def of(cls, alpha: Scalar, eta: Scalar, rho: Scalar) -> Constants:
+    def of(cls, alpha: Scalar, eta: Scalar, rho: Scalar) -> StepForm:
         """From the step sizes and the momentum."""
         if not isinstance(eta, Tensor) and eta == 0:
             return cls(eta, rho, 1.0, alpha * rho)
@@ -31,15 +31,15 @@ class Constants:
         return cls(eta, rho, alpha / eta, eta * rho)
 
 
-def velocity_scale(k: Constants) -> Scalar:
+def velocity_scale(k: StepForm) -> Scalar:
     """What u must be multiplied with to give v; 0 where alpha or rho is 0, as v then plays no part."""
     if not isinstance(k.r, Tensor) and k.r == 0:
         return 0.0
     return -k.rho / k.r
 
 
-def change_of_unit(before: Constants, after: Constants) -> Scalar:
-    """What u must be multiplied with to give the same v under other constants."""
+def change_of_unit(before: StepForm, after: StepForm) -> Scalar:
+    """What u must be multiplied with to give the same v under other hyperparameters."""
     old, new = velocity_scale(before), velocity_scale(after)
     if isinstance(new, Tensor):
         return torch.where(new == 0, torch.zeros_like(new), old / new)
@@ -51,21 +51,23 @@ def on_tensors(group: dict[str, Any]) -> bool:
     return any(isinstance(group[name], Tensor) for name in ("lr", "correction", "momentum"))
 
 
-def copied(constants: tuple[Any, ...], into: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
-    """The constants by value: a tensor may be changed in place.
+def copied(
+    hyperparameters: tuple[Any, ...], into: tuple[Any, ...] | None = None
+) -> tuple[Any, ...]:
+    """The hyperparameters by value: a tensor may be changed in place.
 
     Tensors of `into` are kept and overwritten, so that the replay of a captured graph finds in them
-    the constants of the step before. NAG's alpha and eta stay one object.
+    those of the step before. NAG's alpha and eta stay one object.
     """
     done: dict[int, Any] = {}
-    for i, a in enumerate(constants):
+    for i, a in enumerate(hyperparameters):
         if id(a) in done or not isinstance(a, Tensor):
             done.setdefault(id(a), a)
         elif into is not None and isinstance(into[i], Tensor):
             done[id(a)] = into[i].copy_(a)
         else:
             done[id(a)] = a.detach().clone()
-    return tuple(done[id(a)] for a in constants)
+    return tuple(done[id(a)] for a in hyperparameters)
 
 
 def check_group(group: dict[str, Any]) -> None:

@@ -16,10 +16,10 @@ import functools
 import torch
 from torch import Tensor
 
-from surefoot.nesterov._optimizer.hyperparameters import Constants
+from surefoot.nesterov._optimizer.hyperparameters import StepForm
 
 
-def _numbers(k: Constants) -> tuple[float, float, float, float]:
+def _numbers(k: StepForm) -> tuple[float, float, float, float]:
     """(eta, rho, r, c) for kernels that take no tensors."""
     return float(k.eta), float(k.rho), float(k.r), float(k.c)
 
@@ -28,7 +28,7 @@ def single_step(
     params: list[Tensor],
     grads: list[Tensor],
     buffers: list[Tensor],
-    k: Constants,
+    k: StepForm,
     weight_decay: float,
     maximize: bool,
 ) -> None:
@@ -52,7 +52,7 @@ def foreach_step(
     params: list[Tensor],
     grads: list[Tensor],
     buffers: list[Tensor],
-    k: Constants,
+    k: StepForm,
     weight_decay: float,
     maximize: bool,
 ) -> None:
@@ -72,7 +72,7 @@ def fused_step(
     params: list[Tensor],
     grads: list[Tensor],
     buffers: list[Tensor],
-    k: Constants,
+    k: StepForm,
     weight_decay: float,
     maximize: bool,
     grad_scale: Tensor | None = None,
@@ -110,7 +110,7 @@ def fused_works(device_type: str, dtype: torch.dtype = torch.float64) -> bool:
         ends = ((1.0, 2.0), (2.0, 1.0), (-1.0, -2.0))
         p, g, u = (torch.linspace(*e, 131, dtype=torch.float64) for e in ends)
         q, h, w = (t.to(device_type, dtype, copy=True) for t in (p, g, u))
-        k = Constants.of(0.04, 0.1, 0.8)
+        k = StepForm.of(0.04, 0.1, 0.8)
         for _ in range(2):
             single_step([p], [g], [u], k, 0.01, False)
             fused_step([q], [h], [w], k, 0.01, False)

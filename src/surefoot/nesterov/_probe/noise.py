@@ -22,9 +22,17 @@ ROUNDING = 8 * float(np.finfo(np.float64).eps)
 class NoiseSample:
     """Noise of the batch gradient at one point.
 
-    V is its trace variance E|g - grad f|^2, grad_sq = |grad f|^2 (an estimate that may be negative
-    where it comes from batches: the gradient is then below the noise), V1 the trace variance of one
-    example's gradient, NaN where it was not measured.
+    Attributes
+    ----------
+    V
+        Its trace variance E|g - grad f|^2.
+    grad_sq
+        |grad f|^2; an estimate that may be negative where it comes from batches: the gradient is then
+        below the noise.
+    V1
+        The trace variance of one example's gradient, NaN where it was not measured.
+    batch_size
+        Of the batch that V is about.
     """
 
     V: float
@@ -37,8 +45,16 @@ class NoiseSample:
 class NoiseFit:
     """Constants with V <= sigma_add^2 + sigma_mult^2 |grad f|^2, exactly or in the mean.
 
-    `r2` is the weighted coefficient of determination, `n` the number of checkpoints; `certifying`
-    says whether the constants may enter a guarantee.
+    Attributes
+    ----------
+    sigma_mult, sigma_add
+        sigma_m and sigma_a.
+    r2
+        The weighted coefficient of determination.
+    n
+        The number of checkpoints.
+    kind
+        "envelope" or "least_squares"; `certifying` says whether the constants may enter a guarantee.
     """
 
     sigma_mult: float

@@ -29,7 +29,8 @@ class Projection:
     optimality
         |tangential part of y - point| / |y - point|: 0 at a stationary point of the distance.
     ok
-        Both at most 1e-6, and curvature not negative. A projection that is not ok must not be used.
+        Both at most 1e-6 or, next to M, at the rounding of the point's coordinates; and curvature not
+        negative. A projection that is not ok must not be used.
     curvature
         Smallest eigenvalue of the Hessian of |t - y|^2 / 2 along M, at most 1: 1 where M is flat,
         0 at its centre of curvature; negative where a closer point of M is near by.
@@ -86,6 +87,7 @@ class _Tangent:
     normals: Float[Tensor, "k P"]
     multipliers: Float[Tensor, " m"]
     descent: Float[Tensor, " P"]
+    steepest: float
 
     @classmethod
     def at(cls, residual: Residual, t: Float[Tensor, " P"], y: Float[Tensor, " P"]) -> _Tangent:
@@ -100,7 +102,18 @@ class _Tangent:
             normals,
             left[:, :rank] @ (inward / sizes[:rank]),
             away - normals.T @ inward,
+            float(sizes[0]),
         )
+
+    @property
+    def digit(self) -> float:
+        """The last digits of a coordinate: as much of a tangential part means nothing."""
+        return 8 * torch.finfo(self.t.dtype).eps * float(self.t.abs().max())
+
+    @property
+    def rounding(self) -> float:
+        """|r|^2 / 2 of a point that lies on M up to these digits."""
+        return 0.5 * (self.steepest * self.digit) ** 2
 
     def part(self, d: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
         """The tangential part of d."""
@@ -204,11 +217,11 @@ def project(
         slope, tau = float(here.descent @ p), 1.0
         for _ in range(40):
             t, f_new = retract(residual, here.t + tau * p, target=target)
-            if f_new <= FAILED**2 * f_y:
+            if f_new <= max(FAILED**2 * f_y, here.rounding):
                 there = _Tangent.at(residual, t, y)
                 gain = 0.5 * (length**2 - float((y - t).norm()) ** 2)
                 # Near the end the distance no longer resolves progress, the tangential part does.
-                blind = tau * slope < 1e-10 * length**2
+                blind = tau * slope < length * max(1e-10 * length, here.digit)
                 flatter = blind and float(there.descent.norm()) < 0.5 * steep
                 if flatter or (not blind and gain >= 1e-2 * tau * slope):
                     break
@@ -226,6 +239,8 @@ def _judged(here: _Tangent, y: Float[Tensor, " P"], f: float, f_y: float) -> Pro
     length = float((y - here.t).norm())
     optimality = float(here.descent.norm()) / length if length > 0 else 0.0
     off = (f / f_y) ** 0.5
-    ok = off <= FAILED and optimality <= FAILED
+    ok = (off <= FAILED or f <= here.rounding) and (
+        optimality <= FAILED or float(here.descent.norm()) <= here.digit
+    )
     curvature = here.curvature() if ok and length > 0 else 1.0
     return Projection(here.t, length, off, optimality, ok and curvature >= -FAILED, curvature)

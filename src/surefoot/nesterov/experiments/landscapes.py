@@ -32,7 +32,8 @@ def oscillating_parabola(eps: float = 0.09, R: float = 5.0) -> BenignLandscape:
     """f(x) = x^2 (1 + eps sin(2R log|x|)) / 2: mu = 1 - eps sqrt(1 + 4R^2), curvature both signs."""
 
     def f(x: Float[Tensor, " P"]) -> Float[Tensor, ""]:
-        square = (x**2).sum()
+        # f(0) = 0, where the logarithm is not defined.
+        square = (x**2).sum().clamp_min(torch.finfo(x.dtype).tiny)
         return 0.5 * square * (1 + eps * torch.sin(R * torch.log(square)))
 
     swing = eps * sqrt((1 - 2 * R**2) ** 2 + 9 * R**2)

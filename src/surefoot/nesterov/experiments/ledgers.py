@@ -11,21 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surefoot.nesterov._ledger.landscape import Circumstances
-from surefoot.nesterov.guarantee import COLUMNS, LedgerCertificate
-from surefoot.nesterov.ledger import Anchor, Ledger, Ledgered, SmoothnessWarning
+from surefoot.nesterov._ledger.measured import MeasuredLedger, ledger_certificates
+from surefoot.nesterov.guarantee import LedgerCertificate
+from surefoot.nesterov.ledger import Anchor, Ledger, SmoothnessWarning
 from surefoot.nesterov.optimizer import NAG
 from surefoot.record import Record
-
-# A record holds numbers; the reasons for "unknown" travel as their place in this list.
-REASONS = (None, "f* is not known", "projection failed", "the replay did not end where the run did")
 
 
 @dataclass(frozen=True)
 class Ran:
     """A run under its ledger; `losses[n]` is f(y_n), `blow_up` the first n with f(y_n) > f(y_0)."""
 
-    measured: Ledgered
+    measured: MeasuredLedger
     losses: list[float]
     blow_up: int | None
     warned: str | None
@@ -60,7 +57,7 @@ def run_nag(
             if not losses[-1] <= 1e3 * losses[0]:
                 break
             loss.backward()  # type: ignore[no-untyped-call]
-            ledger.record(losses[-1])
+            ledger.observe(losses[-1])
             optimizer.step()
     warned = [str(w.message) for w in caught if issubclass(w.category, SmoothnessWarning)]
     above = [n for n, value in enumerate(losses) if n and not value <= losses[0]]
@@ -84,54 +81,21 @@ def run_gd(
     return losses
 
 
-def store(record: Record, seed: int, arm: str, measured: Ledgered) -> None:
-    """Put a ledger into a record, its columns named `ARM: COLUMN`."""
-    for column in COLUMNS:
-        record.extend(seed, f"{arm}: {column}", measured.terms[column], measured.steps)
-    about = measured.about
-    reason = 0 if about.unknown is None else 1
-    for i, text in enumerate(REASONS):
-        if text is not None and about.unknown is not None and about.unknown.startswith(text[:12]):
-            reason = i
-    record.update(
-        seed,
-        0,
-        {
-            f"{arm}: about.s": about.s,
-            f"{arm}: about.alpha": about.alpha,
-            f"{arm}: about.f0_gap": about.f0_gap,
-            f"{arm}: about.anchor_gap": about.anchor_gap,
-            f"{arm}: about.final_anchor": float(about.final_anchor),
-            f"{arm}: about.unknown": float(reason),
-            f"{arm}: about.diverged": float(about.diverged),
-            f"{arm}: about.f_star": measured.f_star,
-        },
-    )
+def store(record: Record, seed: int, arm: str, measured: MeasuredLedger) -> None:
+    """Put the ledger of an arm into a study's record."""
+    measured.write(record, seed, arm)
 
 
 def restore(record: Record, arm: str) -> LedgerCertificate:
-    """Judge a ledger that `store` put into a record."""
-    steps = record.curves(f"{arm}: L").steps
-    terms = {c: record[f"{arm}: {c}"][0] for c in COLUMNS}
+    """Judge the ledger of an arm, which ran under one seed."""
+    return ledger_certificates(record, arm)[0]
 
-    def about(name: str) -> float:
-        return float(record.constant(f"{arm}: about.{name}")[0])
 
-    measured = Ledgered(
-        np.asarray(steps, dtype=np.int64),
-        terms,
-        Circumstances(
-            s=about("s"),
-            alpha=about("alpha"),
-            f0_gap=about("f0_gap"),
-            anchor_gap=about("anchor_gap"),
-            final_anchor=bool(about("final_anchor")),
-            unknown=REASONS[int(about("unknown"))],
-            diverged=bool(about("diverged")),
-        ),
-        about("f_star"),
-    )
-    return measured.certificate(arm)
+def carry_facts(source: Record, record: Record, seed: int, of: str) -> None:
+    """Note in a study's record, of one arm, what ran noted in its own."""
+    for name, known in source.facts.items():
+        for value in known.all:
+            record.note(seed, of, **{name: value})
 
 
 def first_below(values: np.ndarray | list[float], level: float) -> int | None:

@@ -15,20 +15,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from surefoot.guarantee import Assumption, Guarantee
-from surefoot.nesterov.bounds import agnes_bound, decreasing_bound
+from surefoot.guarantee import Guarantee
 from surefoot.nesterov.decreasing_nag import DecreasingNAG
+from surefoot.nesterov.experiments.ledgers import carry_facts
+from surefoot.nesterov.guarantee import accelerated_rate, curved_rate, decreasing_rate
 from surefoot.nesterov.optimizer import AGNES
 from surefoot.nesterov.oracle import Noise, exact_quadratic_expectation
 from surefoot.nesterov.parameters import AgnesParams, agnes_parameters
 from surefoot.record import Record
 
-SOURCE = "in the setting of arXiv 2302.05515 and 2410.08395; constants derived here"
-LATEX = (
-    r"\mathbb{E} f(x_n) - f^* \le (1-s)^n L_0"
-    r" + \frac{(L\eta^2 + \gamma^2)\,\sigma_a^2}{2s}\left(1-(1-s)^n\right)"
-)
-STATEMENT = "E f(x_n) - f* <= (1-s)^n L_0 + (L eta^2 + gamma^2) sigma_a^2 / (2s) (1 - (1-s)^n)"
 LAMBDAS = (1.0, 500.0)
 ORACLE_STEPS = 2000
 SIGMAS = (0.0, 0.5, 1.0, 3.0, 10.0)
@@ -56,62 +51,41 @@ def run_oracle(config: Any, seed: int, record: Record) -> None:
             LAMBDAS, (1.0, 1.0), agnes_parameters(mu, L, sm), sm, sa, ORACLE_STEPS, noise=noise
         )
         record.extend(seed, name, values)
+        _note_oracle(record, seed, name, agnes_parameters(mu, L, sm), sm, sa, noise)
     values = exact_quadratic_expectation(
         LAMBDAS, (1.0, 1.0), nag_parameters(mu, L), 1.0, 0.0, 300, noise="isotropic"
     )
     record.extend(seed, NAG_DIVERGES, values)
+    _note_oracle(record, seed, NAG_DIVERGES, nag_parameters(mu, L), 1.0, 0.0, "isotropic")
 
 
-def _quadratic_guarantee(
-    name: str,
-    params: AgnesParams,
-    sm: float,
-    sa: float,
-    lambdas: tuple[float, ...],
-    *,
-    holds_in: Any,
-) -> Guarantee:
-    mu, L = min(lambdas), max(lambdas)
-    f0, distance = sum(lambdas) / 2, float(len(lambdas))
-    # E|g|^2 <= (1 + sm2) |grad f|^2 must be paid by gamma^2: the step is short enough iff this holds.
-    needed = params.gamma**2
-    available = 2 * params.eta - L * params.eta**2 * (1 + sm**2)
-    admissible = needed * (1 + sm**2) <= available * (1 + 1e-12) if sm else True
-    condition = Assumption(
-        "the step is short enough for the noise",
-        "gamma^2 (1 + sigma_m^2) <= 2 eta - L eta^2 (1 + sigma_m^2)",
-        needed * (1 + sm**2) - available,
-        admissible,
-        "exact: the noise is drawn with known constants",
-    )
-    return Guarantee(
+def _note_oracle(
+    record: Record, seed: int, name: str, params: AgnesParams, sm: float, sa: float, noise: Noise
+) -> None:
+    """The oracle follows the moments of AGNES from rest, on every parameter, without weight decay."""
+    record.note(
+        seed, name, optimizer="AGNES", implementation="exact moments", eta=params.eta,
+        alpha=params.alpha, rho=params.rho, hyperparameters_changed=False, start="rest",
+        weight_decay=0.0, maximize=False, all_parameters=True, sigma_mult=sm, sigma_add=sa, noise=noise,
+    )  # fmt: skip
+
+
+def _quadratic_guarantee(name: str, lambdas: tuple[float, ...], *, every_run: bool) -> Guarantee:
+    return accelerated_rate(
+        name,
+        mu=min(lambdas),
+        L=max(lambdas),
+        dist0_sq=float(len(lambdas)),
+        how="exact: the spectrum of the quadratic",
+        of=name,
         name=name,
-        statement=STATEMENT,
-        latex=LATEX,
-        source=SOURCE,
-        quantity=name,
-        sense="upper",
-        holds_in=holds_in,
-        bound=lambda record: np.asarray(
-            agnes_bound(record.curves(name).steps, params, f0, distance, mu, L, sigma_add=sa)
-        ),
-        assumptions=lambda record: (condition,),
+        every_run=every_run,
     )
 
 
 def oracle_guarantees(config: Any) -> list[Guarantee]:
     """The bound for every noise, on the exact expectation: no statistics are needed."""
-    mu, L = min(LAMBDAS), max(LAMBDAS)
-    found = [
-        _quadratic_guarantee(
-            name, agnes_parameters(mu, L, sm), sm, sa, LAMBDAS, holds_in="every run"
-        )
-        for name, (sm, sa, _) in ORACLE.items()
-    ]
-    nag = _quadratic_guarantee(
-        NAG_DIVERGES, nag_parameters(mu, L), 1.0, 0.0, LAMBDAS, holds_in="every run"
-    )
-    return [*found, nag]
+    return [_quadratic_guarantee(name, LAMBDAS, every_run=True) for name in (*ORACLE, NAG_DIVERGES)]
 
 
 def _isotropic(gradient: Tensor, sm: float, sa: float, generator: torch.Generator) -> Tensor:
@@ -129,8 +103,10 @@ def many_runs(
     sa: float,
     steps: int,
     seed: int,
-) -> np.ndarray:
-    """Mean of f(x_n) over the rows of one tensor, each row an independent run of the optimizer."""
+    record: Record,
+    name: str,
+) -> None:
+    """Record the mean of f(x_n) over the rows of one tensor, each an independent run of the optimizer."""
     generator = torch.Generator().manual_seed(seed)
     x = start.clone().requires_grad_()
     optimizer = make([x])
@@ -143,10 +119,13 @@ def many_runs(
         optimizer.step()
         if not means[-1] < 1e30:
             break
-    return np.array(means)
+    record.extend(seed, name, means)
+    carry_facts(optimizer.record, record, seed, name)
+    record.note(seed, name, sigma_mult=sm, sigma_add=sa, noise="isotropic")
 
 
 SMALL = (1.0, 20.0)
+RANDOM, RANDOM_DECREASING = "AGNES, sigma_m = 1", "decreasing step, sigma_a = 1"
 
 
 def _quadratic(x: Tensor) -> Tensor:
@@ -157,41 +136,23 @@ def run_random(config: Any, seed: int, record: Record) -> None:
     """The real optimizers on a quadratic; each seed is the mean of 200 independent runs."""
     start = torch.ones(RUNS, len(SMALL), dtype=torch.float64)
     mu, L = min(SMALL), max(SMALL)
-    values = many_runs(
+    many_runs(
         lambda p: AGNES.from_constants(p, mu=mu, L=L, sigma_mult=1.0),
-        start, _quadratic, 1.0, 0.0, RUN_STEPS, seed,
+        start, _quadratic, 1.0, 0.0, RUN_STEPS, seed, record, RANDOM,
     )  # fmt: skip
-    record.extend(seed, "AGNES, sigma_m = 1", values)
-    values = many_runs(
-        lambda p: DecreasingNAG(p, mu=mu, L=L), start, _quadratic, 0.0, 1.0, RUN_STEPS, seed
-    )
-    record.extend(seed, "decreasing step, sigma_a = 1", values)
+    many_runs(
+        lambda p: DecreasingNAG(p, mu=mu, L=L), start, _quadratic, 0.0, 1.0, RUN_STEPS, seed, record,
+        RANDOM_DECREASING,
+    )  # fmt: skip
 
 
 def random_guarantees(config: Any) -> list[Guarantee]:
     """The bounds on the expectation, tested on random runs."""
-    mu, L = min(SMALL), max(SMALL)
-    decreasing = "decreasing step, sigma_a = 1"
     return [
-        _quadratic_guarantee(
-            "AGNES, sigma_m = 1", agnes_parameters(mu, L, 1.0), 1.0, 0.0, SMALL,
-            holds_in="expectation",
-        ),
-        Guarantee(
-            name=decreasing,
-            statement="E f(x_n) - f* <= ((n0-1)(n0-2) L_0 + 4 n sigma_a^2/mu) / ((n+n0-1)(n+n0-2))",
-            latex=r"\mathbb{E} f(x_n) - f^* \le"
-            r" \frac{(n_0-1)(n_0-2) L_0 + 4n\sigma_a^2/\mu}{(n+n_0-1)(n+n_0-2)}",
-            source=SOURCE,
-            quantity=decreasing,
-            sense="upper",
-            holds_in="expectation",
-            bound=lambda record: np.asarray(
-                decreasing_bound(
-                    record.curves(decreasing).steps, sum(SMALL) / 2, float(len(SMALL)), mu, L,
-                    sigma_add=1.0,
-                )
-            ),
+        _quadratic_guarantee(RANDOM, SMALL, every_run=False),
+        decreasing_rate(
+            RANDOM_DECREASING, mu=min(SMALL), L=max(SMALL), dist0_sq=float(len(SMALL)),
+            how="exact: the spectrum of the quadratic", of=RANDOM_DECREASING, name=RANDOM_DECREASING,
         ),
     ]  # fmt: skip
 
@@ -203,6 +164,7 @@ def _sphere(x: Tensor) -> Tensor:
 
 SPHERE_START = (1.6, 1.2, 0.9, 1.0, -1.0, 0.5)
 SPHERE_NOISES = (1.0, 3.0)
+SPHERE_NAG = "sphere, NAG, sigma_m = 1"
 
 
 def run_sphere(config: Any, seed: int, record: Record) -> None:
@@ -210,43 +172,22 @@ def run_sphere(config: Any, seed: int, record: Record) -> None:
     start = torch.tensor(SPHERE_START, dtype=torch.float64).repeat(RUNS, 1)
     for sm in SPHERE_NOISES:
         make = functools.partial(AGNES.from_constants, mu=SPHERE_MU, L=1.0, sigma_mult=sm)
-        values = many_runs(make, start, _sphere, sm, 0.0, RUN_STEPS, seed)
-        record.extend(seed, f"sphere, sigma_m = {sm:g}", values)
+        name = f"sphere, sigma_m = {sm:g}"
+        many_runs(make, start, _sphere, sm, 0.0, RUN_STEPS, seed, record, name)
     nag = nag_parameters(SPHERE_MU, 1.0)
-    values = many_runs(
+    many_runs(
         lambda p: AGNES(p, lr=nag.alpha, correction=nag.eta, momentum=nag.rho),
-        start, _sphere, 1.0, 0.0, RUN_STEPS, seed,
+        start, _sphere, 1.0, 0.0, RUN_STEPS, seed, record, SPHERE_NAG,
     )  # fmt: skip
-    record.extend(seed, "sphere, NAG, sigma_m = 1", values)
 
 
 def sphere_guarantees(config: Any) -> list[Guarantee]:
     """Heuristic claims: the bound of flat minimisers carried over to a curved manifold."""
-    start = torch.tensor([SPHERE_START], dtype=torch.float64)
-    f0 = float(_sphere(start))
-    radius = float(torch.linalg.vector_norm(start[0, :3]))
-    distance = (radius - 1) ** 2 + float((start[0, 3:] ** 2).sum())
-
-    def claim(name: str, params: AgnesParams) -> Guarantee:
-        return Guarantee(
-            name=name,
-            statement="E f(x_n) - f* <= (1-s)^n L_0",
-            latex=r"\mathbb{E} f(x_n) - f^* \le (1-s)^n L_0",
-            source="observed, not derived: multiplicative noise on a curved manifold",
-            quantity=name,
-            sense="upper",
-            holds_in="expectation",
-            bound=lambda record: np.asarray(
-                agnes_bound(record.curves(name).steps, params, f0, distance, SPHERE_MU, 1.0)
-            ),
-            heuristic=True,
-        )
-
-    claims = [
-        claim(f"sphere, sigma_m = {sm:g}", agnes_parameters(SPHERE_MU, 1.0, sm))
-        for sm in SPHERE_NOISES
-    ]
-    return [*claims, claim("sphere, NAG, sigma_m = 1", nag_parameters(SPHERE_MU, 1.0))]
+    start = torch.tensor(SPHERE_START, dtype=torch.float64)
+    radius = float(torch.linalg.vector_norm(start[:3]))
+    distance = (radius - 1) ** 2 + float((start[3:] ** 2).sum())
+    names = [*(f"sphere, sigma_m = {sm:g}" for sm in SPHERE_NOISES), SPHERE_NAG]
+    return [curved_rate(name, dist0_sq=distance, of=name, name=name) for name in names]
 
 
 def oracle_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

@@ -8,6 +8,7 @@ largest ratio, and with the envelope that also has an additive part.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,8 @@ from surefoot import data
 from surefoot._problems.ridge import ridge
 from surefoot.guarantee import Assumption, Guarantee
 from surefoot.nesterov._probe.noise import NoiseSample, fit_noise
-from surefoot.nesterov.bounds import agnes_bound
-from surefoot.nesterov.experiments.noise_sweep import LATEX, SOURCE, STATEMENT
+from surefoot.nesterov.experiments.ledgers import carry_facts
+from surefoot.nesterov.guarantee import NOISE_LAW, accelerated_rate
 from surefoot.nesterov.optimizer import AGNES
 from surefoot.nesterov.parameters import AgnesParams, agnes_parameters
 from surefoot.nesterov.probe import Landscape
@@ -80,9 +81,10 @@ def _half_square(output: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Path:
-    """f at the iterate, every step, and the noise at the checkpoints."""
+    """f at the iterate, every step, what the optimizer noted, and the noise at the checkpoints."""
 
     losses: np.ndarray
+    ran: Record
     noise: list[NoiseSample]
 
 
@@ -108,7 +110,7 @@ def descend(about: Problem, params: AgnesParams, steps: int, seed: int) -> Path:
         residual = about.phi[rows] @ model.w.detach() - about.y[rows]
         model.w.grad = about.phi[rows].T @ residual / BATCH
         optimizer.step()
-    return Path(np.array(losses), noise)
+    return Path(np.array(losses), optimizer.record, noise)
 
 
 def run(config: Any, seed: int, record: Record) -> None:
@@ -133,32 +135,37 @@ def run(config: Any, seed: int, record: Record) -> None:
     for name, (sm, sa) in sigma.items():
         params = agnes_parameters(about.mu, about.L, sm)
         path = descend(about, params, steps, seed + 10_000)
-        _store(record, seed, name, path, params, about, sm, sa)
+        _store(record, seed, name, path, sm, sa)
 
 
 def _store(
-    record: Record, seed: int, name: str, path: Path, params: AgnesParams, about: Problem,
-    sigma_mult: float, sigma_add: float,
-) -> None:  # fmt: skip
-    n = np.arange(len(path.losses))
-    f0 = float(0.5 * (about.y**2).mean())
-    bound = agnes_bound(n, params, f0, about.distance, about.mu, about.L, sigma_add=sigma_add)
+    record: Record, seed: int, name: str, path: Path, sigma_mult: float, sigma_add: float
+) -> None:
     assumed = [sigma_add**2 + sigma_mult**2 * s.grad_sq for s in path.noise]
     covered = max(s.V / a if a > 0 else np.inf for s, a in zip(path.noise, assumed, strict=True))
     record.extend(seed, name, path.losses)
-    record.extend(seed, f"{name}: promised", np.asarray(bound))
+    carry_facts(path.ran, record, seed, name)
+    record.note(seed, name, sigma_mult=sigma_mult, sigma_add=sigma_add)
     record.update(seed, 0, {f"{name}: noise / assumed": covered})
 
 
 def guarantees(config: Any) -> list[Guarantee]:
     """One claim an arm; the noise met on the arm's own path decides whether it was promised."""
 
+    about = problem()
+
     def claim(name: str) -> Guarantee:
+        rate = accelerated_rate(
+            name, mu=about.mu, L=about.L, dist0_sq=about.distance, of=name, name=name,
+            how="exact: the spectrum of the features",
+        )  # fmt: skip
+
         def assumptions(record: Record) -> tuple[Assumption, ...]:
             worst = float(record.constant(f"{name}: noise / assumed").max())
             return (
+                *(a for a in rate.assumptions(record) if a.name != NOISE_LAW),
                 Assumption(
-                    "noise within its envelope",
+                    NOISE_LAW,
                     "trace variance <= sigma_a^2 + sigma_m^2 |grad f|^2 at every checkpoint",
                     worst,
                     worst <= 1 + 1e-9,
@@ -167,18 +174,7 @@ def guarantees(config: Any) -> list[Guarantee]:
                 ),
             )
 
-        return Guarantee(
-            name=name,
-            statement=STATEMENT,
-            latex=LATEX,
-            source=SOURCE,
-            quantity=name,
-            sense="upper",
-            holds_in="expectation",
-            bound=lambda record: record[f"{name}: promised"],
-            assumptions=assumptions,
-            trivial=lambda record: record[name][:, :1],
-        )
+        return dataclasses.replace(rate, assumptions=assumptions)
 
     return [claim(name) for name in PROMISING]
 
@@ -186,6 +182,9 @@ def guarantees(config: Any) -> list[Guarantee]:
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     """Last loss of each arm, and the noise constants behind it."""
     rows = []
+    last_bound = {
+        g.name: float(np.asarray(g.bound(record))[:, -1].mean()) for g in guarantees(config)
+    }
     for name in (*PROMISING, SGD):
         last = record.constant(name)
         rows.append(
@@ -194,9 +193,7 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
                 "steps": record[name].shape[1],
                 "last f, mean": float(last.mean()),
                 "last f, sd": float(last.std(ddof=1)) if len(last) > 1 else float("nan"),
-                "last bound": float(record.constant(f"{name}: promised").mean())
-                if name != SGD
-                else float("nan"),
+                "last bound": last_bound.get(name, float("nan")),
             }
         )
     noise = pd.DataFrame(
