@@ -1,4 +1,4 @@
-"""The examples run as a newcomer would run them: in an empty folder, with those extras alone that they name."""
+"""The examples run as a newcomer would run them: in an empty folder, with only the extras they name."""
 
 import ast
 import re

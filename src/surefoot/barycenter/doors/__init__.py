@@ -7,6 +7,6 @@ def __getattr__(name: str) -> Any:
     from surefoot import barycenter
 
     # What the doors open is exported by the package itself; its stub is the one list of it.
-    if name in barycenter.__all__:
+    if name in dir(barycenter):
         return getattr(barycenter, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
