@@ -41,7 +41,10 @@ def names_of(module):
     return [n for n, m in module.members.items() if isinstance(m, own) and not n.startswith("_")]
 
 
-PACKAGES = {m.path: m for m in below(LOADED) if m.exports is not None}
+SHOWN = {m for p in PAGES for m in re.findall(r"^::: surefoot\.?(\S*)$", p.read_text(), re.M)}
+# Every package that exports something, and the modules that have a section on a page.
+PACKAGES = {m.path: m for m in below(LOADED) if m.is_init_module and m.exports is not None}
+PACKAGES |= {m.path: m for m in below(LOADED) if m.path.removeprefix("surefoot.") in SHOWN}
 # Modules that a package exports as such: surefoot.privacy.canaries.
 MODULES = {
     f"{path}.{name}": package[name]
@@ -115,8 +118,7 @@ def test_the_pages_know_what_is_exported(path):
 
 
 def test_every_package_has_its_place_on_a_page_in_the_navigation():
-    shown = {m for page in PAGES for m in re.findall(r"^::: (\S+)$", page.read_text(), re.M)}
-    assert set(PACKAGES | MODULES) <= shown
+    assert {p.removeprefix("surefoot").lstrip(".") for p in PACKAGES | MODULES} <= SHOWN
     navigation = (ROOT / "mkdocs.yml").read_text()
     assert [p.name for p in PAGES if f"api/{p.name}" not in navigation] == []
 
