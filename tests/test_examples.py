@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 MODULES = {"dp-accounting": "dp_accounting", "POT": "ot", "pytorch-optimizer": "pytorch_optimizer"}
-NEEDS = re.compile(r"Needs: surefoot\[([\w,]+)\]\.$")
+NEEDS = re.compile(r"surefoot\[([\w,]+)\]")
 # A module that is None in sys.modules is not installed, as far as an import can tell.
 RUN = """
 import runpy, sys
@@ -25,10 +25,9 @@ runpy.run_path({path!r}, run_name="__main__")
 
 
 def needs(path):
-    """The extras that the first line of an example's docstring names."""
+    """The extras that an example's docstring names."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    found = NEEDS.search(text.split("\n", 1)[0])
-    return found[1].split(",") if found else []
+    return [extra for found in NEEDS.findall(text) for extra in found.split(",")]
 
 
 def modules(extra):
