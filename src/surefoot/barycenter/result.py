@@ -108,6 +108,10 @@ class BarycenterResult:
         with torch.no_grad():
             return _array(self._solution.relax(), self._shape, self._tensors, self._dtype)
 
+    @cached_property
+    def _done(self) -> list[dict[str, Fact]]:
+        return [self._facts | facts for facts in self._solution.facts()]
+
     @property
     def certificate(self) -> Any:
         """The name of `optimality_gap` in version 0.1.0, when a number could be called a certificate."""
@@ -154,7 +158,7 @@ class BarycenterResult:
         """
         if self._solution.history is not None:
             self._solution.history.write(record, seed, problem)
-        record.note(seed, **self._facts, **self._solution.facts[problem])
+        record.note(seed, **self._done[problem])
 
     def influence_record(self, problem: int = 0) -> Record:
         """For G6, an input a step: weight, lam, upsilon, stretch (lambda_max of S_i), temperature."""
@@ -175,7 +179,7 @@ class BarycenterResult:
             "lambda_min": floor,
         }
         out.update(0, 0, about)
-        out.note(0, **self._facts, **s.facts[problem])
+        out.note(0, **self._done[problem])
         return out
 
     def certificates(self, problem: int = 0) -> list[Certificate]:

@@ -37,7 +37,7 @@ class Solution:
     stretch: Callable[[], Tensor]
     """The largest eigenvalue of every optimal map S_i."""
     history: History | None
-    facts: tuple[dict[str, Fact], ...]
+    facts: Callable[[], list[dict[str, Fact]]]
     """What was done with each problem, for the core's record."""
 
     @classmethod
@@ -55,5 +55,5 @@ class Solution:
             relax=lambda: torch.cat([p.relax() for p in parts]),
             stretch=lambda: torch.cat([p.stretch() for p in parts]),
             history=History.joined(histories) if histories else None,
-            facts=tuple(fact for p in parts for fact in p.facts),
+            facts=lambda: [fact for p in parts for fact in p.facts()],
         )

@@ -125,26 +125,28 @@ def _solve(request: Request, how: Settings) -> Solution:
         best = run if best is None else best.better(run)
     assert best is not None
     names = [s if isinstance(s, str) else "array" for s in starts]
-    facts = _facts(problem, best, names, replace(how, sqrt=sqrt), deficient=Q is not None)
-    return _solution(request, problem, best, Q, how.optimality_gap, facts)
+    done = replace(how, sqrt=sqrt)
+    return _solution(request, problem, best, Q, done, names)
 
 
 def _facts(
-    problem: Problem, run: Run, starts: list[str], how: Settings, *, deficient: bool
-) -> tuple[dict[str, Fact], ...]:
+    problem: Problem, run: Run, how: Settings, starts: list[str], deficient: bool
+) -> list[dict[str, Fact]]:
     """What was done with each problem: as it ran, and not as it was asked for."""
-    end, singular = run.outcome, problem.inputs.singular
-    return tuple(
+    end = run.outcome
+    return [
         {
             "method": how.method, "descends": how.rule.descends, "geodesic": how.rule.geodesic,
-            "tau": float(problem.tau[i]), "mass": "free" if problem.free else "fixed",
-            "mass_tau": float(end.point.temperature[i]), "initial": starts[int(run.start[i])],
-            "tol": how.tol, "max_iter": how.max_iter, "sqrt": how.sqrt,
-            "steps": int(end.steps[i]), "converged": bool(end.converged[i]),
-            "rank_deficient": deficient or bool(singular[i].any()),
+            "tau": tau, "mass": "free" if problem.free else "fixed", "mass_tau": temperature,
+            "initial": starts[start], "tol": how.tol, "max_iter": how.max_iter, "sqrt": how.sqrt,
+            "steps": steps, "converged": converged, "rank_deficient": deficient or singular,
         }
-        for i in range(len(end.steps))
-    )  # fmt: skip
+        for tau, temperature, start, steps, converged, singular in zip(
+            problem.tau.tolist(), end.point.temperature.tolist(), run.start.tolist(),
+            end.steps.tolist(), end.converged.tolist(), problem.inputs.singular.any(dim=-1).tolist(),
+            strict=True,
+        )
+    ]  # fmt: skip
 
 
 def _nothing(*args: Any) -> None:
@@ -152,13 +154,12 @@ def _nothing(*args: Any) -> None:
 
 
 def _solution(
-    request: Request, problem: Problem, run: Run, Q: Tensor | None, optimality_gap: bool,
-    facts: tuple[dict[str, Fact], ...],
-) -> Solution:  # fmt: skip
+    request: Request, problem: Problem, run: Run, Q: Tensor | None, how: Settings, starts: list[str]
+) -> Solution:
     point = run.outcome.point
     low, high = problem.extremes()
     gap = rate = torch.full_like(point.F, torch.nan)
-    if optimality_gap and not request.free:
+    if how.optimality_gap and not request.free:
         gap = gap_bound(point.B, point.G, low, high, request.tau)
         rates = [
             linear_rate(float(a), float(b), float(t)) if float(a) > 0 else math.nan
@@ -181,6 +182,6 @@ def _solution(
         steps=run.outcome.steps, converged=run.outcome.converged, gap=gap, rate=rate, value=value,
         residual=point.residual, temperature=point.temperature, history=run.history,
         relax=lambda: embed(coupling().relaxed()), stretch=lambda: spectrum(coupling().maps())[..., -1],
-        lowest=spectrum(point.B)[:, 0], rank_deficient=any(bool(f["rank_deficient"]) for f in facts),
-        facts=facts,
+        lowest=spectrum(point.B)[:, 0], rank_deficient=Q is not None or bool(problem.inputs.singular.any()),
+        facts=lambda: _facts(problem, run, how, starts, Q is not None),
     )  # fmt: skip
