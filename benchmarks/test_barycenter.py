@@ -25,7 +25,7 @@ mean_wasserstein = pytest.importorskip("pyriemann.geometry.mean").mean_wasserste
 SMALL = os.environ.get("SUREFOOT_BENCH") == "small"
 SIZES = [(10, 5)] if SMALL else [(100, 22), (50, 50), (20, 100)]
 ROUNDS = 1 if SMALL else 3
-QUIET = {"certify": False, "record": False}
+QUIET = {"optimality_gap": False, "record": False}
 IMPORTS = """
 import ot
 from pyriemann.geometry.mean import mean_wasserstein

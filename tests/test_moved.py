@@ -12,7 +12,7 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("old", sorted(set(MOVED) - FUNCTIONS - {"barycenter.doors"}))
+@pytest.mark.parametrize("old", sorted(set(MOVED) - FUNCTIONS))
 def test_an_old_path_is_the_same_module(old):
     new = importlib.import_module(f"surefoot.{MOVED[old]}")
     assert importlib.import_module(f"surefoot.{old}") is new

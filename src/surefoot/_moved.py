@@ -14,7 +14,6 @@ from typing import Any
 MOVED = {
     "barycenter.checks": "barycenter._solver.checks",
     "barycenter.descent": "barycenter._solver.descent",
-    "barycenter.doors": "barycenter.doors.conventions",
     "barycenter.history": "barycenter._solver.history",
     "barycenter.hybrid": "barycenter._solver.hybrid",
     "barycenter.implicit": "barycenter.layer",
@@ -25,7 +24,7 @@ MOVED = {
     "barycenter.newton": "barycenter._solver.newton",
     "barycenter.optimality": "barycenter.probe",
     "barycenter.problem": "barycenter._solver.problem",
-    "barycenter.report": "barycenter._solver.summary",
+    "barycenter.report": "barycenter.result",
     "barycenter.request": "barycenter._solver.request",
     "barycenter.solution": "barycenter._solver.solution",
     "barycenter.solve": "barycenter._solver.solve",

@@ -36,7 +36,7 @@ def test_reference_numbers(tau, method):
     np.testing.assert_allclose(r.cov, cov, atol=1e-7)
     assert 2 * r.value == pytest.approx(mean_upsilon, abs=1e-9)
     assert r.converged
-    assert r.certificate < 1e-14
+    assert r.optimality_gap < 1e-14
 
 
 def test_the_optimum_agrees_with_a_general_minimiser():
@@ -247,7 +247,7 @@ def test_a_batch_equals_the_loop():
     for i in range(64):
         one = suot_barycenter(covs[i], tau=taus[i], tol=1e-11)
         np.testing.assert_allclose(together.cov[i], one.cov, atol=1e-10)
-        assert together.certificate[i] == pytest.approx(one.certificate, abs=1e-12)
+        assert together.optimality_gap[i] == pytest.approx(one.optimality_gap, abs=1e-12)
     frame = together.history
     assert frame.index.names == ["problem", "k"]
     assert len(frame.loc[3]) == together.n_iter[3] + 1
@@ -281,8 +281,8 @@ def test_tau_auto_and_kinds():
     assert isinstance(suot_barycenter(COVS.astype(int) + np.eye(2, dtype=int)).cov, np.ndarray)
 
 
-def test_max_iter_returns_the_iterate_and_warns_with_the_certificate():
-    with pytest.warns(ConvergenceWarning, match="certificate F is at most"):
+def test_max_iter_returns_the_iterate_and_warns_with_the_gap():
+    with pytest.warns(ConvergenceWarning, match="proved to be at most"):
         r = suot_barycenter(COVS, tau=0.1, method="eggd", max_iter=3)
     assert r.n_iter == 3
     assert not r.converged

@@ -61,7 +61,7 @@ def test_debias_in_other_places():
     model = SUOTMean(tau=0.5, debias="trace").fit(covs)
     assert np.trace(model.covariance_) == pytest.approx(np.trace(covs.mean(0)), rel=1e-14)
     np.testing.assert_allclose(model.score_samples(covs), model.scores_, atol=1e-12)
-    assert "to keep the mean trace" in model.result_.report()
+    assert "to keep the mean trace" in model.result_.summary()
     intersected = suot_barycenter(covs, tau=0, debias="trace").cov
     harmonic = np.linalg.inv(np.linalg.inv(covs).mean(0))
     ratio = np.trace(covs.mean(0)) / np.trace(harmonic)

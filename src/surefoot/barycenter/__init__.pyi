@@ -1,4 +1,5 @@
 from .barycenter import bures_barycenter as bures_barycenter
+from .barycenter import fuse_gaussians as fuse_gaussians
 from .barycenter import suot_barycenter as suot_barycenter
 from .bounds import GuaranteeViolation as GuaranteeViolation
 from .bounds import descent_bound as descent_bound
@@ -7,12 +8,9 @@ from .bounds import iterations_for as iterations_for
 from .bounds import linear_rate as linear_rate
 from .bounds import spectral_confinement as spectral_confinement
 from .bounds import stationarity_bound as stationarity_bound
-from .doors.conventions import SUOTMean as SUOTMean
-from .doors.conventions import TauPath as TauPath
-from .doors.conventions import fuse_gaussians as fuse_gaussians
-from .doors.conventions import mean_suot as mean_suot
-from .doors.conventions import suot_bures_barycenter as suot_bures_barycenter
-from .doors.conventions import tau_path as tau_path
+from .doors.pot import suot_bures_barycenter as suot_bures_barycenter
+from .doors.pyriemann import mean_suot as mean_suot
+from .doors.sklearn import SUOTMean as SUOTMean
 from .gaussian import SuotResult as SuotResult
 from .gaussian import suot_dual_gap as suot_dual_gap
 from .gaussian import suot_gaussian as suot_gaussian
@@ -22,4 +20,7 @@ from .influence import map_limit as map_limit
 from .layer import SUOTBarycenterLayer as SUOTBarycenterLayer
 from .probe import certificate as certificate
 from .probe import confinement_check as confinement_check
+from .probe import optimality_gap as optimality_gap
 from .result import BarycenterResult as BarycenterResult
+from .sweep import TauPath as TauPath
+from .sweep import tau_path as tau_path

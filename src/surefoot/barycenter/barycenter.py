@@ -13,16 +13,16 @@ from sklearn.exceptions import ConvergenceWarning
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.barycenter._solver.intersection import intersect
 from surefoot.barycenter._solver.request import read_request
-from surefoot.barycenter._solver.rules import rule_of
-from surefoot.barycenter._solver.solve import SQRTS, solve
+from surefoot.barycenter._solver.rules import INNER_ITER, STEP, rule_of
+from surefoot.barycenter._solver.solve import SQRTS, Settings, solve
 from surefoot.barycenter.result import BarycenterResult
 
 
 def suot_barycenter(
     covs: Any, *, means: Any = None, weights: Any = None, tau: Any = "auto", mass: str = "fixed",
-    mass_tau: Any = None, method: str = "bb", step: float = 1.0, inner_iter: int = 100,
-    init: Any = None, max_iter: int = 1000, tol: float = 1e-8, certify: bool = True,
-    record: bool = True, debias: str | None = None, sqrt: str = "eigh",
+    mass_tau: Any = None, method: str = "bb", step: float = STEP, inner_iter: int = INNER_ITER,
+    init: Any = None, max_iter: int = 1000, tol: float = 1e-8, optimality_gap: bool = True,
+    record: bool = True, debias: str | None = None, sqrt: str = "eigh", certify: bool | None = None,
 ) -> BarycenterResult:  # fmt: skip
     """The semi-unbalanced barycenter: the Gaussian that is nearest to inputs which may deform.
 
@@ -53,19 +53,19 @@ def suot_barycenter(
         "bb" (default), "eggd", "hybrid", "newton", or a baseline: "eggd_adaptive", "autograd",
         "autograd_momentum", "autograd_cyclic", "autograd_momentum_cyclic".
     step
-        eta of all methods but "bb" and "newton"; 1 is the step of the theory.
+        eta of all methods but "bb" and "newton", which find their own; 1 is the step of the theory.
     inner_iter
-        Inner steps of "hybrid" at most.
+        Inner steps of "hybrid" at most, 100 by default; of no other method.
     init
         "euclid", "identity", "harmonic", "medoid" or an array. None is "euclid" for fixed mass; for
         free mass the best of euclid, harmonic and medoid.
     max_iter, tol
         Stop after so many steps, or when ||G||_B <= tol sqrt(tr B), G = I - sum lam_i S_i. B is then
         good to about tol/tau relative for small tau.
-    certify
-        Compute the certificate of optimality.
+    optimality_gap
+        Prove how far F may be above its minimum: the result's `optimality_gap` and `rate_bound`.
     record
-        Keep the history.
+        Keep the history, which most of the result's `certificates()` speak of.
     debias
         "trace" multiplies the result by the one number `scale` for which tr(scale B) is the mean trace
         of the inputs, sum_i p_i tr(A_i) with the effective weights p. The barycenter lies below the
@@ -77,6 +77,8 @@ def suot_barycenter(
         inverse and a Cholesky factor), for GPUs, whose batched eigendecompositions are slow; on a CPU it
         is slower. Singular inputs, and points with a condition number above some 5e6, fall back to eigh
         with a UserWarning.
+    certify
+        The name of `optimality_gap` in version 0.1.0.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def suot_barycenter(
         For float32 inputs with a condition number above 1e5, whose small eigenvalues float32 has
         rounded; those below d 2^-23 of the largest are taken for 0. For weights that do not sum to 1.
     ConvergenceWarning
-        Where max_iter ends the run, or rounding does (newton); it states the certificate.
+        Where max_iter ends the run, or rounding does (newton); it states the optimality gap.
 
     Source: arXiv 2410.08117. The closed forms and all bounds are derived here.
     """
@@ -102,15 +104,13 @@ def suot_barycenter(
         if debias not in (None, "trace"):
             raise ValueError(f'debias must be None or "trace", got {debias!r}')
         check_choice("sqrt", sqrt, SQRTS)
-        rule = rule_of(method, step, inner_iter)
-        options = {"max_iter": max_iter, "tol": check_number("tol", tol, above=0)}
-        if bool((request.tau == 0).any()):
-            solution = intersect(request)
-        else:
-            solution = solve(
-                request, rule, init, options, record=record, certify=certify, sqrt=sqrt
-            )
-    result = BarycenterResult.of(solution, request, method, debias=debias == "trace")
+        how = Settings(
+            method, rule_of(method, step, inner_iter), init, max_iter,
+            check_number("tol", tol, above=0), sqrt, record,
+            optimality_gap if certify is None else certify,
+        )  # fmt: skip
+        solution = intersect(request) if bool((request.tau == 0).any()) else solve(request, how)
+    result = BarycenterResult.of(solution, request, method, debias=debias)
     if not bool(np.all(result.converged)):
         _warn(result, int(max_iter))
     return result
@@ -121,12 +121,41 @@ def bures_barycenter(covs: Any, **options: Any) -> BarycenterResult:
     return suot_barycenter(covs, tau=math.inf, **options)
 
 
+def fuse_gaussians(
+    means: Any, covs: Any, weights: Any = None, tau: Any = "auto", **options: Any
+) -> BarycenterResult:
+    """One estimate of several, means (n, d) with covariances (n, d, d), whose errors may be correlated.
+
+    tau = 0 is covariance intersection in closed form; larger tau trusts confident inputs less. The
+    mean and covariance of the result are the fused estimate, `outlier_score` says who disagrees.
+
+    Parameters
+    ----------
+    means
+        The estimates (n, d).
+    covs
+        Their covariances (n, d, d), in squared units of the means.
+    weights
+        How much each counts (n,), not negative; equal by default.
+    tau
+        As in `suot_barycenter`.
+    options
+        All others of `suot_barycenter`.
+
+    Raises
+    ------
+    ValueError
+        As `suot_barycenter` does; at tau = 0 also for singular covariances.
+    """
+    return suot_barycenter(covs, means=means, weights=weights, tau=tau, **options)
+
+
 def _warn(result: BarycenterResult, max_iter: int) -> None:
-    worst = float(np.max(np.asarray(result.certificate)))
+    worst = float(np.max(np.asarray(result.optimality_gap)))
     known = (
-        "no certificate exists for free mass"
-        if result.mass == "free"
-        else f"by its certificate F is at most {worst:.3g} above its minimum"
+        "how far F is above its minimum is not known"
+        if math.isnan(worst)
+        else f"F is proved to be at most {worst:.3g} above its minimum"
     )
     steps = int(np.max(np.asarray(result.n_iter)))
     why = f"after max_iter = {max_iter} steps"

@@ -90,7 +90,7 @@ class Autograd:
         """As above."""
         return self.descends
 
-    def start(self, problem: Problem, point: Point) -> Velocity:
+    def first_memory(self, problem: Problem, point: Point) -> Velocity:
         """At rest."""
         turn = torch.zeros(len(point.F), dtype=torch.int64, device=point.F.device)
         return Velocity(torch.zeros_like(point.B), turn)
@@ -122,7 +122,7 @@ class Adaptive:
     geodesic: ClassVar[bool] = True
     batched: ClassVar[bool] = True
 
-    def start(self, problem: Problem, point: Point) -> Tensor:
+    def first_memory(self, problem: Problem, point: Point) -> Tensor:
         """The current eta of every problem."""
         return torch.full_like(point.F, self.eta)
 

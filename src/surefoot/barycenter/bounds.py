@@ -29,12 +29,36 @@ def descent_bound(F: float, grad_norm2: float, eta: float) -> float:
 
     Proof: move y to y - eta G y inside the optimal couplings and leave the relaxed inputs alone. No
     condition on spectra or dimension, singular inputs and tau = inf included.
+
+    Parameters
+    ----------
+    F
+        The objective before the step, in the unit of a variance.
+    grad_norm2
+        ||G||_B^2 there.
+    eta
+        The step.
     """
     return F - (eta - eta * eta / 2) * grad_norm2
 
 
 def stationarity_bound(F0: float, Flow: float, K: int) -> float:
-    """G2: min over the first K unit steps of ||G||_B^2 <= 2 (F0 - Flow) / K; Flow = 0 is always valid."""
+    """G2: min over the first K unit steps of ||G||_B^2 <= 2 (F0 - Flow) / K.
+
+    Parameters
+    ----------
+    F0
+        The objective at the start.
+    Flow
+        Anything that it never falls below; 0 is always valid.
+    K
+        The number of steps, at least 1.
+
+    Raises
+    ------
+    ValueError
+        K is less than 1.
+    """
     check_number("K", K, least=1)
     return 2 * (F0 - Flow) / K
 
@@ -57,6 +81,18 @@ def spectral_confinement(alpha: float, beta: float, tau: float) -> tuple[float, 
 
     The floor is the root a in (0, alpha] of 4 phi(a)^3 phi(beta) = (phi(a) + phi(beta))^2, by
     Kantorovich's inequality. alpha itself is not a floor of the iterates (only of the optimum).
+
+    Parameters
+    ----------
+    alpha, beta
+        The extreme eigenvalues over all inputs, 0 < alpha <= beta.
+    tau
+        Price of deforming an input, positive; may be inf.
+
+    Raises
+    ------
+    ValueError
+        alpha and beta are not in that order.
     """
     _check_range(alpha, beta)
     if alpha == beta:
@@ -93,8 +129,20 @@ def strong_convexity(alpha: float, beta: float, tau: float, largest: float | Non
 def linear_rate(alpha: float, beta: float, tau: float, floor: float | None = None) -> float:
     """G4: rho with F(B_k) - F* <= (1-rho)^k (F(B_0) - F*) for unit steps: rho = 4 floor mu.
 
-    `floor` bounds the eigenvalues of the iterates from below: None is the a priori one of
-    `spectral_confinement`; min(alpha, smallest one measured on the run) is an a posteriori bound.
+    Parameters
+    ----------
+    alpha, beta
+        The extreme eigenvalues over all inputs, 0 < alpha <= beta.
+    tau
+        Price of deforming an input, positive; may be inf.
+    floor
+        Bounds the eigenvalues of the iterates from below: None is the a priori one of
+        `spectral_confinement`; min(alpha, smallest one measured on the run) is an a posteriori bound.
+
+    Raises
+    ------
+    ValueError
+        alpha and beta are not in that order.
     """
     a = spectral_confinement(alpha, beta, tau)[0] if floor is None else floor
     return 4 * a * strong_convexity(alpha, beta, tau)
@@ -138,11 +186,27 @@ def influence_bound(
 ) -> Float64[np.ndarray, " n"]:
     """G6: the effective weight of input i is at most exp(-(U_i - min_j U_j)/T) lam_i / lam_min.
 
-    Free mass with temperature T. lam_min is the weight of the input with the smallest Upsilon.
+    lam_min is the weight of the input with the smallest Upsilon.
+
+    Parameters
+    ----------
+    upsilon
+        Upsilon_i, what it costs to explain each input.
+    weights
+        lam_i, those given.
+    temperature
+        T, of the free mass, in the unit of upsilon.
     """
     there = weights > 0
     best = np.flatnonzero(there)[upsilon[there].argmin()]
     return np.asarray(np.exp(-(upsilon - upsilon[best]) / temperature) * weights / weights[best])
+
+
+def stretch_bound(lambda_min: float, tau: float) -> float:
+    """G6: lambda_max(S_i) <= (1 + sqrt(1 + 2 tau / lambda_min(B))) / 2; inf for singular B or tau = inf."""
+    if not lambda_min > 0:
+        return math.inf
+    return (1 + math.sqrt(1 + 2 * tau / lambda_min)) / 2
 
 
 def _check_range(alpha: float, beta: float) -> None:

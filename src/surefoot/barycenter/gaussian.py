@@ -1,4 +1,4 @@
-"""Semi-unbalanced transport between two Gaussians: value, derivatives, relaxed input, certificate.
+"""Semi-unbalanced transport between two Gaussians: value, derivatives, relaxed input, dual gap.
 
 alpha = N(a, A) may deform at the price tau KL, beta = N(b, B) may not (arXiv 2410.08117; all closed
 forms derived here, see `spectral.py`).
@@ -207,8 +207,19 @@ def suot_dual_gap(A: Any, B: Any, tau: Any, S: Any = None) -> Any:
     Whatever S is, primal(S) >= Upsilon >= dual(S): a gap of rounding size proves that S is optimal.
     primal(S) = tr((S-I) B (S-I)) + tau KL(S B S || A) and
     dual(S) = tau/2 logdet(I + 2/tau A (I - S^-1)) + tr((I-S) B), feasible since [[S^-1, -I], [-I, S]]
-    is positive semidefinite; -inf where the logdet does not exist. S defaults to the closed form.
-    Derived here.
+    is positive semidefinite; -inf where the logdet does not exist. Derived here.
+
+    Parameters
+    ----------
+    A, B, tau
+        As in `suot_gaussian`.
+    S
+        A symmetric positive definite map (..., d, d); None is the closed form.
+
+    Raises
+    ------
+    ValueError
+        As `suot_gaussian` does.
     """
     tensors = any(isinstance(x, Tensor) for x in (A, B, tau, S))
     with torch.no_grad():

@@ -1,33 +1,30 @@
 """What is promised of a run, as core Guarantees on its record: G1 to G6 (all derived here).
 
 `BarycenterResult.record()` has, for problem i as seed i and point k as step k: F, grad2 = ||G||_B^2,
-lambda_min and lambda_max of B, certificate (G5), rounding of F; from step 1 on the step eta, reached (F
-at the temperature before the step) and least_grad2 (over the points before); and once alpha, beta,
-tau, free, descends, geodesic. F* is not known; the last F is at least F*, and where a claim on F - F*
-is checked with it instead, the claim checked is the weaker one.
+lambda_min and lambda_max of B, optimality_gap (G5), rounding of F; from step 1 on the step eta, reached (F
+at the temperature before the step) and least_grad2 (over the points before); and once alpha, beta and
+tau. Its facts say what was done: method, and whether its steps descend and are geodesic; mass, tau,
+initial, steps, converged ... F* is not known; the last F is at least F*, and where a claim on F - F* is
+checked with it instead, the claim checked is the weaker one.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from surefoot.barycenter import bounds
-from surefoot.certificate import certify
-from surefoot.guarantee import Assumption, Guarantee
+from surefoot.certificate import Certificate, certify, unmeasured
+from surefoot.guarantee import Assumption, Guarantee, assume_fact
 from surefoot.record import Record
-
-if TYPE_CHECKING:
-    from surefoot.barycenter.result import BarycenterResult
-    from surefoot.certificate import Certificate
 
 SOURCE = "derived in surefoot, for the descent of arXiv 2410.08117"
 G1, G2 = "G1 descent of every step", "G2 stationarity"
 G3_ABOVE, G3_BELOW = "G3 confinement from above", "G3 confinement from below"
-G4, G5 = "G4 linear rate", "G5 certificate of optimality"
+G4, G5 = "G4 linear rate", "G5 optimality gap"
 G6_WEIGHT, G6_MAP = "G6 influence, free mass", "G6 influence, fixed mass"
 Curve = Float[np.ndarray, "seeds steps"]
 
@@ -36,57 +33,73 @@ def _constant(record: Record, name: str) -> Float[np.ndarray, "seeds 1"]:
     return record.constant(name)[:, None]
 
 
-def _assume(name: str, requires: str, measured: float, holds: bool, how: str) -> Assumption:
-    return Assumption(name, requires, measured, holds, how)
+def _unknown(name: str, requires: str, record: Record, *quantities: str) -> Assumption | None:
+    """The condition as nobody measured it, where the record lacks what it is read from."""
+    missing = [q for q in quantities if q not in record]
+    if not missing:
+        return None
+    return Assumption(name, requires, None, None, f"not recorded: {', '.join(missing)}")
 
 
 def _descends(record: Record) -> Assumption:
-    value = float(record.constant("descends").min())
-    return _assume(
-        "gradient steps", "each step descends at least as (I - eta G) B (I - eta G) does", value,
-        value == 1, "by the method; momentum, cyclic and Newton steps do not",
+    # Momentum, cyclic and Newton steps do not.
+    return assume_fact(
+        record, "descends", "gradient steps",
+        "each step descends at least as (I - eta G) B (I - eta G) does", lambda v: v is True,
     )  # fmt: skip
 
 
 def _geodesic(record: Record) -> Assumption:
-    value = float(record.constant("geodesic").min())
-    return _assume(
-        "geodesic steps", "each step is (I - eta G) B (I - eta G)", value, value == 1,
-        "by the method",
+    return assume_fact(
+        record, "geodesic", "geodesic steps", "each step is (I - eta G) B (I - eta G)",
+        lambda v: v is True,
+    )  # fmt: skip
+
+
+def _fixed(record: Record) -> Assumption:
+    return assume_fact(
+        record, "mass", "convex objective", "fixed mass, as free mass is not convex",
+        lambda v: v == "fixed",
     )  # fmt: skip
 
 
 def _steps(record: Record, *, unit: bool) -> Assumption:
-    eta = record["step"] if "step" in record else np.ones((1, 1))
-    worst = float(eta[np.unravel_index(np.abs(eta - 1).argmax(), eta.shape)])
+    name, requires = ("unit steps", "eta = 1") if unit else ("steps up to 1", "0 < eta <= 1")
+    if "step" not in record:
+        taken = record.fact("steps")
+        # A run that was over at its start took no step that could be wrong.
+        none = taken.all == (0,) and not taken.missing
+        return Assumption(name, requires, None, True if none else None, f"recorded: {taken}")
+    eta = record["step"]
     if unit:
-        return _assume("unit steps", "eta = 1", worst, bool((eta == 1).all()), "read off the run")
+        worst = float(eta[np.unravel_index(np.abs(eta - 1).argmax(), eta.shape)])
+        return Assumption(name, requires, worst, bool((eta == 1).all()), "read off the run")
     top = float(eta.max())
     holds = bool((eta > 0).all()) and top <= 1
-    return _assume("steps up to 1", "0 < eta <= 1", top, holds, "read off the run")
+    return Assumption(name, requires, top, holds, "read off the run")
 
 
 def _start(record: Record) -> Assumption:
+    name, requires = "start among the inputs", "alpha I <= B_0 <= beta I"
+    needed = ("alpha", "beta", "lambda_min", "lambda_max")
+    if (unknown := _unknown(name, requires, record, *needed)) is not None:
+        return unknown
     low, high = record["lambda_min"][:, :1], record["lambda_max"][:, :1]
     out = max(
         float((_constant(record, "alpha") - low).max()),
         float((high - _constant(record, "beta")).max()),
     )
     size = float(record.constant("beta").max())
-    return _assume(
-        "start among the inputs", "alpha I <= B_0 <= beta I", out, out <= 1e-12 * size,
-        "extreme eigenvalues; measured is the distance outside",
-    )  # fmt: skip
+    how = "extreme eigenvalues; measured is the distance outside"
+    return Assumption(name, requires, out, out <= 1e-12 * size, how)
 
 
-def _regular(record: Record) -> Assumption:
-    alpha = float(record.constant("alpha").min())
-    return _assume("regular inputs", "alpha > 0", alpha, alpha > 0, "smallest eigenvalue")
-
-
-def _fixed(record: Record) -> Assumption:
-    free = float(record.constant("free").max())
-    return _assume("convex objective", "fixed mass", free, free == 0, "free mass is not convex")
+def _regular(record: Record, quantity: str, name: str) -> Assumption:
+    requires = f"{quantity} > 0"
+    if (unknown := _unknown(name, requires, record, quantity)) is not None:
+        return unknown
+    least = float(record.constant(quantity).min())
+    return Assumption(name, requires, least, least > 0, "smallest eigenvalue")
 
 
 def descent() -> Guarantee:
@@ -157,7 +170,8 @@ def confinement(floor: Literal["proved", "alpha"] = "proved") -> tuple[Guarantee
         source=SOURCE, quantity="lambda_min", sense="lower", holds_in="every run", tolerance=1e-12,
         bound=low, heuristic=floor == "alpha",
         assumptions=lambda record: (
-            _geodesic(record), _steps(record, unit=False), _start(record), _regular(record)
+            _geodesic(record), _steps(record, unit=False), _start(record),
+            _regular(record, "alpha", "regular inputs"),
         ),
     )  # fmt: skip
     return upper, lower
@@ -181,7 +195,10 @@ def rate(floor: Literal["proved", "measured"] = "proved") -> Guarantee:
         return found
 
     def assumptions(record: Record) -> tuple[Assumption, ...]:
-        common = (_fixed(record), _geodesic(record), _steps(record, unit=True), _regular(record))
+        common = (
+            _fixed(record), _geodesic(record), _steps(record, unit=True),
+            _regular(record, "alpha", "regular inputs"),
+        )  # fmt: skip
         return common if floor == "measured" else (*common, _start(record))
 
     return Guarantee(
@@ -195,11 +212,10 @@ def rate(floor: Literal["proved", "measured"] = "proved") -> Guarantee:
 
 
 def optimality() -> Guarantee:
-    """G5, `bounds.gap_bound`: the certificate at every point is at least what F still lost."""
+    """G5, `bounds.gap_bound`: the proved gap at every point is at least what F still lost."""
     return Guarantee(
-        name=G5, statement="certificate(B_k) >= F(B_k) - F*",
-        latex=r"\mathrm{cert}(B_k) \ge F(B_k) - F^*", source=SOURCE, quantity="certificate",
-        sense="lower", holds_in="every run",
+        name=G5, statement="gap(B_k) >= F(B_k) - F*", latex=r"\mathrm{gap}(B_k) \ge F(B_k) - F^*",
+        source=SOURCE, quantity="optimality_gap", sense="lower", holds_in="every run",
         bound=lambda record: record["excess"] - 2 * record["rounding"],
         assumptions=lambda record: (_fixed(record),), tolerance=0.0,
     )  # fmt: skip
@@ -215,31 +231,35 @@ def influence() -> tuple[Guarantee, Guarantee]:
     """
 
     def weight(record: Record) -> Curve:
-        args = (record["upsilon"][0], record["lam"][0], float(record.constant("temperature")[0]))
-        return bounds.influence_bound(*args)[None]
+        temperature = float(record.constant("temperature")[0])
+        if not math.isfinite(temperature):  # fixed mass: nothing is promised
+            return np.full_like(record["weight"], math.inf)
+        return bounds.influence_bound(record["upsilon"][0], record["lam"][0], temperature)[None]
 
     def stretch(record: Record) -> float:
-        tau, low = (float(record.constant(n)[0]) for n in ("tau", "lambda_min"))
-        return (1 + math.sqrt(1 + 2 * tau / low)) / 2
+        low, tau = (float(record.constant(n)[0]) for n in ("lambda_min", "tau"))
+        return bounds.stretch_bound(low, tau)
 
     free = Guarantee(
         name=G6_WEIGHT, statement="p_i <= exp(-(U_i - min_j U_j) / T) lam_i / lam_min",
         latex=r"p_i \le e^{-(\Upsilon_i - \min_j \Upsilon_j)/T} \lambda_i / \lambda_{\min}",
         source=SOURCE, quantity="weight", sense="upper", holds_in="every run", bound=weight,
-        assumptions=lambda record: (_finite(record, "temperature", "free mass"),), atol=1e-15,
+        assumptions=lambda record: (
+            assume_fact(record, "mass", "free mass", "the mass is free", lambda v: v == "free"),
+        ),
+        trivial=math.inf, atol=1e-15,
     )  # fmt: skip
     fixed = Guarantee(
         name=G6_MAP, statement="lambda_max(S_i) <= (1 + sqrt(1 + 2 tau / lambda_min(B))) / 2",
         latex=r"\lambda_{\max}(S_i) \le (1 + \sqrt{1 + 2\tau/\lambda_{\min}(B)})/2",
         source=SOURCE, quantity="stretch", sense="upper", holds_in="every run", bound=stretch,
-        assumptions=lambda record: (_finite(record, "tau", "finite tau"),), tolerance=1e-9,
+        assumptions=lambda record: (
+            assume_fact(record, "tau", "finite tau", "tau < inf", lambda v: math.isfinite(float(v))),
+            _regular(record, "lambda_min", "regular barycenter"),
+        ),
+        trivial=math.inf, tolerance=1e-9,
     )  # fmt: skip
     return free, fixed
-
-
-def _finite(record: Record, name: str, requires: str) -> Assumption:
-    value = float(record.constant(name)[0])
-    return _assume(requires, f"{name} < inf", value, math.isfinite(value), "as given")
 
 
 def with_excess(record: Record, optimum: float | None = None) -> Record:
@@ -255,15 +275,20 @@ def with_excess(record: Record, optimum: float | None = None) -> Record:
     return record
 
 
-def run_certificates(result: BarycenterResult, problem: int = 0) -> list[Certificate]:
-    """G1 to G6 on one problem of a result; tau = 0 takes no step and promises only G6."""
-    out = []
-    record = with_excess(result.record(problem))
-    claims = [*confinement(), rate()]
-    if not np.isnan(record["certificate"]).any():
-        claims.append(optimality())
-    if "step" in record:
-        claims = [descent(), stationarity(), *claims]
-    out += [certify(record, claim) for claim in claims]
-    inputs = result.influence_record(problem)
-    return out + [certify(inputs, claim) for claim in influence()]
+def run_certificates(path: Record, inputs: Record) -> list[Certificate]:
+    """G1 to G6 on one problem of a result, from its `record` and its `influence_record`."""
+    if "F" in path:
+        with_excess(path)
+    found = []
+    for claim in (descent(), stationarity(), *confinement(), rate(), optimality()):
+        if claim.quantity not in path:
+            found.append(unmeasured(path, claim, _todo(path)))
+        elif not np.isnan(path[claim.quantity]).any():  # free mass proves no gap
+            found.append(certify(path, claim))
+    return [*found, *(certify(inputs, claim) for claim in influence())]
+
+
+def _todo(path: Record) -> str:
+    if 0 in path.fact("steps").all:
+        return "the run was over at its start, and took no step"
+    return "call suot_barycenter with record=True"

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from surefoot.barycenter._solver.checks import as_covariances, as_tau
 from surefoot.barycenter._spectral.closed_forms import ranked, spectrum
-from surefoot.barycenter.bounds import influence_bound
+from surefoot.barycenter.bounds import influence_bound, stretch_bound
 from surefoot.barycenter.result import BarycenterResult
 
 
@@ -73,5 +73,5 @@ def breakdown(result: BarycenterResult, problem: int = 0) -> Breakdown:
         weight=record["weight"][0],
         weight_bound=bound,
         stretch=record["stretch"][0],
-        stretch_bound=(1 + math.sqrt(1 + 2 * tau / low)) / 2,
+        stretch_bound=stretch_bound(low, tau),
     )

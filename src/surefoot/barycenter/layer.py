@@ -39,7 +39,13 @@ class _Barycenter(torch.autograd.Function):
         ctx: Any, covs: Tensor, weights: Tensor, tau: Tensor, tol: float, max_iter: int
     ) -> Tensor:
         result = suot_barycenter(
-            covs, weights=weights, tau=tau, tol=tol, max_iter=max_iter, certify=False, record=False
+            covs,
+            weights=weights,
+            tau=tau,
+            tol=tol,
+            max_iter=max_iter,
+            optimality_gap=False,
+            record=False,
         )
         B: Tensor = result.cov
         ctx.save_for_backward(covs, weights, tau, B)
@@ -84,6 +90,8 @@ class _Barycenter(torch.autograd.Function):
 class SUOTBarycenterLayer(torch.nn.Module):
     """The semi-unbalanced barycenter of covariances as a layer; its gradient is implicit.
 
+    Computed in float64, returned in the dtype of the input. Fixed mass only.
+
     Parameters
     ----------
     tau
@@ -92,8 +100,6 @@ class SUOTBarycenterLayer(torch.nn.Module):
         Make log tau a parameter, `log_tau`.
     tol, max_iter
         As in `suot_barycenter`; the gradient is as good as the convergence.
-
-    Computed in float64, returned in the dtype of the input. Fixed mass only.
     """
 
     def __init__(

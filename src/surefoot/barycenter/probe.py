@@ -15,13 +15,29 @@ from surefoot.barycenter.bounds import gap_bound, spectral_confinement
 from surefoot.barycenter.result import BarycenterResult
 
 
-def certificate(B: Any, covs: Any, weights: Any = None, tau: Any = "auto") -> float:
+def optimality_gap(B: Any, covs: Any, weights: Any = None, tau: Any = "auto") -> float:
     """G5: F(B) is at most this above its minimum, for any positive definite B, whoever computed it.
 
-    Fixed mass, and tau = inf: it certifies the Wasserstein barycenter of any library. One
-    eigendecomposition an input, see `bounds.gap_bound`.
+    Fixed mass only. At tau = inf it judges the Wasserstein barycenter of any library. One
+    eigendecomposition an input.
 
-    Raises ValueError for a singular B and as `suot_barycenter` does.
+    Parameters
+    ----------
+    B
+        The candidate (d, d).
+    covs
+        Covariances (n, d, d), one problem.
+    weights
+        lam_i (n,), not negative; equal by default.
+    tau
+        As in `suot_barycenter`.
+
+    Raises
+    ------
+    ValueError
+        For a singular B, and as `suot_barycenter` does.
+
+    Source: `bounds.gap_bound`, derived here.
     """
     with torch.no_grad():
         request = read_request(covs, None, weights, tau, "fixed", None)
@@ -35,6 +51,10 @@ def certificate(B: Any, covs: Any, weights: Any = None, tau: Any = "auto") -> fl
         point = problem.at(start)
         low, high = problem.extremes()
         return float(gap_bound(point.B, point.G, low, high, request.tau))
+
+
+certificate = optimality_gap
+"""The name of `optimality_gap` in version 0.1.0, when a number could be called a certificate."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,8 @@ class Confinement:
 def confinement_check(result: BarycenterResult, problem: int = 0) -> Confinement:
     """Compare the run of one problem with G3; raises ValueError where no history was recorded."""
     record = result.record(problem)
+    if "lambda_min" not in record:
+        raise ValueError("this run left no history; call with record=True and tau > 0")
     alpha, beta, tau = (float(record.constant(n)[0]) for n in ("alpha", "beta", "tau"))
     floor = spectral_confinement(alpha, beta, tau)[0] if alpha > 0 else 0.0
     low, high = float(record["lambda_min"].min()), float(record["lambda_max"].max())

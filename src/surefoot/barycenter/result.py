@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,12 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from surefoot.barycenter._solver.history import History
 from surefoot.barycenter._solver.request import Request
 from surefoot.barycenter._solver.solution import Solution
-from surefoot.record import Record
-
-if TYPE_CHECKING:
-    from surefoot.certificate import Certificate
+from surefoot.barycenter.bounds import iterations_for
+from surefoot.barycenter.guarantee import run_certificates
+from surefoot.certificate import Certificate
+from surefoot.record import Fact, Record
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,15 @@ class BarycenterResult:
     """A barycenter and what is known of it, in the caller's kind of array.
 
     Arrays that speak of inputs or of the barycenter are float32 where the covariances were, else
-    float64; all was computed in float64, and `certificate`, `grad_norm` and the history speak of the
-    barycenter before it was rounded.
+    float64; all was computed in float64, and `optimality_gap`, `grad_norm` and the history speak of
+    the barycenter before it was rounded.
 
     For a batch of problems every field has the batch in front; for a single problem `n_iter`,
-    `converged`, `certificate` and `rate_bound` are plain numbers.
+    `converged`, `optimality_gap` and `rate_bound` are plain numbers.
     """
 
     cov: Any
+    """The covariance (..., d, d)."""
     mean: Any
     """None where no means were given."""
     weights_: Any
@@ -41,9 +41,11 @@ class BarycenterResult:
     outlier_score: Any
     """Upsilon_i, what it costs to explain input i, its mean included; KL(B || A_i) at tau = 0."""
     n_iter: Any
+    """The number of steps."""
     converged: Any
-    certificate: Any
-    """G5: F(cov) is at most this above its minimum. NaN for free mass, and without `certify`."""
+    """Whether `grad_norm` came down to `tol`."""
+    optimality_gap: Any
+    """G5: F(cov) is at most this above its minimum, proved. NaN for free mass, or where not asked for."""
     rate_bound: Any
     """G4: unit steps shrink F - F* at least by the factor 1 - rate_bound. NaN where none is proved."""
     value: Any
@@ -51,10 +53,13 @@ class BarycenterResult:
     grad_norm: Any
     """||G||_B / sqrt(tr B), what `tol` is compared with."""
     tau: Any
+    """The price, as it was given or found."""
     mass_tau: Any
     """The temperature of the free mass; inf where the mass is fixed."""
     mass: str
+    """"fixed" or "free"."""
     method: str
+    """As asked for; what ran is a fact of `record()`."""
     scale: Any
     """cov is this times the barycenter: 1, or what `debias="trace"` asks for."""
     rank_deficient: bool
@@ -64,10 +69,12 @@ class BarycenterResult:
     _shape: tuple[int, ...] = field(repr=False)
     _tensors: bool = field(repr=False)
     _dtype: torch.dtype = field(repr=False)
+    _facts: dict[str, Fact] = field(repr=False)
+    """What is true of every problem of the batch."""
 
     @classmethod
     def of(
-        cls, solution: Solution, request: Request, method: str, *, debias: bool = False
+        cls, solution: Solution, request: Request, method: str, *, debias: str | None = None
     ) -> BarycenterResult:
         """In the caller's kind of array and shape of batch."""
         s, shape, tensors = solution, request.shape, request.tensors
@@ -86,12 +93,13 @@ class BarycenterResult:
             mean=None if s.mean is None else array(s.mean),
             weights_=array(s.weights), outlier_score=array(s.upsilon),
             n_iter=number(s.steps, int), converged=number(s.converged, bool),
-            certificate=number(s.gap, float), rate_bound=number(s.rate, float),
+            optimality_gap=number(s.gap, float), rate_bound=number(s.rate, float),
             value=number(s.value, float), grad_norm=number(s.residual, float),
             tau=number(request.tau, float), mass_tau=number(s.temperature, float),
             mass="free" if request.free else "fixed", method=method,
             rank_deficient=s.rank_deficient, _solution=s, _lam=request.weights, _shape=shape,
             _tensors=tensors, _dtype=request.dtype,
+            _facts={"dtype": str(request.dtype).removeprefix("torch."), "debias": debias or "none"},
         )  # fmt: skip
 
     @cached_property
@@ -101,17 +109,56 @@ class BarycenterResult:
             return _array(self._solution.relax(), self._shape, self._tensors, self._dtype)
 
     @cached_property
+    def _done(self) -> list[dict[str, Fact]]:
+        return [self._facts | facts for facts in self._solution.facts()]
+
+    @property
+    def certificate(self) -> Any:
+        """The name of `optimality_gap` in version 0.1.0, when a number could be called a certificate."""
+        return self.optimality_gap
+
+    @cached_property
     def history(self) -> pd.DataFrame:
-        """F, grad, step, bound (what G1 promised), extreme eigenvalues and certificate at every k.
+        """F, grad, step, bound (what G1 promised), extreme eigenvalues and optimality_gap at every k.
 
         Raises ValueError where nothing was recorded (`record=False`, and tau = 0, which takes no step).
         """
-        frame = self._recorded.frame()
+        history = self._solution.history
+        if history is None:
+            raise ValueError("this run left no history; call with record=True and tau > 0")
+        frame = history.frame()
         return frame.droplevel("problem") if self._shape == () else frame
 
     def record(self, problem: int | None = None) -> Record:
-        """The same as the core's record, a problem a seed, or of one problem of the batch alone."""
-        return self._recorded.record(problem)
+        """What was measured and what was done, as the core's record: a problem a seed.
+
+        Without a history it holds the facts alone: method, tau, mass, initial, tol, steps, converged ...
+
+        Parameters
+        ----------
+        problem
+            One problem of the batch alone; None: all of them.
+        """
+        out = Record()
+        for i in range(len(self._lam)) if problem is None else (problem,):
+            self.write(out, i, i)
+        return out
+
+    def write(self, record: Record, seed: int = 0, problem: int = 0) -> None:
+        """Put the numbers and facts of one problem into a record of yours, such as a study's.
+
+        Parameters
+        ----------
+        record
+            Where to.
+        seed
+            The seed under which they stand there.
+        problem
+            Which problem of the batch.
+        """
+        if self._solution.history is not None:
+            self._solution.history.write(record, seed, problem)
+        record.note(seed, **self._done[problem])
 
     def influence_record(self, problem: int = 0) -> Record:
         """For G6, an input a step: weight, lam, upsilon, stretch (lambda_max of S_i), temperature."""
@@ -132,25 +179,53 @@ class BarycenterResult:
             "lambda_min": floor,
         }
         out.update(0, 0, about)
+        out.note(0, **self._done[problem])
         return out
 
     def certificates(self, problem: int = 0) -> list[Certificate]:
         """The guarantees G1 to G6, judged on this run (on one problem of a batch)."""
-        from surefoot.barycenter.guarantee import run_certificates
+        return run_certificates(self.record(problem), self.influence_record(problem))
 
-        return run_certificates(self, problem)
-
-    def report(self, problem: int = 0) -> str:
+    def summary(self, problem: int = 0) -> str:
         """In a few lines: did it converge, how far may it be from the optimum, what was promised."""
-        from surefoot.barycenter._solver.summary import report
 
-        return report(self, problem)
+        def of(x: object) -> float:
+            return float(np.reshape(np.asarray(x), -1)[problem])
 
-    @property
-    def _recorded(self) -> History:
-        if self._solution.history is None:
-            raise ValueError("this run left no history; call with record=True and tau > 0")
-        return self._solution.history
+        word = "converged" if of(self.converged) else "NOT converged"
+        value, gap, rho, scale = (
+            of(x) for x in (self.value, self.optimality_gap, self.rate_bound, self.scale)
+        )
+        lines = [
+            f"{word} after {of(self.n_iter):.0f} steps of {self.method}: tau = {of(self.tau):.6g}, "
+            f"{self.mass} mass, ||G||_B = {of(self.grad_norm):.3g} sqrt(tr B)"
+        ]
+        if np.isnan(gap):
+            lines.append(f"F = {value:.10g}; how far above its minimum is not known")
+        else:
+            lines.append(
+                f"F = {value:.10g}, proved to be at most {gap:.3g} above its minimum"
+                + (f" ({gap / value:.2g} of F)" if value > 0 else "")
+            )
+        if rho > 0:
+            lines.append(
+                f"unit steps shrink F - F* by {1 - rho:.6g} a step or better: at most "
+                f"{iterations_for(1e-6, rho)} of them for six digits (derived bound)"
+            )
+        if scale != 1:
+            lines.append(
+                f"cov is {scale:.6g} times the barycenter, to keep the mean trace (debias)"
+            )
+        if self.rank_deficient:
+            lines.append(
+                "some input, or the joint range, lacks full rank: the rank rule was applied"
+            )
+        if self._solution.history is not None:
+            lines += [c.summary() for c in self.certificates(problem)]
+        return "\n".join(lines)
+
+    report = summary
+    """The name of `summary` in version 0.1.0."""
 
 
 def _trace(M: Float64[Tensor, "... d d"]) -> Float64[Tensor, "..."]:

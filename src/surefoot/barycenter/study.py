@@ -34,7 +34,7 @@ STUDY = Study(
     config=BarycenterConfig,
     parts=(
         Part(
-            "S1",
+            "closed-form",
             "The closed form of one pair is the minimum",
             closed_form.run,
             closed_form.guarantees,
@@ -42,7 +42,7 @@ STUDY = Study(
             seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
         Part(
-            "S2",
+            "picture",
             "The published outlier picture is an unconverged iterate",
             picture.run,
             picture.guarantees,
@@ -51,14 +51,14 @@ STUDY = Study(
             deterministic=True,
         ),
         Part(
-            "S3",
+            "dimension",
             "Unit steps do not feel the dimension",
             speed.run_dimension,
             tables=speed.dimension_tables,
             seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
         Part(
-            "S4",
+            "acceleration",
             "Unit steps slow down like 1/tau, Barzilai-Borwein steps do not",
             speed.run_acceleration,
             tables=speed.acceleration_tables,
@@ -66,7 +66,7 @@ STUDY = Study(
             seeds={"quick": 1, "standard": 2, "paper": 5},
         ),
         Part(
-            "S5",
+            "eeg",
             "Real EEG trials, 30 % of them spoilt",
             robustness.run_eeg,
             tables=robustness.eeg_tables,
@@ -74,7 +74,7 @@ STUDY = Study(
             seeds={"quick": 1, "standard": 5, "paper": 20},
         ),
         Part(
-            "S6",
+            "digits",
             "Digits, where the truth is known",
             robustness.run_digits,
             tables=robustness.digits_tables,
@@ -82,14 +82,14 @@ STUDY = Study(
         ),
         Part(
             "motions",
-            "Four activities told apart, 3 of 10 recordings of each spoilt (S7)",
+            "Four activities told apart, 3 of 10 recordings of each spoilt",
             motions.run,
             tables=motions.tables,
             sizes=("standard", "paper"),
             seeds={"quick": 1, "standard": 5, "paper": 20},
         ),
         Part(
-            "S9",
+            "convergence",
             "The authors' convergence setting: the loss that they plot is saturated",
             convergence.run,
             convergence.guarantees,

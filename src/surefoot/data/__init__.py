@@ -53,9 +53,13 @@ class Entry:
     """One line of `surefoot data list`."""
 
     name: str
+    """What `load` and `fetch` take."""
     what: str
+    """What it holds, in a few words."""
     licence: str
+    """Its own, not that of the package in which it is found."""
     source: str
+    """The package, with its version."""
     size_bytes: int | None
     """Of the files that are kept; None when they are not here and nobody can know."""
     sha256: str | None

@@ -29,12 +29,19 @@ class Images:
     """
 
     x_train: Float32[np.ndarray, "n h w"]
+    """Brightness, n images of h rows and w columns."""
     y_train: Int64[np.ndarray, "n"]
+    """Class numbers, which index `classes`."""
     x_val: Float32[np.ndarray, "v h w"]
+    """As `x_train`, for validation."""
     y_val: Int64[np.ndarray, "v"]
+    """Their class numbers."""
     x_test: Float32[np.ndarray, "t h w"]
+    """As `x_train`, for the test."""
     y_test: Int64[np.ndarray, "t"]
+    """Their class numbers."""
     classes: tuple[str, ...]
+    """The name of each class."""
 
 
 # Parts of one set differ in length, so the axis of examples has no name here.

@@ -24,6 +24,7 @@ class Table:
     y: Int64[np.ndarray, "n"] | Float64[np.ndarray, "n"]
     """Class numbers, or real values where `target_names` is empty."""
     feature_names: tuple[str, ...]
+    """The name of each column of x."""
     target_names: tuple[str, ...]
     """The name of each class; empty for a regression."""
 

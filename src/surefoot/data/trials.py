@@ -29,11 +29,15 @@ class Trials:
     """One set of trials, in the split of its source."""
 
     name: str
+    """Of the set, as in its file."""
     x: Float64[np.ndarray, "n channels time"]
     """In the units of the recording, which differ: microvolts for the SelfRegulation sets."""
     y: Int64[np.ndarray, "n"]
+    """Class numbers, which index `classes`."""
     x_test: Float64[np.ndarray, "t channels time"]
+    """As `x`; empty where the source has no test set."""
     y_test: Int64[np.ndarray, "t"]
+    """Their class numbers."""
     classes: tuple[str, ...]
     """The label of each class number, in the order in which the file declares them."""
     rate: float | None

@@ -177,5 +177,14 @@ def as_weights(weights: Any, n: int, batch: torch.Size) -> Float64[Tensor, "*bat
     return broadcast(w / total, torch.Size([*batch, n]), "weights")
 
 
+def normalised(weights: Any) -> Any:
+    """Weights that sum to 1; what is not a usable sum is left for the checks to name."""
+    if weights is None:
+        return None
+    w = weights if isinstance(weights, torch.Tensor) else np.asarray(weights, dtype=np.float64)
+    total = w.sum()
+    return w / total if float(total) > 0 else w
+
+
 def _shown(at: tuple[int, ...]) -> str:
     return ", ".join(map(str, at)) if at else "..."

@@ -54,7 +54,7 @@ class Rule(Protocol):
     @property
     def batched(self) -> bool: ...
 
-    def start(self, problem: Problem, point: Point) -> Any:
+    def first_memory(self, problem: Problem, point: Point) -> Any:
         """The memory before the first step."""
 
     def step(self, problem: Problem, point: Point, memory: Any, fresh: bool) -> Stepped:
@@ -86,7 +86,7 @@ def descend(
     device = point.F.device
     running = torch.arange(count, device=device)
     steps = torch.zeros(count, dtype=torch.int64, device=device)
-    final, memory = point, rule.start(problem, point)
+    final, memory = point, rule.first_memory(problem, point)
     eta = torch.full_like(point.F, torch.nan)
     reached, stalled = point.F, False
     for k in range(max_iter + 1):
@@ -145,7 +145,7 @@ class Eggd:
     geodesic: ClassVar[bool] = True
     batched: ClassVar[bool] = True
 
-    def start(self, problem: Problem, point: Point) -> None:
+    def first_memory(self, problem: Problem, point: Point) -> None:
         """Nothing to remember."""
 
     def step(self, problem: Problem, point: Point, memory: None, fresh: bool) -> Stepped:
@@ -178,7 +178,7 @@ class BarzilaiBorwein:
     geodesic: ClassVar[bool] = True
     batched: ClassVar[bool] = True
 
-    def start(self, problem: Problem, point: Point) -> Secant:
+    def first_memory(self, problem: Problem, point: Point) -> Secant:
         """The first step is the unit step."""
         none = torch.zeros(len(point.F), dtype=torch.int64, device=point.F.device)
         return Secant(point.B, point.G, torch.ones_like(point.F), none)

@@ -19,7 +19,7 @@ from surefoot.record import Record
 
 ENDS = ("alpha", "beta", "tau")
 COLUMNS = (
-    "F", "grad", "step", "reached", "lambda_min", "lambda_max", "certificate", "rounding",
+    "F", "grad", "step", "reached", "lambda_min", "lambda_max", "optimality_gap", "rounding",
 )  # fmt: skip
 
 
@@ -32,8 +32,6 @@ class History:
     beta: Float64[Tensor, "b"]
     tau: Float64[Tensor, "b"]
     free: bool
-    descends: bool
-    geodesic: bool
     rows: list[tuple[int, list[int], list[list[float]]]] = field(default_factory=list)
 
     def watch(self, k: int, running: Tensor, point: Point, eta: Tensor, reached: Tensor) -> None:
@@ -79,27 +77,21 @@ class History:
         before = frame[["F", "grad"]].groupby(level="problem").shift()
         eta = frame["step"]
         frame["bound"] = before["F"] - (eta - eta**2 / 2) * before["grad"] ** 2
+        frame["certificate"] = frame["optimality_gap"]  # its name in version 0.1.0
         return frame
 
-    def record(self, problem: int | None = None) -> Record:
-        """The core's record, a problem a seed (or one problem alone); see `guarantee.py`."""
-        out = Record()
-        chosen = range(len(self.alpha)) if problem is None else (problem,)
-        least = dict.fromkeys(chosen, math.inf)
+    def write(self, record: Record, seed: int, problem: int) -> None:
+        """Put the numbers of one problem into a core record under a seed; see `guarantee.py`."""
+        least = math.inf
         for k, running, rows in self.rows:
-            for i, row in zip(running, rows, strict=True):
-                if i not in least:
-                    continue
-                named = dict(zip(COLUMNS, row, strict=True))
-                named["grad2"] = named["grad"] ** 2
-                if k == 0:
-                    del named["step"], named["reached"]
-                else:
-                    named["least_grad2"] = least[i]
-                out.update(i, k, named)
-                least[i] = min(least[i], named["grad2"])
-        for i in chosen:
-            about = {name: float(getattr(self, name)[i]) for name in ENDS}
-            about |= {name: float(getattr(self, name)) for name in ("free", "descends", "geodesic")}
-            out.update(i, 0, about)
-        return out
+            if problem not in running:
+                continue
+            named = dict(zip(COLUMNS, rows[running.index(problem)], strict=True))
+            named["grad2"] = named["grad"] ** 2
+            if k == 0:
+                del named["step"], named["reached"]
+            else:
+                named["least_grad2"] = least
+            record.update(seed, k, named)
+            least = min(least, named["grad2"])
+        record.update(seed, 0, {name: float(getattr(self, name)[problem]) for name in ENDS})

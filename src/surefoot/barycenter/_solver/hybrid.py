@@ -29,7 +29,7 @@ class Hybrid:
     geodesic: ClassVar[bool] = False
     batched: ClassVar[bool] = True
 
-    def start(self, problem: Problem, point: Point) -> None:
+    def first_memory(self, problem: Problem, point: Point) -> None:
         """Nothing to remember."""
 
     def step(self, problem: Problem, point: Point, memory: None, fresh: bool) -> Stepped:

@@ -97,4 +97,9 @@ def intersect(request: Request) -> Solution:
         gap=zero, rate=zero * torch.nan, value=zero, residual=zero, temperature=zero + torch.inf,
         rank_deficient=singular, lowest=spectrum(B)[:, 0], relax=lambda: B[:, None].expand_as(covs),
         stretch=lambda: torch.ones_like(weights), history=None,
+        facts=lambda: [
+            {"method": "covariance intersection", "descends": False, "geodesic": False, "tau": 0.0,
+             "mass": "fixed", "converged": True, "steps": 0, "rank_deficient": singular}
+            for _ in covs
+        ],
     )  # fmt: skip

@@ -102,7 +102,7 @@ class Newton:
     geodesic: ClassVar[bool] = False
     batched: ClassVar[bool] = False
 
-    def start(self, problem: Problem, point: Point) -> None:
+    def first_memory(self, problem: Problem, point: Point) -> None:
         """Nothing to remember; refuses free mass, whose objective is not convex."""
         if problem.free:
             raise ValueError('method="newton" needs mass="fixed": the free objective is not convex')

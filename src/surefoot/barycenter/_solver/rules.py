@@ -22,6 +22,9 @@ METHODS: dict[str, Callable[[float, int], Rule]] = {
     "autograd_cyclic": lambda step, inner: Autograd(step, cyclic=True),
     "autograd_momentum_cyclic": lambda step, inner: Autograd(step, MOMENTUM, cyclic=True),
 }
+FREE_OF_STEP = ("bb", "newton")
+STEP, INNER_ITER = 1.0, 100
+"""Defaults: what differs from them was meant."""
 
 
 def rule_of(method: str, step: float, inner_iter: int) -> Rule:
@@ -30,4 +33,13 @@ def rule_of(method: str, step: float, inner_iter: int) -> Rule:
     check_number("inner_iter", inner_iter, least=1, whole=True)
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
+    if method in FREE_OF_STEP and step != STEP:
+        with_step = ", ".join(m for m in METHODS if m not in FREE_OF_STEP)
+        raise ValueError(
+            f"step is for {with_step}; method={method!r} finds its own: leave step out, got {step}"
+        )
+    if method != "hybrid" and inner_iter != INNER_ITER:
+        raise ValueError(
+            f"inner_iter is for method='hybrid'; leave it out for {method!r}, got {inner_iter}"
+        )
     return METHODS[method](step, inner_iter)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from surefoot.barycenter._solver.history import History
+from surefoot.record import Fact
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Solution:
     stretch: Callable[[], Tensor]
     """The largest eigenvalue of every optimal map S_i."""
     history: History | None
+    facts: Callable[[], list[dict[str, Fact]]]
+    """What was done with each problem, for the core's record."""
 
     @classmethod
     def joined(cls, parts: list[Solution]) -> Solution:
@@ -52,4 +55,5 @@ class Solution:
             relax=lambda: torch.cat([p.relax() for p in parts]),
             stretch=lambda: torch.cat([p.stretch() for p in parts]),
             history=History.joined(histories) if histories else None,
+            facts=lambda: [fact for p in parts for fact in p.facts()],
         )

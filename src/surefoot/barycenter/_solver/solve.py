@@ -1,14 +1,14 @@
-"""From a request to a solution: reduction to the joint range, starts, descent, certificate."""
+"""From a request to a solution: reduction to the joint range, starts, descent, bounds at its end."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from surefoot.barycenter._solver.checks import as_covariances
@@ -22,6 +22,7 @@ from surefoot.barycenter._solver.solution import Solution
 from surefoot.barycenter._spectral.closed_forms import Evaluation, Inputs, spectrum
 from surefoot.barycenter._spectral.matmul import MatmulInputs
 from surefoot.barycenter.bounds import gap_bound, linear_rate
+from surefoot.record import Fact
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Run:
     """One descent; `score` is what several starts are compared by."""
 
     score: Float64[Tensor, "b"]
+    start: Int64[Tensor, "b"]
+    """Which of the starts it began from."""
     outcome: Outcome
     history: History | None
 
@@ -40,6 +43,7 @@ class Run:
             history = history.merged(other.history, set(win.tolist()))
         return Run(
             torch.minimum(self.score, other.score),
+            put(self.start, win, other.start[win]),
             put(self.outcome, win, take(other.outcome, win)),
             history,
         )
@@ -48,33 +52,38 @@ class Run:
 SQRTS: dict[str, type[Inputs]] = {"eigh": Inputs, "newton-schulz": MatmulInputs}
 
 
-def solve(
-    request: Request, rule: Rule, init: Any, options: dict[str, Any], *, record: bool, certify: bool,
-    sqrt: str = "eigh",
-) -> Solution:  # fmt: skip
+@dataclass(frozen=True)
+class Settings:
+    """How a request is to be solved."""
+
+    method: str
+    rule: Rule
+    init: Any
+    max_iter: int
+    tol: float
+    sqrt: str
+    record: bool
+    optimality_gap: bool
+
+
+def solve(request: Request, how: Settings) -> Solution:
     """Solve a batch: together where possible, one by one where a problem lacks full joint range."""
     _, inside = request.joint_range()
-    together = bool(inside.all()) and rule.batched
+    together = bool(inside.all()) and how.rule.batched
     if len(request.covs) == 1 or together:
-        return _solve(request, rule, init, options, record, certify, SQRTS[sqrt])
+        return _solve(request, how)
     parts = [request.one(i) for i in range(len(request.covs))]
-    starts = [init] * len(parts)
-    if not isinstance(init, str | None):
-        full = as_covariances(init, "init")
+    starts = [how.init] * len(parts)
+    if not isinstance(how.init, str | None):
+        full = as_covariances(how.init, "init")
         starts = list(full.expand(len(parts), *full.shape[-2:])[:, None])
     return Solution.joined(
-        [
-            _solve(p, rule, s, options, record, certify, SQRTS[sqrt])
-            for p, s in zip(parts, starts, strict=True)
-        ]
+        [_solve(p, replace(how, init=s)) for p, s in zip(parts, starts, strict=True)]
     )
 
 
-def _solve(
-    request: Request, rule: Rule, init: Any, options: dict[str, Any], record: bool, certify: bool,
-    kind: type[Inputs],
-) -> Solution:  # fmt: skip
-    covs, Q = request.covs, None
+def _solve(request: Request, how: Settings) -> Solution:
+    covs, Q, init = request.covs, None, how.init
     V, inside = request.joint_range()
     if not bool(inside.all()):
         Q = V[0][:, inside[0]]
@@ -83,13 +92,15 @@ def _solve(
         covs = Q.mT @ covs @ Q
         if not isinstance(init, str | None):
             init = Q.mT @ as_covariances(init, "init") @ Q
-    inputs = kind.of(covs, request.tau[:, None], keep=False)
-    if kind is not Inputs and bool(inputs.singular.any()):
+    sqrt = how.sqrt
+    inputs = SQRTS[sqrt].of(covs, request.tau[:, None], keep=False)
+    if sqrt != "eigh" and bool(inputs.singular.any()):
         warnings.warn(
             "sqrt='newton-schulz' needs inputs of full rank: eigh is used instead; add a ridge",
             UserWarning,
             stacklevel=4,
         )
+        sqrt = "eigh"
         inputs = Inputs.of(covs, request.tau[:, None], keep=False)
     means, mean = None, None
     if request.means is not None:
@@ -98,21 +109,44 @@ def _solve(
     problem = Problem(inputs, request.weights, request.free, request.mass_tau, means)
     low, high = problem.extremes()
     best: Run | None = None
-    for start in (FREE_STARTS if request.free else ("euclid",)) if init is None else (init,):
+    starts = (FREE_STARTS if request.free else ("euclid",)) if init is None else (init,)
+    for i, start in enumerate(starts):
         B = initial(start, covs, request.weights, request.tau)
-        history = None
-        if record:
-            history = History(low, high, request.tau, request.free, rule.descends, rule.geodesic)
-        watch = history.watch if history else _nothing
-        found = descend(problem, problem.at(B, mean), rule, watch=watch, **options)
+        history = History(low, high, request.tau, request.free) if how.record else None
+        found = descend(
+            problem, problem.at(B, mean), how.rule, max_iter=how.max_iter, tol=how.tol,
+            watch=history.watch if history else _nothing,
+        )  # fmt: skip
         # Objectives at different temperatures cannot be compared.
         score = found.point.F
         if problem.mass_tau is None:
             score = problem.median(found.point.upsilon)
-        run = Run(score, found, history)
+        run = Run(score, torch.full_like(found.steps, i), found, history)
         best = run if best is None else best.better(run)
     assert best is not None
-    return _solution(request, problem, best, Q, certify)
+    names = [s if isinstance(s, str) else "array" for s in starts]
+    done = replace(how, sqrt=sqrt)
+    return _solution(request, problem, best, Q, done, names)
+
+
+def _facts(
+    problem: Problem, run: Run, how: Settings, starts: list[str], deficient: bool
+) -> list[dict[str, Fact]]:
+    """What was done with each problem: as it ran, and not as it was asked for."""
+    end = run.outcome
+    return [
+        {
+            "method": how.method, "descends": how.rule.descends, "geodesic": how.rule.geodesic,
+            "tau": tau, "mass": "free" if problem.free else "fixed", "mass_tau": temperature,
+            "initial": starts[start], "tol": how.tol, "max_iter": how.max_iter, "sqrt": how.sqrt,
+            "steps": steps, "converged": converged, "rank_deficient": deficient or singular,
+        }
+        for tau, temperature, start, steps, converged, singular in zip(
+            problem.tau.tolist(), end.point.temperature.tolist(), run.start.tolist(),
+            end.steps.tolist(), end.converged.tolist(), problem.inputs.singular.any(dim=-1).tolist(),
+            strict=True,
+        )
+    ]  # fmt: skip
 
 
 def _nothing(*args: Any) -> None:
@@ -120,12 +154,12 @@ def _nothing(*args: Any) -> None:
 
 
 def _solution(
-    request: Request, problem: Problem, run: Run, Q: Tensor | None, certify: bool
+    request: Request, problem: Problem, run: Run, Q: Tensor | None, how: Settings, starts: list[str]
 ) -> Solution:
     point = run.outcome.point
     low, high = problem.extremes()
     gap = rate = torch.full_like(point.F, torch.nan)
-    if certify and not request.free:
+    if how.optimality_gap and not request.free:
         gap = gap_bound(point.B, point.G, low, high, request.tau)
         rates = [
             linear_rate(float(a), float(b), float(t)) if float(a) > 0 else math.nan
@@ -149,4 +183,5 @@ def _solution(
         residual=point.residual, temperature=point.temperature, history=run.history,
         relax=lambda: embed(coupling().relaxed()), stretch=lambda: spectrum(coupling().maps())[..., -1],
         lowest=spectrum(point.B)[:, 0], rank_deficient=Q is not None or bool(problem.inputs.singular.any()),
+        facts=lambda: _facts(problem, run, how, starts, Q is not None),
     )  # fmt: skip

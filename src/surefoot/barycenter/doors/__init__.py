@@ -1,19 +1,12 @@
-"""The barycenter under the names and calling conventions people already use."""
+"""The barycenter under the names and calling conventions that people already use."""
 
-from surefoot.barycenter.doors.conventions import (
-    SUOTMean,
-    TauPath,
-    fuse_gaussians,
-    mean_suot,
-    suot_bures_barycenter,
-    tau_path,
-)
+from typing import Any
 
-__all__ = [
-    "SUOTMean",
-    "TauPath",
-    "fuse_gaussians",
-    "mean_suot",
-    "suot_bures_barycenter",
-    "tau_path",
-]
+
+def __getattr__(name: str) -> Any:
+    from surefoot import barycenter
+
+    # What the doors open is exported by the package itself; its stub is the one list of it.
+    if name in dir(barycenter):
+        return getattr(barycenter, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""S1: the closed form of one pair, against published numbers, a numerical minimiser and its dual."""
+"""The closed form of one pair, against published numbers, a numerical minimiser and its dual."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from surefoot.record import Record
 
 PAIRS = {"quick": 10, "standard": 50, "paper": 200}
 LARGEST = {"quick": 3, "standard": 4, "paper": 6}
-NUMBERS = "S1 reference numbers"
-VALUE, MINIMUM, DUAL = "S1 value at the relaxed input", "S1 minimum", "S1 dual certificate"
+NUMBERS = "reference numbers"
+VALUE, MINIMUM, DUAL = "value at the relaxed input", "minimum", "dual gap"
 FOUND, UPSILON, GAP = "number found", "Upsilon of the pair", "dual gap of the pair"
 SOURCE = "derived in surefoot, for the objective of arXiv 2410.08117"
 

@@ -1,4 +1,4 @@
-"""S9: the authors' convergence setting, where the loss that they plot is saturated."""
+"""The authors' convergence setting, where the loss that they plot is saturated."""
 
 from __future__ import annotations
 
@@ -52,23 +52,21 @@ def run(config: Any, seed: int, record: Record) -> None:
             loss, B, at = _free_loss(r), r.cov, k
             record.append(
                 seed, k, mean_upsilon=2 * r.value, free_loss=loss, free_loss_before=min(before, TAU),
-                residual=r.grad_norm, gap=r.certificate,
+                residual=r.grad_norm, gap=r.optimality_gap,
             )  # fmt: skip
             before = loss
         limit = {
             method: suot_barycenter(covs, tau=TAU, method=method, init="identity")
             for method in ("eggd", "bb")
         }
-    path = with_excess(limit["eggd"].record(0))
-    for name in path.quantities:
-        curves = path.curves(name)
-        record.extend(seed, name, curves.values[0], curves.steps)
+    limit["eggd"].write(record, seed)
+    with_excess(record)
     for method, r in limit.items():
         record.update(
             seed, 0,
             {f"{method}: steps": r.n_iter, f"{method}: mean Upsilon": 2 * r.value,
              f"{method}: free loss": _free_loss(r), f"{method}: residual": r.grad_norm,
-             f"{method}: certificate": r.certificate},
+             f"{method}: optimality gap": r.optimality_gap},
         )  # fmt: skip
 
 
@@ -87,12 +85,12 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     """Mean Upsilon beside the plotted loss, and where each method ends."""
     names = {
         "mean_upsilon": "mean Upsilon", "free_loss": "free loss, as plotted", "residual": "residual",
-        "gap": "certificate",
+        "gap": "optimality gap",
     }  # fmt: skip
     curves = {words: record.curves(name).values[0] for name, words in names.items()}
     way = pd.DataFrame({"unit steps": record.curves("free_loss").steps, **curves})
     way.insert(3, "its change", way["free loss, as plotted"].diff())
-    columns = ("steps", "mean Upsilon", "free loss", "residual", "certificate")
+    columns = ("steps", "mean Upsilon", "free loss", "residual", "optimality gap")
     ends = [
         {"method": m} | {c: float(record.constant(f"{m}: {c}")[0]) for c in columns}
         for m in ("eggd", "bb")

@@ -58,7 +58,7 @@ def suot(
 
     def mean(covs: Covs) -> Float64[np.ndarray, "d d"]:
         r = suot_barycenter(
-            covs, tau=tau, mass=mass, certify=False, record=False, mass_tau=temperature,
+            covs, tau=tau, mass=mass, optimality_gap=False, record=False, mass_tau=temperature,
             debias=debias,
         )  # fmt: skip
         return np.asarray(r.cov)

@@ -1,4 +1,4 @@
-"""S7: four activities told apart by the nearest class mean, with spoilt recordings in the training set."""
+"""Four activities told apart by the nearest class mean, with spoilt recordings in the training set."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from surefoot import data
-from surefoot.barycenter.doors.conventions import mean_suot
+from surefoot.barycenter.doors.pyriemann import mean_suot
 from surefoot.barycenter.experiments.estimators import contaminate, geometric
-from surefoot.errors import MissingExtraError
+from surefoot.errors import need
 from surefoot.record import Record
 
 SHARE = 0.3
@@ -64,10 +64,8 @@ def spoil(
 
 def run(config: Any, seed: int, record: Record) -> None:
     """Accuracy on clean recordings of the nearest mean (affine-invariant distance), for each average."""
-    try:
+    with need("pyriemann", extra="bench", part="part motions"):
         from pyriemann.classification import MDM
-    except ImportError as error:
-        raise MissingExtraError("part motions", "pyriemann", "bench") from error
     train, y, test, y_test = covariances(config)
     for kind in KINDS:
         spoilt = spoil(train, y, kind, seed)

@@ -1,4 +1,4 @@
-"""S5 and S6: how far bad inputs move each average, on real EEG trials and on digits, where truth is known."""
+"""How far bad inputs move each average, on real EEG trials and on digits, where truth is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S3 and S4: unit steps do not feel the dimension, but slow down like 1/tau; `bb` does not."""
+"""Unit steps do not feel the dimension, but slow down like 1/tau; `bb` does not."""
 
 from __future__ import annotations
 
