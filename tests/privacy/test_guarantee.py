@@ -370,7 +370,7 @@ class TestWeights:
         assert certify(record, additivity_claim()).verdict is Verdict.BROKEN
 
     def test_weights_that_were_given_are_undecided(self):
-        (found,) = LinearWeights([1.0, 0.5]).certificates()
+        (found,) = LinearWeights(np.array([1.0, 0.5])).certificates()
         assert found.verdict is Verdict.UNDECIDED
         assert "from_optimizer" in found.reason
 

@@ -231,9 +231,9 @@ def _check(optimizer: torch.optim.Optimizer, scheduler: Any, used: bool) -> None
 
 def _check_linear(optimizer: torch.optim.Optimizer) -> float:
     """Responses to g, h and g + 2h, run apart, must add up; how far they are from it."""
-    g = torch.tensor([1.0, 0.3, -2.0, 0.7], dtype=torch.float64)
-    h = torch.tensor([-0.4, 1.1, 0.2, -0.9], dtype=torch.float64)
-    ends = []
+    g = torch.tensor([1.0, 0.3, -2.0, 0.8], dtype=torch.float64)
+    h = torch.tensor([-0.4, 1.1, 0.2, -0.5], dtype=torch.float64)
+    ends, farthest = [], 0.0
     for gradients in (g, h, g + 2 * h):
         theta = torch.zeros(1, dtype=torch.float64)
         # A schedule may start at rate 0, where everything is linear.
@@ -241,10 +241,11 @@ def _check_linear(optimizer: torch.optim.Optimizer) -> float:
         for gradient in gradients:
             theta.grad = gradient.reshape(1)
             twin.step()
+            farthest = max(farthest, abs(float(theta)))
         ends.append(theta.detach().clone())
     a, b, both = ends
-    # The answers are of the order of the rate, 0.1, and never all 0.
-    departure = float((a + 2 * b - both).abs().max() / torch.stack(ends).abs().max())
+    # Relative to the way and not to the ends, which may lie at 0.
+    departure = float((a + 2 * b - both).abs()) / farthest
     if not departure <= ADDITIVE:
         raise ValueError(
             f"torch_optimizer must be linear in the gradients, got {type(optimizer).__name__}, "

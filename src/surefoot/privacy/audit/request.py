@@ -15,7 +15,9 @@ from surefoot.privacy.audit.p_value import check_audit_delta, check_confidence, 
 from surefoot.privacy.audit.result import FAMILY, Claimed, check_claim, claim_of
 
 Array = np.ndarray
-Method = Literal["one_run", "one_run_fdp", "one_run_last_iterate", "clopper", "gdp", "last_iterate"]
+Statistic = Literal[
+    "one_run", "one_run_fdp", "one_run_last_iterate", "clopper", "gdp", "last_iterate"
+]
 FEWEST = 10
 FOR_MANY_RUNS = {"clopper", "gdp", "last_iterate"}
 
@@ -80,7 +82,7 @@ def rate_and_steps(claimed: Claimed | None) -> tuple[float, int]:
 
 
 def check_request(
-    method: Method | Sequence[Method],
+    method: Statistic | Sequence[Statistic],
     *,
     m: int,
     delta: float,
@@ -89,34 +91,34 @@ def check_request(
     confidence: float,
     claimed: Claimed | None,
 ) -> tuple[tuple[str, ...], list[int]]:
-    """The methods, and for one run the guesses on each side; all that can be refused before training.
+    """The statistics, and for one run the guesses on each side; all that can be refused before training.
 
     Raises
     ------
     ValueError
         If something is not as it must be, with its name and value.
     """
-    methods: tuple[str, ...] = (method,) if isinstance(method, str) else tuple(method)
-    if not methods:
-        raise ValueError(f"method must name at least one of {get_args(Method)}, got {method!r}")
-    for each in methods:
-        check_choice("method", each, get_args(Method))
-    if set(methods) & FOR_MANY_RUNS and not set(methods) <= FOR_MANY_RUNS:
-        raise ValueError(f"method must be for one run or for many, got both in {methods}")
+    statistics: tuple[str, ...] = (method,) if isinstance(method, str) else tuple(method)
+    if not statistics:
+        raise ValueError(f"method must name at least one of {get_args(Statistic)}, got {method!r}")
+    for each in statistics:
+        check_choice("method", each, get_args(Statistic))
+    if set(statistics) & FOR_MANY_RUNS and not set(statistics) <= FOR_MANY_RUNS:
+        raise ValueError(f"method must be for one run or for many, got both in {statistics}")
     delta = check_audit_delta(delta)
     check_confidence(confidence)
     check_claim(claimed, delta)
-    for each in methods:
+    for each in statistics:
         if each in FAMILY and delta == 0:
             raise ValueError(f"delta must be positive for method {each!r}, got 0")
         if each in ("last_iterate", "one_run_last_iterate"):
             rate_and_steps(claimed)
-    if set(methods) <= FOR_MANY_RUNS:
+    if set(statistics) <= FOR_MANY_RUNS:
         if k is not None:
-            raise ValueError(f"k is for one run, got {k!r} with method {methods}")
+            raise ValueError(f"k is for one run, got {k!r} with method {statistics}")
         if threshold is not None and not math.isfinite(real("threshold", threshold)):
             raise ValueError(f"threshold must be finite, got {threshold}")
-        return methods, []
+        return statistics, []
     if threshold is not None:
-        raise ValueError(f"threshold is for many runs, got {threshold!r} with method {methods}")
-    return methods, _several(k, m)
+        raise ValueError(f"threshold is for many runs, got {threshold!r} with method {statistics}")
+    return statistics, _several(k, m)

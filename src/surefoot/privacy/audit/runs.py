@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from surefoot.privacy.audit.p_value import whole
-from surefoot.privacy.audit.request import FEWEST, FOR_MANY_RUNS, Method, check_request
+from surefoot.privacy.audit.request import FEWEST, FOR_MANY_RUNS, Statistic, check_request
 from surefoot.privacy.audit.result import AuditResult, Claimed
 from surefoot.privacy.audit.scores import audit_scores
 
@@ -116,8 +116,8 @@ def one_run(
         If two shadow score vectors correlate by less than 0.1.
     """
     m, shadow = whole("m", m, FEWEST), whole("shadow", shadow, 0)
-    methods: tuple[Method, ...] = ("one_run",) if delta == 0 else ("one_run", "one_run_fdp")
-    check_request(methods, m=m, delta=delta, k=k, confidence=confidence, claimed=claimed)
+    statistics: tuple[Statistic, ...] = ("one_run",) if delta == 0 else ("one_run", "one_run_fdp")
+    check_request(statistics, m=m, delta=delta, k=k, confidence=confidence, claimed=claimed)
     coins, seeds = _draws(seed, 1 + shadow)
     rows: list[Float[Array, " m"]] = []
     facts: dict[str, Fact] = {}
@@ -133,7 +133,7 @@ def one_run(
     if shadow >= 2:
         _check_alike(rows[1], rows[2])
     return audit_scores(
-        rows[0], included, method=methods, delta=delta, k=k, reference=reference,
+        rows[0], included, method=statistics, delta=delta, k=k, reference=reference,
         confidence=confidence, seed=seed, claimed=claimed, ran=train_fn, facts=facts,
     )  # fmt: skip
 
@@ -162,7 +162,7 @@ def many_runs(
     runs: int,
     *,
     delta: float,
-    method: Method | Sequence[Method] = ("clopper", "gdp", "last_iterate"),
+    method: Statistic | Sequence[Statistic] = ("clopper", "gdp", "last_iterate"),
     threshold: float | None = None,
     confidence: float = 0.95,
     seed: int,
@@ -195,16 +195,16 @@ def many_runs(
         If an argument is outside its range, or a score is not finite.
     """
     runs = whole("runs", runs, FEWEST)
-    methods = (method,) if isinstance(method, str) else tuple(method)
-    for each in methods:
+    statistics = (method,) if isinstance(method, str) else tuple(method)
+    for each in statistics:
         if each not in FOR_MANY_RUNS:
             raise ValueError(
                 f"method must be of {sorted(FOR_MANY_RUNS)} for many runs, got {each!r}"
             )
     if claimed is None:
-        methods = tuple(each for each in methods if each != "last_iterate") or ("clopper",)
+        statistics = tuple(each for each in statistics if each != "last_iterate") or ("clopper",)
     check_request(
-        methods, m=2 * runs, delta=delta, threshold=threshold, confidence=confidence,
+        statistics, m=2 * runs, delta=delta, threshold=threshold, confidence=confidence,
         claimed=claimed,
     )  # fmt: skip
     _, seeds = _draws(seed, 2 * runs)
@@ -216,6 +216,6 @@ def many_runs(
         facts |= _seen(output)
         scores.append(float(score_fn(output)))
     return audit_scores(
-        np.array(scores), included, method=methods, delta=delta, threshold=threshold,
+        np.array(scores), included, method=statistics, delta=delta, threshold=threshold,
         confidence=confidence, seed=seed, claimed=claimed, ran=train_fn, facts=facts,
     )  # fmt: skip

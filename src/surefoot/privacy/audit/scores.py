@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from surefoot.privacy.audit.error_rates import Limits, error_limits
 from surefoot.privacy.audit.p_value import epsilon_one_run, parameter_one_run, whole
-from surefoot.privacy.audit.request import Method, check_request, check_scores, rate_and_steps
+from surefoot.privacy.audit.request import Statistic, check_request, check_scores, rate_and_steps
 from surefoot.privacy.audit.result import AuditResult, Claimed, conclude
 from surefoot.privacy.audit.tradeoff import last_iterate_blowup
 from surefoot.privacy.heuristic import last_iterate
@@ -56,7 +56,7 @@ def from_scores(
     scores: Float[Array, " m"] | Sequence[float],
     included: Bool[Array, " m"] | Sequence[bool],
     *,
-    method: Method | Sequence[Method] = "one_run",
+    method: Statistic | Sequence[Statistic] = "one_run",
     delta: float,
     k: int | Sequence[int] | None = None,
     threshold: float | None = None,
@@ -71,7 +71,7 @@ def from_scores(
     ----------
     scores, included
         One run: a score and a fair coin per canary, all scores from the same model. Many runs
-        (methods "clopper", "gdp", "last_iterate"): a score per training, and whether it had the canary.
+        (statistics "clopper", "gdp", "last_iterate"): a score per training, and whether it had the canary.
     method
         Which bounds; several may be given. "one_run" or "clopper" is always among them: findings need it.
     delta
@@ -105,7 +105,7 @@ def audit_scores(
     scores: Any,
     included: Any,
     *,
-    method: Method | Sequence[Method],
+    method: Statistic | Sequence[Statistic],
     delta: float,
     k: int | Sequence[int] | None = None,
     threshold: float | None = None,
@@ -119,23 +119,23 @@ def audit_scores(
     """`from_scores`, for a caller who knows what was trained: `ran` and `facts` as in `conclude`."""
     values, coins = check_scores(scores, included)
     seed = whole("seed", seed, 0)
-    methods, ks = check_request(
+    statistics, ks = check_request(
         method, m=len(values), delta=delta, k=k, threshold=threshold, confidence=confidence,
         claimed=claimed,
     )  # fmt: skip
     if not ks:
         if reference is not None:
             raise ValueError("reference is for one run, got it with a method for many")
-        found = _many(values, coins, methods, delta, threshold, confidence, claimed)
+        found = _many(values, coins, statistics, delta, threshold, confidence, claimed)
         return conclude(
             delta=delta, confidence=confidence, claimed=claimed, seed=seed, ran=ran, facts=facts,
             **found,
         )  # fmt: skip
     raw: dict[str, float] = {}
     if reference is not None:
-        raw = _one(values, coins, methods, ks, delta, confidence, seed, claimed)[0]
+        raw = _one(values, coins, statistics, ks, delta, confidence, seed, claimed)[0]
         values = calibrated(values, reference)
-    bounds, best, right = _one(values, coins, methods, ks, delta, confidence, seed, claimed)
+    bounds, best, right = _one(values, coins, statistics, ks, delta, confidence, seed, claimed)
     shared = 1 - (1 - confidence) / len(ks)
     ceiling = epsilon_one_run(len(values), 2 * best, 2 * best, delta, shared)
     return conclude(
@@ -147,7 +147,7 @@ def audit_scores(
 def _one(
     scores: Float[Array, " m"],
     included: Bool[Array, " m"],
-    methods: Sequence[str],
+    statistics: Sequence[str],
     ks: Sequence[int],
     delta: float,
     confidence: float,
@@ -165,10 +165,10 @@ def _one(
         if right < 0 or found > bounds["one_run"]:
             best, right = k, correct
         bounds["one_run"] = max(found, bounds.get("one_run", 0.0))
-        if "one_run_fdp" in methods:
+        if "one_run_fdp" in statistics:
             family = epsilon_one_run(m, 2 * k, correct, delta, shared, method="one_run_fdp")
             bounds["one_run_fdp"] = max(family, bounds.get("one_run_fdp", 0.0))
-        if "one_run_last_iterate" in methods:
+        if "one_run_last_iterate" in statistics:
             found = _last_iterate_one_run(m, 2 * k, correct, delta, shared, claimed)
             bounds["one_run_last_iterate"] = max(found, bounds.get("one_run_last_iterate", 0.0))
     return bounds, best, right
@@ -187,7 +187,7 @@ def _last_iterate_one_run(
 def _many(
     scores: Float[Array, " runs"],
     included: Bool[Array, " runs"],
-    methods: Sequence[str],
+    statistics: Sequence[str],
     delta: float,
     threshold: float | None,
     confidence: float,
@@ -207,9 +207,9 @@ def _many(
         notes = (LOOSE,)
     limits = _limits(inside, outside, threshold, delta, confidence)
     bounds = {"clopper": limits.epsilon}
-    if "gdp" in methods:
+    if "gdp" in statistics:
         bounds["gdp"] = limits.gaussian_epsilon(delta)
-    if "last_iterate" in methods:
+    if "last_iterate" in statistics:
         bounds["last_iterate"] = limits.last_iterate_epsilon(delta, *rate_and_steps(claimed))
     best = error_limits(0, len(outside), 0, len(inside), delta, confidence).epsilon
     return {"bounds": bounds, "ceiling": best, "limits": limits, "notes": notes}
