@@ -70,7 +70,7 @@ def trainable(given: Any) -> list[nn.Parameter]:
     ValueError
         If there are none.
     """
-    listed = [given] if isinstance(given, Tensor) else list(given)
+    listed: list[Any] = [given] if isinstance(given, Tensor) else list(given)
     found = [p for p in listed if p.requires_grad and p.numel()]
     if not found:
         raise ValueError("params must hold at least one trainable tensor, got none")
