@@ -72,7 +72,8 @@ def _together(name: str, requires: str, parts: list[Assumption]) -> Assumption:
     verdicts = [a.holds for a in parts]
     holds = False if False in verdicts else None if None in verdicts else True
     told = [a for a in parts if a.holds is holds]
-    return Assumption(name, requires, None, holds, "; ".join(a.how for a in told))
+    how = "; ".join(a.how.removeprefix("recorded: ") for a in told)
+    return Assumption(name, requires, None, holds, f"recorded: {how}")
 
 
 def _is(value: Fact) -> Callable[[Fact], bool]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from surefoot.errors import FileFormatError, MissingExtraError
+from surefoot.errors import FileFormatError
 from surefoot.zeroth_order._engine.digest import digest_of
 from surefoot.zeroth_order._engine.engine import Engine
 from surefoot.zeroth_order.log import StepLog
@@ -80,37 +79,6 @@ def replay(
     for tensor in engine.tensors:
         tensor.unhook()
     return model
-
-
-def replay_folder(base: Path, log: Path, out: Path, *, upto: int | None = None) -> Path:
-    """The same for a model folder as `save_pretrained` writes it; returns the new folder.
-
-    Raises
-    ------
-    MissingExtraError
-        If transformers is not installed.
-    FileFormatError
-        If the folder holds no model or the log cannot be read.
-    ValueError
-        If the model is not the one that the log started from.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("replaying a folder", "transformers", "llm") from error
-    if not (base / "config.json").is_file():
-        raise FileFormatError(f"{base} is no model folder: it holds no config.json")
-    read = StepLog.load(log)
-    config = transformers.AutoConfig.from_pretrained(base)
-    name = (config.architectures or ["AutoModel"])[0]
-    model = getattr(transformers, name).from_pretrained(base)
-    replay(model, read, upto=upto)
-    model.save_pretrained(out)
-    for extra in base.iterdir():
-        # The tokenizer belongs to the model; weights and config are new.
-        if extra.is_file() and extra.name.startswith(("tokenizer", "special", "vocab", "merges")):
-            shutil.copy2(extra, out / extra.name)
-    return out
 
 
 def _perturb(engine: Engine, micro_batches: int, fused: bool, fd_errors: int) -> None:
