@@ -108,7 +108,7 @@ MOVED = {
     "zeroth_order.report": "zeroth_order.result",
     "zeroth_order.self_check": "zeroth_order._engine.self_check",
     "zeroth_order.slots": "zeroth_order._engine.tensors",
-    "zeroth_order.streams": "zeroth_order._engine.draws",
+    "zeroth_order.streams": "zeroth_order._engine.counter_rng",
     "zeroth_order.theory": "zeroth_order.bounds",
     "zeroth_order.trainer": "zeroth_order.doors.transformers",
 }

@@ -62,7 +62,7 @@ def test_weights_read_outside_their_module_are_found_and_served():
     good = LOZO(two, 0.01, nu=4, mode="inplace", seed=5)
     for _ in range(9):
         good.step(lambda: two(x))
-    if all(s.storage == "written" for s in optimizer.slots if not s.dense):
+    if all(s.storage == "written" for s in optimizer.tensors if not s.dense):
         optimizer.flush()
         torch.testing.assert_close(flat(model), flat(two), rtol=0, atol=1e-9)
 

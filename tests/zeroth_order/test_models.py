@@ -52,7 +52,7 @@ def test_hooks_and_in_place_take_the_same_way(kind):
         a.step(closure_of(one))
         b.step(closure_of(two))
     a.flush()
-    kinds = {s.storage for s in a.slots if not s.dense}
+    kinds = {s.storage for s in a.tensors if not s.dense}
     assert kinds == {"hooked"}
     gap = total = 0.0
     for (name, p), q in zip(one.named_parameters(), two.parameters(), strict=True):
@@ -67,7 +67,7 @@ def test_tied_weights_share_one_direction():
     model = make("gpt2")
     assert model.lm_head.weight is model.transformer.wte.weight
     optimizer = LOZO(model, 1e-3)
-    tied = [s for s in optimizer.slots if s.param is model.lm_head.weight]
+    tied = [s for s in optimizer.tensors if s.param is model.lm_head.weight]
     assert len(tied) == 1
     assert len(tied[0].hooks) == 2
 
@@ -108,7 +108,7 @@ def test_peft_adapters_are_trained_alone():
             assert torch.equal(p, frozen[name]), name
     # Matrices no larger than the rank move in all directions.
     dense = LOZO(model, 1e-2, rank=4)
-    assert all(s.dense for s in dense.slots)
+    assert all(s.dense for s in dense.tensors)
 
 
 def test_replay_of_a_folder_from_the_command_line(tmp_path, capsys):

@@ -72,9 +72,9 @@ def test_a_subspace_run_is_zo_sgd_on_its_factor():
     for t in range(20):
         if t % 10 == 0:
             base = base if b is None else base + b @ v.T
-            v = optimizer.streams.factor(t // 10, 0, 6, 2, False).double()
+            v = optimizer.engine.directions.rng.factor(t // 10, 0, 6, 2, False).double()
             b = torch.zeros(8, 2, dtype=torch.float64)
-        u = optimizer.streams.normal("U", t, 0, (8, 2)).double()
+        u = optimizer.engine.directions.rng.normal("U", t, 0, (8, 2)).double()
         c = (f(base + (b + 1e-3 * u) @ v.T) - f(base + (b - 1e-3 * u) @ v.T)) / 2e-3
         b = b - lr / 2 * c.float().double() * u
         optimizer.step(lambda: f(x))
@@ -140,10 +140,10 @@ def test_several_directions_are_averaged():
 
     optimizer.step(closure)
     assert len(calls) == 6
-    v = optimizer.streams.factor(0, 0, 5, 2, False).double()
+    v = optimizer.engine.directions.rng.factor(0, 0, 5, 2, False).double()
     expected = torch.zeros(7, 5, dtype=torch.float64)
     for i in range(3):
-        z = optimizer.streams.normal("U", i, 0, (7, 2)).double() @ v.T
+        z = optimizer.engine.directions.rng.normal("U", i, 0, (7, 2)).double() @ v.T
         expected -= (g * z).sum() * z / 2 / 3
     torch.testing.assert_close(x.detach(), expected, rtol=1e-5, atol=1e-6)
 
@@ -188,11 +188,11 @@ def test_a_step_that_is_not_finite_is_skipped():
     optimizer = LOZO(model, 0.01, nu=4, log=True)
     good = loss_of(model)
     for t in range(6):
-        before = [s.b.clone() for s in optimizer.slots if s.b is not None]
+        before = [s.b.clone() for s in optimizer.tensors if s.b is not None]
         optimizer.step((lambda: float("nan")) if t == 2 else good)
         if t == 2:
             assert optimizer.last["skipped"]
-            after = [s.b for s in optimizer.slots if s.b is not None]
+            after = [s.b for s in optimizer.tensors if s.b is not None]
             assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert optimizer.t == 6
     assert sum(c != c for c in optimizer.log.c) == 1
@@ -257,7 +257,7 @@ def test_groups_and_schedules():
     optimizer = LOZO(groups, 0.01, model=model, nu=4)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
     others = model[2].weight.detach().clone(), model[3].bias.detach().clone()
-    ranks = [s.rank for s in optimizer.slots]
+    ranks = [s.rank for s in optimizer.tensors]
     assert ranks == [3, 0, 0, 0]
     losses = [float(optimizer.step(loss_of(model))) for _ in range(3)]
     schedule.step()
@@ -274,7 +274,7 @@ def test_changing_the_rank_waits_for_the_next_period():
         if t == 2:
             optimizer.param_groups[0]["rank"] = 3
         optimizer.step(loss_of(model))
-        assert optimizer.slots[0].rank == (2 if t < 4 else 3)
+        assert optimizer.tensors[0].rank == (2 if t < 4 else 3)
 
 
 def test_objectives_need_not_be_differentiable():
@@ -303,9 +303,9 @@ def test_reprojection_of_the_momentum():
         optimizer = LOZO([x], 0.0, rank=2, nu=1, momentum=0.5, seed=seed)
         g = torch.randn(6, 12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         optimizer.step(lambda x=x, g=g: (g * x).sum())
-        n_old, v_old = optimizer.slots[0].momentum["n"].clone(), optimizer.slots[0].v
-        optimizer._begin_period()
-        n_new, v_new = optimizer.slots[0].momentum["n"], optimizer.slots[0].v
+        n_old, v_old = optimizer.tensors[0].moments["n"].clone(), optimizer.tensors[0].v
+        optimizer.engine.directions.begin_period(optimizer.engine.rule.renewed)
+        n_new, v_new = optimizer.tensors[0].moments["n"], optimizer.tensors[0].v
         kept.append(float((n_new @ v_new.T).square().sum() / (n_old @ v_old.T).square().sum()))
     expected = 2 * (12 + 2 + 1) / 144
     assert sum(kept) / 200 == pytest.approx(expected, rel=0.25)
@@ -325,7 +325,7 @@ def test_momentum_costs_a_factor_only():
     model = network()
     optimizer = LOZO(model, 0.01, momentum=0.9)
     optimizer.step(loss_of(model))
-    held = sum(m.numel() for s in optimizer.slots for m in s.momentum.values())
+    held = sum(m.numel() for s in optimizer.tensors for m in s.moments.values())
     matrices = [p for p in model.parameters() if p.ndim == 2 and min(p.shape) > 2]
     dense = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in matrices)
     assert held == sum(2 * p.shape[0] for p in matrices) + dense
@@ -349,8 +349,11 @@ class TestOptions:
         return x, g, LOZO([x], 1.0, nu=1, eps=0.5, **settings)
 
     def products(self, optimizer, g, q):
-        v = optimizer.streams.factor(0, 0, 5, 2, False).double()
-        z = [optimizer.streams.normal("U", i, 0, (7, 2)).double() @ v.T for i in range(q)]
+        v = optimizer.engine.directions.rng.factor(0, 0, 5, 2, False).double()
+        z = [
+            optimizer.engine.directions.rng.normal("U", i, 0, (7, 2)).double() @ v.T
+            for i in range(q)
+        ]
         return z, [float((g * d).sum()) for d in z]
 
     def test_leave_one_out(self):

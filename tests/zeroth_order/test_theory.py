@@ -23,14 +23,14 @@ def squares(m, n, r, v_dist, draws, seed, scale="paper"):
     """
     g, x = linear(m, n)
     optimizer = LOZO([x], 1.0, rank=r, nu=1, eps=0.5, v_dist=v_dist, scale=scale, seed=seed)
-    slot = optimizer.slots[0]
-    perturb, update = optimizer._factor(slot)
+    directions, tensor = optimizer.engine.directions, optimizer.tensors[0]
+    perturb, update = directions.scale_of(tensor)
     found = np.empty((draws, m, n))
     with torch.no_grad():
         for t in range(draws):
-            optimizer.t = t
-            optimizer._begin_period()
-            d = optimizer._direction(slot, 0) @ slot.v.T
+            directions.t = t
+            directions.begin_period()
+            d = directions.draw(tensor, 0) @ tensor.v.T
             found[t] = (perturb * (g * d).sum() * update * d).numpy()
     _, y = linear(m, n)
     stepped = LOZO([y], 1.0, rank=r, nu=1, eps=0.5, v_dist=v_dist, scale=scale, seed=seed)

@@ -33,8 +33,9 @@ def test_drift_is_seen_in_place_and_absent_in_factors():
 
 
 def test_a_drift_would_be_broken():
-    record = Record()
-    record.append(0, 1, **{"bfloat16, factored": 1e-9})
+    record, arm = Record(), "bfloat16, factored"
+    record.append(0, 1, **{arm: 1e-9})
+    record.note(0, arm, mode="factored", lr=0.0)
     guarantee = next(g for g in drift.guarantees(None) if g.quantity == "bfloat16, factored")
     assert certify(record, guarantee).verdict is Verdict.BROKEN
 
@@ -55,7 +56,7 @@ class TestReport:
         model = nn.Linear(6, 5, bias=False).double()
         generator = torch.Generator().manual_seed(0)
         data = [torch.randn(20, 6, generator=generator, dtype=torch.float64) for _ in range(4)]
-        return LOZO(model, lr, nu=5), model, data
+        return LOZO(model, lr, nu=5, v_dist="orthogonal"), model, data
 
     def test_a_quadratic(self):
         optimizer, model, data = self.parts(1e-6)
@@ -72,6 +73,17 @@ class TestReport:
         report = LOZOReport(optimizer, model, data, loss=lambda m, x: m(x).square().sum() / 20)
         assert not report.promised
         assert "NOT_PROMISED" in str(report)
+
+    @pytest.mark.parametrize(
+        ("settings", "name"),
+        [({"v_dist": "gaussian"}, "orthogonal V"), ({"momentum": 0.9}, "no momentum")],
+    )
+    def test_settings_that_the_theorem_excludes_are_named(self, settings, name):
+        optimizer, model, data = self.parts(1e-6)
+        optimizer = LOZO(model, 1e-6, nu=5, **({"v_dist": "orthogonal"} | settings))
+        report = LOZOReport(optimizer, model, data, loss=lambda m, x: m(x).square().sum() / 20)
+        assert not report.promised
+        assert f"NOT_PROMISED: {name} fails" in str(report)
 
     def test_one_batch_has_no_spread(self):
         optimizer, model, data = self.parts(0.5)

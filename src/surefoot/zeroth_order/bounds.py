@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.zeroth_order._engine import checks
@@ -21,6 +22,13 @@ def lozo_moments(m: int, n: int, r: int, v_dist: str = "gaussian") -> float:
 
     Gaussian V: mn + 2 + 2(m + n + 1)/r; orthogonal V: mn + 2n/r [derived here]; MeZO, and ranks that
     are no saving: mn + 2. A low-rank estimate never has the smaller variance.
+
+    Parameters
+    ----------
+    m, n, r
+        Size of the matrix and the rank.
+    v_dist
+        "gaussian" or "orthogonal".
 
     Raises
     ------
@@ -42,12 +50,21 @@ def lozo_contraction(
     Gaussian V, nu = 1: 1 - 2 alpha + alpha^2 kappa. Orthogonal V: (1 - r/n) + (r/n) q^nu with
     q = 1 - 2 alpha n/r + alpha^2 (n/r)^2 (m r + 2).
 
+    Parameters
+    ----------
+    m, n, r
+        Size of the matrix and the rank.
+    alpha, nu
+        The learning rate, and how many steps a V is kept.
+    v_dist
+        "gaussian" or "orthogonal".
+
     Raises
     ------
     ValueError
         For Gaussian V with nu > 1, which has no closed law, or sizes out of range.
     """
-    nu = check_number("nu", nu, least=1, whole=True)
+    check_number("nu", nu, least=1, whole=True)
     kappa = lozo_moments(m, n, r, v_dist)
     if r >= min(m, n):
         return float((1 - 2 * alpha + alpha**2 * kappa) ** nu)
@@ -60,6 +77,14 @@ def lozo_contraction(
     rho = n / r
     q = 1 - 2 * alpha * rho + (alpha * rho) ** 2 * (m * r + 2)
     return float(1 - 1 / rho + q**nu / rho)
+
+
+class Constants(NamedTuple):
+    """What the gradient theorem asks of a problem: smoothness, gradient variance, f(X_0) - f*."""
+
+    L: float
+    sigma2: float
+    delta0: float
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,51 @@ def _constants(shapes: Shapes, ranks: Sequence[int], dense: int, scale: str) -> 
     return largest * (weighted + dense) + 2 * rho, rho
 
 
+def gradient_bound(
+    shapes: Shapes,
+    ranks: Sequence[int],
+    nu: int,
+    T: int,
+    L: float,
+    sigma2: float,
+    delta0: float,
+    alpha: float | None = None,
+    *,
+    dense: int = 0,
+    scale: str = "paper",
+) -> Bound:
+    """The bound's number at any rate, admissible or not: whether it is one is for alpha_max to say.
+
+    Parameters
+    ----------
+    shapes, ranks
+        (m, n) of each matrix, and its rank; a matrix whose rank is no saving counts as dense.
+    nu, T
+        Length of a period and number of steps.
+    L, sigma2, delta0
+        Smoothness, variance of the minibatch gradient over all blocks, f(X_0) - f*.
+    alpha
+        The learning rate; by default the best one.
+    dense
+        Entries of dense tensors.
+    scale
+        "paper" or "unit".
+    """
+    low = [(s, k) for s, k in zip(shapes, ranks, strict=True) if 0 < k < min(s)]
+    dense += sum(m * n for (m, n), k in zip(shapes, ranks, strict=True) if not 0 < k < min(m, n))
+    if not low and not dense:
+        raise ValueError("shapes must hold at least one matrix, or dense be positive")
+    c, rho = _constants([s for s, _ in low], [k for _, k in low], dense, scale)
+    alpha_max = min(1 / (L * c), 1 / (L * math.sqrt(rho**2 * nu**2 + 2 * nu * c * rho)))
+    if alpha is None:
+        alpha = alpha_max
+        if sigma2 > 0:
+            alpha = min(alpha, math.sqrt(delta0 / (L * c * rho * sigma2 * T)) or alpha_max)
+    first = 8 * delta0 / (alpha * T) if alpha else math.inf
+    terms = (first, 8 * L * alpha * c * rho * sigma2)
+    return Bound(alpha_max, alpha, sum(terms), terms, c, rho)
+
+
 def lozo_bound(
     shapes: Shapes,
     r: int | Sequence[int],
@@ -120,10 +190,16 @@ def lozo_bound(
     shapes, r
         (m, n) of each matrix, and its rank (one for all, or one each); a matrix whose rank is no saving
         counts as dense.
+    nu, T
+        Length of a period, and number of steps, whole periods.
+    L, sigma2, delta0
+        Smoothness, variance of the minibatch gradient over all blocks, f(X_0) - f*.
+    alpha
+        The learning rate; by default the best one.
     dense
         Entries of dense tensors.
-    alpha
-        By default the best one.
+    scale
+        "paper" or "unit", as in `LOZO`.
 
     Raises
     ------
@@ -133,24 +209,17 @@ def lozo_bound(
     ranks = [r] * len(shapes) if isinstance(r, int) else list(r)
     if len(ranks) != len(shapes):
         raise ValueError(f"r must be one rank or {len(shapes)}, one per shape, got {len(ranks)}")
-    nu = check_number("nu", nu, least=1, whole=True)
+    check_number("nu", nu, least=1, whole=True)
     if check_number("T", T, least=1, whole=True) % nu:
         raise ValueError(f"T must be a multiple of nu = {nu}, got {T}")
     L, delta0 = check_number("L", L, above=0), check_number("delta0", delta0, least=0)
     sigma2 = check_number("sigma2", sigma2, least=0)
     check_choice("scale", scale, checks.SCALES)
-    low = [(s, k) for s, k in zip(shapes, ranks, strict=True) if 0 < k < min(s)]
-    dense += sum(m * n for (m, n), k in zip(shapes, ranks, strict=True) if not 0 < k < min(m, n))
-    if not low and not dense:
-        raise ValueError("shapes must hold at least one matrix, or dense be positive")
-    c, rho = _constants([s for s, _ in low], [k for _, k in low], dense, scale)
-    alpha_max = min(1 / (L * c), 1 / (L * math.sqrt(rho**2 * nu**2 + 2 * nu * c * rho)))
-    if alpha is None:
-        alpha = alpha_max
-        if sigma2 > 0:
-            alpha = min(alpha, math.sqrt(delta0 / (L * c * rho * sigma2 * T)) or alpha_max)
-    alpha = check_number("alpha", alpha, above=0)
-    if alpha > alpha_max * (1 + 1e-12):
-        raise ValueError(f"alpha must be at most alpha_max = {alpha_max:.6g}, got {alpha:.6g}")
-    terms = (8 * delta0 / (alpha * T), 8 * L * alpha * c * rho * sigma2)
-    return Bound(alpha_max, alpha, sum(terms), terms, c, rho)
+    if alpha is not None:
+        check_number("alpha", alpha, above=0)
+    found = gradient_bound(shapes, ranks, nu, T, L, sigma2, delta0, alpha, dense=dense, scale=scale)
+    if found.alpha > found.alpha_max * (1 + 1e-12):
+        raise ValueError(
+            f"alpha must be at most alpha_max = {found.alpha_max:.6g}, got {found.alpha:.6g}"
+        )
+    return found

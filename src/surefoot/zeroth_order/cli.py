@@ -27,7 +27,7 @@ class Replay:
     """How many steps; all by default."""
 
     def __call__(self) -> int:
-        from surefoot.zeroth_order.replaying import replay_folder
+        from surefoot.zeroth_order.doors.folders import replay_folder
 
         try:
             print(replay_folder(self.base, self.log, self.out, upto=self.upto))

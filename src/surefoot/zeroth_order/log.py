@@ -7,25 +7,17 @@ import hashlib
 import json
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from surefoot._numerics.digest import tensors_digest
 from surefoot._run.files import write_bytes
 from surefoot.errors import FileFormatError
-from surefoot.zeroth_order._engine.tensors import Slot
-
-if TYPE_CHECKING:
-    from surefoot.zeroth_order.state import Keeping
+from surefoot.zeroth_order._engine.digest import digest_of
+from surefoot.zeroth_order._engine.tensors import Storage, TrainedTensor
 
 FORMAT = 1
 WRITE_EVERY = 100
-
-
-def digest_of(slots: list[Slot]) -> bytes:
-    """SHA-256 over names, shapes, dtypes and bytes of the trainable tensors."""
-    return tensors_digest(((s.name, s.param) for s in slots), "{name}{shape}{dtype}")
 
 
 class StepLog:
@@ -44,6 +36,8 @@ class StepLog:
         self._how: list[tuple[int, int, bool, int]] = []
         self._groups: list[tuple[int, list[list[float]]]] = []
         self._folds: list[int] = []
+        self._tensors: list[TrainedTensor] | None = None
+        self._read_storage: list[Storage] = []
 
     @classmethod
     def open(cls, given: StepLog | str | Path | bool | None) -> StepLog | None:
@@ -56,26 +50,39 @@ class StepLog:
 
     # -- writing ------------------------------------------------------------------------------------------
 
-    def begin(self, optimizer: Keeping) -> None:
-        """Write down what the scalars alone do not say."""
+    def begin(
+        self,
+        method: str,
+        settings: dict[str, Any],
+        groups: list[dict[str, Any]],
+        tensors: list[TrainedTensor],
+    ) -> None:
+        """Write down what the scalars alone do not say; once.
+
+        Parameters
+        ----------
+        method, settings
+            Of the optimizer, as a replay builds it again.
+        groups, tensors
+            Its parameter groups and trained tensors, which hold the weights that the run starts from.
+        """
         if self.header:
             return
-        groups = [
-            {k: g[k] for k in ("rank", "eps", "weight_decay")} | {"count": len(g["params"])}
-            for g in optimizer.param_groups
-        ]
         self.header = {
             "format": FORMAT,
-            "method": optimizer.method,
-            "settings": optimizer._settings(),
-            "groups": groups,
-            "tensors": [
-                [s.name, list(s.param.shape), str(s.param.dtype).removeprefix("torch.")]
-                for s in optimizer.slots
+            "method": method,
+            "settings": settings,
+            "groups": [
+                {k: g[k] for k in ("rank", "eps", "weight_decay")} | {"count": len(g["params"])}
+                for g in groups
             ],
-            "base": digest_of(optimizer.slots).hex(),
+            "tensors": [
+                [x.name, list(x.param.shape), str(x.param.dtype).removeprefix("torch.")]
+                for x in tensors
+            ],
+            "base": digest_of(tensors).hex(),
         }
-        self._slots = optimizer.slots
+        self._tensors = tensors
 
     def add(
         self,
@@ -84,7 +91,17 @@ class StepLog:
         how: tuple[int, bool, int],
         groups: list[list[float]],
     ) -> None:
-        """One step: how is (micro-batches, restored in one pass, probes), groups are [rank, decay]."""
+        """One step.
+
+        Parameters
+        ----------
+        scalars, lrs
+            c of each direction, and the rate of each group, as they were used.
+        how
+            Micro-batches, whether restoring and updating were one pass, and calls of `fd_error` before it.
+        groups
+            [rank, weight decay] of each group.
+        """
         self.c.extend(scalars.tolist())
         if self._lrs and self._lrs[-1][1] == lrs:
             self._lrs[-1] = (self._lrs[-1][0] + 1, lrs)
@@ -133,7 +150,7 @@ class StepLog:
             "folds": self._folds,
             "how": self._how,
             "changes": self._groups,
-            "storage": [s.storage for s in self._slots],
+            "storage": self.storage,
             "lr": "stream" if streamed else self._lrs,
         }
         body = np.array(self.c, dtype="<f4").tobytes()
@@ -208,14 +225,24 @@ class StepLog:
         self._folds = header.pop("folds")
         self._how = [tuple(each) for each in header.pop("how")]
         self._groups = [(at, each) for at, each in header.pop("changes")]
-        self.storage = header.pop("storage")
+        self._read_storage = header.pop("storage")
         header.pop("steps")
         self.header = header
 
-    def resume(self, content: builtins.bytes, optimizer: Keeping) -> None:
-        """Go on where a checkpoint's log ends: what came after it never happened."""
+    @property
+    def storage(self) -> list[Storage]:
+        """How each tensor was kept: as the optimizer that writes has it, or as the file says."""
+        return self._read_storage if self._tensors is None else [x.storage for x in self._tensors]
+
+    def resume(self, content: builtins.bytes, tensors: list[TrainedTensor]) -> None:
+        """Go on where a checkpoint's log ends: what came after it never happened.
+
+        Raises
+        ------
+        ValueError
+            If that log is of other tensors than these.
+        """
         self._read(content, "the log of the state")
-        self._slots = optimizer.slots
-        mine = [s.name for s in optimizer.slots]
-        if [name for name, _, _ in self.header["tensors"]] != mine:
+        self._tensors = tensors
+        if [name for name, _, _ in self.header["tensors"]] != [x.name for x in tensors]:
             raise ValueError("state's log is of other tensors than this optimiser's")

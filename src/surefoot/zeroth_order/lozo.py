@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from surefoot._numerics.checks import check_choice, check_number
-from surefoot.zeroth_order._engine import checks
-from surefoot.zeroth_order._engine.tensors import Slot
+from surefoot._numerics.checks import check_number
+from surefoot.record import Record
+from surefoot.zeroth_order._engine.rules import LowRank, LowRankMomentum, Reprojection
+from surefoot.zeroth_order._engine.settings import Settings
+from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
 
@@ -43,7 +44,9 @@ class LOZO(ZerothOrder):
     v_dist
         "gaussian", or "orthogonal": V^T V = n I, the paper's theory and a smaller second moment.
     mode
-        "auto", "factored" or "inplace".
+        "auto", "factored" or "inplace"; auto is factored where the model is given.
+    seed
+        Of the directions, and the run's seed in its record.
     num_directions, one_sided, c_clip
         q directions averaged; F(X + eps) - F(X) in place of the central difference; bound on |c|.
     leave_one_out
@@ -62,6 +65,12 @@ class LOZO(ZerothOrder):
         A StepLog, a path or True: kilobytes from which `replay` makes the weights again.
     allow_drift
         Let 16-bit weights be perturbed in place all the same.
+    process_group
+        Over which c is averaged; by default torch.distributed's own where it is initialised.
+    model
+        The module, where `params_or_model` are parameters or groups of it.
+    record
+        Where it writes what it does, facts and numbers; by default a record of its own.
 
     Raises
     ------
@@ -80,42 +89,38 @@ class LOZO(ZerothOrder):
         *,
         rank: int = 2,
         nu: int = 50,
+        eps: float = 1e-3,
+        momentum: float = 0.0,
         reproject: str = "paper",
-        **more: Any,
+        scale: str = "paper",
+        v_dist: str = "gaussian",
+        mode: str = "auto",
+        seed: int = 0,
+        num_directions: int = 1,
+        c_clip: float | None = None,
+        weight_decay: float = 0.0,
+        one_sided: bool = False,
+        leave_one_out: bool = False,
+        normalize: bool = False,
+        freeze_embeddings: bool = False,
+        self_check: bool = True,
+        fold: bool = True,
+        process_group: Any = None,
+        log: StepLog | str | bool | None = None,
+        allow_drift: bool = False,
+        model: nn.Module | None = None,
+        record: Record | None = None,
     ) -> None:
         rank = check_number("rank", rank, least=1, whole=True)
-        self.reproject = check_choice("reproject", reproject, checks.REPROJECTIONS)
-        super().__init__(params_or_model, lr, rank=rank, nu=nu, **more)
-
-    def _settings(self) -> dict[str, Any]:
-        return super()._settings() | {"reproject": self.reproject}
-
-    def _plain(self, slot: Slot) -> bool:
-        return self.momentum == 0
-
-    def _new_period(self, slot: Slot, old_v: Tensor | None) -> None:
-        n_factor = slot.momentum.get("n")
-        if n_factor is None or slot.v is None or old_v is None:
-            return
-        if old_v.shape != slot.v.shape:
-            # Another rank: there is nothing to project onto.
-            del slot.momentum["n"]
-            return
-        # E ||N V_old^T V_new / n V_new^T||^2 is about r/n of the old energy.
-        overlap = old_v.T @ slot.v
-        if self.reproject == "reset":
-            slot.momentum["n"] = torch.zeros_like(n_factor)
-        elif self.reproject == "paper":
-            slot.momentum["n"] = n_factor @ overlap.to(n_factor) / slot.n
-        else:
-            gram = slot.v.T @ slot.v
-            slot.momentum["n"] = torch.linalg.solve(gram, (n_factor.to(gram) @ overlap).T).T.to(
-                n_factor
-            )
-
-    def _step_of(self, slot: Slot, mean: Tensor) -> Tensor:
-        old = slot.momentum.get("n")
-        # The first step ever carries no (1 - beta), as in the authors' code.
-        new = mean if old is None else old.mul_(self.momentum).add_(mean, alpha=1 - self.momentum)
-        slot.momentum["n"] = new
-        return new
+        settings = Settings(
+            seed=seed, nu=nu, scale=scale, v_dist=v_dist, mode=mode, momentum=momentum,
+            num_directions=num_directions, one_sided=one_sided, c_clip=c_clip, fold=fold,
+            leave_one_out=leave_one_out, normalize=normalize,
+        )  # fmt: skip
+        how = Reprojection(reproject)
+        rule = LowRankMomentum(settings.momentum, how) if settings.momentum else LowRank(how)
+        super().__init__(
+            params_or_model, lr, settings=settings, rule=rule, rank=rank, eps=eps,
+            weight_decay=weight_decay, freeze_embeddings=freeze_embeddings, self_check=self_check,
+            process_group=process_group, log=log, allow_drift=allow_drift, model=model, record=record,
+        )  # fmt: skip

@@ -5,36 +5,89 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from surefoot._numerics.checks import check_number
-from surefoot.zeroth_order._engine.tensors import Slot
+from surefoot.record import Record
+from surefoot.zeroth_order._engine.rules import Adam, Momentum, Rule
+from surefoot.zeroth_order._engine.settings import Settings
+from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
 
 class MeZO(ZerothOrder):
     """ZO-SGD with z ~ N(0, I): every weight is perturbed, in place, from seeds that are drawn again.
 
-    `momentum` keeps an average of c z, as many numbers as there are weights. Parameters as in `LOZO`.
+    Parameters
+    ----------
+    params_or_model
+        A module, or what any torch optimiser takes; groups may set lr, eps, weight_decay, and a rank.
+    lr
+        The learning rate.
+    eps
+        Size of the perturbation.
+    momentum
+        beta of MeZO-M: an average of c z, as many numbers as there are weights; 0 for MeZO.
+    mode
+        "inplace", or "factored": copies of all weights are kept, without drift in 16 bits; needs the model.
+    seed
+        Of the directions, and the run's seed in its record.
+    num_directions, one_sided, c_clip, leave_one_out, normalize
+        Of the estimate, as in `LOZO`.
+    weight_decay
+        Decoupled, on tensors with two dimensions or more, at the end of each period of nu steps.
+    nu, scale, v_dist
+        As in `LOZO`; they matter to groups that set a rank, and nu to the weight decay.
+    freeze_embeddings, self_check, fold, process_group, log, allow_drift, model, record
+        As in `LOZO`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    TypeError
+        For parameters that are not real floating-point tensors.
     """
 
     method = "mezo"
 
     def __init__(
-        self, params_or_model: nn.Module | Iterable[Any], lr: float = 1e-6, **more: Any
+        self,
+        params_or_model: nn.Module | Iterable[Any],
+        lr: float = 1e-6,
+        *,
+        eps: float = 1e-3,
+        momentum: float = 0.0,
+        nu: int = 1,
+        scale: str = "paper",
+        v_dist: str = "gaussian",
+        mode: str = "inplace",
+        seed: int = 0,
+        num_directions: int = 1,
+        c_clip: float | None = None,
+        weight_decay: float = 0.0,
+        one_sided: bool = False,
+        leave_one_out: bool = False,
+        normalize: bool = False,
+        freeze_embeddings: bool = False,
+        self_check: bool = True,
+        fold: bool = True,
+        process_group: Any = None,
+        log: StepLog | str | bool | None = None,
+        allow_drift: bool = False,
+        model: nn.Module | None = None,
+        record: Record | None = None,
     ) -> None:
-        more.setdefault("mode", "inplace")
-        super().__init__(params_or_model, lr, rank=0, **more)
-
-    def _plain(self, slot: Slot) -> bool:
-        return self.momentum == 0
-
-    def _step_of(self, slot: Slot, mean: Tensor) -> Tensor:
-        old = slot.momentum.get("n")
-        new = mean if old is None else old.mul_(self.momentum).add_(mean, alpha=1 - self.momentum)
-        slot.momentum["n"] = new
-        return new
+        settings = Settings(
+            seed=seed, nu=nu, scale=scale, v_dist=v_dist, mode=mode, momentum=momentum,
+            num_directions=num_directions, one_sided=one_sided, c_clip=c_clip, fold=fold,
+            leave_one_out=leave_one_out, normalize=normalize,
+        )  # fmt: skip
+        rule = Momentum(settings.momentum) if settings.momentum else Rule()
+        super().__init__(
+            params_or_model, lr, settings=settings, rule=rule, rank=0, eps=eps,
+            weight_decay=weight_decay, freeze_embeddings=freeze_embeddings, self_check=self_check,
+            process_group=process_group, log=log, allow_drift=allow_drift, model=model, record=record,
+        )  # fmt: skip
 
 
 class ZOAdam(ZerothOrder):
@@ -42,8 +95,33 @@ class ZOAdam(ZerothOrder):
 
     Parameters
     ----------
+    params_or_model
+        A module, or what any torch optimiser takes; groups may set lr, eps, weight_decay, and a rank.
+    lr
+        The learning rate.
+    eps
+        Size of the perturbation.
     betas, adam_eps
         As in torch.optim.Adam.
+    mode
+        "inplace", or "factored": copies of all weights are kept, without drift in 16 bits; needs the model.
+    seed
+        Of the directions, and the run's seed in its record.
+    num_directions, one_sided, c_clip, leave_one_out, normalize
+        Of the estimate, as in `LOZO`.
+    weight_decay
+        Decoupled, on tensors with two dimensions or more, at the end of each period of nu steps.
+    nu, scale, v_dist
+        As in `LOZO`; they matter to groups that set a rank, and nu to the weight decay.
+    freeze_embeddings, self_check, fold, process_group, log, allow_drift, model, record
+        As in `LOZO`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    TypeError
+        For parameters that are not real floating-point tensors.
     """
 
     method = "zo-adam"
@@ -55,34 +133,47 @@ class ZOAdam(ZerothOrder):
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         adam_eps: float = 1e-8,
-        **more: Any,
+        eps: float = 1e-3,
+        nu: int = 1,
+        scale: str = "paper",
+        v_dist: str = "gaussian",
+        mode: str = "inplace",
+        seed: int = 0,
+        num_directions: int = 1,
+        c_clip: float | None = None,
+        weight_decay: float = 0.0,
+        one_sided: bool = False,
+        leave_one_out: bool = False,
+        normalize: bool = False,
+        freeze_embeddings: bool = False,
+        self_check: bool = True,
+        fold: bool = True,
+        process_group: Any = None,
+        log: StepLog | str | bool | None = None,
+        allow_drift: bool = False,
+        model: nn.Module | None = None,
+        record: Record | None = None,
     ) -> None:
-        self.betas = (
-            check_number("betas[0]", betas[0], least=0, below=1),
-            check_number("betas[1]", betas[1], least=0, below=1),
-        )
-        self.adam_eps = check_number("adam_eps", adam_eps, above=0)
-        more.setdefault("mode", "inplace")
-        super().__init__(params_or_model, lr, rank=0, **more)
+        settings = Settings(
+            seed=seed, nu=nu, scale=scale, v_dist=v_dist, mode=mode,
+            num_directions=num_directions, one_sided=one_sided, c_clip=c_clip, fold=fold,
+            leave_one_out=leave_one_out, normalize=normalize,
+        )  # fmt: skip
+        rule = Adam(betas, adam_eps)
+        super().__init__(
+            params_or_model, lr, settings=settings, rule=rule, rank=0, eps=eps,
+            weight_decay=weight_decay, freeze_embeddings=freeze_embeddings, self_check=self_check,
+            process_group=process_group, log=log, allow_drift=allow_drift, model=model, record=record,
+        )  # fmt: skip
 
-    def _settings(self) -> dict[str, Any]:
-        return super()._settings() | {"betas": list(self.betas), "adam_eps": self.adam_eps}
+    @classmethod
+    def from_settings(cls, groups: Any, settings: dict[str, Any], model: nn.Module) -> ZerothOrder:
+        """As a log's header describes it; the header has a momentum for every method.
 
-    def _plain(self, slot: Slot) -> bool:
-        return False
-
-    def _step_of(self, slot: Slot, mean: Tensor) -> Tensor:
-        if "m" not in slot.momentum:
-            slot.momentum = {
-                "m": torch.zeros_like(mean),
-                "v": torch.zeros_like(mean),
-                "count": torch.zeros((), dtype=torch.int64),
-            }
-        state = slot.momentum
-        state["count"] += 1
-        count = int(state["count"])
-        b1, b2 = self.betas
-        state["m"].lerp_(mean, 1 - b1)
-        state["v"].mul_(b2).addcmul_(mean, mean, value=1 - b2)
-        denominator = (state["v"] / (1 - b2**count)).sqrt_().add_(self.adam_eps)
-        return state["m"] / denominator / (1 - b1**count)
+        Parameters
+        ----------
+        groups, settings, model
+            As in `ZerothOrder.from_settings`.
+        """
+        own = {k: v for k, v in settings.items() if k != "momentum"}
+        return super().from_settings(groups, own, model)

@@ -1,30 +1,44 @@
-"""What all zeroth-order optimisers share: directions, two evaluations, one scalar, an update, a log."""
+"""What all zeroth-order optimisers share on the outside: a torch optimizer around an engine."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surefoot._numerics.checks import check_choice, check_number
-from surefoot.zeroth_order._engine import checks, hooks
+from surefoot._numerics.checks import check_number
+from surefoot.certificate import Certificate
+from surefoot.record import Record
+from surefoot.zeroth_order import state
+from surefoot.zeroth_order._engine import hooks, parameters
 from surefoot.zeroth_order._engine.distributed import Reducer
-from surefoot.zeroth_order._engine.draws import Streams
-from surefoot.zeroth_order._engine.evaluation import Closure, Evaluation
-from surefoot.zeroth_order._engine.self_check import SelfCheck
-from surefoot.zeroth_order._engine.tensors import Slot
+from surefoot.zeroth_order._engine.engine import Engine
+from surefoot.zeroth_order._engine.evaluation import Closure
+from surefoot.zeroth_order._engine.recording import Recording
+from surefoot.zeroth_order._engine.rules import Rule
+from surefoot.zeroth_order._engine.settings import Settings
+from surefoot.zeroth_order._engine.tensors import TrainedTensor
 from surefoot.zeroth_order.log import StepLog
 
 
-class ZerothOrder(Evaluation):
+class ZerothOrder(torch.optim.Optimizer):
     """Base of LOZO, MeZO and ZOAdam: a `torch.optim.Optimizer` that needs forward passes only.
 
     `step(closure)` evaluates the loss at the iterate plus and minus eps times a random direction and
     moves along it. `estimate(closure)` and `apply()` are its two halves, for gradient accumulation.
+
+    Parameters
+    ----------
+    params_or_model, model
+        A module, or what any torch optimiser takes, with the module beside it.
+    lr, rank, eps, weight_decay
+        What a group may set for itself.
+    settings, rule
+        What all groups share, and how an estimate becomes a step.
+    freeze_embeddings, self_check, process_group, log, allow_drift, record
+        As in `LOZO`.
     """
 
     method = "zo"
@@ -34,102 +48,116 @@ class ZerothOrder(Evaluation):
         params_or_model: nn.Module | Iterable[Any],
         lr: float,
         *,
+        settings: Settings,
+        rule: Rule,
         rank: int = 0,
-        nu: int = 1,
         eps: float = 1e-3,
-        momentum: float = 0.0,
-        scale: str = "paper",
-        v_dist: str = "gaussian",
-        mode: str = "auto",
-        seed: int = 0,
-        num_directions: int = 1,
-        c_clip: float | None = None,
         weight_decay: float = 0.0,
-        one_sided: bool = False,
-        leave_one_out: bool = False,
-        normalize: bool = False,
         freeze_embeddings: bool = False,
         self_check: bool = True,
-        fold: bool = True,
         process_group: Any = None,
         log: StepLog | str | bool | None = None,
         allow_drift: bool = False,
         model: nn.Module | None = None,
+        record: Record | None = None,
     ) -> None:
-        self.nu = check_number("nu", nu, least=1, whole=True)
-        self.scale = check_choice("scale", scale, checks.SCALES)
-        self.v_dist = check_choice("v_dist", v_dist, checks.V_DISTRIBUTIONS)
-        self.num_directions = check_number("num_directions", num_directions, least=1, whole=True)
-        self.c_clip = None if c_clip is None else check_number("c_clip", c_clip, above=0)
-        self.momentum = check_number("momentum", momentum, least=0, below=1)
-        self.one_sided, self.fold = one_sided, fold
-        self.leave_one_out, self.normalize = leave_one_out, normalize
-        self._check_options()
-        self.streams = Streams(check_number("seed", seed, whole=True))
-        if isinstance(params_or_model, nn.Module):
-            if model is not None and model is not params_or_model:
-                raise ValueError("model must not be given twice")
-            model = params_or_model
+        model = parameters.model_of(params_or_model, model)
+        settings = settings.resolved(model is not None, weight_decay)
+        frozen = parameters.embeddings(model) if freeze_embeddings else set()
         self.model = model
-        frozen = _embeddings(model) if freeze_embeddings else set()
-        names = {} if model is None else {id(p): n for n, p in model.named_parameters()}
-        self._names = names
-        self.mode = check_choice("mode", mode, checks.MODES)
-        if self.mode == "auto":
-            self.mode = "inplace" if model is None else "factored"
-        if self.mode == "factored" and model is None:
-            raise ValueError("mode 'factored' needs the model: pass the module, or model=")
-        if not fold and weight_decay:
-            raise ValueError(
-                f"weight_decay must be 0 with fold=False, which never writes weights, got {weight_decay}"
-            )
-        if not fold and self.mode != "factored":
-            raise ValueError(
-                "fold=False needs mode 'factored': in place, weights are written anyway"
-            )
-        self.allow_drift = allow_drift
-        self.t = 0
-        self.last: dict[str, Any] = {}
-        self.slots: list[Slot] = []
-        self._clear()
-        self._flat, self._probed = 0, 0
-        self._needs_grad = self._told = False
+        self._names = {} if model is None else {id(p): n for n, p in model.named_parameters()}
+        self._tensors: list[TrainedTensor] = []
+        self._engine: Engine | None = None
         defaults = {
             "lr": check_number("lr", lr, least=0),
             "rank": rank,
             "eps": check_number("eps", eps, above=0),
             "weight_decay": check_number("weight_decay", weight_decay, least=0),
         }
-        super().__init__(_trainable(params_or_model, frozen), defaults)
-        if self.mode == "factored":
+        super().__init__(parameters.groups_of(params_or_model, frozen), defaults)
+        if settings.mode == "factored":
             assert model is not None
-            hooks.install(model, self.slots)
-            for slot in self.slots:
-                if slot.storage == "inplace":
-                    slot.storage = "written"
-        self._check_drift()
-        self._self_check = (
-            SelfCheck(self.streams.seed) if self_check and model is not None else None
-        )
-        self._reducer = Reducer(process_group)
-        self.log = StepLog.open(log)
-        self._decay = [1.0] * len(self.param_groups)
+            hooks.install(model, self._tensors)
+        parameters.check_drift(self._tensors, allow_drift)
+        self._engine = Engine(
+            self.method, settings, rule, self._tensors, self.param_groups,
+            reducer=Reducer(process_group), log=StepLog.open(log),
+            self_check=self_check and model is not None,
+        )  # fmt: skip
+        self._recording = Recording(type(self).__name__, record, settings.seed)
 
     @classmethod
     def from_settings(cls, groups: Any, settings: dict[str, Any], model: nn.Module) -> ZerothOrder:
-        """As a log's header describes it, for a replay."""
+        """As a log's header describes it, for a replay.
+
+        Parameters
+        ----------
+        groups
+            Parameter groups of the model.
+        settings
+            The header's settings.
+        model
+            The base model.
+        """
         return cls(groups, 0.0, model=model, allow_drift=True, self_check=False, **settings)
 
-    def _check_options(self) -> None:
-        for name in ("leave_one_out", "normalize"):
-            if getattr(self, name) and self.num_directions < 2:
-                raise ValueError(
-                    f"{name} needs num_directions of at least 2, got {self.num_directions}"
-                )
-        if self.leave_one_out and self.one_sided:
-            raise ValueError(
-                "leave_one_out must not be combined with one_sided: both are baselines"
-            )
+    # -- what it is ---------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The parts that make a step: directions, evaluation, rule, log."""
+        assert self._engine is not None
+        return self._engine
+
+    @property
+    def tensors(self) -> list[TrainedTensor]:
+        """The trained tensors, in the order that keys their random numbers."""
+        return self.engine.tensors
+
+    @property
+    def t(self) -> int:
+        """Steps taken."""
+        return self.engine.directions.t
+
+    @property
+    def settings(self) -> Settings:
+        """What was set for the whole run; lr, rank, eps and weight_decay are in `param_groups`."""
+        return self.engine.settings
+
+    @property
+    def mode(self) -> str:
+        """ "factored" or "inplace"."""
+        return self.settings.mode
+
+    @property
+    def nu(self) -> int:
+        """How many steps a V is kept."""
+        return self.settings.nu
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """Of the last step: loss_plus, loss_minus, c, skipped, fd_error."""
+        return self.engine.last
+
+    @property
+    def log(self) -> StepLog | None:
+        """Where the scalars of the steps are written."""
+        return self.engine.log
+
+    def __repr__(self) -> str:
+        shown = self.engine.all_settings()
+        lines = "".join(f"    {k}: {v}\n" for k, v in shown.items())
+        return f"{super().__repr__()[:-1]}Settings\n{lines})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("model", "_names", "_tensors", "_engine", "_recording")
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.model is not None:
+            # Names are found by identity, which a copy does not share.
+            self._names = {id(p): n for n, p in self.model.named_parameters()}
 
     # -- groups -------------------------------------------------------------------------------------------
 
@@ -143,45 +171,22 @@ class ZerothOrder(Evaluation):
         ValueError
             For a setting out of range, or in factored mode after the first parameters.
         """
-        if self.slots and self.mode == "factored" and hasattr(self, "log"):
+        engine = self._engine
+        if engine is not None and engine.settings.mode == "factored":
             raise ValueError(
                 "add_param_group in mode 'factored' must come with the model: build anew"
             )
-        given = param_group["params"]
-        listed = [given] if isinstance(given, Tensor) else list(given)
-        param_group = {
-            **param_group,
-            "params": [p for p in listed if p.requires_grad and p.numel()],
-        }
-        if not param_group["params"]:
-            raise ValueError("params must hold at least one trainable tensor, got none")
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for name in ("lr", "weight_decay"):
-            group[name] = check_number(name, group[name], least=0)
-        group["eps"] = check_number("eps", group["eps"], above=0)
-        group["rank"] = check_number("rank", group["rank"], least=0, whole=True)
-        at = len(self.param_groups) - 1
+        super().add_param_group(
+            {**param_group, "params": parameters.trainable(param_group["params"])}
+        )
+        group, at = self.param_groups[-1], len(self.param_groups) - 1
+        parameters.check_group(group)
         for p in group["params"]:
-            index = len(self.slots)
+            index = len(self._tensors)
             name = self._names.get(id(p), str(index))
-            checks.check_parameter(name, p)
-            if not p.is_contiguous():
-                raise ValueError(f"{name} must be contiguous, got strides {p.stride()}")
-            slot = Slot(index, name, p, at)
-            slot.rank = slot.full_rank_for(group["rank"])
-            self.slots.append(slot)
-        if hasattr(self, "_decay"):
-            self._decay.append(1.0)
-
-    def _check_drift(self) -> None:
-        low = [s for s in self.slots if s.storage == "inplace" and s.param.element_size() < 4]
-        if low and not self.allow_drift:
-            raise ValueError(
-                f"{low[0].name} is {low[0].param.dtype} and would be perturbed in place, which destroys "
-                "16-bit weights by rounding even at lr 0 (12 % of the norm in 1,000 steps of bfloat16); "
-                "pass the model for mode 'factored', or allow_drift=True"
-            )
+            self._tensors.append(parameters.trained_tensor(index, name, p, at, group["rank"]))
+        if engine is not None:
+            engine.decay.append(1.0)
 
     # -- the public halves --------------------------------------------------------------------------------
 
@@ -202,7 +207,7 @@ class ZerothOrder(Evaluation):
         ValueError
             If the closure does not return one number.
         """
-        return self._estimate(closure, weight, restore=True)
+        return self.engine.estimate(closure, weight, restore=True)
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -213,20 +218,13 @@ class ZerothOrder(Evaluation):
         ValueError
             Without an estimate before it.
         """
-        if self._sums is None:
+        if self.engine.mean.sums is None:
             raise ValueError(
                 "apply needs an estimate before it: call estimate(closure) or step(closure)"
             )
-        c = self._reducer.mean(self._sums, self._total, self._weight is not None)
-        # What is used is what the log can hold; else a replay would not be exact.
-        scalars = c.astype(np.float32)
-        if self.c_clip is not None:
-            scalars = np.clip(scalars, -self.c_clip, self.c_clip).astype(np.float32)
-        fused = self._micro == 1 and self._at != 0
-        lrs = [float(np.float32(g["lr"])) for g in self.param_groups]
-        if self.log is not None:
-            self.log.add(scalars, lrs, (self._micro, fused, self._probed), self._group_settings())
-        self._advance(scalars, lrs)
+        self._recording.before(self.engine)
+        self.engine.apply()
+        self._recording.after(self.engine)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None, *, weight: float | None = None) -> Any:
@@ -234,44 +232,27 @@ class ZerothOrder(Evaluation):
 
         Without a closure it applies what `estimate` has gathered.
 
+        Parameters
+        ----------
+        closure, weight
+            As in `estimate`.
+
         Raises
         ------
         ValueError
             Without a closure and without an estimate, or if the closure does not return one number.
         """
         if closure is None:
-            if self._sums is None:
+            if self.engine.mean.sums is None:
                 raise ValueError(
                     "step needs a closure that returns the loss, or estimate() before it"
                 )
             self.apply()
             return None
-        self._estimate(closure, weight, restore=False)
+        self.engine.estimate(closure, weight, restore=False)
         mean = (self.last["loss_plus"] + self.last["loss_minus"]) / 2
         self.apply()
         return torch.tensor(mean, dtype=torch.float64)
-
-    @torch.no_grad()
-    def fd_error(self, closure: Closure) -> float:
-        """|c(eps) - c(eps/2)| / |c(eps)| at the direction of the coming step: two pairs of forwards.
-
-        Guarantees need it far below 1: the loss is then linear over the perturbation.
-        """
-        if self._sums is not None:
-            raise ValueError("fd_error must not come between estimate() and apply()")
-        self._begin_period()
-        self._first()
-        self._probed += 1
-        whole = self._pair(closure, 0, None)[2]
-        eps = self.param_groups[0]["eps"]
-        self._place(0, 0.5)
-        plus = self._evaluate(closure)
-        self._place(0, -0.5)
-        half = (plus - self._evaluate(closure)) / eps
-        self._release()
-        error = abs(whole - half) / abs(whole) if whole else math.inf
-        self.last["fd_error"] = error
-        return error
 
     @torch.no_grad()
     def flush(self) -> None:
@@ -279,118 +260,146 @@ class ZerothOrder(Evaluation):
 
         Off the end of a period this changes the rounding, so the log notes it.
         """
-        self._release()
-        moved = [s for s in self.slots if s.b is not None and bool(s.b.any())]
-        if not self.fold or not moved:
-            if self.log is not None:
-                self.log.write()
-            return
-        for slot in moved:
-            slot.fold()
-        if self.log is not None:
-            self.log.folded(self.t)
-            self.log.write()
+        self.engine.flush()
 
-    # -- moving on ----------------------------------------------------------------------------------------
+    # -- checkpoints --------------------------------------------------------------------------------------
 
-    def _group_settings(self) -> list[list[float]]:
-        return [[g["rank"], g["weight_decay"]] for g in self.param_groups]
+    def state_dict(self) -> dict[str, Any]:
+        """t, factors, dense copies and momenta; V is not in it, nor are weights or the record.
 
-    def _advance(self, scalars: np.ndarray, lrs: list[float]) -> None:
-        """Use the scalars of this step: shared with the replay of a log."""
-        skipped = not np.isfinite(scalars).all()
-        self.last |= {"c": float(scalars.mean()), "skipped": skipped}
-        if skipped:
-            self._release()
+        Save the model's state_dict beside it: in factored mode that is the weights of the period's start.
+
+        Raises
+        ------
+        ValueError
+            Between estimate() and apply().
+        """
+        return state.state_of(self.engine)
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a state was taken; the model must hold the weights saved beside it.
+
+        Raises
+        ------
+        ValueError
+            If the state is of another method, other settings or other parameters.
+        """
+        state.load_state(self.engine, state_dict)
+
+    def adapter(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """The (B, V) pairs of a fold=False run by parameter name: W + sum B V^T is the trained weight."""
+        return {
+            x.name: [(b.clone(), v.clone()) for b, v in x.factors()]
+            for x in self.tensors
+            if not x.dense
+        }
+
+    # -- what is promised ---------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> Record:
+        """What it did: settings as facts; lr, c, loss_plus and loss_minus a step; what was measured."""
+        return self._recording.record
+
+    def record_into(self, record: Record, seed: int | None = None, of: str = "") -> None:
+        """Write what happens from now on into another record.
+
+        Parameters
+        ----------
+        record
+            The record.
+        seed
+            The run's seed there; by default the optimizer's own.
+        of
+            Where that record holds several runs of one seed: the name of this one.
+        """
+        self._recording.move(record, seed, of)
+
+    def note_facts(self, record: Record, seed: int | None = None, of: str = "") -> None:
+        """Note in another record what is a fact of this run: settings, rates, and what went wrong.
+
+        Parameters
+        ----------
+        record, seed, of
+            As in `record_into`.
+        """
+        self._recording.copy_facts(record, seed, of)
+
+    @torch.no_grad()
+    def fd_error(self, closure: Closure) -> float:
+        """|c(eps) - c(eps/2)| / |c(eps)| at the direction of the coming step: two pairs of forwards.
+
+        Guarantees need it far below 1: the loss is then linear over the perturbation. It is recorded.
+
+        Raises
+        ------
+        ValueError
+            Between estimate() and apply().
+        """
+        if self.engine.mean.sums is not None:
+            raise ValueError("fd_error must not come between estimate() and apply()")
+        found = self.engine.fd_error(closure)
+        self._recording.measured(self.t, fd_error=found)
+        return found
+
+    def measure_gradient(self, loss: Callable[[], Tensor] | float) -> float:
+        """||grad f||^2 at the start of a period, recorded with its mean over all of them so far.
+
+        The quantity of the gradient theorem, "mean_squared_gradient" in the record: call this before the
+        first step and wherever t is a multiple of nu.
+
+        Parameters
+        ----------
+        loss
+            f over all data, by whose gradient it is measured (autograd must fit), or ||grad f||^2 itself
+            where it is known.
+
+        Raises
+        ------
+        ValueError
+            Within a period, or if an earlier start was left out.
+        """
+        if self.t % self.nu:
+            raise ValueError(
+                f"the gradient is measured where a period of nu = {self.nu} steps starts, got t = {self.t}"
+            )
+        if callable(loss):
+            with torch.enable_grad():
+                found = torch.autograd.grad(
+                    loss(), [x.param for x in self.tensors], allow_unused=True
+                )
+            squared = sum(float(g.double().square().sum()) for g in found if g is not None)
         else:
-            self._update_all(scalars, lrs)
-        for i, group in enumerate(self.param_groups):
-            self._decay[i] *= 1 - lrs[i] * group["weight_decay"]
-        self.t += 1
-        self._probed = 0
-        self._clear()
-        if self.t % self.nu == 0:
-            self._end_period()
+            squared = float(loss)
+        self._recording.gradient(self.t, self.nu, squared)
+        return squared
 
-    def _update_all(self, scalars: np.ndarray, lrs: list[float]) -> None:
-        single = len(scalars) == 1
-        for slot in self.slots:
-            held = self._held.get(slot.index) if single else None
-            if single:
-                direction = self._direction(slot, 0) if held is None else held
-            if self._plain(slot):
-                if not single:
-                    direction, c = self._combined(slot, scalars), 1.0
-                else:
-                    c = float(scalars[0])
-                # Restoring and updating are one pass over the weights.
-                self._fused(slot, direction, -lrs[slot.group] * c)
-                continue
-            if slot.position:
-                slot.place(direction, 0.0, self._factor(slot)[0])
-            mean = self._combined(slot, scalars) if not single else direction * float(scalars[0])
-            change = self._step_of(slot, mean)
-            slot.update(change, -lrs[slot.group], self._factor(slot)[1])
-            slot.position = 0.0
-        self._held, self._held_for, self._at = {}, -1, 0.0
+    def certificates(
+        self,
+        *,
+        L: float | None = None,
+        sigma2: float | None = None,
+        delta0: float | None = None,
+        how: str = "given by the caller",
+        confidence: float = 0.99,
+    ) -> list[Certificate]:
+        """What is promised of this run and of the others in its record, and what was measured.
 
-    def _combined(self, slot: Slot, scalars: np.ndarray) -> Tensor:
-        """mean_i c_i U_i."""
-        total: Tensor | None = None
-        for i, c in enumerate(scalars):
-            part = self._direction(slot, i) * (float(c) / len(scalars))
-            total = part if total is None else total.add_(part)
-        assert total is not None
-        return total
+        Settings are read off the record. Constants of the problem are not in it:
 
-    def _fused(self, slot: Slot, direction: Tensor, amount: float) -> None:
-        perturb, update = self._factor(slot)
-        if slot.storage == "inplace" and slot.position:
-            if slot.dense:
-                slot.param.data.add_(direction, alpha=amount - slot.position)
-            else:
-                assert slot.v_cast is not None
-                alpha = amount * update - slot.position * perturb
-                slot.matrix().addmm_(direction, slot.v_cast.T, alpha=alpha)
-        else:
-            slot.update(direction, amount, update)
-        slot.position = 0.0
+        Parameters
+        ----------
+        L, sigma2, delta0
+            Smoothness, variance of the minibatch gradient, f(X_0) - f*; None: unknown.
+        how
+            How they were found.
+        confidence
+            As in `surefoot.certify`.
+        """
+        from surefoot.zeroth_order.guarantee import certificates
 
-    def _plain(self, slot: Slot) -> bool:
-        """Whether the method moves along c U itself, without a state."""
-        return True
-
-    def _step_of(self, slot: Slot, mean: Tensor) -> Tensor:
-        """The step, in the factors of U (dense: of z), from the mean of c U."""
-        return mean
-
-    def _end_period(self) -> None:
-        period = self.t // self.nu - 1
-        for slot in self.slots:
-            if slot.storage != "inplace" and not slot.dense and slot.b is not None:
-                if self.fold:
-                    slot.fold()
-                else:
-                    slot.keep(period)
-            slot.decay(self._decay[slot.group])
-        self._decay = [1.0] * len(self.param_groups)
-
-
-def _embeddings(model: nn.Module | None) -> set[int]:
-    if model is None:
-        raise ValueError("freeze_embeddings needs the model: pass the module, or model=")
-    return {id(m.weight) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
-
-
-def _trainable(given: nn.Module | Iterable[Any], frozen: set[int]) -> list[Any]:
-    """Parameter groups without what is frozen, tied tensors once."""
-    listed: list[Any] = list(given.parameters() if isinstance(given, nn.Module) else given)
-    if not listed:
-        raise ValueError("params must hold at least one trainable tensor, got none")
-    if isinstance(listed[0], dict):
-        groups = []
-        for g in listed:
-            members = [g["params"]] if isinstance(g["params"], Tensor) else list(g["params"])
-            groups.append(g | {"params": [p for p in members if id(p) not in frozen]})
-        return groups
-    return [{"params": [p for p in listed if id(p) not in frozen]}]
+        return certificates(
+            self.record, L=L, sigma2=sigma2, delta0=delta0, how=how, confidence=confidence,
+            of=self._recording.of,
+        )  # fmt: skip

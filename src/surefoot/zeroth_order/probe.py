@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.curvature import Hessian, hutchinson_trace, power_iteration
+from surefoot.zeroth_order._engine.evaluation import eps_of
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
 Loss = Callable[[], Tensor]
@@ -17,7 +18,15 @@ Loss = Callable[[], Tensor]
 def smoothness(
     loss: Loss, parameters: Sequence[Tensor], *, iterations: int = 20, seed: int = 0
 ) -> float:
-    """|lambda|_max of the Hessian by power iteration: a lower estimate of L, measured by autograd."""
+    """|lambda|_max of the Hessian by power iteration: a lower estimate of L, measured by autograd.
+
+    Parameters
+    ----------
+    loss, parameters
+        A twice differentiable loss, and what it is a function of.
+    iterations, seed
+        Of the power iteration.
+    """
     generator = torch.Generator().manual_seed(seed)
     v = [torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) for p in parameters]
     # Power iteration: Lanczos would keep as many copies of the model as it makes products.
@@ -32,26 +41,35 @@ def curvature_probe(
     """max over directions of |F(+) + F(-) - 2 F(0)| / (eps^2 ||Z||^2): a probe of L, forward passes only.
 
     Uses the directions of the coming steps; the optimiser is left as it was.
+
+    Parameters
+    ----------
+    optimizer, closure
+        A zeroth-order optimizer between two steps, and the loss of one batch.
+    draws
+        How many directions.
     """
-    eps = optimizer.param_groups[0]["eps"]
-    optimizer._begin_period()
-    optimizer._release()
-    middle = optimizer._evaluate(closure)
-    start, largest = optimizer.t, 0.0
+    directions, loss = optimizer.engine.directions, optimizer.engine.losses
+    eps = eps_of(directions)
+    directions.begin_period(optimizer.engine.rule.renewed)
+    directions.release()
+    middle = loss(closure)
+    start, largest = directions.t, 0.0
     for k in range(draws):
-        optimizer.t = start - start % optimizer.nu + k % optimizer.nu
+        directions.t = start - start % optimizer.nu + k % optimizer.nu
         norm = 0.0
-        for slot in optimizer.slots:
-            u = optimizer._direction(slot, 0)
-            z = u if slot.v is None else optimizer._factor(slot)[0] * u @ slot.v.to(u).T
+        for tensor in optimizer.tensors:
+            u = directions.draw(tensor, 0)
+            scale = directions.scale_of(tensor)[0]
+            z = u if tensor.v is None else scale * u @ tensor.v.to(u).T
             norm += float(z.double().square().sum())
-        optimizer._place(0, 1.0)
-        plus = optimizer._evaluate(closure)
-        optimizer._place(0, -1.0)
-        minus = optimizer._evaluate(closure)
-        optimizer._release()
+        directions.place(0, 1.0)
+        plus = loss(closure)
+        directions.place(0, -1.0)
+        minus = loss(closure)
+        directions.release()
         largest = max(largest, abs(plus + minus - 2 * middle) / (eps**2 * norm))
-    optimizer.t = start
+    directions.t = start
     return largest
 
 
@@ -62,7 +80,15 @@ def gradient_noise(gradients: Float[Tensor, "batches P"]) -> float:
 
 
 def trace(loss: Loss, parameters: Sequence[Tensor], *, draws: int = 16, seed: int = 0) -> float:
-    """tr H by Hutchinson's estimator, by autograd."""
+    """tr H by Hutchinson's estimator, by autograd.
+
+    Parameters
+    ----------
+    loss, parameters
+        A twice differentiable loss, and what it is a function of.
+    draws, seed
+        Of the random signs.
+    """
     hessian = Hessian(loss(), parameters)
     found, _ = hutchinson_trace(
         hessian,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from surefoot.errors import FileFormatError, MissingExtraError
-from surefoot.zeroth_order.log import StepLog, digest_of
+from surefoot.errors import FileFormatError
+from surefoot.zeroth_order._engine.digest import digest_of
+from surefoot.zeroth_order._engine.engine import Engine
+from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
 
@@ -40,8 +41,14 @@ def replay(
 
     Parameters
     ----------
+    model
+        The base model, with the weights that the run started from.
+    log
+        The log, or its file.
     upto
         How many steps; all by default.
+    device
+        Where to move the model first.
 
     Raises
     ------
@@ -54,73 +61,43 @@ def replay(
         log = StepLog.load(log)
     if device is not None:
         model = model.to(device)
-    optimizer = _rebuilt(model, log)
+    engine = _rebuilt(model, log)
     steps = log.steps()
     if upto is not None and not 0 <= upto <= len(steps):
         raise ValueError(f"upto must be between 0 and the log's {len(steps)} steps, got {upto}")
-    for t, (scalars, lrs, how, folds) in enumerate(steps[:upto]):
+    for t, (scalars, rates, how, folds) in enumerate(steps[:upto]):
         changed = log.groups_at(t)
-        for group, settings in zip(optimizer.param_groups, changed or [], strict=False):
+        for group, settings in zip(engine.groups, changed or [], strict=False):
             group["rank"], group["weight_decay"] = int(settings[0]), settings[1]
-        optimizer._begin_period()
-        if optimizer.mode == "inplace":
-            _perturb(optimizer, *how)
-        optimizer._advance(scalars, lrs)
+        engine.directions.begin_period(engine.rule.renewed)
+        if engine.settings.mode == "inplace":
+            _perturb(engine, *how)
+        engine.advance(scalars, rates)
         for _ in range(folds):
-            optimizer.flush()
-    optimizer.flush()
-    for slot in optimizer.slots:
-        slot.unhook()
+            engine.flush()
+    engine.flush()
+    for tensor in engine.tensors:
+        tensor.unhook()
     return model
 
 
-def replay_folder(base: Path, log: Path, out: Path, *, upto: int | None = None) -> Path:
-    """The same for a model folder as `save_pretrained` writes it; returns the new folder.
-
-    Raises
-    ------
-    MissingExtraError
-        If transformers is not installed.
-    FileFormatError
-        If the folder holds no model or the log cannot be read.
-    ValueError
-        If the model is not the one that the log started from.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("replaying a folder", "transformers", "llm") from error
-    if not (base / "config.json").is_file():
-        raise FileFormatError(f"{base} is no model folder: it holds no config.json")
-    read = StepLog.load(log)
-    config = transformers.AutoConfig.from_pretrained(base)
-    name = (config.architectures or ["AutoModel"])[0]
-    model = getattr(transformers, name).from_pretrained(base)
-    replay(model, read, upto=upto)
-    model.save_pretrained(out)
-    for extra in base.iterdir():
-        # The tokenizer belongs to the model; weights and config are new.
-        if extra.is_file() and extra.name.startswith(("tokenizer", "special", "vocab", "merges")):
-            shutil.copy2(extra, out / extra.name)
-    return out
-
-
-def _perturb(optimizer: ZerothOrder, micro: int, fused: bool, probes: int) -> None:
+def _perturb(engine: Engine, micro_batches: int, fused: bool, fd_errors: int) -> None:
     """The writes of the evaluations: their rounding is part of the trajectory."""
-    for _ in range(probes):
+    directions, settings = engine.directions, engine.settings
+    for _ in range(fd_errors):
         for s in (1.0, -1.0, 0.5, -0.5):
-            optimizer._place(0, s)
-        optimizer._release()
-    for _ in range(micro):
-        for i in range(optimizer.num_directions):
-            optimizer._place(i, 1.0)
-            if not optimizer.one_sided and not optimizer.leave_one_out:
-                optimizer._place(i, -1.0)
+            directions.place(0, s)
+        directions.release()
+    for _ in range(micro_batches):
+        for i in range(settings.num_directions):
+            directions.place(i, 1.0)
+            if not settings.one_sided and not settings.leave_one_out:
+                directions.place(i, -1.0)
         if not fused:
-            optimizer._release()
+            directions.release()
 
 
-def _rebuilt(model: nn.Module, log: StepLog) -> ZerothOrder:
+def _rebuilt(model: nn.Module, log: StepLog) -> Engine:
     header = log.header
     names = dict(model.named_parameters())
     tensors = header["tensors"]
@@ -142,14 +119,15 @@ def _rebuilt(model: nn.Module, log: StepLog) -> ZerothOrder:
     for p in (p for g in groups for p in g["params"]):
         p.requires_grad_(True)
     settings = {k: v for k, v in header["settings"].items() if v is not None and k != "c_clip"}
-    optimizer = _method(header["method"]).from_settings(groups, settings, model)
-    if digest_of(optimizer.slots).hex() != header["base"]:
+    engine = _method(header["method"]).from_settings(groups, settings, model).engine
+    found = digest_of(engine.tensors).hex()
+    if found != header["base"]:
         raise ValueError(
-            f"model is not the base of this log: the digest of its weights is "
-            f"{digest_of(optimizer.slots).hex()[:12]}, the log started from {header['base'][:12]}"
+            f"model is not the base of this log: the digest of its weights is {found[:12]}, "
+            f"the log started from {header['base'][:12]}"
         )
-    for slot, storage in zip(optimizer.slots, getattr(log, "storage", []), strict=False):
-        if slot.storage != storage:
-            slot.unhook()
-            slot.storage = storage
-    return optimizer
+    for tensor, storage in zip(engine.tensors, log.storage, strict=False):
+        if tensor.storage != storage:
+            tensor.unhook()
+            tensor.storage = storage
+    return engine

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot.guarantee import Assumption
+from surefoot.zeroth_order._engine.recording import settings_in
 from surefoot.zeroth_order.bounds import Bound, lozo_bound
+from surefoot.zeroth_order.guarantee import gradient_guarantee
 from surefoot.zeroth_order.optimizer import ZerothOrder
 from surefoot.zeroth_order.probe import gradient_noise, smoothness, trace
 
@@ -62,7 +65,7 @@ class LOZOReport:
         batches = list(data)
         if len(batches) < 2:
             raise ValueError(f"data must hold at least two batches, got {len(batches)}")
-        parameters = [s.param for s in optimizer.slots]
+        parameters = [s.param for s in optimizer.tensors]
 
         def whole() -> Tensor:
             return torch.stack([loss(model, b) for b in batches]).mean()
@@ -75,18 +78,25 @@ class LOZOReport:
         top = smoothness(whole, parameters)
         noise = gradient_noise(gradients)
         start = float(whole().detach())
-        low = [s for s in optimizer.slots if s.full_rank_for(s.rank)]
-        dense = sum(s.param.numel() for s in optimizer.slots if not s.full_rank_for(s.rank))
+        low = [s for s in optimizer.tensors if s.usable_rank(s.rank)]
+        dense = sum(s.param.numel() for s in optimizer.tensors if not s.usable_rank(s.rank))
         total = steps or 100 * optimizer.nu
         self.bound: Bound = lozo_bound(
             [(s.m, s.n) for s in low], [s.rank for s in low], optimizer.nu,
             total - total % optimizer.nu, max(top, 1e-12), noise, start,
-            dense=dense, scale=optimizer.scale,
+            dense=dense, scale=optimizer.settings.scale,
         )  # fmt: skip
         # A low-rank direction adds at most (6 / r) tr H to a Gaussian one's tr H + 2 lambda_max.
         extra = 6 / min(s.rank for s in low) if low else 0.0
         effective = max((1 + extra) * trace(whole, parameters) + 2 * top, 1e-12)
         self.alpha = float(optimizer.param_groups[0]["lr"])
+        guarantee = gradient_guarantee(
+            L=max(top, 1e-12), sigma2=noise, delta0=start,
+            how="measured on the batches, L from below, f* = 0 assumed",
+        )  # fmt: skip
+        self.assumptions = guarantee.assumptions(
+            settings_in(optimizer.engine, type(optimizer).__name__)
+        )
         self.rows = (
             Row("L", top, "measured: power iteration, a lower estimate"),
             Row("sigma^2", noise, "measured: spread of the batches' gradients"),
@@ -108,10 +118,24 @@ class LOZOReport:
 
     @property
     def promised(self) -> bool:
-        """Whether the bound covers the optimiser's own rate."""
-        return self.alpha <= self.bound.alpha_max
+        """Whether no condition of the theorem fails with the optimiser's own settings and rate."""
+        return not self._failing
+
+    @property
+    def _failing(self) -> list[Assumption]:
+        return [a for a in self.assumptions if a.holds is False]
+
+    @property
+    def verdict(self) -> str:
+        """ "covered", with what nobody has measured yet, or NOT_PROMISED and why."""
+        if self._failing:
+            return "NOT_PROMISED: " + "; ".join(
+                f"{a.name} fails: requires {a.requires} ({a.how})" for a in self._failing
+            )
+        unknown = [a.name for a in self.assumptions if a.holds is None]
+        return "covered" + (f", if so: {', '.join(unknown)}" if unknown else "")
 
     def __str__(self) -> str:
         lines = [f"  {r.name:<36}{r.value:>12.4g}  {r.how}" for r in self.rows]
-        words = "covered" if self.promised else "NOT_PROMISED: alpha exceeds alpha_max"
-        return "\n".join(["LOZO: promised beside measured", *lines, f"  verdict: {words}"])
+        head = "LOZO: promised beside measured"
+        return "\n".join([head, *lines, f"  verdict: {self.verdict}"])

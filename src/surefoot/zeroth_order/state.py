@@ -4,140 +4,114 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from surefoot.zeroth_order._engine.directions import Directions
-from surefoot.zeroth_order._engine.self_check import SelfCheck
-from surefoot.zeroth_order._engine.tensors import Slot, exact
-from surefoot.zeroth_order.log import StepLog
+from surefoot.zeroth_order._engine.engine import Engine
+from surefoot.zeroth_order._engine.tensors import TrainedTensor, exact
 
 
-class Keeping(Directions):
-    """`state_dict` and its way back: factors, dense copies and momenta, without V and without weights."""
+def state_of(engine: Engine) -> dict[str, Any]:
+    """t, factors, dense copies and momenta; V is not in it, nor are weights.
 
-    method: str
-    mode: str
-    momentum: float
-    c_clip: float | None
-    one_sided: bool
-    leave_one_out: bool
-    normalize: bool
-    fold: bool
-    log: StepLog | None
-    _decay: list[float]
-    _self_check: SelfCheck | None
+    Raises
+    ------
+    ValueError
+        Between estimate() and apply().
+    """
+    if engine.mean.sums is not None:
+        raise ValueError("state_dict must not come between estimate() and apply()")
+    groups = [
+        {k: v for k, v in g.items() if k != "params"} | {"count": len(g["params"])}
+        for g in engine.groups
+    ]
+    log = engine.log
+    return {
+        "method": engine.method,
+        "settings": engine.all_settings(),
+        "t": engine.directions.t,
+        "decay": list(engine.decay),
+        "param_groups": groups,
+        "state": {x.index: _held_by(x) for x in engine.tensors},
+        "log": None if log is None or not log.header else log.to_bytes(),
+    }
 
-    def state_dict(self) -> dict[str, Any]:
-        """t, factors, dense copies and momenta; V is not in it, nor are weights.
 
-        Save the model's state_dict beside it: in factored mode that is the weights of the period's start.
-        """
-        if self._sums is not None:
-            raise ValueError("state_dict must not come between estimate() and apply()")
-        groups = [
-            {k: v for k, v in g.items() if k != "params"} | {"count": len(g["params"])}
-            for g in self.param_groups
-        ]
-        return {
-            "method": self.method,
-            "settings": self._settings(),
-            "t": self.t,
-            "decay": list(self._decay),
-            "param_groups": groups,
-            "state": {s.index: self._slot_state(s) for s in self.slots},
-            "log": None if self.log is None or not self.log.header else self.log.to_bytes(),
-        }
+def _held_by(tensor: TrainedTensor) -> dict[str, Any]:
+    held: dict[str, Any] = {"storage": tensor.storage, "rank": tensor.rank}
+    if tensor.b is not None:
+        held["b"] = tensor.b.clone()
+    if tensor.base is not None:
+        held["base"] = tensor.base.clone()
+    if tensor.kept:
+        held["kept"] = [(k, b.clone()) for k, b in tensor.kept]
+    return held | {k: v.clone() for k, v in tensor.moments.items()}
 
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "seed": self.streams.seed, "nu": self.nu, "scale": self.scale, "v_dist": self.v_dist,
-            "mode": self.mode, "momentum": self.momentum, "num_directions": self.num_directions,
-            "one_sided": self.one_sided, "c_clip": self.c_clip, "fold": self.fold,
-            "leave_one_out": self.leave_one_out, "normalize": self.normalize,
-        }  # fmt: skip
 
-    def _slot_state(self, slot: Slot) -> dict[str, Any]:
-        kept: dict[str, Any] = {"storage": slot.storage, "rank": slot.rank}
-        if slot.b is not None:
-            kept["b"] = slot.b.clone()
-        if slot.base is not None:
-            kept["base"] = slot.base.clone()
-        if slot.kept:
-            kept["kept"] = [(k, b.clone()) for k, b in slot.kept]
-        return kept | {k: v.clone() for k, v in slot.momentum.items()}
+def load_state(engine: Engine, state: dict[str, Any]) -> None:
+    """Go on where a state was taken; the model must hold the weights saved beside it.
 
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a state was taken; the model must hold the weights saved beside it.
+    Raises
+    ------
+    ValueError
+        If the state is of another method, other settings or other parameters.
+    """
+    _check(engine, state)
+    for group, saved in zip(engine.groups, state["param_groups"], strict=True):
+        group.update({k: v for k, v in saved.items() if k not in ("count", "params")})
+    engine.mean.clear()
+    engine.directions.forget()
+    engine.directions.t, engine.decay = state["t"], list(state["decay"])
+    for tensor in engine.tensors:
+        _restore(engine, tensor, dict(state["state"][tensor.index]))
+    if state["log"] is not None and engine.log is not None:
+        engine.log.resume(state["log"], engine.tensors)
+    if engine.directions.t:
+        # The run that saved has looked already; accelerate hands a fresh state back and forth.
+        engine.self_check = None
 
-        Raises
-        ------
-        ValueError
-            If the state is of another method, other settings or other parameters.
-        """
-        if state_dict.get("method") != self.method:
-            raise ValueError(
-                f"state is of method {state_dict.get('method')!r}, not {self.method!r}"
-            )
-        mine, theirs = self._settings(), state_dict["settings"]
-        wrong = [k for k in mine if mine[k] != theirs.get(k)]
-        if wrong:
-            each = ", ".join(f"{k} {theirs.get(k)!r} instead of {mine[k]!r}" for k in wrong)
-            raise ValueError(f"state was taken with other settings: {each}")
-        counts = [g["count"] for g in state_dict["param_groups"]]
-        if counts != [len(g["params"]) for g in self.param_groups]:
-            raise ValueError(
-                f"state has parameter groups of sizes {counts}, not of this optimiser's"
-            )
-        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
-            if group["rank"] != saved["rank"]:
-                raise ValueError(f"state has rank {saved['rank']}, this optimiser {group['rank']}")
-            group.update({k: v for k, v in saved.items() if k not in ("count", "params")})
-        self._clear()
-        self.t, self._decay = state_dict["t"], list(state_dict["decay"])
-        for slot in self.slots:
-            self._restore(slot, state_dict["state"][slot.index])
-        if state_dict["log"] is not None and self.log is not None:
-            self.log.resume(state_dict["log"], self)
-        if self.t:
-            # The run that saved has looked already; accelerate hands a fresh state back and forth.
-            self._self_check = None
 
-    def _restore(self, slot: Slot, saved: dict[str, Any]) -> None:
-        saved = dict(saved)
-        if saved.pop("storage") != slot.storage and slot.storage == "hooked":
-            # The self-check of the run that saved had found this tensor read outside its module.
-            slot.unhook()
-            slot.storage = "written"
-        rank = saved.pop("rank")
-        device = slot.param.device
-        base = saved.pop("base", None)
-        slot.base = None if base is None else base.to(device, copy=True)
-        b = saved.pop("b", None)
-        if self.t:
-            # At a period's end the old V is still needed: the momentum is projected from it.
-            slot.period = (self.t - (self.t % self.nu == 0)) // self.nu
-            slot.begin(self._draw_v(slot, slot.period, rank), rank)
-        if b is not None:
-            assert slot.b is not None
-            slot.b.copy_(b)
-        slot.kept = [(k, each.to(device, copy=True)) for k, each in saved.pop("kept", [])]
-        kind = exact(slot.param.dtype)
-        drawn = [self._draw_v(slot, k, rank) for k, _ in slot.kept]
-        slot.kept_v = [v.to(device, kind) for v in drawn if v is not None]
-        slot.momentum = {k: m.to(device, copy=True) for k, m in saved.items()}
-        slot.position, slot.low = 0.0, slot.b
-        if slot.storage == "written" and slot.base is not None:
-            if slot.dense:
-                slot.param.data.copy_(slot.base)
-            elif slot.v is not None:
-                slot._write(None, 0.0, 1.0)
+def _check(engine: Engine, state: dict[str, Any]) -> None:
+    if state.get("method") != engine.method:
+        raise ValueError(f"state is of method {state.get('method')!r}, not {engine.method!r}")
+    mine, theirs = engine.all_settings(), state["settings"]
+    wrong = [k for k in mine if mine[k] != theirs.get(k)]
+    if wrong:
+        each = ", ".join(f"{k} {theirs.get(k)!r} instead of {mine[k]!r}" for k in wrong)
+        raise ValueError(f"state was taken with other settings: {each}")
+    counts = [g["count"] for g in state["param_groups"]]
+    if counts != [len(g["params"]) for g in engine.groups]:
+        raise ValueError(f"state has parameter groups of sizes {counts}, not of this optimiser's")
+    for group, saved in zip(engine.groups, state["param_groups"], strict=True):
+        if group["rank"] != saved["rank"]:
+            raise ValueError(f"state has rank {saved['rank']}, this optimiser {group['rank']}")
 
-    def adapter(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
-        """The (B, V) pairs of a fold=False run by parameter name: W + sum B V^T is the trained weight."""
-        return {
-            s.name: [(b.clone(), v.clone()) for b, v in s.factors()]
-            for s in self.slots
-            if not s.dense
-        }
+
+def _restore(engine: Engine, tensor: TrainedTensor, saved: dict[str, Any]) -> None:
+    if saved.pop("storage") != tensor.storage and tensor.storage == "hooked":
+        # The self-check of the run that saved had found this tensor read outside its module.
+        tensor.unhook()
+        tensor.storage = "written"
+    rank, device = saved.pop("rank"), tensor.param.device
+    directions, t, nu = engine.directions, engine.directions.t, engine.settings.nu
+    base, b = saved.pop("base", None), saved.pop("b", None)
+    tensor.base = None if base is None else base.to(device, copy=True)
+    if t:
+        # At a period's end the old V is still needed: the momentum is projected from it.
+        tensor.period = (t - (t % nu == 0)) // nu
+        tensor.begin(directions.draw_v(tensor, tensor.period, rank), rank)
+    else:
+        tensor.period, tensor.rank = -1, rank
+        tensor.v = tensor.v_cast = tensor.b = None
+    if b is not None and tensor.b is not None:
+        tensor.b.copy_(b)
+    tensor.kept = [(k, each.to(device, copy=True)) for k, each in saved.pop("kept", [])]
+    tensor.kept_v = []
+    for period, each in tensor.kept:
+        v = directions.draw_v(tensor, period, each.shape[1])
+        assert v is not None
+        tensor.kept_v.append(v.to(device, exact(tensor.param.dtype)))
+    tensor.moments = {k: m.to(device, copy=True) for k, m in saved.items()}
+    tensor.position, tensor.shown = 0.0, tensor.b
+    if tensor.storage == "written" and tensor.base is not None:
+        if tensor.dense:
+            tensor.param.data.copy_(tensor.base)
+        elif tensor.v is not None:
+            tensor.write()

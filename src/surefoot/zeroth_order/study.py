@@ -90,6 +90,7 @@ STUDY = Study(
             sentences.run,
             tables=sentences.tables,
             sizes=("standard", "paper"),
+            extras=("llm",),
             seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
         Part(
@@ -98,6 +99,7 @@ STUDY = Study(
             rank.run,
             tables=rank.tables,
             sizes=("standard", "paper"),
+            extras=("llm",),
             seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
         Part(
@@ -106,6 +108,7 @@ STUDY = Study(
             smollm.run,
             tables=smollm.tables,
             sizes=("paper",),
+            extras=("llm",),
             seeds={"quick": 1, "standard": 1, "paper": 3},
         ),
         Part(
@@ -114,6 +117,7 @@ STUDY = Study(
             few_shot.run,
             tables=few_shot.tables,
             sizes=(),
+            extras=("llm",),
             seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
     ),

@@ -2,98 +2,104 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
-from surefoot.zeroth_order._engine.draws import Streams
-from surefoot.zeroth_order._engine.tensors import Slot, exact
+from surefoot.zeroth_order._engine.counter_rng import CounterRNG
+from surefoot.zeroth_order._engine.settings import Settings
+from surefoot.zeroth_order._engine.tensors import TrainedTensor, exact
 
+# Dense directions of more numbers are drawn again at every use: holding them would cost their memory.
 HELD = 1 << 16
 
 
-class Directions(torch.optim.Optimizer):
-    """Draws U and V of every slot from the streams, and places the iterate beside them."""
+class Directions:
+    """Draws U and V of every trained tensor, and places the iterate beside them.
 
-    nu: int
-    scale: str
-    v_dist: str
-    num_directions: int
-    streams: Streams
-    slots: list[Slot]
-    t: int
-    _sums: np.ndarray | None
-    _total: float
-    _weight: float | None
-    _micro: int
-    _held: dict[int, Tensor]
-    _held_for: int
-    _at: float
+    Parameters
+    ----------
+    tensors, groups
+        The trained tensors, and the optimizer's own list of parameter groups (rank and eps are read there).
+    settings
+        The scale, the distribution of V and the length of a period.
+    """
 
-    def _factor(self, slot: Slot) -> tuple[float, float]:
+    def __init__(
+        self, tensors: list[TrainedTensor], groups: list[dict[str, Any]], settings: Settings
+    ) -> None:
+        self.tensors, self.groups, self.settings = tensors, groups, settings
+        self.rng = CounterRNG(settings.seed)
+        self.t, self.at = 0, 0.0
+        self._held: dict[int, Tensor] = {}
+        self._held_for = -1
+
+    def scale_of(self, tensor: TrainedTensor) -> tuple[float, float]:
         """How U V^T is scaled in the perturbation and in the update."""
-        if slot.dense:
+        if tensor.dense:
             return 1.0, 1.0
-        if self.scale == "paper":
-            return 1.0, 1 / slot.rank
-        return slot.rank**-0.5, slot.rank**-0.5
+        if self.settings.scale == "paper":
+            return 1.0, 1 / tensor.rank
+        return tensor.rank**-0.5, tensor.rank**-0.5
 
-    def _direction(self, slot: Slot, i: int) -> Tensor:
-        u = self.streams.normal("U", self.t * self.num_directions + i, slot.index, slot.shape())
-        p = slot.param
-        kind = p.dtype if slot.storage == "inplace" else exact(p.dtype)
-        return u.to(p.device, kind)
+    def draw(self, tensor: TrainedTensor, i: int) -> Tensor:
+        """U (dense: z) of direction i of the present step."""
+        index = self.t * self.settings.num_directions + i
+        u = self.rng.normal("U", index, tensor.index, tensor.direction_shape())
+        p = tensor.param
+        return u.to(p.device, p.dtype if tensor.storage == "inplace" else exact(p.dtype))
 
-    def _begin_period(self) -> None:
-        """Draw V where a period starts, and let the momentum follow."""
-        period = self.t // self.nu
-        for slot in self.slots:
-            if slot.period == period:
-                continue
-            rank = slot.full_rank_for(self.param_groups[slot.group]["rank"])
-            old, slot.period = slot.v, period
-            slot.begin(self._draw_v(slot, period, rank), rank)
-            self._new_period(slot, old)
-
-    def _draw_v(self, slot: Slot, period: int, rank: int) -> Tensor | None:
+    def draw_v(self, tensor: TrainedTensor, period: int, rank: int) -> Tensor | None:
+        """V of a period; None for a dense tensor."""
         if not rank:
             return None
-        orthogonal = self.v_dist == "orthogonal"
-        return self.streams.factor(period, slot.index, slot.n, rank, orthogonal)
+        orthogonal = self.settings.v_dist == "orthogonal"
+        return self.rng.factor(period, tensor.index, tensor.n, rank, orthogonal)
 
-    def _new_period(self, slot: Slot, old_v: Tensor | None) -> None:
-        """What a method does to its state when V has changed."""
+    def begin_period(
+        self, renewed: Callable[[TrainedTensor, Tensor | None], None] = lambda tensor, old: None
+    ) -> None:
+        """Draw V where a period starts; `renewed` is told of each tensor's new V and is given the old."""
+        period = self.t // self.settings.nu
+        for tensor in self.tensors:
+            if tensor.period == period:
+                continue
+            rank = tensor.usable_rank(self.groups[tensor.group]["rank"])
+            old, tensor.period = tensor.v, period
+            tensor.begin(self.draw_v(tensor, period, rank), rank)
+            renewed(tensor, old)
 
-    def _place(self, i: int, s: float) -> None:
+    def held(self, tensor: TrainedTensor, i: int) -> Tensor:
+        """Direction i of a tensor: the one that is held, or drawn again."""
+        there = self._held.get(tensor.index) if self._held_for == i else None
+        return self.draw(tensor, i) if there is None else there
+
+    def place(self, i: int, s: float) -> None:
         """Show the model the iterate plus s eps times direction i."""
         if self._held_for != i:
-            self._release()
+            self.release()
             self._held = {
-                x.index: self._direction(x, i) for x in self.slots if not self._redrawn(x)
+                x.index: self.draw(x, i)
+                for x in self.tensors
+                if not (x.dense and x.param.numel() > HELD)
             }
             self._held_for = i
         self._move(s)
 
     def _move(self, s: float) -> None:
-        for slot in self.slots:
-            direction = self._held.get(slot.index)
-            if direction is None:
-                direction = self._direction(slot, self._held_for)
-            eps = self.param_groups[slot.group]["eps"]
-            slot.place(direction, s * eps, self._factor(slot)[0])
-        self._at = s
+        for tensor in self.tensors:
+            eps = self.groups[tensor.group]["eps"]
+            direction = self.held(tensor, self._held_for)
+            tensor.place(direction, s * eps, self.scale_of(tensor)[0])
+        self.at = s
 
-    def _redrawn(self, slot: Slot) -> bool:
-        """Large dense directions are drawn again at every use: holding them would cost their memory."""
-        return slot.dense and slot.param.numel() > HELD
-
-    def _release(self) -> None:
+    def release(self) -> None:
         """Back to the iterate, and forget the direction."""
-        if self._at:
+        if self.at:
             self._move(0.0)
-        self._held, self._held_for, self._at = {}, -1, 0.0
+        self.forget()
 
-    def _clear(self) -> None:
-        self._sums = None
-        self._total, self._weight, self._micro = 0.0, None, 0
-        self._held, self._held_for, self._at = {}, -1, 0.0
+    def forget(self) -> None:
+        """Nothing is held, and the model sees the iterate."""
+        self._held, self._held_for, self.at = {}, -1, 0.0

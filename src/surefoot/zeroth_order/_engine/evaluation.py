@@ -1,44 +1,63 @@
-"""Evaluating the loss on both sides of the iterate: the scalar of one micro-batch."""
+"""Evaluating the loss beside the iterate: the scalars c of one micro-batch, one a direction.
+
+An evaluation is a function of (losses, directions) that returns a `Difference` for each direction of the
+step. Here are those that call the closure once a point; another way to evaluate (both signs in one forward,
+say) is another such function.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from surefoot._numerics.checks import check_number
 from surefoot.zeroth_order._engine import checks
-from surefoot.zeroth_order._engine.distributed import Reducer
-from surefoot.zeroth_order.log import digest_of
-from surefoot.zeroth_order.state import Keeping
+from surefoot.zeroth_order._engine.directions import Directions
 
 Closure = Callable[[], Any]
-FLAT = 20
 
 
-class Evaluation(Keeping):
-    """Two losses a direction, one scalar, summed over the micro-batches of a step."""
+class Difference(NamedTuple):
+    """Two losses and c: F+ and F- (or what F+ is compared with), and their difference over the distance."""
 
-    last: dict[str, Any]
-    _reducer: Reducer
-    _flat: int
-    _needs_grad: bool
-    _told: bool
+    plus: float
+    minus: float
+    c: float
 
-    def _evaluate(self, closure: Closure) -> float:
+
+class Losses:
+    """Calls a closure for its loss, without gradients, and puts the iterate back if it raises.
+
+    Parameters
+    ----------
+    undo
+        What brings the iterate back into the weights: whoever handles the error of a closure then finds
+        it there, not a perturbation.
+    """
+
+    def __init__(self, undo: Callable[[], None]) -> None:
+        self.undo = undo
+        self.needs_grad = False
+
+    def __call__(self, closure: Closure) -> float:
+        """The loss as a double.
+
+        Raises
+        ------
+        ValueError
+            If the closure does not return one number.
+        """
         try:
             return self._loss(closure)
         except BaseException:
-            # Whoever handles this error finds the iterate in the weights, not a perturbation.
-            self._release()
-            self._clear()
+            self.undo()
             raise
 
     def _loss(self, closure: Closure) -> float:
-        if self._needs_grad:
+        if self.needs_grad:
             with torch.enable_grad():
                 return checks.loss_value(closure())
         try:
@@ -47,109 +66,73 @@ class Evaluation(Keeping):
         except RuntimeError as error:
             if "does not require grad" not in str(error):
                 raise
-        self._needs_grad = True
+        self.needs_grad = True
         warnings.warn(
             "the closure calls backward(); zeroth-order steps use no gradients: leave it out to save "
             "the memory that this optimiser is for",
-            stacklevel=5,
+            stacklevel=7,
         )
         return self._loss(closure)
 
-    def _pair(self, closure: Closure, i: int, base: float | None) -> tuple[float, float, float]:
-        """F+, F- (or F at the iterate) and c of direction i."""
-        eps = self.param_groups[0]["eps"]
-        self._place(i, 1.0)
-        plus = self._evaluate(closure)
-        if base is not None:
-            return plus, base, (plus - base) / eps
-        self._place(i, -1.0)
-        minus = self._evaluate(closure)
-        return plus, minus, (plus - minus) / (2 * eps)
 
-    def _estimate(self, closure: Closure, weight: float | None, restore: bool) -> float:
-        if any(g["eps"] != self.param_groups[0]["eps"] for g in self.param_groups):
-            raise ValueError("eps must be the same in all groups: one difference serves them all")
-        if weight is not None:
-            weight = check_number("weight", weight, above=0)
-        if self._sums is not None and (weight is None) != (self._weight is None):
-            raise ValueError("weight must be given for all micro-batches of a step, or for none")
-        self._prepare(closure)
-        base = None
-        if self.one_sided:
-            self._release()
-            base = self._evaluate(closure)
-        found = []
-        for i in range(self.num_directions):
-            found.append(self._pair(closure, i, 0.0 if self.leave_one_out else base))
-        if self.leave_one_out:
-            # Each loss against the mean of the others: one forward a direction, and none for a baseline.
-            eps, total = self.param_groups[0]["eps"], sum(f[0] for f in found)
-            others = [(total - f[0]) / (len(found) - 1) for f in found]
-            found = [(f[0], o, (f[0] - o) / eps) for f, o in zip(found, others, strict=True)]
-        if self.normalize:
-            spread = float(np.std([f[0] for f in found]))
-            eps = self.param_groups[0]["eps"]
-            found = [(a, b, c * eps / spread if spread else 0.0) for a, b, c in found]
-        if restore or self.num_directions > 1:
-            self._release()
-        w = 1.0 if weight is None else float(weight)
-        c = np.array([f[2] for f in found]) * w
-        self._sums = c if self._sums is None else self._sums + c
-        self._total += w
-        self._weight = weight
-        self._micro += 1
-        plus, minus = (float(np.mean([f[j] for f in found])) for j in (0, 1))
-        self.last = {"loss_plus": plus, "loss_minus": minus, "fd_error": None}
-        self._watch_resolution(found)
-        return float(np.mean(c) / w)
+Evaluation = Callable[[Callable[[], float], Directions], list[Difference]]
 
-    def _prepare(self, closure: Closure) -> None:
-        if self._sums is None:
-            self._begin_period()
-            self._first()
-            if self._self_check is not None and self.mode == "factored":
-                self._self_check.run(self, closure)
-                self._self_check = None
 
-    def _first(self) -> None:
-        """What is looked at once, when weights are those that training starts from."""
-        if self.log is not None and not self.log.header:
-            self._release()
-            self.log.begin(self)
-        if self.t == 0 and not self._told:
-            self._told = True
-            self._warn_of_rounding()
-            if self._reducer.size > 1:
-                self._reducer.expect(digest_of(self.slots))
+def eps_of(directions: Directions) -> float:
+    """The eps that all groups share.
 
-    def _warn_of_rounding(self) -> None:
-        """Dense 16-bit tensors, whose perturbation may be smaller than the distance of two numbers."""
-        lost = []
-        for slot in self.slots:
-            if slot.dense and slot.storage == "written" and slot.param.element_size() < 4:
-                eps = self.param_groups[slot.group]["eps"]
-                spacing = torch.finfo(slot.param.dtype).eps * slot.param.detach().float().abs()
-                if float((spacing > 2 * eps).float().mean()) > 0.5:
-                    lost.append(slot.name)
-        if lost:
-            warnings.warn(
-                f"eps is below the spacing of {self._dtype_of(lost[0])} in most entries of {lost[0]}"
-                + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
-                + ": their perturbations round away; keep these tensors in float32, or freeze them",
-                stacklevel=6,
-            )
+    Raises
+    ------
+    ValueError
+        If they do not share one.
+    """
+    eps: float = directions.groups[0]["eps"]
+    if any(g["eps"] != eps for g in directions.groups):
+        raise ValueError("eps must be the same in all groups: one difference serves them all")
+    return eps
 
-    def _dtype_of(self, name: str) -> torch.dtype:
-        return next(s.param.dtype for s in self.slots if s.name == name)
 
-    def _watch_resolution(self, found: list[tuple[float, float, float]]) -> None:
-        if any(f[0] != f[1] for f in found):
-            self._flat = 0
-            return
-        self._flat += 1
-        if self._flat == FLAT:
-            warnings.warn(
-                f"F+ and F- were equal in {FLAT} steps in a row: eps is below the resolution of the loss; "
-                "compute the loss in float32, or raise eps",
-                stacklevel=5,
-            )
+def central(
+    loss: Callable[[], float], directions: Directions, i: int, s: float = 1.0
+) -> Difference:
+    """(F(X + s eps Z) - F(X - s eps Z)) / (2 s eps) of direction i."""
+    eps = eps_of(directions)
+    directions.place(i, s)
+    plus = loss()
+    directions.place(i, -s)
+    minus = loss()
+    return Difference(plus, minus, (plus - minus) / (2 * s * eps))
+
+
+def two_sided(loss: Callable[[], float], directions: Directions) -> list[Difference]:
+    """The paper's: two forwards a direction."""
+    return [central(loss, directions, i) for i in range(directions.settings.num_directions)]
+
+
+def one_sided(loss: Callable[[], float], directions: Directions) -> list[Difference]:
+    """Against the loss at the iterate: one forward a direction, and one for all."""
+    eps = eps_of(directions)
+    directions.release()
+    base, found = loss(), []
+    for i in range(directions.settings.num_directions):
+        directions.place(i, 1.0)
+        plus = loss()
+        found.append(Difference(plus, base, (plus - base) / eps))
+    return found
+
+
+def leave_one_out(loss: Callable[[], float], directions: Directions) -> list[Difference]:
+    """Each loss against the mean of the others': one forward a direction, and none for a baseline."""
+    eps, losses = eps_of(directions), []
+    for i in range(directions.settings.num_directions):
+        directions.place(i, 1.0)
+        losses.append(loss())
+    total = sum(losses)
+    others = [(total - each) / (len(losses) - 1) for each in losses]
+    return [Difference(f, o, (f - o) / eps) for f, o in zip(losses, others, strict=True)]
+
+
+def normalized(found: list[Difference], eps: float) -> list[Difference]:
+    """The same with c in units of the spread of the losses."""
+    spread = float(np.std([f.plus for f in found]))
+    return [Difference(a, b, c * eps / spread if spread else 0.0) for a, b, c in found]

@@ -1,26 +1,41 @@
 """Forward hooks that add a low-rank term to what a module returns, so that its weights need not be written.
 
 Only modules whose forward is exactly that of nn.Linear, nn.Embedding or Hugging Face's Conv1D can be hooked:
-a subclass with a forward of its own may read its weight in another way.
+a subclass with a forward of its own may read its weight in another way. A hook is an object, not a closure:
+a copy of the model then carries a copy of its factors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from surefoot.zeroth_order._engine.tensors import Slot
-
-Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
+from surefoot.zeroth_order._engine.tensors import TrainedTensor
 
 
-def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The one argument of these modules, however it was given."""
-    found: Tensor = args[0] if args else next(iter(kwargs.values()))
-    return found
+class LowRankHook:
+    """Adds the low-rank terms of one trained tensor to the output of a module that reads it."""
+
+    def __init__(self, tensor: TrainedTensor) -> None:
+        self.tensor = tensor
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor
+    ) -> Tensor:
+        """The output with the terms added."""
+        # Not at every call: compiled code would be compiled anew for each count.
+        if self.tensor.counting:
+            self.tensor.calls += 1
+        x: Tensor = args[0] if args else next(iter(kwargs.values()))
+        for a, v in self.tensor.factors():
+            y = self.add(y, x, a, v)
+        return y
+
+    def add(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """y plus what A V^T contributes for the input x."""
+        raise NotImplementedError
 
 
 def _accumulate(y: Tensor, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -32,76 +47,63 @@ def _accumulate(y: Tensor, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return y + (inner @ right).view_as(y)
 
 
-def _linear(slot: Slot) -> Hook:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Any) -> Any:
-        slot.fired += 1
-        if not slot.active:
-            return None
-        for a, v in slot.factors():
-            y = _accumulate(y, _input(args, kwargs), v.to(y.dtype), a.T.to(y.dtype))
-        return y
+class LinearHook(LowRankHook):
+    """Of nn.Linear: y += (x V) A^T."""
 
-    return hook
+    def add(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """Its weight is (out, in)."""
+        return _accumulate(y, x, v.to(y.dtype), a.T.to(y.dtype))
 
 
-def _conv1d(slot: Slot) -> Hook:
-    """Its weight is (in, out): y = x W, so W's rows are the inputs."""
+class Conv1DHook(LowRankHook):
+    """Of Hugging Face's Conv1D: y += (x A) V^T."""
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Any) -> Any:
-        slot.fired += 1
-        if not slot.active:
-            return None
-        for a, v in slot.factors():
-            y = _accumulate(y, _input(args, kwargs), a.to(y.dtype), v.T.to(y.dtype))
-        return y
-
-    return hook
+    def add(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """Its weight is (in, out), so its rows are the inputs."""
+        return _accumulate(y, x, a.to(y.dtype), v.T.to(y.dtype))
 
 
-def _embedding(slot: Slot) -> Hook:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], y: Any) -> Any:
-        slot.fired += 1
-        if not slot.active:
-            return None
-        for a, v in slot.factors():
-            rows = a[_input(args, kwargs).reshape(-1)].to(y.dtype)
-            y = y + (rows @ v.T.to(y.dtype)).view_as(y)
-        return y
+class EmbeddingHook(LowRankHook):
+    """Of nn.Embedding: y += A[ids] V^T."""
 
-    return hook
+    def add(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """Its weight is (vocabulary, width)."""
+        rows = a[x.reshape(-1)].to(y.dtype)
+        return y + (rows @ v.T.to(y.dtype)).view_as(y)
 
 
-def hook_for(module: nn.Module, parameter: str) -> Callable[[Slot], Hook] | None:
+def hook_for(module: nn.Module, parameter: str) -> type[LowRankHook] | None:
     """What to register for this parameter of this module, or None where it cannot be hooked."""
     if parameter != "weight":
         return None
     kind = type(module)
     if isinstance(module, nn.Linear) and kind.forward is nn.Linear.forward:
-        return _linear
+        return LinearHook
     if isinstance(module, nn.Embedding) and kind.forward is nn.Embedding.forward:
         # Renormalising writes into the weight during the forward.
-        return _embedding if module.max_norm is None else None
+        return EmbeddingHook if module.max_norm is None else None
     if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
-        return _conv1d
+        return Conv1DHook
     return None
 
 
-def install(model: nn.Module, slots: list[Slot]) -> None:
-    """Hook every matrix all of whose owners can be hooked; the others are left as they are."""
+def install(model: nn.Module, tensors: list[TrainedTensor]) -> None:
+    """Hook every matrix all of whose owners can be hooked; the others get a copy that is written."""
     owners: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             owners.setdefault(id(parameter), []).append((module, name))
-    for slot in slots:
-        found = owners.get(id(slot.param), [])
-        makers = [(module, hook_for(module, name)) for module, name in found]
+    for tensor in tensors:
+        found = owners.get(id(tensor.param), [])
+        kinds = [(module, hook_for(module, name)) for module, name in found]
         # A parametrised weight is computed from its originals on every access: not a weight to be hooked.
-        if slot.dense or not makers or any(make is None for _, make in makers):
+        if tensor.dense or not kinds or any(kind is None for _, kind in kinds):
+            tensor.storage = "written"
             continue
-        for module, make in makers:
-            assert make is not None
+        for module, kind in kinds:
+            assert kind is not None
             # First of all hooks: later ones, a user's too, then see the whole output.
-            slot.hooks.append(
-                module.register_forward_hook(make(slot), prepend=True, with_kwargs=True)
+            tensor.hooks.append(
+                module.register_forward_hook(kind(tensor), prepend=True, with_kwargs=True)
             )
-        slot.storage = "hooked"
+        tensor.storage = "hooked"

@@ -7,22 +7,24 @@ forward.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from surefoot._numerics.seeds import hash64
-from surefoot.zeroth_order._engine.tensors import Slot
-from surefoot.zeroth_order._engine.weight_uses import Reads
+from surefoot.zeroth_order._engine.counter_rng import CounterRNG
+from surefoot.zeroth_order._engine.tensors import TrainedTensor
+from surefoot.zeroth_order._engine.weight_uses import WeightUses
 
-if TYPE_CHECKING:
-    from surefoot.zeroth_order._engine.evaluation import Closure, Evaluation
-
-# The perturbation that is looked at, relative to the weights: large, so that a missed use shows.
+# The norm of the perturbation that is looked at, relative to the weights': large, so that a missed use shows.
 LOUD = 0.3
+# Numbers of a weight that are set aside while it is written: the check costs no copy of a large one.
+SET_ASIDE = 1 << 18
 
 
 class HookWarning(UserWarning):
@@ -33,66 +35,102 @@ class SelfCheck:
     """One forward that counts reads of all tensors, and two that compare losses for one of them.
 
     Compiled code may read weights where no count can see it: hence the second look, at a tensor chosen
-    at random, and at all of them once one was wrong.
+    at random, and at all of them once one was wrong. It compares the loss with a perturbation in the hooks
+    and with the same one in the weights, in some of the columns: all rows, as a part of a weight that is read
+    elsewhere is a part of its rows.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def run(self, optimizer: Evaluation, closure: Closure) -> None:
-        """Move every tensor that hooks do not serve to a written copy."""
-        hooked = [s for s in optimizer.slots if s.storage == "hooked"]
+    def run(self, tensors: list[TrainedTensor], loss: Callable[[], float]) -> None:
+        """Move every tensor that hooks do not serve to a written copy.
+
+        Parameters
+        ----------
+        tensors
+            The trained tensors, at the start of their first period: B is zero.
+        loss
+            The loss of the closure, evaluated anew at each call.
+        """
+        hooked = [x for x in tensors if x.storage == "hooked"]
         if not hooked:
             return
-        for slot in hooked:
-            slot.fired = 0
-        with Reads(s.param for s in hooked) as reads:
-            optimizer._evaluate(closure)
-        for slot in hooked:
-            if not slot.fired:
-                self._write(slot, "its module was never called in the forward")
-            elif reads.count[id(slot.param)] > slot.fired:
-                self._write(slot, "its weight is read outside its module as well")
-        hooked = [s for s in hooked if s.storage == "hooked"]
+        self._count(hooked, loss)
+        hooked = [x for x in hooked if x.storage == "hooked"]
         if not hooked:
             return
         chosen = hooked[hash64(self.seed, "check") % len(hooked)]
-        if self._agrees(optimizer, chosen, closure):
+        if self.agrees(chosen, loss):
             return
-        for slot in hooked:
-            if slot is chosen or not self._agrees(optimizer, slot, closure):
-                self._write(slot, "its weight is read outside its module as well")
+        # Code that was compiled before the hooks were laid does not look for them.
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()
+            if self.agrees(chosen, loss):
+                return
+        for tensor in hooked:
+            if tensor is chosen or not self.agrees(tensor, loss):
+                self._write(tensor, "its weight is read outside its module as well")
 
-    def _agrees(self, optimizer: Evaluation, slot: Slot, closure: Closure) -> bool:
-        assert slot.v is not None
-        assert slot.b is not None
-        u = optimizer.streams.normal("check", 0, slot.index, (slot.m, slot.rank))
-        noise = u.to(slot.v) @ slot.v.T
-        size = LOUD * float(slot.param.data.float().norm()) / max(float(noise.norm()), 1e-30)
-        slot.low = slot.b + size * u.to(slot.b)
-        hooked = optimizer._evaluate(closure)
-        kept = slot.param.data.clone()
-        moved = torch.addmm(kept.view(slot.m, slot.n).to(slot.v), slot.low, slot.v.T)
-        slot.matrix().copy_(moved)
-        slot.active = False
-        written = optimizer._evaluate(closure)
-        slot.active = True
-        slot.param.data.copy_(kept)
-        slot.low = slot.b
-        return math.isclose(hooked, written, rel_tol=self._tolerance(slot.param), abs_tol=1e-6)
+    def _count(self, hooked: list[TrainedTensor], loss: Callable[[], float]) -> None:
+        for tensor in hooked:
+            tensor.counting, tensor.calls = True, 0
+        try:
+            with eagerly(), WeightUses(x.param for x in hooked) as uses:
+                loss()
+        finally:
+            for tensor in hooked:
+                tensor.counting = False
+        for tensor in hooked:
+            if not tensor.calls:
+                self._write(tensor, "its module was never called in the forward")
+            elif uses.count[id(tensor.param)] > tensor.calls:
+                self._write(tensor, "its weight is read outside its module as well")
+
+    def agrees(self, tensor: TrainedTensor, loss: Callable[[], float]) -> bool:
+        """Whether a perturbation of some columns is the same loss in the hooks and in the weights."""
+        assert tensor.v is not None
+        assert tensor.b is not None
+        v, b = tensor.v, tensor.b
+        stride = math.ceil(tensor.n / max(1, SET_ASIDE // tensor.m))
+        columns = slice(hash64(self.seed, "columns") % stride, None, stride)
+        part = torch.zeros_like(v)
+        part[columns] = v[columns]
+        u = CounterRNG(self.seed).normal("check", 0, tensor.index, (tensor.m, tensor.rank)).to(v)
+        # ||U V^T||^2 from the two Gram matrices: the product would be a copy of the weight.
+        norm = float(((u.T @ u) * (part.T @ part)).sum()) ** 0.5
+        weight = tensor.matrix()
+        whole = math.hypot(*(float(weight[rows].float().norm()) for rows in tensor.row_blocks()))
+        a = u * (LOUD * whole / max(norm, 1e-30))
+        tensor.v, tensor.shown = part, a
+        hooked = loss()
+        # Zero factors and not none: compiled code stays the same.
+        tensor.shown = torch.zeros_like(a)
+        before = weight[:, columns].clone()
+        weight[:, columns] = torch.addmm(before.to(v), a, v[columns].T).to(weight)
+        written = loss()
+        weight[:, columns] = before
+        tensor.v, tensor.shown = v, b
+        return math.isclose(hooked, written, rel_tol=self._tolerance(tensor.param), abs_tol=1e-6)
 
     @staticmethod
     def _tolerance(p: Tensor) -> float:
         return 1e-4 if p.element_size() >= 4 else 3e-2
 
     @staticmethod
-    def _write(slot: Slot, why: str) -> None:
-        slot.unhook()
-        slot.storage = "written"
-        slot.begin(slot.v, slot.rank)
+    def _write(tensor: TrainedTensor, why: str) -> None:
+        tensor.unhook()
+        tensor.storage = "written"
+        tensor.begin(tensor.v, tensor.rank)
         warnings.warn(
-            f"{slot.name} cannot be perturbed by a hook: {why}; it is written before each forward instead, "
+            f"{tensor.name} cannot be perturbed by a hook: {why}; it is written before each forward instead, "
             "which costs a copy of it",
             HookWarning,
-            stacklevel=7,
+            stacklevel=8,
         )
+
+
+def eagerly() -> contextlib.AbstractContextManager[object]:
+    """Run compiled models as they were written: compiled code shows a function mode nothing."""
+    stance = getattr(torch.compiler, "set_stance", None)
+    return contextlib.nullcontext() if stance is None else stance("force_eager")

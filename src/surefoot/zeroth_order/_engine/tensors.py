@@ -26,8 +26,34 @@ def exact(dtype: torch.dtype) -> torch.dtype:
 
 
 @dataclass(eq=False)
-class Slot:
-    """A trainable tensor seen as an m x n matrix of rank-r motion, or as a dense vector (rank 0)."""
+class TrainedTensor:
+    """A trainable tensor seen as an m x n matrix of rank-r motion, or as a dense vector (rank 0).
+
+    Attributes
+    ----------
+    index, name, param, group
+        Its place among the trained tensors, its name, the parameter, and the place of its group.
+    storage, rank
+        How its iterate is kept, and the rank it moves with; 0 is dense.
+    v, v_cast
+        V of this period in the precision of the factors, and in the parameter's.
+    b
+        B of the iterate W + B V^T, where the parameter is not written.
+    base
+        The iterate (dense) or the weights of the period's start, where a copy is kept.
+    moments
+        The state of the update rule, by name.
+    kept, kept_v
+        Factors of past periods that were set aside instead of folded: (period, B), and their V.
+    shown
+        A of the low-rank term A V^T that hooks add: B, or B beside a perturbation.
+    position
+        The multiple of the direction that the model sees at present.
+    period
+        The period that V belongs to; -1 before the first.
+    counting, calls
+        Whether hooks count how often they served a read, and the count.
+    """
 
     index: int
     name: str
@@ -39,15 +65,15 @@ class Slot:
     v_cast: Tensor | None = None
     b: Tensor | None = None
     base: Tensor | None = None
-    momentum: dict[str, Tensor] = field(default_factory=dict)
+    moments: dict[str, Tensor] = field(default_factory=dict)
     kept: list[tuple[int, Tensor]] = field(default_factory=list)
     kept_v: list[Tensor] = field(default_factory=list)
     hooks: list[Any] = field(default_factory=list)
-    fired: int = 0
-    active: bool = True
+    counting: bool = False
+    calls: int = 0
     position: float = 0.0
     period: int = -1
-    low: Tensor | None = None
+    shown: Tensor | None = None
 
     @property
     def m(self) -> int:
@@ -68,11 +94,11 @@ class Slot:
         """The parameter as a matrix that shares its memory."""
         return self.param.data.view(self.m, self.n)
 
-    def shape(self) -> tuple[int, ...]:
-        """Of the random numbers of one direction."""
+    def direction_shape(self) -> tuple[int, ...]:
+        """Shape of the random numbers of one direction."""
         return tuple(self.param.shape) if self.dense else (self.m, self.rank)
 
-    def full_rank_for(self, rank: int) -> int:
+    def usable_rank(self, rank: int) -> int:
         """The rank this tensor moves with: 0 (dense) for vectors, and where rank r is no saving."""
         return rank if self.param.ndim >= 2 and 0 < rank < min(self.m, self.n) else 0
 
@@ -89,7 +115,7 @@ class Slot:
             if self.storage == "written" and self.base is None:
                 kind = exactly if self.dense else self.param.dtype
                 self.base = self.param.detach().to(kind, copy=True)
-        self.low = self.b
+        self.shown = self.b
 
     # -- perturbing ---------------------------------------------------------------------------------------
 
@@ -99,9 +125,9 @@ class Slot:
             self._shift(direction, s - self.position, factor)
         elif self.storage == "hooked":
             assert self.b is not None
-            self.low = self.b if s == 0 else torch.add(self.b, direction, alpha=s * factor)
+            self.shown = self.b if s == 0 else torch.add(self.b, direction, alpha=s * factor)
         else:
-            self._write(direction, s, factor)
+            self.write(direction, s, factor)
         self.position = s
 
     def _shift(self, direction: Tensor, s: float, factor: float) -> None:
@@ -113,7 +139,8 @@ class Slot:
             assert self.v_cast is not None
             self.matrix().addmm_(direction, self.v_cast.T, alpha=s * factor)
 
-    def _write(self, direction: Tensor | None, s: float, factor: float) -> None:
+    def write(self, direction: Tensor | None = None, s: float = 0.0, factor: float = 1.0) -> None:
+        """Write iterate + s * direction into the parameter, from the copy."""
         assert self.base is not None
         if self.dense:
             moved = self.base if direction is None or s == 0 else self.base.add(direction, alpha=s)
@@ -123,10 +150,11 @@ class Slot:
         assert self.v is not None
         a = self.b if direction is None or s == 0 else self.b.add(direction, alpha=s * factor)
         base, out = self.base.view(self.m, self.n), self.matrix()
-        for rows in self._blocks():
+        for rows in self.row_blocks():
             out[rows] = torch.addmm(base[rows].to(self.v.dtype), a[rows], self.v.T).to(out.dtype)
 
-    def _blocks(self) -> list[slice]:
+    def row_blocks(self) -> list[slice]:
+        """Rows to be converted at a time."""
         rows = max(1, BLOCK // max(self.n, 1))
         return [slice(at, at + rows) for at in range(0, self.m, rows)]
 
@@ -145,8 +173,23 @@ class Slot:
         assert self.b is not None
         self.b.add_(step, alpha=amount * factor)
         if self.storage == "written":
-            self._write(None, 0.0, 1.0)
-        self.low = self.b
+            self.write()
+        self.shown = self.b
+
+    def restore_and_update(
+        self, direction: Tensor, amount: float, perturb: float, update: float
+    ) -> None:
+        """Take the perturbation back and add `amount` of its direction, in one pass over the weights."""
+        if self.storage == "inplace" and self.position:
+            if self.dense:
+                self.param.data.add_(direction, alpha=amount - self.position)
+            else:
+                assert self.v_cast is not None
+                alpha = amount * update - self.position * perturb
+                self.matrix().addmm_(direction, self.v_cast.T, alpha=alpha)
+        else:
+            self.update(direction, amount, update)
+        self.position = 0.0
 
     def decay(self, keep: float) -> None:
         """iterate *= keep, for matrices at the end of a period, after their factors were folded."""
@@ -168,16 +211,16 @@ class Slot:
         assert self.b is not None
         assert self.v is not None
         if self.storage == "written":
-            self._write(None, 0.0, 1.0)
+            self.write()
             assert self.base is not None
             self.base.copy_(self.param.data.view_as(self.base))
         else:
             out = self.matrix()
-            for rows in self._blocks():
+            for rows in self.row_blocks():
                 moved = torch.addmm(out[rows].to(self.v.dtype), self.b[rows], self.v.T)
                 out[rows] = moved.to(out.dtype)
         self.b.zero_()
-        self.low = self.b
+        self.shown = self.b
 
     def keep(self, period: int) -> None:
         """Set this period's B aside instead of folding it; hooks go on adding it."""
@@ -191,9 +234,11 @@ class Slot:
 
     def factors(self) -> list[tuple[Tensor, Tensor]]:
         """(A, V) pairs whose products the model sees on top of the parameter."""
-        found = [(b, v) for (_, b), v in zip(self.kept, self.kept_v, strict=True)]
-        if self.low is not None and self.v is not None:
-            found.append((self.low, self.v))
+        found = (
+            [(b, v) for (_, b), v in zip(self.kept, self.kept_v, strict=True)] if self.kept else []
+        )
+        if self.shown is not None and self.v is not None:
+            found.append((self.shown, self.v))
         return found
 
     def unhook(self) -> None:

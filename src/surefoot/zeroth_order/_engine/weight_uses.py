@@ -35,7 +35,7 @@ def _asks(function: Callable[..., Any]) -> bool:
     return name in ASKING
 
 
-class Reads(TorchFunctionMode):
+class WeightUses(TorchFunctionMode):
     """Counts, for each of some tensors, the torch calls that take it as an argument."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:

@@ -9,14 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot.errors import MissingExtraError
+from surefoot.errors import need
 
-try:
+with need("transformers", extra="llm", part="surefoot.zeroth_order.ZOTrainer"):
     import transformers
-except ImportError as error:
-    raise MissingExtraError(
-        "surefoot.zeroth_order.doors.transformers", "transformers", "llm"
-    ) from error
 
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.optimizer import ZerothOrder

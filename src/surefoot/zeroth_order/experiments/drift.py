@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from surefoot.guarantee import Assumption, Guarantee
+from surefoot.guarantee import Assumption, Guarantee, assume_fact
 from surefoot.record import Record
 from surefoot.zeroth_order.lozo import LOZO
 
@@ -36,12 +36,14 @@ def run(config: Any, seed: int, record: Record) -> None:
                 layer.weight.copy_(start)
             before, batch = layer.weight.detach().clone(), x.to(kind)
             optimizer = LOZO(layer, 0.0, rank=2, nu=50, mode=mode, seed=seed, allow_drift=True)
+            arm = name(dtype, mode)
             for t in range(1, LAST[config.size] + 1):
                 optimizer.step(functools.partial(_loss, layer, batch))
                 if t in STEPS:
                     optimizer.flush()
                     moved = (layer.weight.detach() - before).float().norm() / before.float().norm()
-                    record.append(seed, t, **{name(dtype, mode): float(moved)})
+                    record.append(seed, t, **{arm: float(moved)})
+            optimizer.note_facts(record, seed, arm)
 
 
 def _loss(layer: nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -49,9 +51,14 @@ def _loss(layer: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def _written(inside: bool, record: Record) -> tuple[Assumption, ...]:
-    how = "by the settings"
-    return (Assumption("weights are not written", "mode 'factored'", None, inside, how),)
+def _written(arm: str, record: Record) -> tuple[Assumption, ...]:
+    return (
+        assume_fact(
+            record, "mode", "weights are not written", "mode 'factored'",
+            lambda mode: mode == "factored", of=arm,
+        ),
+        assume_fact(record, "lr", "learning rate 0", "lr = 0", lambda lr: lr == 0, of=arm),
+    )  # fmt: skip
 
 
 def guarantees(config: Any) -> list[Guarantee]:
@@ -59,17 +66,17 @@ def guarantees(config: Any) -> list[Guarantee]:
     found = []
     for dtype in DTYPES:
         for mode in ("factored", "inplace"):
-            inside = mode == "factored"
+            arm = name(dtype, mode)
             found.append(
                 Guarantee(
-                    name=f"no drift: {name(dtype, mode)}",
+                    name=f"no drift: {arm}",
                     statement="||W_t - W_0|| = 0 at learning rate 0",
                     source="by construction: a period's weights are read only",
-                    quantity=name(dtype, mode),
+                    quantity=arm,
                     sense="upper",
                     holds_in="every run",
                     bound=lambda record: 0.0,
-                    assumptions=functools.partial(_written, inside),
+                    assumptions=functools.partial(_written, arm),
                 )
             )
     return found

@@ -59,7 +59,7 @@ def _steps(arm: str, model: Any, closure: Any) -> None:
         return
     if arm.startswith(("LOZO", "MeZO")):
         zeroth = LOZO if arm.startswith("LOZO") else MeZO
-        optimizer = zeroth(model, 1e-6, momentum=momentum, self_check=False)
+        optimizer = zeroth(model, 1e-6, momentum=momentum)
         for _ in range(STEPS):
             optimizer.step(closure)
         optimizer.flush()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
-from surefoot.zeroth_order.bounds import Bound, lozo_bound
+from surefoot.zeroth_order.bounds import Bound, Constants, lozo_bound
 from surefoot.zeroth_order.guarantee import contraction_guarantee, gradient_guarantee
 from surefoot.zeroth_order.lozo import LOZO
 
@@ -59,6 +59,7 @@ def run_law(config: Any, seed: int, record: Record) -> None:
                 for _ in range(law.nu):
                     optimizer.step(functools.partial(_distance, x, target))
                 totals[k] += (x.detach() - target).square().sum() / target.square().sum()
+            optimizer.note_facts(record, seed, law.name)
         for k in range(PERIODS):
             record.append(seed, k + 1, **{law.name: float(totals[k]) / count})
 
@@ -69,10 +70,7 @@ def _distance(x: Tensor, target: Tensor) -> Tensor:
 
 def law_guarantees(config: Any) -> list[Guarantee]:
     """An equality in expectation, within a twentieth."""
-    return [
-        contraction_guarantee(law.name, law.m, law.n, law.r, law.alpha, law.nu, law.v_dist)
-        for law in LAWS
-    ]
+    return [contraction_guarantee(law.name, of=law.name) for law in LAWS]
 
 
 @dataclass(frozen=True)
@@ -95,14 +93,18 @@ class Block:
         """Of each row of each matrix."""
         return [torch.linspace(0.05, 1, n, dtype=torch.float64) for _, n in self.shapes]
 
-    def bound(self) -> Bound:
-        """At the best rate."""
+    def constants(self) -> Constants:
+        """L, sigma^2 and f(X_0) - f*."""
         delta0 = sum(
             float((h * x.square()).sum()) / 2
             for h, x in zip(self.hessian(), self.start(), strict=True)
         )
+        return Constants(1.0, self.sigma**2, delta0)
+
+    def bound(self) -> Bound:
+        """At the best rate."""
         steps = self.nu * self.periods
-        return lozo_bound(self.shapes, self.r, self.nu, steps, 1.0, self.sigma**2, delta0)
+        return lozo_bound(self.shapes, self.r, self.nu, steps, *self.constants())
 
 
 BLOCKS = (
@@ -123,21 +125,20 @@ def run_bound(config: Any, seed: int, record: Record) -> None:
         optimizer = LOZO(
             x, block.bound().alpha, rank=block.r, nu=block.nu, v_dist="orthogonal", seed=seed
         )
-        squares = []
+        optimizer.record_into(record, seed, block.name)
         for t in range(block.nu * block.periods):
             if t % block.nu == 0:
-                squares.append(
-                    sum(
-                        float((h * p.detach()).square().sum())
-                        for h, p in zip(hessian, x, strict=True)
-                    )
-                )
+                optimizer.measure_gradient(_squared_gradient(x, hessian))
             noise = [
                 block.sigma / math.sqrt(size) * torch.randn(p.shape, generator=generator).double()
                 for p in x
             ]
             optimizer.step(functools.partial(_loss, x, hessian, noise))
-        record.append(seed, 0, **{block.name: sum(squares) / len(squares)})
+        optimizer.fd_error(functools.partial(_loss, x, hessian, noise))
+
+
+def _squared_gradient(x: Iterable[Tensor], hessian: Iterable[Tensor]) -> float:
+    return sum(float((h * p.detach()).square().sum()) for h, p in zip(hessian, x, strict=True))
 
 
 def _loss(x: Iterable[Tensor], hessian: Iterable[Tensor], noise: Iterable[Tensor]) -> Tensor:
@@ -152,7 +153,12 @@ def bound_guarantees(config: Any) -> list[Guarantee]:
     """Every constant is known: the bound is a number."""
     return [
         gradient_guarantee(
-            b.name, b.bound(), how="closed form", fd_error=0.0, name=f"bound: {b.name}"
+            L=b.constants().L,
+            sigma2=b.constants().sigma2,
+            delta0=b.constants().delta0,
+            how="in closed form",
+            of=b.name,
+            name=f"bound: {b.name}",
         )
         for b in BLOCKS
     ]
@@ -162,7 +168,7 @@ def bound_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     """How far the bound is from what happens."""
     rows = []
     for block in BLOCKS:
-        bound, found = block.bound(), record.constant(block.name)
+        bound, found = block.bound(), record.constant(f"{block.name}.mean_squared_gradient")
         rows.append(
             {
                 "quadratic": block.name, "alpha": bound.alpha, "bound": bound.value,

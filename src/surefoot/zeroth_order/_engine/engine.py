@@ -1,0 +1,252 @@
+"""One zeroth-order step from its parts: directions, evaluation, running mean, rule, log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from surefoot.zeroth_order._engine import evaluation as evaluations
+from surefoot.zeroth_order._engine.digest import digest_of
+from surefoot.zeroth_order._engine.directions import Directions
+from surefoot.zeroth_order._engine.distributed import Reducer
+from surefoot.zeroth_order._engine.evaluation import Closure, Evaluation, Losses
+from surefoot.zeroth_order._engine.resolution import FlatLosses, warn_of_rounding
+from surefoot.zeroth_order._engine.rules import Rule
+from surefoot.zeroth_order._engine.scalars import RunningMean
+from surefoot.zeroth_order._engine.self_check import SelfCheck
+from surefoot.zeroth_order._engine.settings import Settings
+from surefoot.zeroth_order._engine.tensors import TrainedTensor
+from surefoot.zeroth_order.log import StepLog
+
+
+class Engine:
+    """What every zeroth-order optimizer does, apart from being a `torch.optim.Optimizer`.
+
+    Parameters
+    ----------
+    method
+        The name that logs and states carry.
+    settings, rule
+        What was set, and how c U becomes a step.
+    tensors, groups
+        The trained tensors, and the optimizer's own list of parameter groups.
+    reducer, log
+        The mean over processes; where scalars are written, or None.
+    self_check
+        Look on the first step whether hooks see every use of the weights.
+
+    Attributes
+    ----------
+    last
+        Of the last step: loss_plus, loss_minus, c, skipped, fd_error.
+    decay
+        For each group the product of (1 - lr * weight_decay) since the period began.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        settings: Settings,
+        rule: Rule,
+        tensors: list[TrainedTensor],
+        groups: list[dict[str, Any]],
+        *,
+        reducer: Reducer,
+        log: StepLog | None = None,
+        self_check: bool = True,
+    ) -> None:
+        self.method, self.settings, self.rule = method, settings, rule
+        self.tensors, self.groups = tensors, groups
+        self.directions = Directions(tensors, groups, settings)
+        self.losses = Losses(self.abandon)
+        self.mean = RunningMean()
+        self.reducer, self.log = reducer, log
+        self.self_check = SelfCheck(settings.seed) if self_check else None
+        self.flat = FlatLosses()
+        self.last: dict[str, Any] = {}
+        self.decay = [1.0] * len(groups)
+        # How often fd_error has perturbed the weights since the last step: in place, a replay repeats it.
+        self.fd_errors = 0
+        self._looked = False
+
+    # -- evaluating ---------------------------------------------------------------------------------------
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """How the losses of a step are evaluated."""
+        if self.settings.one_sided:
+            return evaluations.one_sided
+        return evaluations.leave_one_out if self.settings.leave_one_out else evaluations.two_sided
+
+    def estimate(
+        self,
+        closure: Closure,
+        weight: float | None,
+        *,
+        restore: bool,
+        evaluation: Evaluation | None = None,
+    ) -> float:
+        """Add c of one micro-batch to the running mean of this step.
+
+        Parameters
+        ----------
+        closure
+            Returns the loss of the micro-batch.
+        weight
+            Of the micro-batch, or None.
+        restore
+            Bring the iterate back; else that and the update are one pass over the weights.
+        evaluation
+            How to evaluate; by default as the settings say.
+        """
+        eps = evaluations.eps_of(self.directions)
+        self.mean.check(weight)
+        if self.mean.sums is None:
+            self.begin_step(closure)
+        found = (evaluation or self.evaluation)(lambda: self.losses(closure), self.directions)
+        if self.settings.normalize:
+            found = evaluations.normalized(found, eps)
+        if restore or len(found) > 1:
+            self.directions.release()
+        c = self.mean.add([f.c for f in found], weight)
+        plus, minus = (float(np.mean([f[j] for f in found])) for j in (0, 1))
+        self.last = {"loss_plus": plus, "loss_minus": minus, "fd_error": None}
+        self.flat.look(found)
+        return c
+
+    def begin_step(self, closure: Closure | None = None) -> None:
+        """Draw V where a period starts, and look once at what training starts from."""
+        self.directions.begin_period(self.rule.renewed)
+        if self.log is not None and not self.log.header:
+            self.directions.release()
+            self.log.begin(self.method, self.all_settings(), self.groups, self.tensors)
+        if self.directions.t == 0 and not self._looked:
+            self._looked = True
+            warn_of_rounding(self.directions)
+            if self.reducer.size > 1:
+                self.reducer.expect(digest_of(self.tensors))
+        if closure is not None and self.self_check is not None:
+            self.self_check.run(self.tensors, lambda: self.losses(closure))
+            self.self_check = None
+
+    def abandon(self) -> None:
+        """Back to the iterate and to before this step's first estimate."""
+        self.directions.release()
+        self.mean.clear()
+
+    def all_settings(self) -> dict[str, Any]:
+        """As a log's header and a state hold them."""
+        return self.settings.to_dict() | self.rule.settings()
+
+    # -- moving on ----------------------------------------------------------------------------------------
+
+    def apply(self) -> list[float]:
+        """Average c over processes, log it, move on; returns the rates that were used, one a group."""
+        assert self.mean.sums is not None
+        c = self.reducer.mean(self.mean.sums, self.mean.total, bool(self.mean.weighted))
+        # What is used is what the log can hold; else a replay would not be exact.
+        scalars = c.astype(np.float32)
+        if self.settings.c_clip is not None:
+            bound = self.settings.c_clip
+            scalars = np.clip(scalars, -bound, bound).astype(np.float32)
+        rates = [float(np.float32(g["lr"])) for g in self.groups]
+        if self.log is not None:
+            fused = self.mean.micro_batches == 1 and self.directions.at != 0
+            how = (self.mean.micro_batches, fused, self.fd_errors)
+            self.log.add(scalars, rates, how, [[g["rank"], g["weight_decay"]] for g in self.groups])
+        self.advance(scalars, rates)
+        return rates
+
+    def advance(self, scalars: np.ndarray, rates: list[float]) -> None:
+        """Use the scalars of this step: shared with the replay of a log."""
+        skipped = not np.isfinite(scalars).all()
+        self.last |= {"c": float(scalars.mean()), "skipped": skipped}
+        if skipped:
+            self.directions.release()
+        else:
+            self.update(scalars, rates)
+        for i, group in enumerate(self.groups):
+            self.decay[i] *= 1 - rates[i] * group["weight_decay"]
+        self.directions.t += 1
+        self.fd_errors = 0
+        self.mean.clear()
+        self.directions.forget()
+        if self.directions.t % self.settings.nu == 0:
+            self._end_period()
+
+    def update(self, scalars: np.ndarray, rates: list[float]) -> None:
+        """X <- X - lr * step, and the model sees the iterate."""
+        directions = self.directions
+        single = len(scalars) == 1
+        for tensor in self.tensors:
+            perturb, update = directions.scale_of(tensor)
+            rate = rates[tensor.group]
+            if self.rule.stateless:
+                # Restoring and updating are one pass over the weights.
+                if single:
+                    held = directions.held(tensor, 0)
+                    tensor.restore_and_update(held, -rate * float(scalars[0]), perturb, update)
+                else:
+                    step = self._combined(tensor, scalars)
+                    tensor.restore_and_update(step, -rate, perturb, update)
+                continue
+            mean = self._mean_direction(tensor, scalars, perturb)
+            tensor.update(self.rule.step(tensor, mean), -rate, update)
+            tensor.position = 0.0
+
+    def _mean_direction(self, tensor: TrainedTensor, scalars: np.ndarray, perturb: float) -> Tensor:
+        if len(scalars) > 1:
+            return self._combined(tensor, scalars)
+        held = self.directions.held(tensor, 0)
+        if tensor.position:
+            tensor.place(held, 0.0, perturb)
+        return held * float(scalars[0])
+
+    def _combined(self, tensor: TrainedTensor, scalars: np.ndarray) -> Tensor:
+        """mean_i c_i U_i."""
+        total: Tensor | None = None
+        for i, c in enumerate(scalars):
+            part = self.directions.draw(tensor, i) * (float(c) / len(scalars))
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total
+
+    def _end_period(self) -> None:
+        period = self.directions.t // self.settings.nu - 1
+        for tensor in self.tensors:
+            if tensor.storage != "inplace" and not tensor.dense and tensor.b is not None:
+                if self.settings.fold:
+                    tensor.fold()
+                else:
+                    tensor.keep(period)
+            tensor.decay(self.decay[tensor.group])
+        self.decay = [1.0] * len(self.groups)
+
+    def flush(self) -> None:
+        """Fold what is factored into the weights, and write the log."""
+        self.directions.release()
+        moved = [x for x in self.tensors if x.b is not None and bool(x.b.any())]
+        if self.settings.fold and moved:
+            for tensor in moved:
+                tensor.fold()
+            if self.log is not None:
+                self.log.folded(self.directions.t)
+        if self.log is not None:
+            self.log.write()
+
+    def fd_error(self, closure: Closure) -> float:
+        """|c(eps) - c(eps/2)| / |c(eps)| at the direction of the coming step."""
+        self.begin_step()
+        self.fd_errors += 1
+
+        def loss() -> float:
+            return self.losses(closure)
+
+        whole = evaluations.central(loss, self.directions, 0).c
+        half = evaluations.central(loss, self.directions, 0, 0.5).c
+        self.directions.release()
+        error = abs(whole - half) / abs(whole) if whole else float("inf")
+        self.last["fd_error"] = error
+        return error
