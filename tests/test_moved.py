@@ -8,7 +8,7 @@ from surefoot._moved import MOVED
 
 FUNCTIONS = {
     "privacy.calibrate", "privacy.gaussian", "privacy.last_iterate", "privacy.max_steps",
-    "privacy.standard", "zeroth_order.replay",
+    "privacy.standard", "privacy.audit.clopper_pearson", "zeroth_order.replay",
 }  # fmt: skip
 
 
