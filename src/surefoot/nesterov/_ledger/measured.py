@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isnan
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -122,15 +123,19 @@ def ledger_certificates(
 
 def _settings(record: Record, of: str, s: float) -> tuple[Assumption, ...]:
     """That the method of the theorem ran, as the ledger or its optimizer noted it."""
+    wanted = (1 - s) / (1 + s)
+    momentum = assume_fact(
+        record, "rho", "the momentum of the promise", f"rho = (1-s)/(1+s) = {wanted:.6g}",
+        lambda v: abs(float(v) - wanted) <= 1e-9, of=of,
+    )  # fmt: skip
+    if isnan(s):
+        momentum = replace(momentum, holds=None)
     return (
         assume_fact(
             record, "method", "the method", "NAG, AGNES or SGD with nesterov=True",
             lambda v: v in ("NAG", "AGNES", "SGD with nesterov=True"), of=of,
         ),
-        assume_fact(
-            record, "rho", "the momentum of the promise", f"rho = (1-s)/(1+s) = {(1 - s) / (1 + s):.6g}",
-            lambda v: abs(float(v) - (1 - s) / (1 + s)) <= 1e-9, of=of,
-        ),
+        momentum,
         assume_fact(
             record, "weight_decay", "no weight decay", "0; put it into the closure",
             lambda v: v == 0, of=of,
