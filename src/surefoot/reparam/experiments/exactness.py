@@ -1,4 +1,4 @@
-"""The plain network follows the branches: one step, many steps, clipped steps (part S1)."""
+"""The plain network follows the branches: one step, many steps, clipped steps (part exactness)."""
 
 from __future__ import annotations
 
