@@ -1,4 +1,4 @@
-"""Does it help? Four arms, equally tuned, by depth and by how the data is cut (parts accuracy and origins)."""
+"""Does it help? Four equally tuned arms, by depth and by how the data is cut (parts accuracy, origins)."""
 
 from __future__ import annotations
 
