@@ -1,4 +1,4 @@
-"""Parts S3 and S4: every arm tuned by one rule, on validation images, and told as it is."""
+"""Parts accuracy and origins: every arm tuned by one rule, on validation images, and told as it is."""
 
 import struct
 
@@ -93,7 +93,9 @@ def test_both_parts_on_images_of_ones_own(tiny, tmp_path, measured):
     config, record = ReparamConfig(data="fashion", images=tmp_path), Record()
     accuracy.run(config, 0, record)
     ours, csla = (record.constant(f"{NAME}, {a}: test accuracy")[0] for a in ("fedrepopt", "csla"))
-    measured("S3 FedRepOpt - CSLA, points", "<= 1.7 (one image)", f"{100 * (ours - csla):.2f}")
+    measured(
+        "accuracy: FedRepOpt - CSLA, points", "<= 1.7 (one image)", f"{100 * (ours - csla):.2f}"
+    )
     assert abs(ours - csla) <= 1 / 60
     assert max(record.constant(f"{NAME}, {a}: test accuracy")[0] for a in ARMS) > 0.9
     origins = Record()

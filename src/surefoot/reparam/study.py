@@ -27,7 +27,7 @@ STUDY = Study(
     config=ReparamConfig,
     parts=(
         Part(
-            "S1",
+            "exactness",
             "Exactness: one step, many steps, clipped steps",
             exactness.run,
             exactness.guarantees,
@@ -35,7 +35,7 @@ STUDY = Study(
             seeds={"quick": 2, "standard": 5, "paper": 10},
         ),
         Part(
-            "S2",
+            "costs",
             "Cost on the device and on the wire",
             costs.run,
             costs.guarantees,
@@ -43,14 +43,14 @@ STUDY = Study(
             deterministic=True,
         ),
         Part(
-            "S3",
+            "accuracy",
             "Accuracy of four arms by depth and by cut, equally tuned, nothing promised",
             accuracy.run,
             tables=accuracy.tables,
             seeds={"quick": 1, "standard": 3, "paper": 3},
         ),
         Part(
-            "S4",
+            "origins",
             "Where the scales come from, nothing promised",
             accuracy.run_origins,
             tables=accuracy.origin_tables,

@@ -1,4 +1,4 @@
-"""Does it help? Four arms, equally tuned, by depth and by how the data is cut (parts S3 and S4)."""
+"""Does it help? Four equally tuned arms, by depth and by how the data is cut (parts accuracy, origins)."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def setting(depth: int, alpha: float, momentum: float) -> str:
 
 
 def run(config: Any, seed: int, record: Record) -> None:
-    """S3: every arm at its own best learning rate."""
+    """Every arm at its own best learning rate."""
     torch.set_num_threads(1)
     s = SWEEP[config.size]
     tuning = EqualTuning("higher")
@@ -218,7 +218,7 @@ def origins(depth: int, epochs: int, seed: int) -> dict[str, Scales]:
 
 
 def run_origins(config: Any, seed: int, record: Record) -> None:
-    """S4: does the hyper-search matter?"""
+    """Does the hyper-search matter?"""
     torch.set_num_threads(1)
     s = SWEEP[config.size]
     depth = s["settings"][-1][0]

@@ -1,4 +1,4 @@
-"""What each mode costs on the device and on the wire (part S2)."""
+"""What each mode costs on the device and on the wire (part costs)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain network follows the branches: one step, many steps, clipped steps (part S1)."""
+"""The plain network follows the branches: one step, many steps, clipped steps (part exactness)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
 from surefoot.reparam._block.facts import network_facts
-from surefoot.reparam._guarantee.columns import column
+from surefoot.reparam._guarantee.columns import DEFECT, GAP, column
 from surefoot.reparam._optimizer.clipping import clip_csla_norm_
+from surefoot.reparam._optimizer.facts import note_facts
 from surefoot.reparam._optimizer.parameters import decay_groups
 from surefoot.reparam.block import ReparamConv2d
 from surefoot.reparam.equivalence import equivalence_gap, one_step_defect
-from surefoot.reparam.guarantee import clipped_norm, trajectory
+from surefoot.reparam.guarantee import NORM_ERROR, clipped_norm, trajectory
 from surefoot.reparam.merging import convert_to_plain
 from surefoot.reparam.optimizer import RepSGD
 
