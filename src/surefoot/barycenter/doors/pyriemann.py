@@ -7,6 +7,7 @@ from typing import Any
 
 from surefoot.barycenter._solver.checks import normalised
 from surefoot.barycenter.barycenter import suot_barycenter
+from surefoot.errors import need
 
 
 def mean_suot(
@@ -40,3 +41,14 @@ def mean_suot(
         X, weights=normalised(sample_weight), tau=tau, mass=mass, mass_tau=mass_tau, init=init,
         tol=tol, max_iter=maxiter, optimality_gap=False, record=False,
     ).cov  # fmt: skip
+
+
+def nearest_mean(mean: Any) -> Any:
+    """pyRiemann's classifier by the nearest class mean, in the affine-invariant distance.
+
+    `mean` is a callable, such as `mean_suot(tau=1.0)`, or one of pyRiemann's means by its name. Raises
+    MissingExtraError without pyRiemann.
+    """
+    with need("pyriemann", extra="bench", part="the nearest class mean"):
+        from pyriemann.classification import MDM
+    return MDM(metric={"mean": mean, "distance": "riemann"})

@@ -10,9 +10,8 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from surefoot import data
-from surefoot.barycenter.doors.pyriemann import mean_suot
+from surefoot.barycenter.doors.pyriemann import mean_suot, nearest_mean
 from surefoot.barycenter.experiments.estimators import contaminate, geometric
-from surefoot.errors import need
 from surefoot.record import Record
 
 SHARE = 0.3
@@ -64,13 +63,11 @@ def spoil(
 
 def run(config: Any, seed: int, record: Record) -> None:
     """Accuracy on clean recordings of the nearest mean (affine-invariant distance), for each average."""
-    with need("pyriemann", extra="bench", part="part motions"):
-        from pyriemann.classification import MDM
     train, y, test, y_test = covariances(config)
     for kind in KINDS:
         spoilt = spoil(train, y, kind, seed)
         for name, mean in MEANS.items():
-            model = MDM(metric={"mean": mean, "distance": "riemann"}).fit(spoilt, y)
+            model = nearest_mean(mean).fit(spoilt, y)
             record.update(seed, 0, {f"{kind} {name}": float(model.score(test, y_test))})
 
 
