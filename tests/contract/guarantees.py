@@ -1,4 +1,4 @@
-"""The guarantees of the package. A new method's join by one line, and a file of data in `promises/`."""
+"""The guarantees of the package. A new method joins by one line, and a file of data in `promises/`."""
 
 from tests.contract.promises import federated, privacy, reparam
 
