@@ -111,7 +111,8 @@ def _clipping(config: Any, seed: int, record: Record) -> None:
             record.update(seed, 0, {column(NORM_ERROR, CLIPPED): abs(norms[0] / norms[1] - 1)})
         for optimizer in (ours, theirs):
             optimizer.step()
-    note_facts(record, ours.record.facts | network_facts(plain), seed, CLIPPED)
+    note_facts(record, ours.record.facts, seed, CLIPPED)
+    note_facts(record, network_facts(plain), seed, CLIPPED)
     record.update(seed, STEPS[config.size], {column(GAP, CLIPPED): equivalence_gap(plain, csla)})
 
 
