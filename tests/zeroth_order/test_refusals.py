@@ -125,3 +125,22 @@ def test_normalisation_weights_in_sixteen_bits_are_named():
         UserWarning, match=r"in most entries of 1.weight: their perturbations round away"
     ):
         optimizer.step(lambda: model(x).float().square().mean())
+
+
+def test_freezing_on_the_way_stops_a_tensor_and_cannot_be_logged():
+    model = network()
+    optimizer = LOZO(model, 0.1, nu=3)
+    for _ in range(4):
+        optimizer.step(loss_of(model))
+    optimizer.flush()
+    before = model[0].weight.detach().clone()
+    model[0].weight.requires_grad_(False)
+    for _ in range(4):
+        optimizer.step(loss_of(model))
+    optimizer.flush()
+    assert torch.equal(model[0].weight, before)
+    assert len(optimizer.record.fact("low_rank_shapes").all) == 2
+    logged = LOZO(network(), 0.1, log=True)
+    logged.tensors[0].param.requires_grad_(False)
+    with pytest.raises(ValueError, match="0.weight was frozen after the optimizer was made"):
+        logged.step(loss_of(logged.model))

@@ -176,15 +176,19 @@ class ZerothOrder(torch.optim.Optimizer):
             raise ValueError(
                 "add_param_group in mode 'factored' must come with the model: build anew"
             )
-        super().add_param_group(
-            {**param_group, "params": parameters.trainable(param_group["params"])}
-        )
-        group, at = self.param_groups[-1], len(self.param_groups) - 1
+        group = {
+            **self.defaults,
+            **param_group,
+            "params": parameters.trainable(param_group["params"]),
+        }
+        # Looked at before it is there: a group that is refused leaves the optimizer as it was.
         parameters.check_group(group)
-        for p in group["params"]:
-            index = len(self._tensors)
+        at, added = len(self.param_groups), []
+        for index, p in enumerate(group["params"], start=len(self._tensors)):
             name = self._names.get(id(p), str(index))
-            self._tensors.append(parameters.trained_tensor(index, name, p, at, group["rank"]))
+            added.append(parameters.trained_tensor(index, name, p, at, group["rank"]))
+        super().add_param_group(group)
+        self._tensors.extend(added)
         if engine is not None:
             engine.decay.append(1.0)
 

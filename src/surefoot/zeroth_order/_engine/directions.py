@@ -89,6 +89,8 @@ class Directions:
 
     def _move(self, s: float) -> None:
         for tensor in self.tensors:
+            if tensor.frozen:
+                continue
             eps = self.groups[tensor.group]["eps"]
             direction = self.held(tensor, self._held_for)
             tensor.place(direction, s * eps, self.scale_of(tensor)[0])

@@ -118,6 +118,7 @@ class Engine:
 
     def begin_step(self, closure: Closure | None = None) -> None:
         """Draw V where a period starts, and look once at what training starts from."""
+        self._check_log()
         self.directions.begin_period(self.rule.renewed)
         if self.log is not None and not self.log.header:
             self.directions.release()
@@ -130,6 +131,14 @@ class Engine:
         if closure is not None and self.self_check is not None:
             self.self_check.run(self.tensors, lambda: self.losses(closure))
             self.self_check = None
+
+    def _check_log(self) -> None:
+        frozen = [x.name for x in self.tensors if x.frozen]
+        if self.log is not None and frozen:
+            raise ValueError(
+                f"{frozen[0]} was frozen after the optimizer was made, which the log cannot tell a replay: "
+                "freeze it before, or go on without log="
+            )
 
     def abandon(self) -> None:
         """Back to the iterate and to before this step's first estimate."""
@@ -181,6 +190,8 @@ class Engine:
         directions = self.directions
         single = len(scalars) == 1
         for tensor in self.tensors:
+            if tensor.frozen:
+                continue
             perturb, update = directions.scale_of(tensor)
             rate = rates[tensor.group]
             if self.rule.stateless:
@@ -221,7 +232,8 @@ class Engine:
                     tensor.fold()
                 else:
                     tensor.keep(period)
-            tensor.decay(self.decay[tensor.group])
+            if not tensor.frozen:
+                tensor.decay(self.decay[tensor.group])
         self.decay = [1.0] * len(self.groups)
 
     def flush(self) -> None:

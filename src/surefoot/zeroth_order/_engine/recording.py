@@ -100,11 +100,11 @@ class Recording:
         if groups != self._groups:
             self._groups = groups
             self._note_groups(groups)
-        if self._ranks is None or engine.directions.t % engine.settings.nu == 0:
-            ranks = tuple(x.rank for x in engine.tensors)
-            if ranks != self._ranks:
-                self._ranks = ranks
-                self.note(**_shapes(engine.tensors, engine.settings.v_dist))
+        ranks = tuple(-1 if x.frozen else x.rank for x in engine.tensors)
+        if ranks != self._ranks:
+            self._ranks = ranks
+            moving = [x for x in engine.tensors if not x.frozen]
+            self.note(**_shapes(moving, engine.settings.v_dist))
 
     def after(self, engine: Engine) -> None:
         """After an update: its numbers."""

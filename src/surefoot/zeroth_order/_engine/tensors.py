@@ -90,6 +90,11 @@ class TrainedTensor:
         """Whether the tensor moves in all directions."""
         return self.rank == 0
 
+    @property
+    def frozen(self) -> bool:
+        """Whether its parameter has been frozen since; it then stays where it is."""
+        return not self.param.requires_grad
+
     def matrix(self) -> Float[Tensor, "m n"]:
         """The parameter as a matrix that shares its memory."""
         return self.param.data.view(self.m, self.n)
