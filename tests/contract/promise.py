@@ -23,7 +23,9 @@ class Promise:
     conditions need, "arm.name" for one of several arms; `others` change nothing that is assumed. `fault`
     replaces columns so that the promise is broken. `spoils` are single facts that void it. `numbers` names
     the assumptions that columns decide, which therefore hold where no fact is recorded, and `unmeasured`
-    those that nothing here can decide. `why` says why no fact can void it, where none can.
+    those that nothing here can decide. `spread` is by how much,
+    relatively, the seeds' values lie apart, where a mean over seeds is judged. `why` says why no fact can void
+    it, where none can.
     """
 
     factory: Callable[..., Guarantee | tuple[Guarantee, ...]]
@@ -37,6 +39,7 @@ class Promise:
     numbers: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
     seeds: int = 2
+    spread: float = 0.0
     why: str = ""
 
     def __str__(self) -> str:
@@ -51,11 +54,14 @@ class Promise:
         instead: Mapping[str, Fact] | None = None,
     ) -> Record:
         """What a run would have written: with other columns, without some facts, or with others instead."""
-        record = Record()
+        record, judged = Record(), self.make().quantity
         for seed in range(self.seeds):
+            apart = self.spread * (2 * seed / max(self.seeds - 1, 1) - 1)
             for name, values in {**self.columns, **(columns or {})}.items():
                 first = self.starts.get(name, 0)
-                record.extend(seed, name, values, range(first, first + len(values)))
+                # More apart with every step: what is relative to the start must differ too.
+                own = [v * (1 + apart * i * (name == judged)) for i, v in enumerate(values, 1)]
+                record.extend(seed, name, own, range(first, first + len(own)))
             for key, value in {**self.facts, **self.others, **(instead or {})}.items():
                 if key not in without:
                     of, _, name = key.rpartition(".")

@@ -58,10 +58,11 @@ def test_not_promised_where_a_fact_says_so(promise, fact):
 def test_a_fact_that_was_not_recorded_is_not_assumed(promise, name):
     """In no seed, or in one seed only."""
     assert unknown(promise, promise.record(without=[name]))
-    partly = promise.record(without=[name])
-    of, _, fact = name.rpartition(".")
-    partly.note(0, of, **{fact: promise.facts[name]})
-    assert unknown(promise, partly)
+    if promise.seeds > 1:
+        partly = promise.record(without=[name])
+        of, _, fact = name.rpartition(".")
+        partly.note(0, of, **{fact: promise.facts[name]})
+        assert unknown(promise, partly)
 
 
 @pytest.mark.parametrize("promise", WITH_FACTS, ids=str)
