@@ -1,9 +1,21 @@
 """The guarantees of the package. A new method joins by one line, and a file of data in `promises/`."""
 
-from tests.contract.promises import federated, privacy, reparam
+from tests.contract.promises import (
+    barycenter,
+    federated,
+    lora,
+    nesterov,
+    privacy,
+    reparam,
+    zeroth_order,
+)
 
 PROMISES = [
+    *barycenter.PROMISES,
     *federated.PROMISES,
+    *lora.PROMISES,
+    *nesterov.PROMISES,
     *privacy.PROMISES,
     *reparam.PROMISES,
+    *zeroth_order.PROMISES,
 ]

@@ -23,9 +23,8 @@ class Promise:
     conditions need, "arm.name" for one of several arms; `others` change nothing that is assumed. `fault`
     replaces columns so that the promise is broken. `spoils` are single facts that void it. `numbers` names
     the assumptions that columns decide, which therefore hold where no fact is recorded, and `unmeasured`
-    those that nothing here can decide. `spread` is by how much,
-    relatively, the seeds' values lie apart, where a mean over seeds is judged. `why` says why no fact can void
-    it, where none can.
+    those that nothing here can decide. `spread` is by how much, relatively, the values of the seeds lie
+    apart where a mean over them is judged. `why` says why no fact can void it, where none can.
     """
 
     factory: Callable[..., Guarantee | tuple[Guarantee, ...]]

@@ -1,0 +1,49 @@
+"""Promises of surefoot.zeroth_order."""
+
+from surefoot.zeroth_order._engine.recording import MEAN_SQUARED
+from tests.contract.promise import Promise
+
+from surefoot.zeroth_order import guarantee as zeroth_order
+from surefoot.zeroth_order.bounds import lozo_contraction
+
+RUN = {
+    "method": "lozo", "momentum": 0.0, "num_directions": 1, "one_sided": False, "leave_one_out": False,
+    "normalize": False, "c_clip": "none", "weight_decay": 0.0, "skipped_steps": False,
+    "unrecorded_steps": 0, "drifts": False, "lr": 1e-3, "nu": 1, "scale": "paper",
+    "v_dist": "orthogonal", "low_rank_shapes": "8x12 r2 x1", "dense_entries": 0,
+}  # fmt: skip
+OTHERWISE = [
+    {"method": "zo-adam"}, {"momentum": 0.9}, {"num_directions": 2}, {"one_sided": True},
+    {"leave_one_out": True}, {"normalize": True}, {"c_clip": 1.0}, {"weight_decay": 0.1}, {"skipped_steps": True},
+    {"unrecorded_steps": 3}, {"drifts": True},
+]  # fmt: skip
+PER_PERIOD = lozo_contraction(8, 12, 2, 1e-3, 1, "orthogonal")
+
+PROMISES = [
+    Promise(
+        zeroth_order.gradient_guarantee,
+        lambda: zeroth_order.gradient_guarantee(L=1.0, sigma2=0.0, delta0=1.0),
+        {MEAN_SQUARED: [1.0, 0.9, 0.8], "fd_error": [1e-3] * 3},
+        {MEAN_SQUARED: [1e9, 1e9, 1e9]},
+        RUN,
+        [*OTHERWISE, {"v_dist": "gaussian"}, {"lr": 1.0}],
+        seeds=12,
+        spread=0.01,
+        numbers=("linear over the perturbation",),
+    ),
+    Promise(
+        zeroth_order.contraction_guarantee,
+        lambda: zeroth_order.contraction_guarantee("distance"),
+        {"distance": [PER_PERIOD**k for k in range(4)]},
+        {"distance": [1.2 * PER_PERIOD**k for k in range(4)]},
+        RUN,
+        [
+            *OTHERWISE,
+            {"low_rank_shapes": "8x12 r2 x2"},
+            {"dense_entries": 5},
+            {"nu": 2, "v_dist": "gaussian"},
+        ],
+        seeds=12,
+        spread=0.01,
+    ),
+]
