@@ -21,7 +21,7 @@ def test_every_guarantee_has_its_column_and_every_expectation_its_guarantee():
 
 
 def test_fault_and_honest_noise_come_out_as_announced():
-    part = next(p for p in STUDY.parts if p.name == "D-fault")
+    part = next(p for p in STUDY.parts if p.name == "planted-fault")
     record, config = Record(), PrivacyConfig()
     part.run(config, 0, record)
     for name, c in certificates(part, config, record).items():

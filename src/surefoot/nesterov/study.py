@@ -23,7 +23,7 @@ class NesterovConfig(StudyConfig):
     """The study of accelerated descent."""
 
     mnist: Path | None = None
-    """A folder or file with MNIST for part S7; by default it comes from a package."""
+    """A folder or file with MNIST for part lenet; by default it comes from a package."""
 
 
 STUDY = Study(
@@ -34,7 +34,7 @@ STUDY = Study(
     config=NesterovConfig,
     parts=(
         Part(
-            "S1",
+            "benign",
             "Landscapes with known constants: the promise is exact",
             benign.run,
             benign.guarantees,
@@ -43,7 +43,7 @@ STUDY = Study(
             deterministic=True,
         ),
         Part(
-            "S2",
+            "noise",
             "Noise on a quadratic, by exact expectation",
             noise_sweep.run_oracle,
             noise_sweep.oracle_guarantees,
@@ -52,14 +52,14 @@ STUDY = Study(
             deterministic=True,
         ),
         Part(
-            "S2-runs",
+            "noise-runs",
             "Noise on a quadratic, by random runs",
             noise_sweep.run_random,
             noise_sweep.random_guarantees,
             seeds={"quick": 12, "standard": 30, "paper": 100},
         ),
         Part(
-            "S2-sphere",
+            "sphere",
             "Multiplicative noise on a curved manifold: a heuristic",
             noise_sweep.run_sphere,
             noise_sweep.sphere_guarantees,
@@ -67,7 +67,7 @@ STUDY = Study(
             seeds={"quick": 8, "standard": 20, "paper": 50},
         ),
         Part(
-            "S3",
+            "regression",
             "Regression on digits: certified noise against descriptive noise",
             regression.run,
             regression.guarantees,
@@ -79,7 +79,7 @@ STUDY = Study(
             seeds={"quick": 5, "standard": 12, "paper": 30},
         ),
         Part(
-            "S4",
+            "digits",
             "A network on digits: where the promise ends",
             digits_mlp.run,
             certificates=digits_mlp.certificates,
@@ -88,14 +88,14 @@ STUDY = Study(
             deterministic=True,
         ),
         Part(
-            "S5",
+            "small-batches",
             "Small batches: AGNES beside its peers, nothing promised",
             small_batches.run,
             tables=small_batches.tables,
             seeds={"quick": 2, "standard": 5, "paper": 10},
         ),
         Part(
-            "S6",
+            "three-or-eight",
             "Digits 3 against 8: a promise that beats measured gradient descent",
             three_or_eight.run,
             certificates=three_or_eight.certificates,
@@ -104,7 +104,7 @@ STUDY = Study(
             deterministic=True,
         ),
         Part(
-            "S7",
+            "lenet",
             "LeNet-5 on MNIST, the AGNES paper's experiment, nothing promised",
             lenet.run,
             tables=lenet.tables,

@@ -34,7 +34,7 @@ STUDY = Study(
     config=PrivacyConfig,
     parts=(
         Part(
-            "A",
+            "curves",
             "Epsilon against the number of steps",
             curves.run,
             curves.guarantees,
@@ -44,7 +44,7 @@ STUDY = Study(
             extras=("privacy",),
         ),
         Part(
-            "B",
+            "calibration",
             "Noise for a target epsilon",
             calibration.run,
             calibration.guarantees,
@@ -54,7 +54,7 @@ STUDY = Study(
             extras=("privacy",),
         ),
         Part(
-            "C",
+            "many-runs",
             "One canary, many trainings of softmax regression on digits",
             many_runs.run,
             many_runs.guarantees,
@@ -64,7 +64,7 @@ STUDY = Study(
             extras=("privacy",),
         ),
         Part(
-            "D",
+            "one-run",
             "Thousands of canaries, one training on digits, scores calibrated by shadow runs",
             one_run.run_arms(one_run.MLP, one_run.SOFTMAX),
             one_run.claims_of(one_run.MLP, one_run.SOFTMAX),
@@ -74,7 +74,7 @@ STUDY = Study(
             extras=("privacy",),
         ),
         Part(
-            "D-fault",
+            "planted-fault",
             "The same audit of noise that is ten times too small, and of honest noise",
             one_run.run_arms(one_run.FAULT, one_run.HONEST),
             one_run.claims_of(one_run.FAULT, one_run.HONEST),
@@ -84,7 +84,7 @@ STUDY = Study(
             extras=("privacy",),
         ),
         Part(
-            "E",
+            "refuted",
             "Where the heuristic is wrong",
             refuted.run,
             refuted.guarantees,
@@ -94,7 +94,7 @@ STUDY = Study(
             extras=("privacy",),
         ),
         Part(
-            "F",
+            "language",
             "A language model on rated sentences: input-space canaries",
             engines.run_text,
             engines.text_guarantees,
@@ -104,7 +104,7 @@ STUDY = Study(
             extras=("privacy",),
         ),
         Part(
-            "G",
+            "linearity",
             "How linear is a training?",
             linear.run,
             linear.guarantees,
@@ -113,7 +113,7 @@ STUDY = Study(
             seeds={"quick": 2, "standard": 10, "paper": 20},
         ),
         Part(
-            "H",
+            "opacus",
             "A real Opacus engine, audited",
             engines.run_engine,
             engines.engine_guarantees,

@@ -1,4 +1,4 @@
-"""S1: landscapes whose constants are known in closed form, so that the promise is exact."""
+"""Landscapes whose constants are known in closed form, so that the promise is exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S4: a network on digits where acceleration works and the promise covers only part of the way.
+"""A network on digits where acceleration works and the promise covers only part of the way.
 
 64 images of scikit-learn's digits, 64-32-10 tanh, mean squared error on one-hot targets, float64,
 full batch; the anchor is the last iterate, so each run is replayed.

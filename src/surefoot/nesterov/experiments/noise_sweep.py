@@ -1,4 +1,4 @@
-"""S2: multiplicative and additive gradient noise, where plain Nesterov momentum diverges.
+"""Multiplicative and additive gradient noise, where plain Nesterov momentum diverges.
 
 Quadratics by the exact expectation oracle (no Monte Carlo), the same with random runs, and a sphere,
 where the bound is a heuristic: tangential multiplicative noise is not covered by the derivation.

@@ -1,4 +1,4 @@
-"""S3: overparametrised regression on digits: the noise constant that is certified is not the fast one.
+"""Overparametrised regression on digits: the noise constant that is certified is not the fast one.
 
 120 images of scikit-learn's digits, 600 random cosine features, labels +1 for digits of at least 5
 and -1 below, batches of 6 drawn with replacement. The noise is measured along a pilot run of SGD;

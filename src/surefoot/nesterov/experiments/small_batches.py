@@ -1,4 +1,4 @@
-"""S5: a classifier on digits, where AGNES' edge over Nesterov momentum shows at small batches only.
+"""A classifier on digits, where AGNES' edge over Nesterov momentum shows at small batches only.
 
 64-128-128-10, cross entropy. Every optimizer gets a grid of five learning rates; the one with the
 lowest validation loss is reported, with its training loss and its accuracy on the test split.

@@ -1,4 +1,4 @@
-"""S6: digits 3 against 8, a real network whose promise beats the measured gradient descent.
+"""Digits 3 against 8, a real network whose promise beats the measured gradient descent.
 
 A chosen example: of the generator seeds 0, 1, 2 only 1 is benign at mu = 0.94 of the final
 eigenvalue; see docs/methods/nesterov.md.

@@ -1,4 +1,4 @@
-"""Study B: the noise for a target epsilon, by guarantee and by heuristic, and what each then proves."""
+"""The noise for a target epsilon, by guarantee and by heuristic, and what each then proves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study A: proven, heuristic and full-batch epsilon against the number of steps. Nothing is trained."""
+"""Proven, heuristic and full-batch epsilon against the number of steps. Nothing is trained."""
 
 from __future__ import annotations
 

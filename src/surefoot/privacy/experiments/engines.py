@@ -1,4 +1,4 @@
-"""Study H and F: audits of a real Opacus engine, and of a language model on real sentences."""
+"""Audits of a real Opacus engine, and of a language model on real sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A language model from scratch under DP-SGD, on real sentences, with byte strings as canaries (Study F).
+"""A language model from scratch under DP-SGD, on real sentences, with byte strings as canaries.
 
 A stand-in for the paper's fine-tuning of a large model (arXiv 2410.06186): one layer, one head,
 25,760 parameters, 17-byte pieces of human-rated sentences. Canaries are bytes that no text uses.

@@ -1,4 +1,4 @@
-"""Study G: how linear is a training? Four on real digits, measured by injected perturbations."""
+"""How linear is a training? Four on real digits, measured by injected perturbations."""
 
 from __future__ import annotations
 

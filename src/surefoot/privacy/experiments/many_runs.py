@@ -1,4 +1,4 @@
-"""Study C: one canary, many trainings with and without it; five kinds of canary on real digits."""
+"""One canary, many trainings with and without it; five kinds of canary on real digits."""
 
 from __future__ import annotations
 

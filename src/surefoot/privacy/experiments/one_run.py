@@ -1,4 +1,4 @@
-"""Study D: one training with thousands of Dirac canaries, calibrated by shadow runs; and a planted bug."""
+"""One training with thousands of Dirac canaries, calibrated by shadow runs; and a planted bug."""
 
 from __future__ import annotations
 

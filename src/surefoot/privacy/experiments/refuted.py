@@ -1,4 +1,4 @@
-"""Study E: three trainings in which an audit exceeds the heuristic, and a control in which it does not."""
+"""Three trainings in which an audit exceeds the heuristic, and a control in which it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thousands of DP-SGD trainings of softmax regression at once, with and without one canary (Study C)."""
+"""Thousands of DP-SGD trainings of softmax regression at once, with and without one canary."""
 
 from __future__ import annotations
 
