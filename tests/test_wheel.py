@@ -28,7 +28,8 @@ def test_wheel_in_an_empty_environment(tmp_path):
     run(python, "-m", "pip", "install", "-c", ROOT / "constraints.txt", wheel)
     here = tmp_path / "elsewhere"
     here.mkdir()
-    done = run(python, "-m", "surefoot.cli", "run", "nesterov", "--part", "benign", "three-or-eight", cwd=here)
+    parts = ("--part", "benign", "three-or-eight")
+    done = run(python, "-m", "surefoot.cli", "run", "nesterov", *parts, cwd=here)
     assert "KEPT" in done.stdout
     assert "NOT_PROMISED" in done.stdout
     assert (here / "runs" / "index.html").exists()
