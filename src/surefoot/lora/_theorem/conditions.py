@@ -35,7 +35,9 @@ class Condition:
             return found
         wrong = next(v for v in record.fact(self.fact, of).all if not self.holds(v))
         where = ", ".join(str(v) for v in record.fact("dropout_layer", of).all if v)
-        return dataclasses.replace(found, how=self.otherwise.format(v=wrong, where=where))
+        # Without the number a certificate prints the sentence, which has it.
+        how = self.otherwise.format(v=wrong, where=where)
+        return dataclasses.replace(found, measured=None, how=how)
 
 
 PLAIN = "the theorem is about plain SGD"
