@@ -186,7 +186,7 @@ class ChainGuarantee:
             record = Record.concat([self.record])
             add_losses(record, record.seeds[0], history, self.blocks)
         found = certificates(record, self.constants, self.f_star, law=self.law)
-        return [c for c in found if c.checked]
+        return [c for c in found if c.checked and c.quantity != "grad_norm2_estimate"]
 
     @property
     def _sigma2(self) -> float:
