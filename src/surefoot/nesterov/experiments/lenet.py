@@ -1,7 +1,8 @@
 """The AGNES paper's MNIST experiment, LeNet-5 with batches of 60, six epochs at size paper.
 
 Real MNIST from a package, or from a folder of your own. Tuned as part
-small-batches: five learning rates for every optimizer, chosen on the validation split. Nothing is promised here.
+small-batches: five learning rates for every optimizer, chosen on the validation split. Nothing is
+promised here.
 """
 
 from __future__ import annotations
