@@ -188,15 +188,15 @@ def train(
 
 def run(config: Any, seed: int, record: Record) -> None:
     """A tenth of the steps for each rate of a grid, then the chosen rate; tested once."""
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
+    from surefoot.zeroth_order.doors.encoders import open_masked_model
 
     for name, what in (("masked_model", "a masked language model's folder"),
                        ("labelled", "a folder of labelled texts")):  # fmt: skip
         if getattr(config, name) is None:
             raise ValueError(f"part few-shot needs --{name.replace('_', '-')} with {what}")
     folder = Path(config.masked_model).expanduser()
-    model = AutoModelForMaskedLM.from_pretrained(folder).eval()
-    task = prepare(config, AutoTokenizer.from_pretrained(folder), seed)
+    model, tokenizer = open_masked_model(folder)
+    task = prepare(config, tokenizer, seed)
     start = Prompted(model, task.words)
     zero = evaluate(start, task, "test")
     record.append(seed, 0, **{"zero-shot, test loss": zero[0], "zero-shot, test accuracy": zero[1]})

@@ -80,10 +80,10 @@ def _measure(arm: str, language_model: str | None = None) -> float:
     torch.set_num_threads(1)
     model, _ = data.load("smollm2", language_model).open()
     if arm == "LoRA":
-        from peft import LoraConfig, get_peft_model
+        from surefoot.zeroth_order.doors.peft import with_lora
 
-        config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-        model = get_peft_model(model, config)
+        targets = ["q_proj", "v_proj"]
+        model = with_lora(model, r=2, target_modules=targets, task_type="CAUSAL_LM")
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(100, 40000, (BATCH, LENGTH), generator=generator)
 

@@ -21,14 +21,10 @@ MATRICES = (
 
 def run(config: Any, seed: int, record: Record) -> None:
     """Energy of the leading singular directions of each matrix's gradient on a batch of snippets."""
-    from transformers import AutoModel, AutoTokenizer
-
     from surefoot import data
+    from surefoot.zeroth_order.doors.encoders import open_encoder
 
-    folder = data.load("minilm", config.encoder)
-    model: Any = AutoModel.from_pretrained(folder)
-    model.eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = open_encoder(data.load("minilm", config.encoder))
     chosen = chosen_texts(config.texts).sample(ROWS[config.size], random_state=seed)
     labels = torch.tensor((chosen["rating"] > 0).tolist()).long()
 

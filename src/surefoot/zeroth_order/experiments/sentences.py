@@ -71,13 +71,10 @@ def balanced(texts: Path | None, count: int, seed: int) -> tuple[list[str], Tens
 @functools.lru_cache(maxsize=1)
 def snippets(encoder: Path | None = None, texts: Path | None = None, seed: int = 0) -> Snippets:
     """Balanced snippets, encoded by the real MiniLM or another encoder."""
-    from transformers import AutoModel, AutoTokenizer
-
     from surefoot import data
+    from surefoot.zeroth_order.doors.encoders import open_encoder
 
-    folder = data.load("minilm", encoder)
-    model = AutoModel.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = open_encoder(data.load("minilm", encoder))
 
     def encode(texts: list[str]) -> Tensor:
         parts = []
@@ -131,12 +128,14 @@ def model_for(method: str, head: Tensor, seed: int) -> nn.Module:
     model = Adapter(head)
     if method != "LoRA":
         return model
-    from peft import LoraConfig, get_peft_model
+    from surefoot.zeroth_order.doors.peft import with_lora
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["p"], modules_to_save=["head"])
-        return get_peft_model(model, config)
+        adapted: nn.Module = with_lora(
+            model, r=RANK, lora_alpha=RANK, target_modules=["p"], modules_to_save=["head"]
+        )
+        return adapted
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
