@@ -176,15 +176,16 @@ class ZerothOrder(torch.optim.Optimizer):
             raise ValueError(
                 "add_param_group in mode 'factored' must come with the model: build anew"
             )
-        super().add_param_group(
-            {**param_group, "params": parameters.trainable(param_group["params"])}
-        )
-        group, at = self.param_groups[-1], len(self.param_groups) - 1
+        listed = parameters.trainable(param_group["params"])
+        group = {**self.defaults, **param_group, "params": listed}
+        # All is checked before the group is there: whoever handles the error goes on without it.
         parameters.check_group(group)
-        for p in group["params"]:
-            index = len(self._tensors)
-            name = self._names.get(id(p), str(index))
-            self._tensors.append(parameters.trained_tensor(index, name, p, at, group["rank"]))
+        made = []
+        for index, p in enumerate(listed, len(self._tensors)):
+            name, at = self._names.get(id(p), str(index)), len(self.param_groups)
+            made.append(parameters.trained_tensor(index, name, p, at, group["rank"]))
+        super().add_param_group(group)
+        self._tensors += made
         if engine is not None:
             engine.decay.append(1.0)
 

@@ -1,9 +1,9 @@
 """Promises of surefoot.zeroth_order."""
 
-from surefoot.zeroth_order._engine.recording import MEAN_SQUARED
 from tests.contract.promise import Promise
 
 from surefoot.zeroth_order import guarantee as zeroth_order
+from surefoot.zeroth_order._engine.recording import MEAN_SQUARED
 from surefoot.zeroth_order.bounds import lozo_contraction
 
 RUN = {
@@ -14,7 +14,8 @@ RUN = {
 }  # fmt: skip
 OTHERWISE = [
     {"method": "zo-adam"}, {"momentum": 0.9}, {"num_directions": 2}, {"one_sided": True},
-    {"leave_one_out": True}, {"normalize": True}, {"c_clip": 1.0}, {"weight_decay": 0.1}, {"skipped_steps": True},
+    {"leave_one_out": True}, {"normalize": True}, {"c_clip": 1.0}, {"weight_decay": 0.1},
+    {"skipped_steps": True},
     {"unrecorded_steps": 3}, {"drifts": True},
 ]  # fmt: skip
 PER_PERIOD = lozo_contraction(8, 12, 2, 1e-3, 1, "orthogonal")

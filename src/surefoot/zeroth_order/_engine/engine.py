@@ -117,7 +117,19 @@ class Engine:
         return c
 
     def begin_step(self, closure: Closure | None = None) -> None:
-        """Draw V where a period starts, and look once at what training starts from."""
+        """Draw V where a period starts, and look once at what training starts from.
+
+        Raises
+        ------
+        ValueError
+            A parameter was frozen on the way: its weights would go on moving.
+        """
+        for tensor in self.tensors:
+            if not tensor.param.requires_grad:
+                raise ValueError(
+                    f"{tensor.name} was frozen after the optimizer was made, which would go on moving it: "
+                    "make the optimizer anew, or give its group lr 0"
+                )
         self.directions.begin_period(self.rule.renewed)
         if self.log is not None and not self.log.header:
             self.directions.release()
