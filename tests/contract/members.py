@@ -101,14 +101,11 @@ NO_SAMPLES = Refusal(ValueError, "step needs a closure", "there is no gradient t
 PAIRS = Refusal(
     TypeError, "RepAdamW takes real parameters", "it normalises by the square of a real gradient"
 )
-FROZEN = Refusal(
-    ValueError, "was frozen after the optimizer was made", "no gradient tells it what is frozen"
-)
 LOSSES: dict[str, Any] = {"needs": "losses"}
 WRITES: dict[str, Any] = {"needs": "losses", "drift": 1e-14}
 IN_PLACE = {
     "no closure": NO_CLOSURE, "complex": REAL, "bfloat16": DRIFTS, "float16": DRIFTS,
-    "GradScaler": UNSCALED, "Opacus": NO_SAMPLES, "frozen on the way": FROZEN,
+    "GradScaler": UNSCALED, "Opacus": NO_SAMPLES,
 }  # fmt: skip
 BY_HOOKS = {k: v for k, v in IN_PLACE.items() if v is not DRIFTS} | {"add_param_group": GROWS}
 DENSE_SPARSE = "sparse gradient"

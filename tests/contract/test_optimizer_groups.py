@@ -225,11 +225,6 @@ def test_parameters_that_are_frozen_on_the_way_stay(member):
     model[0].weight.requires_grad_(False)
     model[0].bias.requires_grad_(False)
     middle = values(model)
-    if "frozen on the way" in member.refuses:
-        with refused(member, "frozen on the way"):
-            train(member, optimizer, loss_of(model))
-        assert same(middle, model)
-        return
     train(member, optimizer, loss_of(model), 3)
     settle(optimizer)
     moved = [not torch.equal(a, b) for a, b in zip(middle, model.parameters(), strict=True)]
