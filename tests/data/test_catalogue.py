@@ -132,5 +132,5 @@ def test_importing_and_listing_need_nothing_heavy():
 def test_types_are_found_when_asked_for():
     assert data.Images.__module__ == "surefoot.data.images"
     assert set(data.__all__) <= set(dir(data))
-    with pytest.raises(AttributeError, match="no attribute 'Pictures'"):
+    with pytest.raises(AttributeError, match="attribute Pictures"):
         _ = data.Pictures

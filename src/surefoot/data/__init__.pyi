@@ -1,0 +1,14 @@
+from .errors import DataError as DataError
+from .errors import UnknownDataError as UnknownDataError
+from .images import Images as Images
+from .loading import Entry as Entry
+from .loading import available as available
+from .loading import fetch as fetch
+from .loading import load as load
+from .loading import verify as verify
+from .models import LanguageModel as LanguageModel
+from .store import cache_dir as cache_dir
+from .tables import Table as Table
+from .trials import Trials as Trials
+from .trials import TrialSets as TrialSets
+from .wordnet import WordNet as WordNet
