@@ -7,7 +7,7 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet torch==2.13.0 peft==0.21.2
+"$place/venv/bin/pip" install --quiet --no-compile torch==2.13.0 peft==0.21.2
 cd "$place"
 HF_HUB_OFFLINE=1 "$place/venv/bin/python" - <<'PY'
 import torch

@@ -7,7 +7,7 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet safetensors==0.8.0 numpy==2.3.5
+"$place/venv/bin/pip" install --quiet --no-compile safetensors==0.8.0 numpy==2.3.5
 umask 022
 cd "$place"
 "$place/venv/bin/python" - <<'PY'

@@ -7,7 +7,7 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet scipy==1.17.1 numpy==2.3.5 mpmath==1.3.0
+"$place/venv/bin/pip" install --quiet --no-compile scipy==1.17.1 numpy==2.3.5 mpmath==1.3.0
 "$place/venv/bin/python" - <<'PY'
 from mpmath import log, mp, mpf
 from scipy.special import kl_div
