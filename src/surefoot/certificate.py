@@ -65,9 +65,9 @@ class Certificate:
     seeds
         The seeds that were compared.
     checked
-        The steps that `ratio`, `low` and `high` are about: those that were tested of an expectation; of a
-        claim on every run, which is compared at all steps, at most 18 of them, with the worst one and the
-        first violation.
+        The steps that `ratio`, `low` and `high` are about. For an expectation those that were tested; for a
+        claim on every run at most 18 of those that were compared, the worst one and the first violation
+        among them.
     ratio
         Measured/promised at these steps, whatever the sense: of the mean over seeds, or of the seed that
         is furthest on the wrong side.

@@ -46,7 +46,7 @@ class LedgerCertificate(Certificate):
     promised
         (1-s)^n L_0, one entry a recorded step, as are all curves here.
     measured
-        f(x_n) - f*.
+        f(x_n) - f*, or f(x_n) itself where f* is not known.
     posterior_bound
         The bound on it that is valid whatever the landscape is; NaN where not every step was recorded.
     mu_path
