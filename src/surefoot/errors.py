@@ -80,7 +80,7 @@ def need(package: str, *, extra: str, part: str | None = None) -> Iterator[None]
     extra
         The extra of surefoot that brings it.
     part
-        What needs it, for the sentence; by default the extra's name in words.
+        What needs it, for the sentence; by default `surefoot[EXTRA]`.
 
     Raises
     ------
