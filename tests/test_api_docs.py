@@ -63,6 +63,9 @@ def documented(thing):
                 found |= {item.name.lstrip("*") for item in section.value}
     if thing.is_class and "dataclass" in thing.labels:
         found |= {n for n, a in thing.all_members.items() if a.is_attribute and a.docstring}
+        # A dataclass takes the fields of its bases too; one that it states anew is its own to explain.
+        for base in thing.resolved_bases:
+            found |= documented(base) - set(thing.members)
     return found
 
 
@@ -106,6 +109,48 @@ def g(a, b):
 '''
     module = griffe.visit("m", filepath=Path("m.py"), code=source)
     assert unexplained(module) == {"f": ["c"]}
+
+
+INHERITED = '''
+from dataclasses import dataclass
+
+@dataclass
+class Base:
+    """A base.
+
+    Attributes
+    ----------
+    a
+        Explained here.
+    c
+        So is this.
+    """
+
+    a: int
+    b: int
+    c: int
+
+@dataclass
+class Heir(Base):
+    """More.
+
+    Attributes
+    ----------
+    d
+        Explained.
+    """
+
+    c: float
+    d: int
+'''
+
+
+def test_a_field_is_explained_where_it_is_stated():
+    source = {"__init__.py": INHERITED}
+    with griffe.temporary_visited_package(
+        "heirs", source, extensions=griffe.load_extensions()
+    ) as module:
+        assert unexplained(module) == {"Base": ["b"], "Heir": ["b", "c"]}
 
 
 @pytest.mark.parametrize("path", sorted(p for p, m in PACKAGES.items() if m.is_init_module))

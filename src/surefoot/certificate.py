@@ -32,13 +32,72 @@ FORMAT = 1
 class Certificate:
     """What was promised, what happened, and the verdict.
 
-    `final` is the ratio measured/promised at the last checked step, `tightness` the worst one after the
-    first (of the mean over seeds for an expectation, of the worst seed otherwise); for a lower bound both
-    are promised/measured, so that at most 1 is always within the promise. The first step, where both
-    sides are often the same number, counts for `tightness` only where nothing is worse than it and it is
-    outside. `checked`, `ratio`, `low`, `high` are the checked steps with the ratio measured/promised
-    and its one-sided limits. `details` holds what a method adds, in JSON's types: a tuple comes back from
-    JSON as a list.
+    Made by `certify`, by `unmeasured` where the quantity was not recorded, or read from JSON.
+
+    Attributes
+    ----------
+    name
+        The guarantee's name.
+    statement
+        The theorem in one line of mathematics, plain text.
+    source
+        Where it stands.
+    quantity
+        The record's quantity that it speaks of.
+    sense
+        "upper", "lower" or "equal", as in `Guarantee`.
+    holds_in
+        "every run" or "expectation": whether each seed was compared or the mean over seeds.
+    heuristic
+        Whether the claim has no proof.
+    verdict
+        The outcome.
+    reason
+        Why, in one sentence: for NOT_PROMISED the conditions that fail.
+    confidence
+        One minus the probability of calling a true bound on an expectation BROKEN, over all checked steps
+        together; without effect on a claim on every run. NaN where nothing was measured.
+    tightness
+        The worst ratio measured/promised after the first step, of the mean over seeds for an expectation,
+        of the worst seed otherwise; for a lower bound promised/measured, so that at most 1 is always
+        within the promise. The first step, where both sides are often the same number, counts only where
+        nothing is worse than it and it is outside. NaN where nothing was measured.
+    seeds
+        The seeds that were compared.
+    checked
+        The steps that `ratio`, `low` and `high` are about. For an expectation those that were tested; for a
+        claim on every run at most 18 of those that were compared, the worst one and the first violation
+        among them.
+    ratio
+        Measured/promised at these steps, whatever the sense: of the mean over seeds, or of the seed that
+        is furthest on the wrong side.
+    low
+        Lower one-sided confidence limits of that mean, each at the level of a single step; NaN with fewer
+        than 5 seeds or a value that is not finite. `ratio` itself where every run was compared.
+    high
+        The upper ones.
+    worst_step
+        The step of `tightness`; None where nothing was measured.
+    assumptions
+        The theorem's conditions, as measured on this run.
+    curve
+        Measured and promised values for drawing, at most 400 steps.
+    more_seeds
+        About how many more seeds would decide an UNDECIDED one; None where that is not known or no matter of
+        seeds.
+    notes
+        What else a reader has to know.
+    latex
+        The statement in LaTeX; None: it has none.
+    part
+        The part of a study that it belongs to; empty outside of one.
+    expected
+        The verdict that the study announced; None: it announced none.
+    details
+        What a method adds, in JSON's types: a tuple comes back from JSON as a list.
+    final
+        The ratio of `tightness` at the last checked step. NaN where nothing was measured, and in
+        certificates that version 0.1.0 wrote.
     """
 
     name: str

@@ -24,7 +24,17 @@ def _rebuild(kind: type[SurefootError], args: tuple[Any, ...], state: dict[str, 
 
 
 class UnknownNameError(SurefootError, LookupError):
-    """A name that is not there; the message lists the ones that are."""
+    """A name that is not there; the message lists the ones that are.
+
+    Parameters
+    ----------
+    kind
+        What the name is of, for the sentence: "quantity", "study".
+    given
+        The name that was asked for; kept as an attribute.
+    known
+        The names that there are; kept as a sorted list.
+    """
 
     def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
         names = sorted(known)
@@ -36,7 +46,17 @@ class UnknownNameError(SurefootError, LookupError):
 
 
 class MissingExtraError(SurefootError, ImportError):
-    """A part of surefoot needs packages that are not installed."""
+    """A part of surefoot needs packages that are not installed.
+
+    Parameters
+    ----------
+    part
+        What needs them, for the sentence.
+    missing
+        The packages, by the names under which they are imported.
+    extra
+        The extra of surefoot that brings them: `pip install 'surefoot[EXTRA]'`.
+    """
 
     def __init__(self, part: str, missing: str, extra: str) -> None:
         super().__init__(
@@ -60,7 +80,7 @@ def need(package: str, *, extra: str, part: str | None = None) -> Iterator[None]
     extra
         The extra of surefoot that brings it.
     part
-        What needs it, for the sentence; by default the extra's name in words.
+        What needs it, for the sentence; by default `surefoot[EXTRA]`.
 
     Raises
     ------
@@ -81,7 +101,19 @@ class FileFormatError(SurefootError, ValueError):
 
 
 class NonFiniteError(SurefootError, ArithmeticError):
-    """NaN or infinity in a recorded quantity: the run stops and says where."""
+    """NaN or infinity in a recorded quantity: the run stops and says where.
+
+    Parameters
+    ----------
+    quantity
+        What is not finite; kept as an attribute, as are the others.
+    step
+        At which step.
+    value
+        NaN or an infinity.
+    checkpoint
+        The last good checkpoint, in words; None: none was kept.
+    """
 
     def __init__(
         self, quantity: str, step: int, value: float, checkpoint: str | None = None

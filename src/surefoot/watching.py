@@ -79,7 +79,23 @@ def _averaged(steps: list[int], values: list[float]) -> tuple[list[int], list[fl
 class Watch:
     """Records a loop; made by `watch`.
 
-    Use it as a context manager, or call `close` at the end: the last values are checked there.
+    Use it as a context manager, or call `close` at the end: the last values are checked there. `record` holds
+    what was recorded, and `step` counts the optimizer's steps.
+
+    Parameters
+    ----------
+    model, optimizer
+        What is being trained; a hook before each of the optimizer's steps counts them.
+    probes
+        By name, callables `probe(model, optimizer) -> float or {name: float}`.
+    every
+        Steps between two calls of the probes; logged values are read and checked as often.
+    seed
+        The seed under which the values are filed.
+    record
+        Where they go.
+    checkpoint
+        A file for the model and optimizer as of the last step found finite; None: none is kept.
     """
 
     def __init__(

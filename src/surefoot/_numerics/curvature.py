@@ -33,8 +33,10 @@ class Interval:
         The Ritz value theta, or the modulus that a power iteration came to.
     residual
         How far from `value` an eigenvalue may be at most.
-    low, high
-        What is known about that end of the spectrum, if it is the nearest eigenvalue.
+    low
+        The least that this end of the spectrum can be, if the eigenvalue next to `value` is that end.
+    high
+        The most that it can be, on the same condition.
     steps
         The dimension of the Krylov space, or how many powers.
     """

@@ -72,11 +72,24 @@ def rac_bound(
         here; the paper has such a theorem, its constants were not at hand). "fed": clients that
         take N local steps, sigma2 within and zeta2 between them (derived here).
     L, mu
-        Smoothness (of each function for "rr" and "fed") and the PL constant.
+        Smoothness (of each function for "rr" and "fed") and the PL constant, 0 < mu <= L; without mu there is
+        no bound on the gap.
+    gamma
+        The step size of gradient descent in the adapted weights; for "rr" and "fed" that of one of the N
+        steps.
     lam, lam_max
         Eigenvalues of E[H]; lam_max defaults to lam.
     gap0
         D0.
+    sigma2
+        Bound on the variance E||g - grad f||^2 of a stochastic gradient: of a batch for "sgd", of the N
+        functions for "rr", within a client for "fed". It must be 0 for "gd".
+    zeta2
+        Bound on the spread of the clients' gradients, the mean over clients of ||grad f_i - grad f||^2; "fed"
+        only.
+    local_steps
+        N: the functions of an epoch for "rr", a client's steps in a round for "fed"; without effect for "gd"
+        and "sgd".
 
     Raises
     ------

@@ -57,8 +57,12 @@ def heavy_ball_flow(
     points
         How many times to look at, evenly spaced.
 
-    Raises ValueError for mu or time not positive, ArithmeticError for a gradient that is not finite
-    or where the integrator gives up.
+    Raises
+    ------
+    ValueError
+        mu or time is not positive.
+    ArithmeticError
+        A gradient is not finite, or the integrator gives up.
     """
     check_number("mu", mu, above=0)
     check_number("time", time, above=0)

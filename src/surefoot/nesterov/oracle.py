@@ -61,7 +61,10 @@ def exact_quadratic_expectation(
     noise
         "isotropic" or "colinear", see above.
 
-    Raises ValueError for lams and x0 of different lengths, an unknown noise, or a negative n.
+    Raises
+    ------
+    ValueError
+        lams and x0 of different lengths, an unknown noise, or an n that is negative or no whole number.
     """
     lam, x = np.asarray(lams, dtype=np.float64), np.asarray(x0, dtype=np.float64)
     if lam.shape != x.shape or lam.ndim != 1:

@@ -31,8 +31,10 @@ class AgnesParams:
         The momentum.
     s
         The share of f - f* that a step is promised to gain.
-    gamma, beta
-        The weights of the gradient and of the velocity in the Lyapunov function.
+    gamma
+        The root of a step length: a gradient step has to lower f by gamma^2/2 |grad f|^2.
+    beta
+        The weight of the velocity in the Lyapunov function; alpha = gamma beta.
     """
 
     eta: float

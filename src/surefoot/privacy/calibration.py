@@ -35,8 +35,10 @@ class Calibration:
         The last-iterate heuristic at that sigma.
     by
         What the target was for.
-    target_epsilon, delta
-        The target, and the failure probability at which it holds.
+    target_epsilon
+        The epsilon that was wanted, of the kind that `by` names.
+    delta
+        The failure probability at which all three epsilons are.
     """
 
     sigma: float

@@ -68,10 +68,20 @@ class Report:
 
     Attributes
     ----------
-    noise_multiplier, sample_rate, steps, delta, sampling
-        As given to `compare`.
-    rows, notes
-        What the table shows, and what is said below it.
+    noise_multiplier
+        Noise standard deviation over clip norm, as given to `compare`: one number, or one per step.
+    sample_rate
+        The probability that an example is in a batch: one number, or one per step.
+    steps
+        Number of updates.
+    delta
+        Failure probability of every epsilon here.
+    sampling
+        "poisson" or "shuffled".
+    rows
+        What the table shows, the proven values first.
+    notes
+        What is said below it.
     standard, heuristic, envelope, full_batch
         Values at delta, or None where there is none; `rows` then says why.
     audit

@@ -63,10 +63,16 @@ class Heuristic(Mechanism):
 
     Attributes
     ----------
-    pair, note
-        As in `Mechanism`.
-    noise_multiplier, sample_rate, steps
-        As given.
+    pair
+        Both hockey-stick divergences, by direction.
+    noise_multiplier
+        Noise standard deviation over clip norm: one number, or one per step.
+    sample_rate
+        The probability that an example is in a batch: one number, or one per step.
+    steps
+        Number of updates.
+    note
+        What a reader of its values has to know.
     plain
         Whether all steps are equal and Poisson-sampled: only then is there an envelope.
     """

@@ -33,13 +33,20 @@ class Value:
 
     Attributes
     ----------
-    value, lower, upper
-        The number, and an interval that holds the exact value of the formula. How well the formula
-        describes a training is another question, which `kind` and `note` speak of.
+    value
+        The number.
+    lower
+        The exact value of the formula is at least this. How well the formula describes a training is
+        another question, which `kind` and `note` speak of.
+    upper
+        The exact value of the formula is at most this.
     kind
         "guarantee" for a proven value, "heuristic" for one that a training may violate.
-    remove, add
-        The two directions of adjacency, `value` is the larger; None where they are not told apart.
+    remove
+        The value in the direction that takes the example away; `value` is the larger of both. None where they
+        are not told apart.
+    add
+        The value in the direction that adds it; None likewise.
     quantity
         "epsilon" or "delta".
     note
@@ -94,12 +101,18 @@ class Curve:
     ----------
     at
         Where: epsilon for delta(epsilon), the false positive rate for a trade-off.
-    value, lower, upper
-        The curve and bounds on it.
-    kind, note
-        As in `Value`. A heuristic Curve does not convert to an array: write `.value`.
+    value
+        The curve, of the shape of `at`.
+    lower
+        A bound from below on the exact curve of the formula.
+    upper
+        A bound from above.
+    kind
+        "guarantee" or "heuristic". A heuristic Curve does not convert to an array: write `.value`.
     quantity
         For instance "delta" or "false negative rate".
+    note
+        What else a reader has to know.
     """
 
     at: Float[Array, "*points"]

@@ -23,7 +23,7 @@ class PrivacyConfig(StudyConfig):
     """The study of privacy."""
 
     mnist: Path | None = None
-    """A folder or file with MNIST for part H at size paper; by default it comes from a package."""
+    """A folder or file with MNIST for part opacus at size paper; by default it comes from a package."""
 
 
 STUDY = Study(

@@ -49,9 +49,14 @@ class RepOptTask:
     arm
         "fedrepopt": plain network, RepSGD; "csla": branches, constant scales; "rep": a BatchNorm a
         branch; "inf": plain network, plain SGD.
-    epochs, batch_size, lr, momentum, weight_decay, label_smoothing, proximal_mu, max_norm
-        Of a client in a round; the momentum starts afresh each round. `drop_last` drops an incomplete
-        batch; a batch of one example is always dropped, since BatchNorm has no variance there.
+    epochs, batch_size, lr, momentum, weight_decay, label_smoothing, proximal_mu
+        Of a client in a round; the momentum starts afresh each round.
+    max_norm
+        Where a client's gradients are clipped, by the norm that the branches would have had
+        (`clip_csla_norm_`); None: nowhere.
+    drop_last
+        Whether an incomplete batch is dropped; one of a single example always is, since BatchNorm has no
+        variance there. A client without any full batch then trains nothing and has weight 0.
     bn
         "average": running statistics are averaged with the rest; "local": a client keeps its own, they
         are no part of the state (arXiv 2008.07424; gamma and beta are averaged), and the server, which

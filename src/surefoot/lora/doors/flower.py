@@ -19,7 +19,7 @@ from torch import Tensor
 from surefoot.certificate import Certificate
 from surefoot.errors import need
 
-with need("flwr", extra="federated", part="surefoot.lora.federated"):
+with need("flwr", extra="federated", part="surefoot.lora on Flower"):
     from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid

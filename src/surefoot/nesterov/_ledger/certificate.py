@@ -43,11 +43,18 @@ class LedgerCertificate(Certificate):
         For each hypothesis and for the total, the number of judged steps at which it failed.
     judged
         How many steps were judged.
-    promised, measured, posterior_bound
-        (1-s)^n L_0, f(x_n) - f*, and the bound that is valid whatever the landscape is (NaN where
-        not every step was recorded).
-    mu_path, L_path, eps_path
-        The aiming, directional smoothness and directional non-convexity met on the way.
+    promised
+        (1-s)^n L_0, one entry a recorded step, as are all curves here.
+    measured
+        f(x_n) - f*, or f(x_n) itself where f* is not known.
+    posterior_bound
+        The bound on it that is valid whatever the landscape is; NaN where not every step was recorded.
+    mu_path
+        The aiming constant met at each step; NaN at the anchor itself.
+    L_path
+        The smoothness met along each gradient step; NaN where the gradient vanishes.
+    eps_path
+        The non-convexity met along each velocity step; NaN where the velocity vanishes or alpha is 0.
     first_benign_step
         From here to the end of the judged steps the total never failed; None: it failed at the end.
     window

@@ -47,8 +47,10 @@ class NoiseFit:
 
     Attributes
     ----------
-    sigma_mult, sigma_add
-        sigma_m and sigma_a.
+    sigma_mult
+        sigma_m: the noise that grows with the gradient, without a unit.
+    sigma_add
+        sigma_a: the noise that is there at a minimum too, in the unit of a gradient.
     r2
         The weighted coefficient of determination.
     n

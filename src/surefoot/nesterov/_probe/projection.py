@@ -22,8 +22,10 @@ class Projection:
 
     Attributes
     ----------
-    point, distance
-        The candidate for pi(y), and |y - point|.
+    point
+        The candidate for pi(y), of y's shape.
+    distance
+        |y - point|.
     residual
         |r(point)| / |r(y)|: how far the point is from M.
     optimality

@@ -23,10 +23,12 @@ class Limits:
 
     Attributes
     ----------
-    fpr, fnr
-        Clopper-Pearson limits, each at half of 1 - confidence.
+    fpr
+        Clopper-Pearson upper limit of the false positive rate, at half of 1 - confidence.
+    fnr
+        The same of the false negative rate, at the other half.
     epsilon
-        Distribution-free lower bound.
+        Distribution-free lower bound on epsilon.
     mu
         Of the Gaussian mechanism with these error rates; -inf where a limit is 1.
     """

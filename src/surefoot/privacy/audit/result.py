@@ -73,18 +73,26 @@ class AuditResult:
         "consistent", "heuristic violated" or "not DP as claimed"; None without a claim.
     verdict
         Of the proven epsilon, as in its certificate; None without a claim.
-    delta, confidence
-        The failure probability of the claim, and the confidence of the bounds.
+    delta
+        The failure probability of the claim.
+    confidence
+        That of the bounds.
     claimed
         (noise multiplier, sample rate, steps), the promise under audit; None without one.
-    guesses, correct, k
-        Of a one-run audit: guesses made, right ones, guesses on each side.
+    guesses
+        Guesses made in a one-run audit, 2 k; 0 where there were many runs.
+    correct
+        How many of them were right.
+    k
+        Guesses on each side, of several the k that gave `lower_bound`; None where there were many runs.
     ceiling
         What `lower_bound` would be if every guess had been right.
     raw
         The bounds without calibration of the scores, where there was one.
-    proven, heuristic
-        Of the claim, at delta; None without one.
+    proven
+        The claim's proven epsilon at delta; None without a claim.
+    heuristic
+        The claim's last-iterate heuristic at delta, no guarantee; None without a claim.
     limits
         Of the two error rates, where there were many runs.
     notes

@@ -103,7 +103,11 @@ def one_run(
     claimed
         (noise multiplier, sample rate, steps), or `standard(...)`: needed for a verdict.
 
-    Returns bounds "one_run" and "one_run_fdp"; `raw` has those without calibration.
+    Returns
+    -------
+    AuditResult
+        With the bounds "one_run" and, for a positive delta, "one_run_fdp"; its `raw` has those without
+        calibration, where there are shadow trainings.
 
     Raises
     ------
