@@ -330,7 +330,7 @@ def curvature(method, alpha):
     b = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     problem = dataclasses.replace(
         ridge(), features=torch.eye(8).double(), m=5, l2=0.0, L=1.0, mu=1.0, f_star=0.0,
-        part=lambda out, rows: (0.5 * out.T**2 + b * out.T).sum(),
+        minimiser=None, part=lambda out, rows: (0.5 * out.T**2 + b * out.T).sum(),
     )  # fmt: skip
     chain = chain_on(problem, 2, RacConfig(method=method, steps_per_block=5, seed=1), alpha=alpha)
     layer = chain.layers[0]
@@ -382,7 +382,7 @@ def test_the_trained_factor_is_smooth_and_lora_is_not(alpha):
 def test_the_one_by_one_example_attains_it():
     problem = dataclasses.replace(
         ridge(), features=torch.ones(1, 1).double(), m=1, l2=0.0,
-        part=lambda out, rows: 0.5 * (out**2).sum(),
+        minimiser=None, part=lambda out, rows: 0.5 * (out**2).sum(),
     )  # fmt: skip
     chain = chain_on(problem, 1, RacConfig(method="lora"))
     for side in "AB":

@@ -292,7 +292,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="chunk must be a whole number of at least 1, got 0"):
         Landscape(model, nn.functional.mse_loss, data, chunk=0)
     landscape = Landscape(model, nn.functional.mse_loss, data)
-    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1, got 0"):
         landscape.smoothness(0)
     with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1, got 0"):
         landscape.noise(0)

@@ -71,7 +71,7 @@ def test_the_ledger_means_the_same():
     rule = agnes_parameters(0.1, 2.0)
     x, x_next = y - rule.alpha * v, y - rule.eta * grad
     v_next = rule.rho * (v - grad)
-    now = State(y, v, grad, p, f(x), f(y))
+    now = State(y, v, grad, p, f(x), f(y), f(p))
     terms = terms_of(now, f(x_next), v_next, x_next + rule.alpha * v_next, p, rule, 0.1, 0.0)
     d = y - p
     assert terms["mu_aim"] == pytest.approx(aiming_constant(f(y), float(grad @ d), float(d @ d)))

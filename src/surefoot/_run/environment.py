@@ -14,6 +14,7 @@ EXTRAS = {
     "llm": ("transformers", "peft", "accelerate", "gguf", "sentencepiece", "safetensors"),
     "federated": ("flwr",),
     "privacy": ("opacus", "dp-accounting"),
+    "bench": ("POT", "pyriemann"),
 }
 CORE = (
     "torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "joblib", "rich", "tyro",

@@ -87,6 +87,7 @@ STUDY = Study(
             tables=motions.tables,
             sizes=("standard", "paper"),
             seeds={"quick": 1, "standard": 5, "paper": 20},
+            extras=("bench",),
         ),
         Part(
             "convergence",

@@ -63,12 +63,14 @@ def spoil(
 
 def run(config: Any, seed: int, record: Record) -> None:
     """Accuracy on clean recordings of the nearest mean (affine-invariant distance), for each average."""
+    # First, as it may refuse: nothing is fetched for what cannot run.
+    models = {name: nearest_mean(mean) for name, mean in MEANS.items()}
     train, y, test, y_test = covariances(config)
     for kind in KINDS:
         spoilt = spoil(train, y, kind, seed)
-        for name, mean in MEANS.items():
-            model = nearest_mean(mean).fit(spoilt, y)
-            record.update(seed, 0, {f"{kind} {name}": float(model.score(test, y_test))})
+        for name, model in models.items():
+            score = model.fit(spoilt, y).score(test, y_test)
+            record.update(seed, 0, {f"{kind} {name}": float(score)})
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
