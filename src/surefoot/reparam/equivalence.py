@@ -244,9 +244,9 @@ class Shadow:
             self._copy, self._copy_optimizer, self.csla, self.csla_optimizer, closure, before,
             record=self.record, seed=self.seed, step=self.steps, of=self.of,
         )  # fmt: skip
-        before, gap = self._gap, equivalence_gap(self.plain, self.csla)
+        last, gap = self._gap, equivalence_gap(self.plain, self.csla)
         # Gradients near 0 differ by rounding alone, but such steps do not lead apart.
-        apart = before < NEAR and gap > 10 * max(before, self._eps)
+        apart = last < NEAR and gap > 10 * max(last, self._eps)
         if apart and self._stepped_with_other_gradients():
             note_facts(self.record, {"clip": ("unlike",)}, self.seed, self.of)
         self._gap = gap
