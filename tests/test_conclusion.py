@@ -43,6 +43,7 @@ PARTS = {
     "bad": part("bad", bad),
     "stop": part("stop", stop),
     "misspelt": part("misspelt", guarantees=lambda c: promise(c, quantity="qq")),
+    "silent": part("silent", lambda config, seed, record: None),
     "announced": part("announced", expects={"thirds": "BROKEN"}),
     "marked": part("marked", guarantees=lambda c: promise(c, name="loss [train] [/b]")),
     "extra": part("extra", extras=("privacy",)),
@@ -118,6 +119,14 @@ def test_a_quantity_that_no_record_holds_is_an_error_that_lists_those_there_are(
     (trace,) = (tmp_path / "runs" / "mine_misspelt").glob("*/problems/misspelt.txt")
     assert "Traceback" in trace.read_text()
     assert [c["part"] for c in certificates(tmp_path, "mine_misspelt")] == ["good"]
+
+
+def test_a_part_that_promises_and_records_nothing_is_an_error(here, tmp_path, capsys):
+    assert run(here("mine_silent", "silent", "good")) == 2
+    assert "part silent of study mine_silent: UnknownNameError: unknown quantity 'q'" in (
+        capsys.readouterr().err
+    )
+    assert [c["part"] for c in certificates(tmp_path, "mine_silent")] == ["good"]
 
 
 def test_an_announcement_that_names_no_certificate_is_an_error(here, tmp_path, capsys):

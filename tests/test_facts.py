@@ -134,3 +134,10 @@ def test_not_promised_comes_before_broken():
     record = noted(0, momentum=0.0)
     record.append(0, 0, gradient=5.0)
     assert certify(record, theorem()).verdict is Verdict.BROKEN
+
+
+def test_facts_of_a_run_without_a_row_are_not_lost_and_not_lent_to_others():
+    silent, told = Record(), noted(0)
+    silent.note(momentum=0.9)
+    assert plain(Record.concat([silent])).holds is False
+    assert plain(Record.concat([silent, told])).holds is None

@@ -15,6 +15,7 @@ from surefoot.errors import SurefootError, UnknownNameError
 from surefoot.guarantee import Verdict
 from surefoot.study import (
     Execution,
+    Part,
     check_backend,
     config_of,
     execute,
@@ -109,6 +110,23 @@ def test_unknown_names(study):
         study.chosen(study.config(part=("nope",)))
     with pytest.raises(SurefootError, match="has no STUDY"):
         load_study("json")
+    with pytest.raises(UnknownNameError, match="verdict that part p announces 'BROKN'.*'BROKEN'"):
+        Part("p", "P", lambda *_: None, expects={"halves": "BROKN"})
+    announced = Part("p", "P", lambda *_: None, expects={"halves": "BROKEN"}).expects
+    assert announced["halves"] is Verdict.BROKEN
+
+
+def test_two_parts_of_one_name_are_refused(study):
+    (part, *_) = study.parts
+    with pytest.raises(ValueError, match=f"2 parts of the name '{part.name}'"):
+        dataclasses.replace(study, parts=(part, part))
+
+
+def test_a_module_that_is_no_python_is_named(tmp_path, monkeypatch):
+    (tmp_path / "not_python.py").write_text("def f(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SurefootError, match="cannot be imported: .*not_python.py, line 1"):
+        load_study("not_python")
 
 
 def test_ray_is_refused_where_it_would_wait_for_ever(study, tmp_path, monkeypatch):

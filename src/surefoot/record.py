@@ -360,8 +360,10 @@ class Record:
     @classmethod
     def concat(cls, records: Iterable[Record]) -> Record:
         """One record with the rows of several, for instance of several seeds."""
-        whole = cls()
-        for record in records:
+        whole, several = cls(), list(records)
+        # Without a row there is no seed, and what is true of the whole would be true of none.
+        rowless = not any(record.seeds for record in several)
+        for record in several:
             for name, column in record._columns.items():
                 target = whole._columns.setdefault(name, _Column())
                 target.seed.extend(column.seed)
@@ -370,7 +372,7 @@ class Record:
             # What was true of a whole record is true of its seeds, not of those of the others.
             for name, noted in record._facts.items():
                 for seed, values in noted.items():
-                    for s in [seed] if seed is not None else record.seeds:
+                    for s in [seed] if seed is not None or rowless else record.seeds:
                         for value in values:
                             whole._note(name, s, value)
         return whole

@@ -95,7 +95,7 @@ class Part:
     Raises
     ------
     UnknownNameError
-        There is no such extra.
+        There is no such extra, or no such verdict.
     """
 
     name: str
@@ -117,6 +117,14 @@ class Part:
         for name in self.extras:
             if name not in EXTRAS:
                 raise UnknownNameError(f"extra of part {self.name}", name, EXTRAS)
+        for verdict in self.expects.values():
+            if verdict not in list(Verdict):
+                raise UnknownNameError(
+                    f"verdict that part {self.name} announces", str(verdict), list(Verdict)
+                )
+        # A word will do, and is then the verdict itself.
+        expects = {name: Verdict(verdict) for name, verdict in self.expects.items()}
+        object.__setattr__(self, "expects", expects)
 
     @property
     def missing(self) -> dict[str, tuple[str, ...]]:
@@ -146,6 +154,11 @@ class Study:
         Its experiments.
     module
         Where worker processes find it; `load_study` fills it in.
+
+    Raises
+    ------
+    ValueError
+        Two parts have one name, and so would share a record.
     """
 
     name: str
@@ -154,6 +167,15 @@ class Study:
     config: type[StudyConfig]
     parts: tuple[Part, ...]
     module: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [p.name for p in self.parts]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"study {self.name} has {names.count(name)} parts of the name {name!r}; each needs "
+                    "a name of its own"
+                )
 
     @property
     def reference(self) -> str:
@@ -228,7 +250,7 @@ def load_study(name: str) -> Study:
     module = name if own else f"surefoot.{name}.study"
     try:
         study = getattr(importlib.import_module(module), "STUDY", None)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, SyntaxError) as error:
         raise SurefootError(f"study {name!r} cannot be imported: {error}") from error
     if not isinstance(study, Study):
         raise SurefootError(f"module {module} has no STUDY of type surefoot.study.Study")

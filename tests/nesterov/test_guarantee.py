@@ -380,3 +380,13 @@ def test_a_replay_is_not_recorded_as_a_run():
         optimizer.step()
     found.close()
     assert optimizer.record.fact("start").all == ("rest",)
+
+
+def test_a_run_that_measured_nothing_still_says_what_it_was():
+    x = torch.ones(2, requires_grad=True)
+    optimizer = NAG([x], 0.05, 0.1, weight_decay=0.3)
+    x.square().sum().backward()
+    optimizer.step()
+    (found,) = optimizer.certificates(mu=1.0, L=2.0, f_star=0.0, sigma_mult=0.0, sigma_add=0.0)
+    assert found.verdict is Verdict.NOT_PROMISED
+    assert "no weight decay" in found.reason

@@ -317,6 +317,41 @@ def test_a_shadow_beside_another_optimizer_says_so():
     assert shadow.certificates()[0].verdict == "NOT_PROMISED"
 
 
+@pytest.mark.parametrize("when", [0, 3])
+def test_a_run_that_is_clipped_out_of_the_shadows_sight_is_seen(when):
+    """By the plain network's own norm, which the shadow's steps know nothing of."""
+    plain, ours, csla, theirs = pair(net("silu"), momentum=0.9)
+    shadow = Shadow(csla, theirs, plain, ours)
+    for t, batch in enumerate(batches(6)):
+        ours.zero_grad()
+        loss_of(batch)(plain).backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 1e-3 if t == when else 1e9)
+        ours.step()
+        shadow.step(loss_of(batch))
+    (found,) = ours.certificates()
+    assert found.verdict == "NOT_PROMISED"
+    assert "stepped with other gradients than the branches" in found.reason
+
+
+def test_a_run_that_has_converged_is_not_taken_for_a_clipped_one():
+    """Where gradients vanish, their rounding is all there is of them."""
+    plain, ours, csla, theirs = pair(net("silu"))
+    shadow = Shadow(csla, theirs, plain, ours)
+    (batch,) = batches(1)
+
+    def loss(model):
+        return 1e-14 * loss_of(batch)(model)
+
+    for _ in range(5):
+        ours.zero_grad()
+        loss(plain).backward()
+        for p in plain.parameters():
+            p.grad.mul_(1.5)  # as far apart as noise may be
+        ours.step()
+        shadow.step(loss)
+    assert ours.certificates()[0].verdict == "KEPT"
+
+
 def test_what_an_optimizer_is_by_inspection():
     p = nn.Parameter(torch.zeros(2))
     for kind, rule in (

@@ -62,6 +62,14 @@ def test_bad_settings(settings, message):
         LOZO(network(), **settings)
 
 
+@pytest.mark.parametrize("name", ["momentum", "nu", "v_dist", "seed"])
+def test_a_group_cannot_have_what_all_share(name):
+    """It would be ignored, and a certificate would speak of what the optimizer has."""
+    x = nn.Parameter(torch.zeros(3, 3))
+    with pytest.raises(ValueError, match=f"a group cannot have {name} of its own, only lr, rank"):
+        LOZO([{"params": [x], name: 1}], 0.1)
+
+
 def test_bad_parameters():
     with pytest.raises(
         TypeError, match="0 must be of a real floating-point dtype, got torch.complex64"

@@ -32,9 +32,11 @@ def conclude(study: Study, config: StudyConfig, folder: RunFolder, confidence: f
     records = folder.merge()
     found = Conclusion()
     for part in study.parts:
-        if part.name not in records or not len(records[part.name]):
+        if part.name not in records:
             continue
         missing = [s for s in part.seeds_for(config) if not folder.is_done(part.name, s)]
+        if missing and not len(records[part.name]):
+            continue
         try:
             made = _certificates(part, config, records[part.name], confidence, missing)
             if not missing:

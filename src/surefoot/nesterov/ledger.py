@@ -483,7 +483,8 @@ def _check_arguments(
     if mu * eta > 1:
         raise ValueError(f"mu * eta must be <= 1, got {mu} * {eta} = {mu * eta}")
     check_number("every", every, least=1, whole=True)
-    if isinstance(anchor, str) and anchor not in ("final", "project"):
+    known = anchor in ("final", "project") if isinstance(anchor, str) else False
+    if not known and not isinstance(anchor, Tensor) and not callable(anchor):
         raise ValueError(
             f'anchor must be "final", "project", a flat tensor or a callable, got {anchor!r}'
         )

@@ -175,10 +175,17 @@ def _gradients_alike(plain: nn.Module, csla: nn.Module) -> bool:
     return True
 
 
+NEAR, UNLIKE = 1e-4, 0.05
+"""While the gap is below the first, gradients further apart than the second are none of rounding."""
+
+
 class Shadow:
     """A multi-branch copy beside a plain run: its free-running gap and its one-step defect.
 
-    The run itself is untouched: the defect is measured on copies.
+    The run itself is untouched: the defect is measured on copies. Where the run stepped with other
+    gradients than the copy, more than 5 % apart while both are still near each other, it was clipped or
+    given another batch: the record then says clip = "unlike", and nothing is promised. Its gradients must
+    still be there when the shadow steps, so `zero_grad` comes before the next backward pass.
 
     Parameters
     ----------
@@ -209,6 +216,8 @@ class Shadow:
         own = plain_optimizer.record if isinstance(plain_optimizer, Recorded) else Record()
         self.record = own if record is None else record
         self.seed, self.of, self.steps = seed, of, 0
+        self._gap = 0.0
+        self._eps = max(torch.finfo(p.dtype).eps for p in plain.parameters())
         # One deepcopy of both, so that the copied optimiser steps the copied parameters.
         self._copy, self._copy_optimizer = copy.deepcopy((plain, plain_optimizer))
         if isinstance(self._copy_optimizer, Recorded):
@@ -235,10 +244,30 @@ class Shadow:
             self._copy, self._copy_optimizer, self.csla, self.csla_optimizer, closure, before,
             record=self.record, seed=self.seed, step=self.steps, of=self.of,
         )  # fmt: skip
-        gap = equivalence_gap(self.plain, self.csla)
+        last, gap = self._gap, equivalence_gap(self.plain, self.csla)
+        # Gradients near 0 differ by rounding alone, but such steps do not lead apart.
+        apart = last < NEAR and gap > 10 * max(last, self._eps)
+        if apart and self._stepped_with_other_gradients():
+            note_facts(self.record, {"clip": ("unlike",)}, self.seed, self.of)
+        self._gap = gap
         self.record.update(self.seed, self.steps, {column(GAP, self.of): gap})
         self.steps += 1
         return gap, defect
+
+    def _stepped_with_other_gradients(self) -> bool:
+        """Whether the run's gradients, which a step leaves in place, are not those of the copy here.
+
+        The copy takes the step that the run ought to have taken. What clips or edits the run's gradients
+        out of the shadow's sight is seen by this alone, while both are in nearly the same state.
+        """
+        own = dict(self.plain.named_parameters())
+        apart, size = 0.0, 0.0
+        for name, parameter in self._copy.named_parameters():
+            mine, theirs = own[name].grad, parameter.grad
+            if mine is not None and theirs is not None:
+                apart += float((mine - theirs).double().square().sum())
+                size += float(theirs.double().square().sum())
+        return not apart <= UNLIKE**2 * size
 
     def certificates(self, confidence: float = 0.99) -> list[Certificate]:
         """What is promised of the run, and what was measured (see `surefoot.reparam.guarantee`)."""

@@ -26,7 +26,7 @@ WHY_NOT = {
     "rep_adamw_authors": "the authors' rule is not AdamW on every branch; use variant='exact'",
     "normalised": "a step that divides by the size of merged gradients is not the merge of such steps",
     "plain": "the plain network's gradient norm is not the multi-branch one's; clip_csla_norm_ takes that",
-    "unlike": "a hook left the plain network's gradients other than the branches'; use clip_csla_norm_",
+    "unlike": "the plain network stepped with other gradients than the branches'; use clip_csla_norm_",
     "per_branch": NON_LINEAR,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +10,11 @@ from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_number
 from surefoot.zeroth_order._engine import checks
+from surefoot.zeroth_order._engine.settings import Settings
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
+
+# Nobody would read them in a group.
+OF_ALL = {f.name for f in dataclasses.fields(Settings)} | {"reproject", "betas", "adam_eps"}
 
 
 def model_of(given: nn.Module | Iterable[Any], model: nn.Module | None) -> nn.Module | None:
@@ -83,8 +88,14 @@ def check_group(group: dict[str, Any]) -> None:
     Raises
     ------
     ValueError
-        If one is out of its range.
+        If one is out of its range, or belongs to the optimizer as a whole.
     """
+    shared = sorted(OF_ALL & group.keys())
+    if shared:
+        raise ValueError(
+            f"a group cannot have {', '.join(shared)} of its own, only lr, rank, eps and weight_decay; "
+            "give it to the optimizer, for all groups"
+        )
     for name in ("lr", "weight_decay"):
         group[name] = check_number(name, group[name], least=0)
     group["eps"] = check_number("eps", group["eps"], above=0)
