@@ -17,6 +17,10 @@ for name in study_names():
         continue
     folder = latest[name]
     certificates = folder.certificates()
+    problems += [f"{name} {part}: {why}" for part, why in folder.status["problems"].items()]
+    problems += [
+        f"{name} {f['part']} seed {f['seed']}: {f['error']}" for f in folder.status["failed"]
+    ]
     if not certificates:
         problems.append(f"study {name} has no certificate")
     if not (folder.path / "index.html").exists():

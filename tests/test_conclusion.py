@@ -47,6 +47,7 @@ PARTS = {
     "announced": part("announced", expects={"thirds": "BROKEN"}),
     "marked": part("marked", guarantees=lambda c: promise(c, name="loss [train] [/b]")),
     "extra": part("extra", extras=("privacy",)),
+    "table": part("table", tables=lambda c, r: 1 / 0),
 }
 '''
 
@@ -127,6 +128,12 @@ def test_a_part_that_promises_and_records_nothing_is_an_error(here, tmp_path, ca
         capsys.readouterr().err
     )
     assert [c["part"] for c in certificates(tmp_path, "mine_silent")] == ["good"]
+
+
+def test_a_table_that_fails_takes_no_certificate_with_it(here, tmp_path, capsys):
+    assert run(here("mine_table", "table")) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert [c["verdict"] for c in certificates(tmp_path, "mine_table")] == ["KEPT"]
 
 
 def test_an_announcement_that_names_no_certificate_is_an_error(here, tmp_path, capsys):

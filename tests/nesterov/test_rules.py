@@ -123,6 +123,17 @@ def test_nag_with_its_reduced_step_obeys_its_bound():
             assert (exact <= bound * (1 + 1e-9)).all()
 
 
+def test_the_table_of_the_noises_says_what_the_certificates_say():
+    record = Record()
+    noise_sweep.run_oracle(None, 0, record)
+    (table,) = noise_sweep.oracle_tables(None, record).values()
+    for row, g in zip(table.to_dict("records"), noise_sweep.oracle_guarantees(None), strict=True):
+        assert row["noise"] == g.name
+        assert row["last E f"] / row["last bound"] == pytest.approx(
+            certify(record, g).final, rel=1e-12
+        )
+
+
 def test_a_wrong_rate_is_broken():
     """Planted fault: AGNES promised without its factor 1 + sigma_m^2."""
     record = Record()

@@ -38,15 +38,15 @@ def conclude(study: Study, config: StudyConfig, folder: RunFolder, confidence: f
         if missing and not len(records[part.name]):
             continue
         try:
-            made = _certificates(part, config, records[part.name], confidence, missing)
+            found.certificates += _certificates(
+                part, config, records[part.name], confidence, missing
+            )
             if not missing:
                 _store(part, config, records[part.name], folder)
         except Exception as error:
             # Whatever a study's own code raises; an interrupt is no Exception and goes through.
             found.problems[part.name] = f"{type(error).__name__}: {error}"
             folder.write_problem(part.name, traceback.format_exc())
-            continue
-        found.certificates += made
     folder.write_certificates(found.certificates)
     return found
 

@@ -194,7 +194,7 @@ def oracle_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     """Worst ratio of the exact expectation to its bound, for each noise."""
     rows = []
     for g in oracle_guarantees(config):
-        measured, promised = record[g.quantity][0], np.asarray(g.bound(record))
+        measured, promised = record[g.quantity][0], np.atleast_2d(g.bound(record))[0]
         rows.append(
             {
                 "noise": g.name,
