@@ -1,6 +1,7 @@
 """Studies through their real door: seeds in processes, folders on disk, resume, crash, interrupt."""
 
 import dataclasses
+import importlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from surefoot._run.execute import run_study
 from surefoot._run.folder import RunFolder
 from surefoot.errors import SurefootError, UnknownNameError
 from surefoot.guarantee import Verdict
@@ -66,6 +68,39 @@ def test_loky_gives_the_same_record_as_threads(study, tmp_path):
     processes = start(study, config, execution)
     execute(study, config, processes, execution)
     assert processes.record("noisy").frame().equals(threads.record("noisy").frame())
+
+
+OWN = """
+from surefoot import Guarantee, Part, Study, StudyConfig
+
+def run(config, seed, record):
+    record.append(seed, 0, f={value})
+
+def promises(config):
+    return [Guarantee("f is small", "f <= 1", "none", "f", "upper", "every run", lambda record: 1.0)]
+
+STUDY = Study("own", "One of the user's", "none", StudyConfig,
+    (Part("only", "Only one", run, promises, deterministic=True),))
+"""
+
+
+def test_workers_of_an_earlier_run_do_not_run_what_is_elsewhere_or_has_changed(
+    tmp_path, monkeypatch
+):
+    """One process, three runs: in a folder, in another one, and there again after an edit and a reload."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    found = []
+    for folder, value in (("a", 0.25), ("b", 0.5), ("b", 2.125)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        file = tmp_path / folder / "studyofmine.py"
+        file.write_text(OWN.format(value=value))
+        monkeypatch.chdir(file.parent)
+        if value > 1:
+            importlib.reload(sys.modules["studyofmine"])
+        made = run_study("studyofmine", backend="loky", jobs=2)
+        assert made.path.absolute().is_relative_to(file.parent)
+        found.append((float(made.record("only").constant("f")[0]), made.certificates()[0].verdict))
+    assert found == [(0.25, Verdict.KEPT), (0.5, Verdict.KEPT), (2.125, Verdict.BROKEN)]
 
 
 def test_crashed_seed_leaves_the_others_and_resume_mends_it(study, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import pkgutil
@@ -242,9 +243,7 @@ def load_study(name: str) -> Study:
     """
     own = name not in study_names()
     if own:
-        here = os.getcwd()
-        if here not in sys.path and "" not in sys.path:
-            sys.path.insert(0, here)  # as `python -m` has it; an installed command has not
+        _current_folder_first(name.split(".")[0])
         if importlib.util.find_spec(name.split(".")[0]) is None:
             raise UnknownNameError("study", name, [*study_names(), "all"])
     module = name if own else f"surefoot.{name}.study"
@@ -256,6 +255,19 @@ def load_study(name: str) -> Study:
         raise SurefootError(f"module {module} has no STUDY of type surefoot.study.Study")
     # Worker processes find it by where it was found, whatever it calls itself.
     return dataclasses.replace(study, module=name) if own else study
+
+
+def _current_folder_first(module: str) -> None:
+    """Let the next import look in the current folder, as `python -m` does and an installed command does not."""
+    here = os.getcwd()
+    if sys.path[:1] not in ([here], [""]):
+        sys.path.insert(0, here)
+    spec = importlib.machinery.PathFinder.find_spec(module, [here])
+    loaded = sys.modules.get(module)
+    # A study of this name that was loaded from another folder: a long-lived process changed its own.
+    if spec is not None and hasattr(loaded, "STUDY") and loaded.__spec__ is not None:
+        if loaded.__spec__.origin != spec.origin:
+            del sys.modules[module]
 
 
 # What executes a study lived here once.

@@ -37,6 +37,17 @@ def joblib_backend(name: str, jobs: int) -> Iterator[None]:
         yield
 
 
+def fresh_workers() -> None:
+    """End the worker processes that loky keeps for the next call.
+
+    They stand in the folder in which they were started and have read the modules as they were then: a study
+    of the user's own, moved or edited since, would not be found or run as it was.
+    """
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
+
+
 def check_backend(name: str) -> None:
     """Refuse a backend that does not exist before anything is written."""
     if name not in BACKENDS:

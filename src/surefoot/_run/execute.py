@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot._numerics.checks import check_number
-from surefoot._run.backends import check_backend, joblib_backend
+from surefoot._run.backends import check_backend, fresh_workers, joblib_backend
 from surefoot._run.conclude import conclude
 from surefoot._run.environment import environment
 from surefoot._run.files import write_json, write_text
@@ -231,9 +231,16 @@ def _parallel(
     jobs = execution.jobs if execution.jobs != -1 else (os.cpu_count() or 1)
     # One that was made here and now has no name by which another process could find it: it travels itself.
     found = study.module is not None or study.name in study_names()
+    if execution.backend == "loky" and (study.module is not None or not found):
+        fresh_workers()
     calls = [
         joblib.delayed(run_seed)(
-            study.reference if found else study, config, part, seed, folder.seed_folder(part, seed)
+            study.reference if found else study,
+            config,
+            part,
+            seed,
+            # A worker may stand elsewhere.
+            folder.seed_folder(part, seed).absolute(),
         )
         for part, seed in todo
     ]
