@@ -229,14 +229,83 @@ def test_sixteen_of_many_steps_are_checked_on_an_expectation():
 
 
 def test_declared_range_goes_into_the_verdict():
-    bound, x = np.linspace(1, 0.5, 16), noisy(n=30, mean=0.55, sd=0.02)
+    bound, x = np.linspace(1, 0.5, 16), noisy(n=60, mean=0.55, sd=0.02)
     low = promise(bound, sense="lower", holds_in="expectation", value_range=(0.0, 1.0))
     assert certify(record_of(np.minimum(x * bound, 1.0)), low).verdict is Verdict.BROKEN
-    with pytest.raises(ValueError, match="must lie between 0 and c"):
-        certify(record_of(x * bound + 2), low)
-    # Seeds with bounds of their own: the largest ratio that any of them can have.
-    bounds = np.linspace(0.5, 2, 30)[:, None]
-    certify(record_of(np.ones((30, 16))), dataclasses.replace(low, bound=lambda record: bounds))
+    above = certify(record_of(x * bound + 2), low)
+    assert above.verdict is Verdict.BROKEN
+    assert "a run is above its range" in above.reason
+    # Seeds with bounds of their own: the largest ratio that each of them can have.
+    bounds = np.linspace(0.5, 2, 60)[:, None]
+    certify(record_of(np.ones((60, 16))), dataclasses.replace(low, bound=lambda record: bounds))
+
+
+def test_a_range_may_be_a_curve_of_the_record():
+    """A gap that never rises: each run's range ends at its own start."""
+    starts = np.geomspace(1, 100, 40)[:, None]
+    falls = starts * np.concatenate([np.ones((40, 1)), noisy(n=40, mean=0.3, sd=0.02)], axis=1)
+    never_rises = promise(
+        starts * np.concatenate([[1.0], np.full(16, 0.7)]),
+        holds_in="expectation", value_range=lambda record: record["gap"][:, :1],
+    )  # fmt: skip
+    kept = certify(record_of(falls), never_rises)
+    assert kept.verdict is Verdict.KEPT
+    assert "valid at whatever number of seeds one stops" in kept.notes
+    falls[7, 5] = 1.01 * falls[7, 0]
+    risen = certify(record_of(falls), never_rises)
+    assert risen.verdict is Verdict.BROKEN
+    assert "(step 5, seed 7)" in risen.reason
+    with pytest.raises(ValueError, match=r"value_range of 'rate' has shape \(3,\)"):
+        certify(
+            record_of(falls), dataclasses.replace(never_rises, value_range=lambda r: np.ones(3))
+        )
+
+
+# Rounding
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e8])
+@pytest.mark.parametrize(("dtype", "eps"), [("float64", 2.0**-52), ("float32", 2.0**-23)])
+def test_a_few_eps_of_the_dtype_are_forgiven_and_no_more(size, dtype, eps):
+    """A difference of two losses of a size, promised to be at most 0."""
+    record = record_of([[0.0, 8 * eps * size]])
+    record.note(dtype=dtype)
+    falls = promise(0.0, size=size)
+    found = certify(record, falls)
+    assert found.verdict is Verdict.KEPT
+    assert found.tightness == 1.0  # what rounding forgives is no ratio
+    record = record_of([[0.0, 32 * eps * size]])
+    record.note(dtype=dtype)
+    assert certify(record, falls).verdict is Verdict.BROKEN
+
+
+def test_the_precision_is_that_of_the_quantity():
+    rise = 20 * 2.0**-23
+    record = record_of([[1.0, 1.0 + rise]])
+    assert certify(record, promise(1.0, tolerance=0.0)).verdict is Verdict.BROKEN
+    # Nothing favourable is assumed of what was not recorded, nor of another run's precision.
+    record.note(0, "other", dtype="float32")
+    assert certify(record, promise(1.0, tolerance=0.0)).verdict is Verdict.BROKEN
+    less = record_of([[1.0, 1.0 + rise / 2]])
+    less.note(0, "mine", dtype="bfloat16")  # of 16 bits: quantities are computed in float32
+    assert certify(less, promise(1.0, tolerance=0.0, of="mine")).verdict is Verdict.KEPT
+    assert certify(record, promise(1.0, tolerance=0.0, of="mine")).verdict is Verdict.BROKEN
+    own = record_of([[1.0, 1.0 + rise / 2]])
+    own.note(**{"dtype": "float32", "dtype: gap": "float64"})
+    assert certify(own, promise(1.0, tolerance=0.0)).verdict is Verdict.BROKEN
+
+
+def test_a_mean_is_compared_to_rounding_too():
+    """Bounds far below the rounding of what they are compared with are no evidence against it."""
+    falls = noisy(n=12, mean=0.3, sd=0.02) * 0.01 ** np.arange(16.0)
+    falls += np.abs(noisy(n=12, mean=0.0, sd=1e-17, seed=1))
+    bound = 0.01 ** np.arange(16.0)
+    far = promise(bound, holds_in="expectation", size=1.0)
+    found = certify(record_of(falls), far)
+    assert found.verdict is Verdict.KEPT
+    assert any("steps at which both sides drown in rounding" in note for note in found.notes)
+    assert found.checked[-1] == 7  # 1e-14 is the last bound above 16 eps
+    assert certify(record_of(falls), dataclasses.replace(far, size=0.0)).verdict is Verdict.BROKEN
 
 
 # Precedence, assumptions, vacuity
@@ -285,7 +354,7 @@ def test_vacuous_only_where_no_step_says_more():
 
 
 def test_kept_is_undecided_where_seeds_lack_steps():
-    record = record_of(noisy(mean=0.2))
+    record = record_of(noisy(mean=0.2, sd=0.02))
     record.append(0, 16, gap=0.1)
     for holds_in in ("every run", "expectation"):
         found = certify(record, promise(1.0, holds_in=holds_in))

@@ -42,6 +42,8 @@ def test_verdicts_are_their_names():
         ({"atol": math.inf}, r"atol in \[0, inf\)"),
         ({"value_range": (1.0, 2.0)}, r"value_range must be \(0, c\) with 0 < c < inf, got \(1.0"),
         ({"value_range": (0.0, 0.0)}, "value_range must be"),
+        ({"value_range": (0.0,)}, "value_range must be"),
+        ({"law": "normal"}, "law must be None or one of"),
         ({"value_range": (0.0, math.inf)}, "value_range must be"),
     ],
 )

@@ -72,8 +72,8 @@ class Certificate:
         Measured/promised at these steps, whatever the sense: of the mean over seeds, or of the seed that
         is furthest on the wrong side.
     low
-        Lower one-sided confidence limits of that mean, each at the level of a single step; NaN with fewer
-        than 5 seeds or a value that is not finite. `ratio` itself where every run was compared.
+        Student's lower one-sided confidence limits of that mean, each at the level of a single step; NaN
+        with fewer than 5 seeds or a value that is not finite. `ratio` itself where every run was compared.
     high
         The upper ones.
     worst_step
@@ -83,8 +83,8 @@ class Certificate:
     curve
         Measured and promised values for drawing, at most 400 steps.
     more_seeds
-        About how many more seeds would decide an UNDECIDED one; None where that is not known or no matter of
-        seeds.
+        How many more seeds to run before looking again at an UNDECIDED one, at most as many again; the reason
+        says about how many would decide. None where that is not known or no matter of seeds.
     notes
         What else a reader has to know.
     latex
@@ -251,6 +251,7 @@ def certify(
     *,
     steps: int | None = None,
     expected: Verdict | None = None,
+    look: int | None = None,
 ) -> Certificate:
     """Compare a record with a guarantee.
 
@@ -266,6 +267,10 @@ def certify(
         further noisy step costs power) and all of them for a claim on every run.
     expected
         The verdict that the study announced, if it did.
+    look
+        Where seeds are added until it is decided: the how-manieth look this is. What holds only for a number
+        of seeds fixed beforehand then gets its share of the error, 1 / (look (look + 1)). BROKEN, and KEPT
+        within a known range, hold whenever one looks.
 
     Raises
     ------
@@ -280,7 +285,9 @@ def certify(
     if not len(curves.steps):
         raise ValueError(f"no step of {guarantee.quantity!r} was recorded by every seed")
     bound = on_steps(guarantee.bound(record), "bound", guarantee, curves)
-    found = compare(curves, bound, guarantee, confidence, steps)
+    if look is not None:
+        check_number("look", look, least=1, whole=True)
+    found = compare(record, curves, bound, guarantee, confidence, steps, look)
     assumptions = tuple(guarantee.assumptions(record))
     verdict, reason = found.verdict, found.reason
     if verdict is Verdict.KEPT and not curves.complete:
@@ -301,7 +308,8 @@ def certify(
         low=found.low.tolist(), high=found.high.tolist(),
         worst_step=int(curves.steps[found.worst]),
         assumptions=assumptions, curve=thinned(curves, bound), more_seeds=found.more_seeds,
-        notes=found.notes, latex=guarantee.latex, expected=expected, final=found.final,
+        notes=found.notes + (found.caveats if verdict is found.verdict else ()),
+        latex=guarantee.latex, expected=expected, final=found.final,
     )  # fmt: skip
 
 

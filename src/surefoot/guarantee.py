@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Sense = Literal["upper", "lower", "equal"]
 HoldsIn = Literal["every run", "expectation"]
+Law = Literal["light-tailed"]
 Curve = (
     float
     | Float[np.ndarray, " steps"]
@@ -131,7 +132,7 @@ class Guarantee:
         "upper": measured <= bound; "lower": measured >= bound; "equal": measured = bound.
     holds_in
         "every run" (each seed is compared directly) or "expectation" (the mean over seeds is
-        tested, see `surefoot._verdict.evidence`).
+        tested, see `surefoot._verdict`).
     bound
         The promised curve over the steps that all seeds recorded (`Record.curves`): one row for all
         seeds or one a seed, or a number in its place. It must be positive where the claim is about
@@ -144,13 +145,25 @@ class Guarantee:
         What holds without any theorem (the initial value, a probability of 1). A bound that is
         nowhere stronger than this is VACUOUS.
     value_range
-        (0, c) for a quantity that rarely drops far below its mean: the expectation is then tested
-        with a betting e-value instead of a Student limit.
+        The range (0, c) that the theorem itself gives for the quantity of every run, for instance a gap
+        that never rises above its start: two numbers, or c as a curve computed from the record. KEPT is
+        then a matter of bets that no law can mislead and that hold whenever one stops, and a run above
+        c is BROKEN. "lower" and "equal" need it for BROKEN.
+    law
+        "light-tailed": the theorem's own law leaves no rare low values (no heavy right tail for "lower" and
+        "equal"), so that Student's limits may call an excess BROKEN; the verdict says so. Give it only
+        where that law is derived.
     tolerance
         Relative tolerance of the comparison: rounding for "upper" and "lower", the half-width of
         the equivalence region for "equal".
     atol
-        Absolute tolerance of an "every run" comparison, in the unit of the quantity.
+        Absolute tolerance of an "every run" comparison in the unit of the quantity, where the claim itself
+        names one. Rounding needs none: a few eps of the recorded dtype are forgiven.
+    size
+        The size of the numbers from which the two sides were computed, where that is larger than both: a
+        difference of two losses rounds like the losses.
+    of
+        Which of several that ran in the record; its fact "dtype" tells the precision.
     latex
         The statement in LaTeX, for the report.
     """
@@ -165,9 +178,12 @@ class Guarantee:
     assumptions: Callable[[Record], tuple[Assumption, ...]] = lambda record: ()
     heuristic: bool = False
     trivial: Callable[[Record], Curve] | float | None = None
-    value_range: tuple[float, float] | None = None
+    value_range: tuple[float, float] | Callable[[Record], Curve] | None = None
+    law: Law | None = None
     tolerance: float = 1e-9
     atol: float = 0.0
+    size: Callable[[Record], Curve] | float = 0.0
+    of: str = ""
     latex: str | None = None
 
     def __post_init__(self) -> None:
@@ -180,7 +196,11 @@ class Guarantee:
                 "tolerance must be in [0, 1) and atol in [0, inf), "
                 f"got {self.tolerance} and {self.atol}"
             )
-        if self.value_range is not None and not (
-            self.value_range[0] == 0 and 0 < self.value_range[1] < math.inf
+        if self.law is not None and self.law not in get_args(Law):
+            raise ValueError(f"law must be None or one of {get_args(Law)}, got {self.law!r}")
+        if isinstance(self.value_range, tuple) and not (
+            len(self.value_range) == 2
+            and self.value_range[0] == 0
+            and 0 < self.value_range[1] < math.inf
         ):
             raise ValueError(f"value_range must be (0, c) with 0 < c < inf, got {self.value_range}")

@@ -258,16 +258,16 @@ def load_study(name: str) -> Study:
 
 
 def _current_folder_first(module: str) -> None:
-    """Let the next import look in the current folder, as `python -m` does and an installed command does not."""
+    """Let the next import look in the current folder, as `python -m` has it; an installed command has not."""
     here = os.getcwd()
     if sys.path[:1] not in ([here], [""]):
         sys.path.insert(0, here)
     spec = importlib.machinery.PathFinder.find_spec(module, [here])
     loaded = sys.modules.get(module)
     # A study of this name that was loaded from another folder: a long-lived process changed its own.
-    if spec is not None and hasattr(loaded, "STUDY") and loaded.__spec__ is not None:
-        if loaded.__spec__.origin != spec.origin:
-            del sys.modules[module]
+    was = loaded.__spec__ if loaded is not None and hasattr(loaded, "STUDY") else None
+    if spec is not None and was is not None and was.origin != spec.origin:
+        del sys.modules[module]
 
 
 # What executes a study lived here once.

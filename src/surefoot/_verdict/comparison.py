@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from surefoot._verdict import evidence
+from surefoot._verdict.rounding import ROUNDINGS, eps_of, forgiven
 from surefoot.guarantee import Guarantee, Sense, Verdict
-from surefoot.record import Curves
+from surefoot.record import Curves, Record
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Finding:
     worst: int
     more_seeds: int | None = None
     notes: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
+    """What a reader of this verdict has to know; of no other one."""
 
 
 def on_steps(
@@ -53,24 +56,46 @@ def on_steps(
 
 
 def compare(
+    record: Record,
     curves: Curves,
     bound: Float[np.ndarray, "seeds steps"],
     guarantee: Guarantee,
     confidence: float,
     steps: int | None,
+    look: int | None,
 ) -> Finding:
     """The verdict of the numbers alone, before assumptions and triviality are looked at."""
     if guarantee.holds_in == "every run":
-        return _every_run(curves, bound, guarantee, steps)
-    return _expectation(curves, bound, guarantee, confidence, steps)
+        return _every_run(record, curves, bound, guarantee, steps)
+    return _expectation(record, curves, bound, guarantee, confidence, steps, look)
+
+
+def _top(
+    record: Record, guarantee: Guarantee, curves: Curves
+) -> Float[np.ndarray, "seeds steps"] | None:
+    """The largest value that the theorem leaves to any run."""
+    found = guarantee.value_range
+    if found is None:
+        return None
+    top = on_steps(found(record) if callable(found) else found[1], "value_range", guarantee, curves)
+    if (top < 0).any():
+        raise ValueError(f"the value_range of {guarantee.name!r} ends below 0")
+    return top
+
+
+def _size(record: Record, guarantee: Guarantee, curves: Curves) -> Float[np.ndarray, "seeds steps"]:
+    raw = guarantee.size(record) if callable(guarantee.size) else guarantee.size
+    return on_steps(raw, "size", guarantee, curves)
 
 
 def _expectation(
+    record: Record,
     curves: Curves,
     bound: Float[np.ndarray, "seeds steps"],
     guarantee: Guarantee,
     confidence: float,
     steps: int | None,
+    look: int | None,
 ) -> Finding:
     most = evidence.MAX_CHECKED_STEPS if steps is None else steps
     at = evidence.checked_steps(curves.steps.astype(float), most)
@@ -79,13 +104,34 @@ def _expectation(
             f"the bound of {guarantee.name!r} must be positive at every checked step, as its claim "
             "is about an expectation"
         )
+    top = _top(record, guarantee, curves)
+    eps = eps_of(record, guarantee.quantity, guarantee.of)
+    rounding = ROUNDINGS * eps
+    slack = forgiven(
+        eps, curves.values[:, at], bound[:, at], _size(record, guarantee, curves)[:, at]
+    )
+    below = bound[:, at] <= slack
+    drowned = (below & (np.abs(curves.values[:, at]) <= bound[:, at] + slack)).all(axis=0)
+    if not drowned.all():
+        at, slack = at[~drowned], slack[:, ~drowned]
+    y, b = curves.values[:, at], bound[:, at]
+    if top is not None:
+        y = np.where((y < 0) & (y >= -slack), 0.0, y)
     with np.errstate(invalid="ignore", over="ignore"):
-        x = curves.values[:, at] / bound[:, at]
-    top = None
-    if guarantee.value_range is not None:
-        top = guarantee.value_range[1] / bound[:, at].min(axis=0)
+        # A bound far below what its quantity was computed from would be compared with rounding.
+        if guarantee.sense == "upper":
+            y = np.minimum(y, np.maximum(b, y - slack))
+        elif guarantee.sense == "lower":
+            y = np.maximum(y, np.minimum(b, y + slack))
+        x = y / b
     found = evidence.judge(
-        x, sense=guarantee.sense, confidence=confidence, tolerance=guarantee.tolerance, top=top
+        x,
+        sense=guarantee.sense,
+        confidence=confidence,
+        tolerance=max(guarantee.tolerance, rounding),
+        top=None if top is None else (top[:, at] + slack) / b,
+        law=guarantee.law,
+        look=look,
     )
     where = []
     if found.open_step is not None:
@@ -93,16 +139,20 @@ def _expectation(
     if found.carrier is not None:
         where.append(f"seed {curves.seeds[found.carrier]}")
     reason = found.reason + (f" ({', '.join(where)})" if where else "")
+    notes: tuple[str, ...] = ()
+    if drowned.any() and not drowned.all():
+        notes = (f"{int(drowned.sum())} steps at which both sides drown in rounding were left out",)
     with np.errstate(divide="ignore"):
         within = 1 / found.mean if guarantee.sense == "lower" else found.mean
     final, tightness, worst = _headline(within, guarantee)
     return Finding(
         found.verdict, reason, final, tightness, at, found.mean, found.low, found.high,
-        int(at[worst]), found.more_seeds, found.notes,
+        int(at[worst]), found.more_seeds, notes, found.notes,
     )  # fmt: skip
 
 
 def _every_run(
+    record: Record,
     curves: Curves,
     bound: Float[np.ndarray, "seeds steps"],
     guarantee: Guarantee,
@@ -115,14 +165,17 @@ def _every_run(
         else evidence.checked_steps(curves.steps.astype(float), steps)
     )
     y, b = curves.values[:, at], bound[:, at]
+    size = _size(record, guarantee, curves)[:, at]
+    eps = eps_of(record, guarantee.quantity, guarantee.of)
+    relative = guarantee.tolerance * np.where(np.isfinite(b), np.abs(b), 0.0)
     # A bound of infinity promises nothing or everything: no tolerance is relative to it.
-    allowed = guarantee.tolerance * np.where(np.isfinite(b), np.abs(b), 0.0) + guarantee.atol
+    allowed = np.maximum(relative, forgiven(eps, y, b, size)) + guarantee.atol
     with np.errstate(invalid="ignore", over="ignore"):
         # Infinity against infinity is NaN, which exceeds nothing.
         excess = {"upper": y - b, "lower": b - y, "equal": np.abs(y - b)}[guarantee.sense]
         violated = excess > allowed
     lower = guarantee.sense == "lower"
-    # What only the absolute tolerance forgives is rounding: 1e-16 over a bound of 1e-114 is no ratio.
+    # What rounding alone forgives is no ratio: 1e-16 over a bound of 1e-114.
     with np.errstate(invalid="ignore", over="ignore"):
         rounding = ~violated & (excess > guarantee.tolerance * np.abs(b))
     ratio = np.where(rounding, 1.0, _ratio(y, b))
