@@ -146,7 +146,8 @@ class Guarantee:
         nowhere stronger than this is VACUOUS.
     value_range
         The range (0, c) that the theorem itself gives for the quantity of every run, for instance a gap
-        that never rises above its start: two numbers, or c as a curve computed from the record. KEPT is
+        that never rises above its start: two numbers, or c as a curve computed from the record, infinite
+        where the record shows that there is none. KEPT is
         then a matter of bets that no law can mislead and that hold whenever one stops, and a run above
         c is BROKEN. "lower" and "equal" need it for BROKEN.
     law

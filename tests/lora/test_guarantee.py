@@ -27,7 +27,8 @@ from surefoot.lora.guarantee import (
 from surefoot.lora.sketch import shared_sketch
 from surefoot.record import Record
 
-BLOCKS, SEEDS = 60, 6
+# Many short runs: within a known range a KEPT takes seeds, the more the further the promise has fallen.
+BLOCKS, SEEDS = 12, 30
 
 
 def constants(problem, **change):
@@ -74,7 +75,7 @@ def stuck():
             "surefoot.lora.state.shared_sketch",
             lambda seed, block, *rest: shared_sketch(seed, 0, *rest),
         )
-        return record_of(ridge(), 2, blocks=150)
+        return record_of(ridge(), 2, blocks=150, seeds=6)
 
 
 # -- G1 --------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_rates_break_when_the_sketch_is_not_redrawn(make, stuck):
 def test_rate_breaks_where_the_chain_overstates_its_sketches(monkeypatch):
     """The paper writes r/n for both sketches; for the left one it is r/m (and m < n here)."""
     problem = ridge()
-    record = record_of(problem, 2, config={"train": "A"})
+    record = record_of(problem, 2, config={"train": "A"}, blocks=6)
     assert record.fact("lam").all == (pytest.approx(2 / problem.m),)
     assert certify(record, linear_rate(constants(problem))).verdict is Verdict.KEPT
     monkeypatch.setattr(sketch_constants, "_of_side", lambda *_: 1.0)
@@ -169,7 +170,7 @@ FACTS = [
 def test_a_recorded_fact_undoes_the_promise_and_nobody_can_unsay_it(make, fact, reason, kept):
     record = without(kept)
     assert certify(record, make(constants(ridge()))).verdict is Verdict.KEPT
-    record.note(3, **fact)  # in one seed of six
+    record.note(3, **fact)  # in one seed of thirty
     found = certify(record, make(constants(ridge())))
     assert found.verdict is Verdict.NOT_PROMISED
     assert reason in found.reason
@@ -210,7 +211,7 @@ def visited_variance(problem, parts, weights):
 @pytest.mark.parametrize("law", ["sgd", "rr"])
 def test_noisy_rates(law):
     problem, size = ridge(), 30
-    blocks = 80 if law == "sgd" else 40
+    blocks = 80 if law == "sgd" else 12
     N = len(problem.features) // size
     # Every part's smoothness: that of the worst single batch of the fixed split.
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
@@ -222,7 +223,7 @@ def test_noisy_rates(law):
     part_L += problem.l2
     gamma = 1 / problem.L if law == "sgd" else 0.5 / (part_L * N)
     record, weights = Record(), []
-    for seed in range(SEEDS):
+    for seed in range(6 if law == "sgd" else SEEDS):
         chain = chain_on(problem, 4, RacConfig(steps_per_block=1 if law == "sgd" else N, seed=seed))
         chain.record.note(seed, gradients={"sgd": "drawn", "rr": "reshuffled"}[law])
         optimizer = torch.optim.SGD(chain.param_groups(gamma), lr=1.0)
@@ -257,7 +258,7 @@ def test_noisy_rates(law):
     # The planted fault: noise that is kept quiet about, or an epoch counted as a hundred.
     quiet = dataclasses.replace(about, sigma2=0.0)
     over = without(record, "lam", "lam_max")
-    over.note(lam=1.0, lam_max=1.0)
+    over.note(lam=1.0 if law == "sgd" else 10.0, lam_max=10.0)
     if law == "rr":
         quiet = dataclasses.replace(quiet, mu=problem.L)
     found = {c.name: c.verdict for c in certificates(over, quiet, problem.f_star, law=law)}

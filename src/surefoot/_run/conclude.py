@@ -34,12 +34,13 @@ def conclude(study: Study, config: StudyConfig, folder: RunFolder, confidence: f
     for part in study.parts:
         if part.name not in records:
             continue
-        missing = [s for s in part.seeds_for(config) if not folder.is_done(part.name, s)]
+        about = folder.parts[part.name]
+        missing = [s for s in about["seeds"] if not folder.is_done(part.name, s)]
         if missing and not len(records[part.name]):
             continue
         try:
             found.certificates += _certificates(
-                part, config, records[part.name], confidence, missing
+                part, config, records[part.name], confidence, missing, about.get("look")
             )
             if not missing:
                 _store(part, config, records[part.name], folder)
@@ -52,13 +53,18 @@ def conclude(study: Study, config: StudyConfig, folder: RunFolder, confidence: f
 
 
 def _certificates(
-    part: Part, config: StudyConfig, record: Record, confidence: float, missing: list[int]
+    part: Part,
+    config: StudyConfig,
+    record: Record,
+    confidence: float,
+    missing: list[int],
+    look: int | None,
 ) -> list[Certificate]:
     guarantees = list(part.guarantees(config))
     if missing:
         # A seed that was cut short may not have come to a quantity; one that ended has them all.
         guarantees = [g for g in guarantees if g.quantity in record]
-    made = [certify(record, g, confidence) for g in guarantees]
+    made = [certify(record, g, confidence, look=look) for g in guarantees]
     made += part.certificates(config, record)
     names = {c.name for c in made}
     for name in part.expects:

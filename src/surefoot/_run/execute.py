@@ -19,8 +19,9 @@ from surefoot._run.environment import environment
 from surefoot._run.files import write_json, write_text
 from surefoot._run.folder import FORMAT, RunFolder
 from surefoot.certificate import Certificate
+from surefoot.guarantee import Verdict
 from surefoot.record import Record
-from surefoot.study import Study, StudyConfig, load_study, study_names
+from surefoot.study import Part, Study, StudyConfig, load_study, study_names
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,14 @@ class Execution:
     """The folder that holds all runs."""
     confidence: float = 0.99
     """Confidence of the verdicts on expectations."""
+    until_decided: bool = False
+    """Double the seeds of a part for as long as a claim on its mean is UNDECIDED."""
+    max_seeds: int = 300
+    """The most seeds that a part gets that way."""
 
     def __post_init__(self) -> None:
         check_number("confidence", self.confidence, least=0.5, below=1)
+        check_number("max_seeds", self.max_seeds, least=1, whole=True)
         if self.jobs == 0 or self.jobs < -1:
             raise ValueError(f"jobs must be -1 or at least 1, got {self.jobs}")
 
@@ -93,16 +99,22 @@ def start(study: Study, config: StudyConfig, execution: Execution) -> RunFolder:
             "paper": study.paper,
             "config": dataclasses.asdict(config),
             "confidence": execution.confidence,
-            "parts": {p.name: {"title": p.title, "seeds": p.seeds_for(config)} for p in parts},
+            "parts": {p.name: _about(p, config, execution) for p in parts},
             "skipped": skipped,
-            "command": reproduce(study, config),
+            "command": reproduce(study, config, execution),
         },
     )
     write_json(folder.path / "environment.json", environment())
     return folder
 
 
-def reproduce(study: Study, config: StudyConfig) -> str:
+def _about(part: Part, config: StudyConfig, execution: Execution) -> dict[str, Any]:
+    about: dict[str, Any] = {"title": part.title, "seeds": part.seeds_for(config)}
+    # Looked at more than once, a limit for a fixed number of seeds is too short.
+    return about | ({"look": 1} if execution.until_decided and not part.deterministic else {})
+
+
+def reproduce(study: Study, config: StudyConfig, execution: Execution | None = None) -> str:
     """The command line that repeats a run."""
     words = ["surefoot", "run", study.reference]
     for f in dataclasses.fields(config):
@@ -111,6 +123,8 @@ def reproduce(study: Study, config: StudyConfig) -> str:
             continue
         values = value if isinstance(value, (tuple, list)) else [value]
         words += ["--" + f.name.replace("_", "-"), *map(str, values)]
+    if execution is not None and execution.until_decided:
+        words += ["--until-decided", "--max-seeds", str(execution.max_seeds)]
     return shlex.join(words)
 
 
@@ -133,8 +147,45 @@ def execute(
 ) -> list[Certificate]:
     """Run the seeds that are missing in a run folder, then judge and store what the record says.
 
+    With `until_decided` that is repeated with twice the seeds for the parts that a claim on a mean left open.
     An interrupt leaves a valid folder with the seeds that were done, and is raised again.
     """
+    found = _once(study, config, folder, execution, progress)
+    while execution.until_decided and _grow(study, folder, found, execution.max_seeds):
+        found = _once(study, config, folder, execution, progress)
+    return found
+
+
+def _grow(study: Study, folder: RunFolder, found: list[Certificate], most: int) -> bool:
+    """Plan more seeds for the parts that they may decide; False: there are none."""
+    config, grown = folder.config, False
+    for part in study.parts:
+        about = config["parts"].get(part.name)
+        open_ = any(
+            c.verdict is Verdict.UNDECIDED and c.more_seeds is not None
+            for c in found
+            if c.part == part.name
+        )
+        if about is None or part.deterministic or not open_:
+            continue
+        seeds: list[int] = about["seeds"]
+        total = min(2 * len(seeds), most)
+        if total > len(seeds) and all(folder.is_done(part.name, s) for s in seeds):
+            about["seeds"] = list(range(seeds[0], seeds[0] + total))
+            about["look"] = about.get("look", 1) + 1
+            grown = True
+    if grown:
+        write_json(folder.path / "config.json", config)
+    return grown
+
+
+def _once(
+    study: Study,
+    config: StudyConfig,
+    folder: RunFolder,
+    execution: Execution,
+    progress: Callable[[SeedResult], None],
+) -> list[Certificate]:
     started = time.monotonic()
     todo = [
         (part, seed)
@@ -175,6 +226,8 @@ def run_study(
     jobs: int = -1,
     out: str | Path = "runs",
     confidence: float = 0.99,
+    until_decided: bool = False,
+    max_seeds: int = 300,
     progress: Callable[[SeedResult], None] = lambda result: None,
 ) -> RunFolder:
     """Run a study from Python, as `surefoot run` does: seeds, certificates and the report's page.
@@ -191,6 +244,8 @@ def run_study(
         The folder that holds all runs.
     confidence
         Of the verdicts on expectations.
+    until_decided, max_seeds
+        Double the seeds of a part for as long as a claim on its mean is UNDECIDED, up to so many.
     progress
         Called with the result of each seed as it ends.
 
@@ -209,7 +264,7 @@ def run_study(
 
     study = load_study(study) if isinstance(study, str) else study
     config = study.config() if config is None else config
-    execution = Execution(backend, jobs, Path(out), confidence)
+    execution = Execution(backend, jobs, Path(out), confidence, until_decided, max_seeds)
     check_backend(backend)
     folder = start(study, config, execution)
     execute(study, config, folder, execution, progress)

@@ -38,13 +38,8 @@ class Progress:
     """Counts the seeds of a run as they end, with the rate and the time left."""
 
     def __init__(self, study: str, folder: RunFolder) -> None:
-        todo = [
-            (part, seed)
-            for part, about in folder.parts.items()
-            for seed in about["seeds"]
-            if not folder.is_done(part, seed)
-        ]
-        self._total, self._count, self._study = len(todo), 0, study
+        self._folder, self._study = folder, study
+        self._total, self._count = self._missing(), 0
         self._started = time.monotonic()
         self._console = Console(stderr=True)
         self._bar: Bar | None = None
@@ -55,6 +50,14 @@ class Progress:
                 console=self._console, transient=True,
             )  # fmt: skip
 
+    def _missing(self) -> int:
+        """How many seeds are still to run; more are planned where a claim is undecided."""
+        return sum(
+            not self._folder.is_done(part, seed)
+            for part, about in self._folder.parts.items()
+            for seed in about["seeds"]
+        )
+
     def __enter__(self) -> Progress:
         if self._bar is not None:
             self._bar.start()
@@ -64,10 +67,12 @@ class Progress:
     def done(self, result: SeedResult) -> None:
         """One seed has ended."""
         self._count += 1
+        if self._count > self._total:
+            self._total = self._count + self._missing()
         elapsed = time.monotonic() - self._started
         rate = self._count / elapsed if elapsed > 0 else 0.0
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, rate=f"{rate:.2f} runs/s")
+            self._bar.update(self._task, advance=1, total=self._total, rate=f"{rate:.2f} runs/s")
         elif elapsed > 2 or result.error:
             left = (self._total - self._count) / rate if rate else 0.0
             state = f"failed ({result.error})" if result.error else f"{result.seconds:.1f} s"

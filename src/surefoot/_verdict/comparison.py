@@ -73,14 +73,14 @@ def compare(
 def _top(
     record: Record, guarantee: Guarantee, curves: Curves
 ) -> Float[np.ndarray, "seeds steps"] | None:
-    """The largest value that the theorem leaves to any run."""
+    """The largest value that the theorem leaves to any run; None where it is infinite somewhere."""
     found = guarantee.value_range
     if found is None:
         return None
     top = on_steps(found(record) if callable(found) else found[1], "value_range", guarantee, curves)
     if (top < 0).any():
         raise ValueError(f"the value_range of {guarantee.name!r} ends below 0")
-    return top
+    return top if np.isfinite(top).all() else None
 
 
 def _size(record: Record, guarantee: Guarantee, curves: Curves) -> Float[np.ndarray, "seeds steps"]:

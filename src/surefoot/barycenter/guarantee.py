@@ -247,7 +247,7 @@ def influence() -> tuple[Guarantee, Guarantee]:
         assumptions=lambda record: (
             assume_fact(record, "mass", "free mass", "the mass is free", lambda v: v == "free"),
         ),
-        trivial=math.inf, atol=1e-15,
+        trivial=math.inf, size=1.0,  # weights are parts of one
     )  # fmt: skip
     fixed = Guarantee(
         name=G6_MAP, statement="lambda_max(S_i) <= (1 + sqrt(1 + 2 tau / lambda_min(B))) / 2",

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Assumption, Guarantee
 from surefoot.lora._theorem import conditions
+from surefoot.lora._theorem.ranges import gap_range, gradient_range, loss_size
 from surefoot.lora._theorem.rates import Constants, of_problem, rate
 from surefoot.lora._theorem.settings import by_seed, column, settings_of
 from surefoot.lora.bounds import RateLaw, asymm_floor, lora_smoothness
@@ -88,7 +89,7 @@ def descent(c: Constants, of: str = "", name: str = "one-block descent (G1)") ->
 
     return Guarantee(
         _named(name, of), "f(W') <= f(W) - g (1 - L g/2) |G H|^2", DERIVED, column("loss", of),
-        "upper", "every run", bound, assumed, atol=1e-12,
+        "upper", "every run", bound, assumed, of=of,
         latex=r"f(W^{t+1}) \le f(W^t) - \gamma (1 - L\gamma/2) \|G H\|_F^2",
     )  # fmt: skip
 
@@ -129,7 +130,7 @@ def stationarity(
     return Guarantee(
         _named(name or f"stationarity ({number})", of), f"E |grad f(W~)|^2 <= {formula}", source,
         column("mean_grad_norm2", of), "upper", "expectation", rate(c, law, "grad_norm2", of),
-        _conditions(c, law, of, pl=False),
+        _conditions(c, law, of, pl=False), value_range=gradient_range(c, law, of), of=of,
     )  # fmt: skip
 
 
@@ -164,7 +165,7 @@ def linear_rate(
     return Guarantee(
         _named(name or f"linear rate ({number})", of), f"E f(W^T) - f* <= {formula}", source,
         column("gap", of), "upper", "expectation", rate(c, law, "gap", of),
-        _conditions(c, law, of, pl=True),
+        _conditions(c, law, of, pl=True), value_range=gap_range(c, law, of), size=loss_size(of), of=of,
     )  # fmt: skip
 
 

@@ -14,13 +14,13 @@ from surefoot.guarantee import Assumption, Guarantee, assume_fact
 from surefoot.record import Record
 from surefoot.reparam._guarantee.columns import DEFECT, EXCESS, GAP, LEAST, RISE, STEP_SIZE, column
 from surefoot.reparam._guarantee.conditions import (
+    both_losses,
     curvatures,
     epsilons,
     largest_multiplier,
     largest_step_size,
     plain_steps,
     precision,
-    rounding,
     rule,
 )
 
@@ -156,8 +156,9 @@ def descent(*, of: str = "", name: str = "descent (G4)") -> Guarantee:
         quantity=column(EXCESS, of),
         sense="upper",
         holds_in="every run",
-        bound=lambda record: rounding(record, of),
-        atol=1e-12,
+        bound=lambda record: 0.0,
+        size=lambda record: both_losses(record, of),
+        of=of,
         assumptions=lambda record: (plain_steps(record, of), _curvature(record, of)),
     )
 
@@ -195,8 +196,9 @@ def decreasing(*, of: str = "", name: str = "safe step size (G4)") -> Guarantee:
         quantity=column(RISE, of),
         sense="upper",
         holds_in="every run",
-        bound=lambda record: rounding(record, of),
-        atol=1e-13,
+        bound=lambda record: 0.0,
+        size=lambda record: both_losses(record, of),
+        of=of,
         assumptions=assumptions,
     )
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot._numerics.curvature import Hessian, largest_eigenpair
+from surefoot._verdict.rounding import ROUNDINGS
 from surefoot.certificate import Certificate, certify
 from surefoot.record import Record
 from surefoot.reparam._guarantee.columns import EXCESS, LEAST, RISE, STEP_SIZE, column
@@ -181,7 +182,12 @@ class DescentMonitor:
             with torch.no_grad():
                 after = float(self.closure(self.model))
             excess = after - (before - promised)
-            self.violations += excess > 1e-12 * max(1.0, abs(before))
+            eps = torch.finfo(loss.dtype).eps
+            self.violations += excess > 2 * ROUNDINGS * eps * abs(before)
+            precision = str(loss.dtype).removeprefix("torch.")
+            for quantity in (EXCESS, RISE):
+                facts = {f"dtype: {column(quantity, self.of)}": precision}
+                self.record.note(self.seed, **facts)
             values |= {EXCESS: excess, RISE: after - before, "loss": before, "squared step": square}
         self.record.update(
             self.seed, self.steps, {column(q, self.of): v for q, v in values.items()}

@@ -61,14 +61,10 @@ def epsilons(record: Record, quantity: str, of: str = "") -> Float[np.ndarray, "
     return np.array(rows, dtype=float)
 
 
-def rounding(record: Record, of: str = "") -> float:
-    """By how much two losses of the run may differ in rounding alone: 32 eps max|loss|."""
+def both_losses(record: Record, of: str = "") -> Float[np.ndarray, "seeds steps"] | float:
+    """What a difference of two losses rounds like: both of them."""
     losses = column("loss", of)
-    if losses not in record:
-        return 0.0
-    names = [str(n) for n in record.fact("parameter_dtype", of).all if _is_float(str(n))]
-    eps = max((torch.finfo(getattr(torch, n)).eps for n in names), default=0.0)
-    return 32 * eps * float(np.nanmax(np.abs(record.curves(losses).values)))
+    return 2 * np.abs(record[losses]) if losses in record else 0.0
 
 
 def _is_float(name: str) -> bool:
