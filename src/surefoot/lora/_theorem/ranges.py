@@ -1,11 +1,11 @@
 """How large a quantity may get in any run, by the theorem's own conditions: `Guarantee.value_range`.
 
 With exact gradients no block of gamma <= 1/L lets f rise, whatever its sketch: the gap stays below its
-start D0, and |grad f|^2 <= 2 L (f - f*) below 2 L D0. Over a reshuffled epoch of N parts the noise sums to
-zero, so that a partial sum of i of them is at most i (N - i) sigma^2 in square in any order, and
-f(W^{t+1}) <= f(W^t) + .4 gamma^3 L^2 N^3 sigma^2 (gamma <= 1/(2LN)). Clients without noise of their own add
-4/3 gamma^3 L^2 N^3 zeta^2 in place of it. Of independent draws only the variance is known: one of them may lift
-f without limit, and there is no range. Derived here.
+start D0, and |grad f|^2 <= 2 L (f - f*) below 2 L D0. Over a reshuffled epoch of N parts the noise sums
+to zero, so that a partial sum of i of them is at most i (N - i) sigma^2 in square in any order, and
+f(W^{t+1}) <= f(W^t) + .4 gamma^3 L^2 N^3 sigma^2 (gamma <= 1/(2LN)). Clients without noise of their own
+add 4/3 gamma^3 L^2 N^3 zeta^2 in place of it. Of independent draws only the variance is known: one of them
+may lift f without limit, and there is no range. Derived here.
 """
 
 from __future__ import annotations
