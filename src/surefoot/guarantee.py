@@ -132,7 +132,8 @@ class Guarantee:
         "upper": measured <= bound; "lower": measured >= bound; "equal": measured = bound.
     holds_in
         "every run" (each seed is compared directly) or "expectation" (the mean over seeds is
-        tested, see `surefoot._verdict`).
+        tested, see `surefoot._verdict`). The quantity of an expectation must be one that is never negative,
+        but for rounding: of others no mean can be tested.
     bound
         The promised curve over the steps that all seeds recorded (`Record.curves`): one row for all
         seeds or one a seed, or a number in its place. It must be positive where the claim is about

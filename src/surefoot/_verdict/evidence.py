@@ -74,6 +74,11 @@ class _Ratios:
         """That of a limit for a number of seeds fixed beforehand: the shares of all looks sum to 1."""
         return self.level / (self.look * (self.look + 1)) if self.look else self.level
 
+    @property
+    def one_range(self) -> bool:
+        """Whether all seeds share their range, so that the scale of a bet does not change as seeds come."""
+        return self.top is not None and bool(student.agree(self.top).all())
+
     def edge(self, side: int) -> float:
         """Where being wrong begins."""
         return 1 + side * self.tolerance
@@ -92,7 +97,9 @@ class _Ratios:
         if self.top is None:
             return None
         if side > 0:
-            return betting.gains_below(self.x, self.edge(side), self.top)
+            # One scale for all seeds: scaled by its own range, a seed with a narrow one would outbid others.
+            widest = np.broadcast_to(self.top.max(axis=0), self.x.shape)
+            return betting.gains_below(self.x, self.edge(side), widest)
         return betting.gains_above(np.maximum(self.x, 0), self.edge(side))
 
 
@@ -184,7 +191,8 @@ def _judge(r: _Ratios) -> Evidence:
         return Evidence(
             Verdict.BROKEN,
             f"the mean of {n} seeds is on the wrong side of the bound at confidence {1 - r.alpha:g} "
-            "over all checked steps together, whatever the law and whenever one looks",
+            "over all checked steps together, whenever one looks and whatever the law of a quantity that is "
+            "never negative",
             mean, low, high, worst,
         )  # fmt: skip
     beyond = tuple(s for s in r.sides if _suspect(r, s, start))
@@ -260,7 +268,11 @@ def _within(
     if gains is None or r.top is None:
         sure = side * ((high if side > 0 else low) - 1.0) <= r.tolerance
         return np.asarray(np.where(start, direct, sure))
-    sure = betting.fortunes(gains).max(axis=0) >= -math.log(r.level)
+    fortune = betting.fortunes(gains)
+    if r.one_range:
+        sure = fortune.max(axis=0) >= -math.log(r.level)
+    else:
+        sure = fortune[-1] >= -math.log(r.fixed_level)
     if side > 0:
         sure |= (r.top <= r.edge(side)).all(axis=0)
     # A start that all runs share is no draw of anything; later agreement may be a rare event unseen.
@@ -281,20 +293,31 @@ def _kept(r: _Ratios) -> tuple[str]:
 
 def _caveats(r: _Ratios) -> tuple[str, ...]:
     """What a reader of a KEPT has to know."""
-    if r.top is not None:
+    if r.one_range:
         return ("valid at whatever number of seeds one stops",)
-    unseen = 1 - r.alpha ** (1 / len(r.x))
     when = (
         f"look {r.look} at a growing number of seeds, each look at its share of the error"
         if r.look
         else "for a number of seeds fixed beforehand"
     )
-    return (
+    if r.top is not None:
+        return (when,)
+    unseen = 1 - r.alpha ** (1 / len(r.x))
+    notes = [
         when,
         f"an event in fewer than {100 * unseen:.2g} % of the runs would go unseen by {len(r.x)} seeds",
-        f"no range of the quantity is known: under strong skew (lognormal 1) a KEPT of a bound met with "
-        f"equality is wrong in up to 9 % of studies of 8 seeds instead of {100 * r.alpha:g} %",
-    )
+    ]
+    if 1 in r.sides:
+        many = "11 % of studies that add seeds" if r.look else "9 % of studies of 8 seeds"
+        notes.append(
+            "no range of the quantity is known: under strong skew (lognormal 1) a KEPT of a bound met with "
+            f"equality is wrong in up to {many} instead of {100 * r.alpha:g} %"
+        )
+    if -1 in r.sides:
+        notes.append(
+            "no range of the quantity is known: rare low runs, had they not been seen, would undo this KEPT"
+        )
+    return tuple(notes)
 
 
 def _worst(mean: Float[np.ndarray, " steps"], sense: Sense) -> int:
