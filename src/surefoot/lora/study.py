@@ -71,7 +71,7 @@ STUDY = Study(
             "Ridge regression with SGD and random reshuffling",
             regression.run_noise,
             regression.noise_guarantees,
-            seeds={"quick": 8, "standard": 20, "paper": 40},
+            seeds={"quick": 24, "standard": 20, "paper": 40},
             extras=("llm",),
         ),
         Part(
@@ -80,7 +80,7 @@ STUDY = Study(
             regression.run_digits,
             regression.digits_guarantees,
             tables=regression.digits_tables,
-            seeds={"quick": 5, "standard": 6, "paper": 12},
+            seeds={"quick": 10, "standard": 6, "paper": 12},
             extras=("llm",),
         ),
         Part(
@@ -123,7 +123,7 @@ STUDY = Study(
             federation.run,
             federation.guarantees,
             tables=federation.tables,
-            seeds={"quick": 4, "standard": 5, "paper": 10},
+            seeds={"quick": 8, "standard": 5, "paper": 10},
         ),
         Part(
             "encoder",

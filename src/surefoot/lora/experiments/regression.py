@@ -26,9 +26,10 @@ RANKS = (1, 2, 4)
 BLOCKS = {"quick": 60, "standard": 400, "paper": 400}
 # Within its range a promise on the mean takes the more seeds the further it has fallen: quick makes many
 # short runs, whose promises can be decided; standard and paper few long ones, whose cannot.
-FALLEN = {"quick": 0.25, "standard": 1e-6, "paper": 1e-6}
+FALLEN = {"quick": 0.5, "standard": 1e-6, "paper": 1e-6}
 LEVEL = {"quick": 0.5, "standard": 1e-2, "paper": 1e-2}
-DIGIT_BLOCKS = {"quick": 240, "standard": 6000, "paper": 6000}  # r T
+NOISE_BLOCKS = {"quick": 20, "standard": 400, "paper": 400}
+DIGIT_BLOCKS = {"quick": 96, "standard": 6000, "paper": 6000}  # r T
 DIGIT_RANKS = (4, 16)
 BATCH, PARTS = 30, 10
 
@@ -96,7 +97,7 @@ def run_noise(config: Any, seed: int, record: Record) -> None:
         steps = PARTS if law == "rr" else 1
         chain = chain_on(problem, 4, RacConfig(steps_per_block=steps, seed=seed))
         ran = descend(
-            problem, chain, noise_step(law), BLOCKS[config.size], steps=steps,
+            problem, chain, noise_step(law), NOISE_BLOCKS[config.size], steps=steps,
             parts=parts(), order="shuffle" if law == "rr" else "draw", seed=seed,
         )  # fmt: skip
         ran.into(record, seed, problem.f_star, of=law)
