@@ -142,7 +142,7 @@ def test_no_bent_function_breaks_it(L, bends, first, x0):
 
 
 def worst_found(L, steps, promised):
-    """Random search with refinement over bent functions and starts: the largest f(x_n) - f* over its promise."""
+    """The largest f(x_n) - f* over its promise that a random search with refinement finds."""
     rng = np.random.default_rng(0)
     worst, best = 0.0, None
     for i in range(800):
