@@ -48,8 +48,8 @@ UNBOUNDED = (
     "Gaussian entries are unbounded: a block of several steps descends for some draws only; take one step a "
     "block, precondition=True or another law"
 )
-LAW_UNKNOWN = "it holds for the sketches that were drawn; their law, of which it is asked, is not known"
-    "it holds for the sketches that were drawn; of the law of a callable nobody can know it"
+LAW_UNKNOWN = (
+    "it holds for the sketches that were drawn; their law, of which it is asked, is not known"
 )
 
 
