@@ -322,8 +322,8 @@ def test_what_the_free_estimate_asks_of_a_run(kept):
     assert certify(record, free_estimate()).verdict is not Verdict.NOT_PROMISED
     record.note(0, sketch="callable:mine")
     assert certify(record, free_estimate()).verdict is Verdict.NOT_PROMISED
-    bare = free_estimate().assumptions(without(kept, "method", "sketch", "dropout"))
-    assert [a.holds for a in bare] == [None, None, None]
+    bare = free_estimate().assumptions(without(kept, "method", "sketch", "dropout", "gradients"))
+    assert [a.holds for a in bare] == [None, None, None, None]
 
 
 # -- G8 --------------------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ from surefoot._numerics.checks import check_number
 from surefoot.errors import SurefootError
 
 ROUNDING = 1e-12
+QUADRATURE = 1e-9
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
+Floats = Float64[np.ndarray, "*n"]
 
 
 class GuaranteeViolation(SurefootError, ArithmeticError):
@@ -126,8 +129,14 @@ def strong_convexity(alpha: float, beta: float, tau: float, largest: float | Non
     return tau / (4 * R) * contraction(alpha, tau) ** 2 / (math.sqrt(R) * math.sqrt(R + 2 * tau))
 
 
-def linear_rate(alpha: float, beta: float, tau: float, floor: float | None = None) -> float:
-    """G4: rho with F(B_k) - F* <= (1-rho)^k (F(B_0) - F*) for unit steps: rho = 4 floor mu.
+def linear_rate(
+    alpha: float, beta: float, tau: float, floor: float | None = None, top: float | None = None
+) -> float:
+    """G4: rho with F(B_k) - F* <= (1-rho)^k (F(B_0) - F*) for unit steps, in every dimension.
+
+    rho = (1 - L/2) min(Lambda(floor), Lambda(top)), L of `step_smoothness` and Lambda of `gradient_share`.
+    It is exact where alpha = beta, tau (2 alpha + tau) / (alpha + tau)^2, and tends to 2 tau/beta for small
+    tau.
 
     Parameters
     ----------
@@ -135,17 +144,83 @@ def linear_rate(alpha: float, beta: float, tau: float, floor: float | None = Non
         The extreme eigenvalues over all inputs, 0 < alpha <= beta.
     tau
         Price of deforming an input, positive; may be inf.
-    floor
-        Bounds the eigenvalues of the iterates from below: None is the a priori one of
-        `spectral_confinement`; min(alpha, smallest one measured on the run) is an a posteriori bound.
+    floor, top
+        Between them lie the eigenvalues of the iterates. By default what `spectral_confinement` proves of
+        steps that start among the inputs; for an a posteriori bound min(alpha, the smallest one met on the
+        run) and max(beta, the largest one).
 
     Raises
     ------
     ValueError
         alpha and beta are not in that order.
     """
+    _check_range(alpha, beta)
+    b = beta if top is None else max(beta, top)
     a = spectral_confinement(alpha, beta, tau)[0] if floor is None else floor
-    return 4 * a * strong_convexity(alpha, beta, tau)
+    phi = map_floor(b, alpha, tau)
+    # What is known of iterates is proved for the points between them too; what was measured is not.
+    smooth = step_smoothness(a if floor is None else a * phi**2, phi, tau)
+    share = min(gradient_share(x, alpha, b, tau) for x in (a, b))
+    return (1 - smooth / 2) * share * (1 - QUADRATURE)
+
+
+def step_smoothness(least: float, phi: float, tau: float) -> float:
+    """L in F((I - G) B (I - G)) <= F(B) - (1 - L/2) ||G||_B^2: 1 - a phi^2 / (tau + a phi), at most 1 (G1).
+
+    Proof: along B_t = (I - tG) B (I - tG), with tangent L_t, the second derivative of Upsilon is its
+    Hessian at E = L_t B_t + B_t L_t plus 2 tr((I - S) L_t B_t L_t). That Hessian is the maximum over
+    symmetric K of 2 <K, E> - (2/tau) tr(K B K Q), where Q = B # (B + 2 tau A_t) = B + tau S^-1. B_t >= a I
+    and S >= phi I give B_t >= a phi S^-1, so that it is at most 2 tr(S L_t B_t L_t) / (1 + a phi / tau);
+    and tr(L_t B_t L_t) is ||G||_B^2 at every t.
+
+    Parameters
+    ----------
+    least
+        a, the smallest eigenvalue of any B_t.
+    phi
+        `map_floor`, the smallest stretch of the maps S.
+    tau
+        Price of deforming an input; may be inf.
+    """
+    return 1.0 if math.isinf(tau) else 1 - least * phi**2 / (tau + least * phi)
+
+
+def gradient_share(b: float, alpha: float, beta: float, tau: float) -> float:
+    """Lambda(b): ||G||_B^2 >= min(Lambda(a), Lambda(beta)) (F(B) - F*) for a I <= B <= beta I.
+
+    Lambda(b) = 4 tau b int_0^1 (1-t) / (x q(x)) dt with x = (1-t) b + t beta and
+    q(x)^2 = x^2 + 2 tau x + tau^2 x/alpha.
+
+    Proof: the optimum is at most beta I, so B + t (B* - B) is at most X_t = (1-t) B + t beta I, and Q of
+    `step_smoothness` at most q(X_t), as # is monotone. In the eigenbasis of B the Hessian of F on the way
+    is therefore at least sum_jk E_jk^2 tau / (x_j q_k + x_k q_j). Minimised over E = B* - B this gives the
+    gap at most sum_jk G_jk^2 / (8 tau J_jk) with J_jk = int (1-t) / (x_j q_k + x_k q_j) dt. The ratio of
+    ||G||_B^2 to that is at least the smallest Lambda(b, b') = 4 tau (b + b') J, and that is Lambda(a) or
+    Lambda(beta). Off the diagonal, with p = q/x and D = b / (x^2 p), the integrand is at least the mean of
+    D and D' with the weights p and p'; for b <= b' the weight of D falls in t from at most 1 to 1/2, while
+    the sign of D - D' changes once, from + to -: the integral is at least the smaller of the two on the
+    diagonal. There Lambda'(b) has the sign of a W with W = W' = 0 at beta whose second derivative changes
+    sign once, from + to - (that of a cubic, by Descartes' rule): Lambda rises, then falls.
+
+    Parameters
+    ----------
+    b
+        An eigenvalue of the iterate, at most beta.
+    alpha, beta
+        The smallest eigenvalue over all inputs, the largest over inputs and iterates.
+    tau
+        Price of deforming an input; may be inf.
+    """
+    length = math.log(beta / b)
+
+    def share(x: Floats) -> Floats:
+        return np.asarray(1 / np.sqrt((x / tau) ** 2 + 2 * x / tau + x / alpha))  # tau / q(x)
+
+    if length < 1e-6:
+        return float(2 * share(np.array(beta)) * (b / beta))
+    v = length * (NODES + 1) / 2
+    left = np.expm1(length) - np.expm1(v)
+    return float(2 * length * (WEIGHTS * left * share(b * np.exp(v))).sum() / np.expm1(length) ** 2)
 
 
 def iterations_for(eps: float, rho: float) -> int:

@@ -178,7 +178,7 @@ def confinement(floor: Literal["proved", "alpha"] = "proved") -> tuple[Guarantee
 
 
 def rate(floor: Literal["proved", "measured"] = "proved") -> Guarantee:
-    """G4, `bounds.linear_rate`: a priori, or with the smallest eigenvalue met on the run as the floor."""
+    """G4, `bounds.linear_rate`: a priori, or with the extreme eigenvalues that were met on the run."""
 
     def bound(record: Record) -> Curve:
         F, k = record["F"], record.curves("F").steps
@@ -188,8 +188,10 @@ def rate(floor: Literal["proved", "measured"] = "proved") -> Guarantee:
             if not a > 0:
                 rows.append(np.full(len(k), record["excess"][i, 0]))
                 continue
-            met = min(a, float(record["lambda_min"][i].min())) if floor == "measured" else None
-            rho = bounds.linear_rate(a, b, t, met)
+            low = float(record["lambda_min"][i].min())
+            high = float(record["lambda_max"][i].max())
+            met = (min(a, low), high) if floor == "measured" else (None, None)
+            rho = bounds.linear_rate(a, b, t, *met)
             rows.append((1 - rho) ** k * record["excess"][i, 0])
         found: np.ndarray = np.array(rows) + 2 * record["rounding"]
         return found

@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Assumption, Guarantee
-from surefoot.lora._theorem import conditions
-from surefoot.lora._theorem.ranges import gap_range, gradient_range, loss_size
+from surefoot.lora._theorem import conditions, step_sizes
+from surefoot.lora._theorem.ranges import estimate_range, gap_range, gradient_range, loss_size
 from surefoot.lora._theorem.rates import Constants, of_problem, rate
 from surefoot.lora._theorem.settings import by_seed, column, settings_of
 from surefoot.lora.bounds import RateLaw, asymm_floor, lora_smoothness
@@ -39,7 +39,7 @@ def _conditions(
     def found(record: Record) -> tuple[Assumption, ...]:
         return (
             *of_problem(c, law, pl=pl),
-            conditions.step_size(record, of, law, c.L),
+            step_sizes.by_law(record, of, law, c.L),
             *conditions.sketches(record, of),
             *conditions.gradients(record, of, law),
             *(conditions.federation(record, of) if law == "fed" else ()),
@@ -81,7 +81,7 @@ def descent(c: Constants, of: str = "", name: str = "one-block descent (G1)") ->
     def assumed(record: Record) -> tuple[Assumption, ...]:
         return (
             *of_problem(c, "gd", pl=False),
-            conditions.step_size(record, of, "gd", c.L),
+            step_sizes.of_draws(record, of, "gd", c.L),
             conditions.own(record, of),
             conditions.gradients(record, of, "gd")[0],
             *conditions.common(record, of, redrawn=False),
@@ -194,8 +194,10 @@ def free_estimate(
             conditions.method_of("rac_lora").of_run(record, of),
             conditions.LAW.of_run(record, of),
             conditions.FUNCTION[0].of_run(record, of),
+            # Of a drawn gradient the estimate is the norm of that gradient, which has the variance in it.
+            conditions.gradients(record, of, "gd")[0],
         ),
-        tolerance=tolerance,
+        value_range=estimate_range(of), tolerance=tolerance, of=of,
     )  # fmt: skip
 
 

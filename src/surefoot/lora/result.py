@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -117,8 +118,9 @@ class ChainGuarantee:
             record.append(seed, 0, gamma=gamma, gamma_max=gamma)
         found = cls(record, constants, settings_of(record, "", [seed])[0], f_star, f0, blocks)
         s, most = found.settings, largest_step("gd", constants.L)
-        if not found.reasons and s.gamma_max * s.sketch_high > most * SLACK:
-            high = s.sketch_high
+        known = s.stretch(single=True)
+        high = s.sketch_high if known is None or math.isinf(known) else known
+        if not found.reasons and s.gamma_max * high > most * SLACK:
             factor = "" if high <= SLACK else f" times the sketch's largest eigenvalue {high:.6g}"
             raise GuaranteeError(
                 f"the step size gamma = {s.gamma_max:.6g}{factor} is above 1/L = {most:.6g}; "
@@ -197,7 +199,7 @@ class ChainGuarantee:
         s = self.settings
         return rac_bound(
             t, "sgd" if sigma2 else "gd", L=self.constants.L, gamma=s.gamma, lam=s.lam, gap0=gap0,
-            mu=self._mu() if pl else None, lam_max=s.lam_max, sigma2=sigma2,
+            mu=self._mu() if pl else None, lam_max=s.noise_share(True), sigma2=sigma2,
         )  # fmt: skip
 
     def _covered(self) -> None:

@@ -23,3 +23,6 @@ from .parameters import nag_parameters as nag_parameters
 from .probe import Interval as Interval
 from .probe import Landscape as Landscape
 from .schedule import NAGSchedule as NAGSchedule
+from .strongly_convex import strongly_convex_bound as strongly_convex_bound
+from .strongly_convex import strongly_convex_factor as strongly_convex_factor
+from .strongly_convex import strongly_convex_steps_to as strongly_convex_steps_to

@@ -7,22 +7,23 @@ f(x_n) - f*, x_n the iterate and not the point y_n of the gradient.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from itertools import product
 from math import inf
 
 import numpy as np
 from jaxtyping import Float
 
 from surefoot.guarantee import Assumption, Guarantee, assume_fact
+from surefoot.nesterov._guarantee import conditions
+from surefoot.nesterov._guarantee.conditions import NOISE_LAW as NOISE_LAW
+from surefoot.nesterov._guarantee.conditions import ROUNDING
 from surefoot.nesterov._ledger.certificate import LedgerCertificate as LedgerCertificate
 from surefoot.nesterov.bounds import agnes_bound, decreasing_bound
 from surefoot.nesterov.parameters import AgnesParams
+from surefoot.nesterov.strongly_convex import strongly_convex_bound
 from surefoot.record import Record
 
 SOURCE = "in the setting of arXiv 2302.05515 and 2410.08395; constants derived here"
 GAP = "f(x_n) - f*"
-NOISE_LAW = "noise within its law"
 STATEMENT = "E f(x_n) - f* <= (1-s)^n L_0 + (L eta^2 + gamma^2) sigma_a^2 / (2s) (1 - (1-s)^n)"
 LATEX = (
     r"\mathbb{E} f(x_n) - f^* \le (1-s)^n L_0"
@@ -33,7 +34,15 @@ DECREASING_LATEX = (
     r"\mathbb{E} f(x_n) - f^* \le"
     r" \frac{(n_0-1)(n_0-2) L_0 + 4n\sigma_a^2/\mu}{(n+n_0-1)(n+n_0-2)}"
 )
-ROUNDING = 1e-9
+
+STRONGLY_CONVEX = (
+    "f(x_n) - f* <= min((1-s)^n L_0, r^(n-1) (C_f (f(x_0) - f*) + C_d mu/2 |x_0 - x*|^2)), "
+    "r = (1-s)(1-t^2), t^2 (3-t) = s (1+t)"
+)
+STRONGLY_CONVEX_LATEX = (
+    r"f(x_n) - f^* \le r^{n-1} \left(C_f (f(x_0) - f^*) + C_d \tfrac{\mu}{2} |x_0 - x^*|^2\right),"
+    r"\quad r = (1-s)(1-t^2),\ t^2 (3-t) = s (1+t)"
+)
 
 
 def accelerated_rate(
@@ -88,11 +97,11 @@ def accelerated_rate(
     def bound(record: Record) -> Float[np.ndarray, "seeds steps"]:
         curves = record.curves(quantity)
         rows = []
-        for seed, gap0 in zip(curves.seeds, _start(record, quantity), strict=True):
-            own = _numbers(record, of, int(seed), ("eta", "alpha", "rho"))
+        for seed, gap0 in zip(curves.seeds, conditions.start(record, quantity), strict=True):
+            own = conditions.numbers(record, of, int(seed), ("eta", "alpha", "rho"))
             sigma = sigma_add
             if sigma is None:
-                sigma = _number(record, of, int(seed), "sigma_add")
+                sigma = conditions.number(record, of, int(seed), "sigma_add")
             if own is None or sigma is None:
                 rows.append(np.full(len(curves.steps), inf))
                 continue
@@ -111,19 +120,19 @@ def accelerated_rate(
         return np.array(rows)
 
     def assumptions(record: Record) -> tuple[Assumption, ...]:
-        found = _runs(record, of)
+        found = conditions.runs_of(record, of)
         return (
-            *_method(record, of, ("AGNES", "NAG")),
-            _aiming(found, mu, how),
-            _short_steps(record, of, found, L, sigma_mult, how),
-            _noise_law(record, of, sigma_mult, sigma_add, how),
-            _infimum(record, quantity, how),
+            *conditions.method(record, of, ("AGNES", "NAG")),
+            conditions.aiming(found, mu, how),
+            conditions.short_steps(record, of, found, L, sigma_mult, how),
+            conditions.noise_law(record, of, sigma_mult, sigma_add, how),
+            conditions.infimum(record, quantity, how),
         )
 
     return Guarantee(
         name=name, statement=STATEMENT, latex=LATEX, source=SOURCE, quantity=quantity, sense="upper",
         holds_in="every run" if every_run else "expectation", bound=bound, assumptions=assumptions,
-        trivial=lambda record: _start(record, quantity)[:, None],
+        trivial=lambda record: conditions.start(record, quantity)[:, None],
     )  # fmt: skip
 
 
@@ -147,9 +156,80 @@ def curved_rate(
         statement="E f(x_n) - f* <= (1-s)^n L_0",
         latex=r"\mathbb{E} f(x_n) - f^* \le (1-s)^n L_0",
         source="observed, not derived: multiplicative noise on a curved manifold",
-        assumptions=lambda record: _method(record, of, ("AGNES", "NAG")),
+        assumptions=lambda record: conditions.method(record, of, ("AGNES", "NAG")),
         heuristic=True,
     )
+
+
+def strongly_convex_rate(
+    quantity: str = GAP,
+    *,
+    mu: float | None = None,
+    L: float | None = None,
+    dist0_sq: float | None = None,
+    sigma_mult: float | None = None,
+    sigma_add: float | None = None,
+    how: str | None = None,
+    of: str = "",
+    name: str = "rate for strongly convex functions",
+) -> Guarantee:
+    """The tighter rate of NAG where f is strongly convex, `strongly_convex_bound`, in every run.
+
+    eta, alpha and rho are read off the record and belong to one mu', as in `accelerated_rate`. Nobody can see
+    on a run that f is convex: it is promised on the caller's word for mu.
+
+    Parameters
+    ----------
+    quantity, of, name
+        As in `accelerated_rate`.
+    mu, L
+        Strong convexity and smoothness of f; None: nobody knows them, the certificate then says so.
+    dist0_sq
+        |x_0 - x*|^2; None: 2 (f(x_0) - f*) / mu', which is never smaller.
+    sigma_mult, sigma_add
+        The noise of the gradients, where nothing recorded it; nothing is promised above 0.
+    how
+        How the constants of the problem were found; None: they are taken on trust, and nothing that
+        rests on them is called true.
+
+    Returns
+    -------
+    Guarantee
+        Of every run. Its bound raises ValueError as that of `accelerated_rate`.
+    """
+
+    def bound(record: Record) -> Float[np.ndarray, "seeds steps"]:
+        curves = record.curves(quantity)
+        rows = []
+        for seed, gap0 in zip(curves.seeds, conditions.start(record, quantity), strict=True):
+            own = conditions.numbers(record, of, int(seed), ("eta", "alpha", "rho"))
+            params = None if own is None else AgnesParams.of(*own)
+            if params is None or not params.eta:
+                rows.append(np.full(len(curves.steps), inf))
+                continue
+            mu_run = params.s**2 / params.eta
+            distance = 2 * gap0 / mu_run if dist0_sq is None else dist0_sq
+            rows.append(strongly_convex_bound(curves.steps, gap0, distance, mu_run, params.eta))
+        return np.array(rows)
+
+    def assumptions(record: Record) -> tuple[Assumption, ...]:
+        found = conditions.runs_of(record, of)
+        return (
+            *conditions.method(record, of, ("AGNES", "NAG")),
+            conditions.same_steps(record, of, found),
+            conditions.aiming(found, mu, how, "f is mu-strongly convex"),
+            conditions.short_steps(record, of, found, L, 0.0, how),
+            conditions.without(record, of, "sigma_mult", sigma_mult, how),
+            conditions.without(record, of, "sigma_add", sigma_add, how),
+            conditions.infimum(record, quantity, how),
+        )
+
+    return Guarantee(
+        name=name, statement=STRONGLY_CONVEX, latex=STRONGLY_CONVEX_LATEX,
+        source="rate of arXiv 1408.3595 and 1801.04492; closed form and constants derived here",
+        quantity=quantity, sense="upper", holds_in="every run", bound=bound, assumptions=assumptions,
+        trivial=lambda record: conditions.start(record, quantity)[:, None],
+    )  # fmt: skip
 
 
 def decreasing_rate(
@@ -185,11 +265,11 @@ def decreasing_rate(
     def bound(record: Record) -> Float[np.ndarray, "seeds steps"]:
         curves = record.curves(quantity)
         rows = []
-        for seed, gap0 in zip(curves.seeds, _start(record, quantity), strict=True):
-            own = _numbers(record, of, int(seed), ("mu", "L"))
+        for seed, gap0 in zip(curves.seeds, conditions.start(record, quantity), strict=True):
+            own = conditions.numbers(record, of, int(seed), ("mu", "L"))
             sigma = sigma_add
             if sigma is None:
-                sigma = _number(record, of, int(seed), "sigma_add")
+                sigma = conditions.number(record, of, int(seed), "sigma_add")
             if own is None or sigma is None:
                 rows.append(np.full(len(curves.steps), inf))
                 continue
@@ -202,235 +282,24 @@ def decreasing_rate(
 
     def assumptions(record: Record) -> tuple[Assumption, ...]:
         aims = assume_fact(
-            record, "mu", "mu-strong aiming", f"mu of the run <= {_told(mu)} of f",
+            record, "mu", "mu-strong aiming", f"mu of the run <= {conditions.shown(mu)} of f",
             lambda v: mu is None or float(v) <= mu * (1 + ROUNDING), of=of,
         )  # fmt: skip
         smooth = assume_fact(
-            record, "L", "L-smooth", f"L of the run >= {_told(L)} of f",
+            record, "L", "L-smooth", f"L of the run >= {conditions.shown(L)} of f",
             lambda v: L is None or float(v) >= L * (1 - ROUNDING), of=of,
         )  # fmt: skip
         return (
-            *_method(record, of, ("DecreasingNAG",)),
-            _on_trust(aims, None if mu is None else how),
-            _on_trust(smooth, None if L is None else how),
-            _noise_law(record, of, sigma_mult, sigma_add, how),
-            _no_multiplicative(record, of, sigma_mult, how),
-            _infimum(record, quantity, how),
+            *conditions.method(record, of, ("DecreasingNAG",)),
+            conditions.on_trust(aims, None if mu is None else how),
+            conditions.on_trust(smooth, None if L is None else how),
+            conditions.noise_law(record, of, sigma_mult, sigma_add, how),
+            conditions.without(record, of, "sigma_mult", sigma_mult, how),
+            conditions.infimum(record, quantity, how),
         )
 
     return Guarantee(
         name=name, statement=DECREASING, latex=DECREASING_LATEX, source=SOURCE, quantity=quantity,
         sense="upper", holds_in="every run" if every_run else "expectation", bound=bound,
-        assumptions=assumptions, trivial=lambda record: _start(record, quantity)[:, None],
+        assumptions=assumptions, trivial=lambda record: conditions.start(record, quantity)[:, None],
     )  # fmt: skip
-
-
-def _start(record: Record, quantity: str) -> Float[np.ndarray, " seeds"]:
-    curves = record.curves(quantity)
-    if not len(curves.steps) or curves.steps[0] != 0:
-        raise ValueError(
-            f"{quantity!r} must be recorded at step 0 in every seed: L_0 is read from it"
-        )
-    found: Float[np.ndarray, " seeds"] = np.maximum(curves.values[:, 0], 0.0)
-    return found
-
-
-def _number(record: Record, of: str, seed: int, name: str) -> float | None:
-    """One recorded number; None where several were recorded, ValueError where none was."""
-    values = record.fact(name, of).values.get(seed, ())
-    if not values:
-        whose = f" of {of!r}" if of else ""
-        raise ValueError(
-            f"{name}{whose} was not recorded for seed {seed}; what ran must note it in the record"
-        )
-    return float(values[0]) if len(values) == 1 else None
-
-
-def _numbers(
-    record: Record, of: str, seed: int, names: tuple[str, ...]
-) -> tuple[float, ...] | None:
-    found = [_number(record, of, seed, name) for name in names]
-    return None if None in found else tuple(v for v in found if v is not None)
-
-
-Runs = Mapping[int, list[AgnesParams]]
-
-
-def _runs(record: Record, of: str) -> Runs | None:
-    """The constants of every run, by seed; None where a seed says nothing of them."""
-    known = [record.fact(name, of) for name in ("eta", "alpha", "rho")]
-    if any(k.missing or not k.all for k in known):
-        return None
-    return {
-        seed: [
-            AgnesParams.of(float(eta), float(alpha), float(rho))
-            for eta, alpha, rho in product(*(k.values[seed] for k in known))
-        ]
-        for seed in known[0].values
-    }
-
-
-def _method(record: Record, of: str, names: tuple[str, ...]) -> tuple[Assumption, ...]:
-    """What the theorem asks of the optimizer, as it noted it."""
-
-    def fact(name: str, title: str, requires: str, wanted: Callable[[object], bool]) -> Assumption:
-        return assume_fact(record, name, title, requires, wanted, of=of)
-
-    return (
-        fact("optimizer", "the method", " or ".join(names), lambda v: v in names),
-        fact("start", "from rest", "the velocity is 0 at n = 0", lambda v: v == "rest"),
-        fact(
-            "hyperparameters_changed",
-            "the same hyperparameters at every step",
-            "no change",
-            lambda v: v is False,
-        ),
-        fact("weight_decay", "no weight decay", "0; put it into f", lambda v: v == 0),
-        fact("maximize", "a descent", "maximize=False", lambda v: v is False),
-        fact(
-            "all_parameters", "every parameter stepped", "no gradient missing", lambda v: v is True
-        ),
-        *(
-            [fact("may_skip_steps", "no step skipped", "no GradScaler", lambda v: v is False)]
-            if record.fact("may_skip_steps", of).all
-            else []
-        ),
-    )
-
-
-def _told(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.6g}"
-
-
-def _on_trust(a: Assumption, how: str | None) -> Assumption:
-    """A condition that rests on a constant of the problem is true only if it is said how it was found."""
-    told = "nobody says how the constant of f was found" if how is None else f"constant of f: {how}"
-    holds = None if a.holds and how is None else a.holds
-    return dataclasses.replace(a, holds=holds, how=f"{a.how}; {told}")
-
-
-def _aiming(found: Runs | None, mu: float | None, how: str | None) -> Assumption:
-    needed = max(p.mu for each in found.values() for p in each) if found else None
-    holds = None
-    if needed is not None and mu is not None:
-        holds = needed <= mu * (1 + ROUNDING)
-    return _on_trust(
-        Assumption(
-            "mu-strong aiming",
-            f"mu' of eta, alpha, rho <= mu = {_told(mu)}",
-            needed,
-            holds,
-            "recorded: eta, alpha, rho" if found else "eta, alpha, rho not recorded",
-        ),
-        how,
-    )
-
-
-def _short_steps(
-    record: Record,
-    of: str,
-    found: Runs | None,
-    L: float | None,
-    sigma_mult: float | None,
-    how: str | None,
-) -> Assumption:
-    worst = holds = None
-    known = record.fact("sigma_mult", of)
-    if found and L is not None and (sigma_mult is not None or (known.all and not known.missing)):
-        worst, longest = -inf, 0.0
-        for seed, each in found.items():
-            told = (float(v) for v in known.values[seed]) if sigma_mult is None else (sigma_mult,)
-            sigma = max(told)
-            worst = max(worst, *(p.noise_excess(L, sigma) for p in each))
-            longest = max(longest, *(p.eta for p in each))
-        holds = worst <= 1e-12 * longest
-    return _on_trust(
-        Assumption(
-            "the step is short enough for L and the noise",
-            "gamma^2 (1 + sigma_m^2) <= 2 eta - L eta^2 (1 + sigma_m^2), measured is the excess",
-            worst,
-            holds,
-            f"L = {_told(L)}, {known if sigma_mult is None else f'sigma_m = {sigma_mult:.6g}'}"
-            + ("" if found else "; eta, alpha, rho not recorded"),
-        ),
-        how,
-    )
-
-
-def _noise(
-    record: Record, of: str, sigma_mult: float | None, sigma_add: float | None
-) -> tuple[float, float] | None:
-    """(sigma_m, sigma_a) that the promise is made for; None where nobody knows."""
-    sigmas = []
-    for name, told in (("sigma_mult", sigma_mult), ("sigma_add", sigma_add)):
-        known = record.fact(name, of)
-        if told is None and (known.missing or not known.all):
-            return None
-        sigmas.append(told if told is not None else max(float(v) for v in known.all))
-    return sigmas[0], sigmas[1]
-
-
-def _noise_law(
-    record: Record, of: str, sigma_mult: float | None, sigma_add: float | None, how: str | None
-) -> Assumption:
-    """Recorded noise at most what is promised for; without a record of it, on the word of `how`."""
-    told = _noise(record, of, sigma_mult, sigma_add)
-    holds: bool | None = True
-    said = []
-    for i, name in enumerate(("sigma_mult", "sigma_add")):
-        known = record.fact(name, of)
-        said.append(str(known))
-        if told is None:
-            holds = None
-        elif any(float(v) > told[i] * (1 + ROUNDING) for v in known.all):
-            holds = False
-        elif holds and (known.missing or not known.all):
-            holds = None
-    if holds is None and told is not None and how is not None:
-        holds = True
-        said.append(f"constants: {how}")
-    return Assumption(
-        NOISE_LAW,
-        "E|g - grad f|^2 <= sigma_a^2 + sigma_m^2 |grad f|^2 with "
-        + (
-            "constants not known"
-            if told is None
-            else f"sigma_m = {told[0]:.6g}, sigma_a = {told[1]:.6g}"
-        ),
-        None,
-        holds,
-        "recorded: " + "; ".join(said),
-    )
-
-
-def _no_multiplicative(
-    record: Record, of: str, sigma_mult: float | None, how: str | None
-) -> Assumption:
-    found = assume_fact(
-        record, "sigma_mult", "no multiplicative noise", "sigma_m = 0", lambda v: v == 0, of=of
-    )
-    if found.holds is None and sigma_mult is not None:
-        holds = False if sigma_mult else (True if how is not None else None)
-        found = dataclasses.replace(found, measured=sigma_mult, holds=holds)
-    return found
-
-
-def _infimum(record: Record, quantity: str, how: str | None) -> Assumption:
-    """f* must not lie above what the run met; that it is not too low, nobody can see."""
-    lowest = relative = None
-    holds: bool | None = None
-    if quantity in record:
-        values = record[quantity]
-        lowest = float(np.nanmin(values)) if values.size else None
-        if lowest is not None:
-            relative = 1e-6 * max(float(np.abs(values[:, 0]).max()), 0.0)
-            holds = None if lowest >= -relative else False
-    if holds is None and lowest is not None and how is not None:
-        holds = True
-    return Assumption(
-        "f* is the infimum",
-        f"{quantity} >= 0 up to 1e-6 of its start, measured is the lowest",
-        lowest,
-        holds,
-        "the values of the run" if how is None else f"the values of the run; f*: {how}",
-    )

@@ -75,8 +75,8 @@ PROMISES = [
         lora.free_estimate,
         {"grad_norm2_estimate": [1.0, 2.0], "grad_norm2": [1.0, 2.0]},
         {"grad_norm2_estimate": [1.2, 2.4]},
-        {"method": "rac_lora", "sketch": "orthonormal", "dropout": 0.0},
-        [{"method": "lora"}, {"sketch": "mine"}, {"dropout": 0.1}],
+        {"method": "rac_lora", "sketch": "orthonormal", "dropout": 0.0, "gradients": "exact"},
+        [{"method": "lora"}, {"sketch": "mine"}, {"dropout": 0.1}, {"gradients": "drawn"}],
         **MEAN,
     ),
     Promise(

@@ -43,6 +43,22 @@ PROMISES = [
         spread=0.01,
     ),
     Promise(
+        nesterov.strongly_convex_rate,
+        lambda: nesterov.strongly_convex_rate(mu=MU, L=L, how="exact"),
+        {nesterov.GAP: FALLS},
+        {nesterov.GAP: STAYS},
+        {**METHOD, **NAG, **SILENT},
+        [
+            *OTHERWISE,
+            {"rho": 0.1},
+            {"alpha": 0.02},
+            {"eta": 0.1},
+            {"sigma_mult": 3.0},
+            {"sigma_add": 0.1},
+        ],
+        numbers=("f* is the infimum",),
+    ),
+    Promise(
         nesterov.decreasing_rate,
         lambda: nesterov.decreasing_rate(**PROBLEM),
         {nesterov.GAP: FALLS},

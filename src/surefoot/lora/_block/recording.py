@@ -16,7 +16,11 @@ import torch
 
 from surefoot.lora._block.adapted_layer import AdaptedLayer
 from surefoot.lora._block.companion import Companion
-from surefoot.lora._block.sketch_constants import sketch_constants
+from surefoot.lora._block.sketch_constants import (
+    sketch_constants,
+    sketch_stretch,
+    smallest_share,
+)
 from surefoot.lora._block.steps_seen import StepsSeen
 from surefoot.lora.config import RacConfig, Side
 from surefoot.lora.result import BlockReport
@@ -75,6 +79,10 @@ def note_sketch_constants(
     """
     if record.fact("lam").all:
         return
+    record.note(config.seed, share=smallest_share(config, layers))
+    stretch = sketch_stretch(config, layers)
+    if stretch is not None:
+        record.note(config.seed, sketch_mean=stretch[0], sketch_sup=stretch[1])
     low, high, how = sketch_constants(config, layers)
     record.note(config.seed, lam=low, lam_max=max(high, 1.0) if extras else high, how_lam=how)
 
@@ -242,5 +250,6 @@ def note_federation(
         shares = [rank / (n if train == "B" else m) for m, n in shapes]
         record.note(
             seed, sketch="orthonormal", sketch_low=1.0, sketch_high=1.0, lam=min(shares),
-            lam_max=max(shares), how_lam="exact: symmetric exchangeable entries",
+            lam_max=max(shares), share=min(shares), sketch_mean=1.0, sketch_sup=1.0,
+            how_lam="exact: symmetric exchangeable entries",
         )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import get_args
 
 from surefoot.guarantee import Assumption, assume_fact
 from surefoot.lora._theorem.settings import SINGULAR, extreme
-from surefoot.lora.bounds import RateLaw, largest_step
+from surefoot.lora.bounds import RateLaw
 from surefoot.lora.config import PROJECTIONS, Law
 from surefoot.record import Fact, Record
 
@@ -117,35 +117,6 @@ def believed(name: str, requires: str, value: float | None, how: str) -> Assumpt
         Beginning with "exact", or the name of an estimate.
     """
     return Assumption(name, requires, value, True if how.startswith("exact") else None, how)
-
-
-def step_size(record: Record, of: str, law: RateLaw, L: float) -> Assumption:
-    """Gamma times the sketches' largest eigenvalue is small enough.
-
-    Parameters
-    ----------
-    record, of
-        The run.
-    law
-        The theorem.
-    L
-        Smoothness.
-    """
-    gamma, high = (
-        extreme(record, "gamma_max", of, "largest"),
-        extreme(record, "sketch_high", of, "largest"),
-    )
-    if gamma is None:
-        gamma = extreme(record, "gamma", of, "largest")
-    steps = extreme(record, "steps", of, "largest") if law in ("rr", "fed") else 1.0
-    name = "1/L" if law in ("gd", "sgd") else "1/(2 L N)"
-    if gamma is None or high is None or steps is None:
-        return Assumption("step size", f"gamma <= {name}", None, None, "recorded: no step size")
-    most = largest_step(law, L, int(steps))
-    return Assumption(
-        "step size", f"gamma <= {name} = {most:.6g}", gamma * high, gamma * high <= most * SLACK,
-        "recorded: learning rates of every step",
-    )  # fmt: skip
 
 
 def sketches(record: Record, of: str) -> tuple[Assumption, ...]:

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from surefoot.lora._theorem.rates import Constants, measured
-from surefoot.lora._theorem.settings import Settings, column, settings_of
-from surefoot.lora.bounds import RateLaw
+from surefoot.lora._theorem.settings import Settings, by_seed, column, settings_of
+from surefoot.lora.bounds import RateLaw, largest_step
 from surefoot.record import Record
 
 Range = Callable[[Record], Float[np.ndarray, "seeds steps"]]
@@ -60,8 +60,14 @@ def _after(
 
 def _rise(c: Constants, law: RateLaw, record: Record, of: str, s: Settings) -> float:
     """By how much a block may lift f."""
+    # A sketch that may stretch a step beyond 1/L may lift f: the law's mean says nothing of one draw.
+    longest = s.gamma_max * (math.inf if s.sketch_sup is None else s.sketch_sup)
+    if longest > largest_step(law, c.L, s.steps) * (1 + 1e-9):
+        return math.inf
     if law == "gd":
         return 0.0
+    if s.sketch_sup != 1:
+        return math.inf
     sigma2 = measured(c.sigma2, record, "variance", of)
     cubed = s.gamma_max**3 * c.L**2 * s.steps**3
     if law == "rr":
@@ -69,6 +75,19 @@ def _rise(c: Constants, law: RateLaw, record: Record, of: str, s: Settings) -> f
     if law == "fed" and sigma2 == 0:
         return 4 / 3 * cubed * measured(c.zeta2, record, "zeta2", of)
     return math.inf
+
+
+def estimate_range(of: str) -> Range:
+    """The largest free estimate of |grad f|^2: H is a projection, so that d/r |G H|^2 <= d/r |G|^2."""
+
+    def found(record: Record) -> Float[np.ndarray, "seeds steps"]:
+        curves = record.curves(column("grad_norm2", of))
+        share = by_seed(record, "share", of, "smallest")
+        least = np.array([share.get(int(s), 0.0) for s in curves.seeds])[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.where(least > 0, curves.values / least, math.inf))
+
+    return found
 
 
 def loss_size(of: str) -> Callable[[Record], float]:

@@ -75,10 +75,14 @@ def measured(told: float | None, record: Record, name: str, of: str) -> float:
 
 def of_problem(c: Constants, law: RateLaw, *, pl: bool) -> tuple[Assumption, ...]:
     found = [believed("smooth", "f is L-smooth in the adapted weights", c.L, c.how_L)]
+    # The largest of those that a run measured is no bound on the variance wherever it might have gone.
+    seen = "the largest on record, where it was measured"
     if law != "gd":
-        found.append(believed("noise", "variance <= sigma2", c.sigma2, c.how_sigma2))
+        how = seen if c.sigma2 is None else c.how_sigma2
+        found.append(believed("noise", "variance <= sigma2", c.sigma2, how))
     if law == "fed":
-        found.append(believed("clients", "spread <= zeta2", c.zeta2, c.how_sigma2))
+        how = seen if c.zeta2 is None else c.how_sigma2
+        found.append(believed("clients", "spread <= zeta2", c.zeta2, how))
     if pl:
         found.append(believed("PL", "|grad f|^2 >= 2 mu (f - f*)", c.mu, c.how_mu))
     return tuple(found)
@@ -112,8 +116,9 @@ def _promised(
 ) -> Float[np.ndarray, " steps"]:
     # Outside its range the theorem says nothing; the assumption reports that, not the curve.
     gamma = min(s.gamma, largest_step(law, c.L, s.steps))
+    epochs = law in ("rr", "fed")
     found = rac_bound(
         steps, law, L=c.L, gamma=gamma, lam=s.lam, gap0=gap0, mu=c.mu if which == "gap" else None,
-        lam_max=s.lam_max, sigma2=noise, local_steps=s.steps if law in ("rr", "fed") else 1,
+        lam_max=s.noise_share(not epochs), sigma2=noise, local_steps=s.steps if epochs else 1,
     )  # fmt: skip
     return np.asarray(found.gap if which == "gap" else found.grad_norm2)

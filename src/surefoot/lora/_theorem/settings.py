@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -62,6 +63,8 @@ class Settings:
         Of S^T S over all blocks; 1 where sketches act as projections.
     steps
         Steps of a block, or local steps of a round.
+    sketch_mean, sketch_sup
+        How far the law of the sketches stretches in the mean and at most; None for a law that nobody knows.
     """
 
     gamma: float
@@ -71,6 +74,22 @@ class Settings:
     sketch_low: float = 1.0
     sketch_high: float = 1.0
     steps: int = 1
+    sketch_mean: float | None = None
+    sketch_sup: float | None = None
+
+    def stretch(self, single: bool) -> float | None:
+        """By what gamma counts in a step size's condition, by the law of the sketches.
+
+        One step a block needs its mean alone; further steps need that no draw stretches more. None for a
+        law that nobody knows.
+        """
+        return self.sketch_mean if single and self.steps <= 1 else self.sketch_sup
+
+    def noise_share(self, single: bool) -> float:
+        """lam_max as noise meets it: E[S^2] <= mean lam_max for one step a block, sup^2 lam_max for more."""
+        known = self.stretch(single)
+        most = max(1.0, self.sketch_high if known is None or math.isinf(known) else known)
+        return self.lam_max * (most if single else most**2)
 
 
 def settings_of(record: Record, of: str, seeds: Sequence[int]) -> list[Settings]:
@@ -103,6 +122,8 @@ def settings_of(record: Record, of: str, seeds: Sequence[int]) -> list[Settings]
         "sketch_high": by_seed(record, "sketch_high", of, "largest"),
         "steps": by_seed(record, "steps", of, "largest"),
     }  # fmt: skip
+    mean = by_seed(record, "sketch_mean", of, "largest")
+    sup = by_seed(record, "sketch_sup", of, "largest")
     for name, values in found.items():
         missing = [s for s in seeds if s not in values]
         if missing:
@@ -113,9 +134,8 @@ def settings_of(record: Record, of: str, seeds: Sequence[int]) -> list[Settings]
     return [
         Settings(
             found["gamma"][s], found["gamma_max"][s], max(found["lam"][s], SINGULAR),
-            # lam_max <= 1 wherever H is a projection; a raw sketch may stretch beyond.
-            max(found["lam_max"][s], SINGULAR) * max(1.0, found["sketch_high"][s]),
-            found["sketch_low"][s], found["sketch_high"][s], int(found["steps"][s]),
+            max(found["lam_max"][s], SINGULAR),
+            found["sketch_low"][s], found["sketch_high"][s], int(found["steps"][s]), mean.get(s), sup.get(s),
         )
         for s in seeds
     ]  # fmt: skip

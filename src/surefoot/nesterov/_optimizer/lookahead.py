@@ -10,7 +10,7 @@ import torch
 
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Guarantee
-from surefoot.nesterov.guarantee import GAP
+from surefoot.nesterov.guarantee import GAP, strongly_convex_rate
 from surefoot.record import Record
 
 F_OF_ITERATE = "f(x_n)"
@@ -121,6 +121,7 @@ class LookAhead(torch.optim.Optimizer):
         sigma_mult: float | None = None,
         sigma_add: float | None = None,
         how: str | None = None,
+        strongly_convex: bool = False,
         confidence: float = 0.99,
     ) -> list[Certificate]:
         """The theorem on this optimizer beside what `measure` saw; hyperparameters come off the record.
@@ -143,19 +144,26 @@ class LookAhead(torch.optim.Optimizer):
             full gradients.
         how
             How these constants were found; without it no condition that rests on them is called true.
+        strongly_convex
+            f is convex and mu is its strong convexity: the tighter rate of `strongly_convex_rate` is judged
+            as well. It is made for full gradients and NAG, and not promised of anything else.
         confidence
             As in `surefoot.certify`.
 
         Returns
         -------
         list[Certificate]
-            One. UNDECIDED, with what to do, where f(x_n), f* or a hyperparameter is not on record.
+            One, or with `strongly_convex` two. UNDECIDED, with what to do, where f(x_n), f* or a
+            hyperparameter is not on record.
         """
         noisy = bool(sigma_mult or sigma_add) or sigma_mult is None or sigma_add is None
-        rate = self._rate(
-            mu=mu, L=L, dist0_sq=dist0_sq, sigma_mult=sigma_mult, sigma_add=sigma_add, how=how,
-            every_run=not noisy,
-        )  # fmt: skip
+        told: dict[str, Any] = {
+            "mu": mu, "L": L, "dist0_sq": dist0_sq, "sigma_mult": sigma_mult, "sigma_add": sigma_add,
+            "how": how,
+        }  # fmt: skip
+        rates = [self._rate(**told, every_run=not noisy)]
+        if strongly_convex:
+            rates.append(strongly_convex_rate(**told))
         record = Record.concat([self.record])
         todo = ""
         if F_OF_ITERATE not in record:
@@ -168,13 +176,7 @@ class LookAhead(torch.optim.Optimizer):
                 if seed in curves.seeds:
                     values = curves.values[list(curves.seeds).index(seed)]
                     record.extend(seed, GAP, values - f_star, curves.steps)
-            try:
-                rate.bound(record)
-            except ValueError as error:
-                todo = str(error)
-        if not todo:
-            return [certify(record, rate, confidence)]
-        return [unmeasured(record, rate, todo)]
+        return [_judged(record, rate, todo, confidence) for rate in rates]
 
     def _shift(self, sign: int) -> None:
         """Add sign * (x_n - y_n) to the parameters."""
@@ -239,3 +241,12 @@ class LookAhead(torch.optim.Optimizer):
         if self.holds_iterate:
             self._shift(-1)
             self._name("y")
+
+
+def _judged(record: Record, rate: Guarantee, todo: str, confidence: float) -> Certificate:
+    if not todo:
+        try:
+            rate.bound(record)
+        except ValueError as error:
+            todo = str(error)
+    return unmeasured(record, rate, todo) if todo else certify(record, rate, confidence)
