@@ -36,7 +36,7 @@ PROMISES = [
         zeroth_order.contraction_guarantee,
         lambda: zeroth_order.contraction_guarantee("distance"),
         {"distance": [PER_PERIOD**k for k in range(4)]},
-        {"distance": [1.2 * PER_PERIOD**k for k in range(4)]},
+        {"distance": [3 * PER_PERIOD**k for k in range(4)]},
         RUN,
         [
             *OTHERWISE,

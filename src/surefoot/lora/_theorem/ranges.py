@@ -55,7 +55,7 @@ def _after(
     rise: Float[np.ndarray, " seeds"], blocks: np.ndarray
 ) -> Float[np.ndarray, "seeds steps"]:
     # 0 blocks of a rise without limit are no rise.
-    return np.where(blocks > 0, rise[:, None], 0.0) * np.maximum(blocks, 1)
+    return np.asarray(np.where(blocks > 0, rise[:, None], 0.0) * np.maximum(blocks, 1))
 
 
 def _rise(c: Constants, law: RateLaw, record: Record, of: str, s: Settings) -> float:
