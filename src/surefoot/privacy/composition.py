@@ -18,7 +18,7 @@ from surefoot.privacy._checks import (
     check_steps,
     per_step,
 )
-from surefoot.privacy._curves.proven import Bounds, History, Proven
+from surefoot.privacy._curves.proven import Bounds, History, Proven, proven_epsilon
 from surefoot.privacy.gaussian_mechanism import gaussian_pair
 from surefoot.privacy.heuristic import PerStep, last_iterate
 from surefoot.privacy.mechanism import Mechanism
@@ -89,7 +89,7 @@ class Standard(Mechanism):
         floor = self._lower.epsilon(delta).lower
         if self._noiseless:
             return self._bounded(floor, self._unhidden_epsilon(delta), "epsilon")
-        proven = self._bounds.epsilon(delta, renyi=self.method == "rdp")
+        proven = proven_epsilon(self._bounds.history, delta, renyi=self.method == "rdp")
         return self._bounded(floor, proven, "epsilon")
 
     def delta(self, eps: float) -> Value:
@@ -130,10 +130,11 @@ class Standard(Mechanism):
             check_rate(f, "fpr")
         top = self.epsilon(1e-9).upper if not self._noiseless else 0.0
         best = np.zeros_like(at)
-        for eps in np.linspace(0.0, top, CURVE_POINTS if top > 0 else 1):
-            delta = self.delta(float(eps)).upper
-            one = 1 - delta - np.exp(np.minimum(eps, 700.0)) * at
-            best = np.maximum(best, np.maximum(one, np.exp(-eps) * (1 - delta - at)))
+        eps = np.linspace(0.0, top, CURVE_POINTS if 0 < top < math.inf else 1)
+        deltas = [self.delta(e).upper for e in eps] if len(eps) == 1 else self._bounds.profile(eps)
+        for e, delta in zip(eps, deltas, strict=True):
+            one = 1 - delta - np.exp(np.minimum(e, 700.0)) * at
+            best = np.maximum(best, np.maximum(one, np.exp(-e) * (1 - delta - at)))
         return Curve(at, best, best, 1 - at, self.kind, "false negative rate", self.note)
 
     def _bounded(self, lower: float, proven: Proven, quantity: str) -> Value:

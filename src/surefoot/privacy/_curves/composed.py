@@ -28,11 +28,13 @@ from surefoot.privacy._curves.mixture import log_sum
 from surefoot.privacy._curves.step_loss import GridLaw, StepLoss, edge_error
 
 Array = np.ndarray
-# Of epsilon: what the grid may cost before it is as fine as it need be.
-SETTLED = 2e-4
-MOST_POINTS = 2**21
-MOST_CELLS = 2**19
+# What the grid may cost before it is as fine as it need be: of epsilon, and absolutely.
+SETTLED = 1e-4
+MOST_POINTS = 2**20
+MOST_CELLS = 2**18
 OUTSIDE = 20.0
+# Exponents from which on terms are bounded together instead of summed.
+FAR = 50.0
 # Relative error of a mass on the grid and of a quadrature, observed 2e-14.
 MASS_ERROR = 1e-13
 ORDERS = np.geomspace(1e-8, 1e15, 93)
@@ -71,11 +73,11 @@ class TiltedSum:
         """An upper bound on log delta(eps), for eps at least at the window's lower end."""
         eps = eps - self.shift
         start = max(math.floor(eps / self.h) + 1 - self.first, 0)
-        reach = len(self.mass) if self.theta == 0 else math.ceil(745 / (self.theta * self.h)) + 2
+        reach = len(self.mass) if self.theta == 0 else math.ceil(FAR / (self.theta * self.h)) + 2
         mass = self.mass[start : start + reach]
         above = (self.first + start + np.arange(len(mass))) * self.h - eps
         total = float(mass @ (np.exp(-self.theta * above) * -np.expm1(-above)))
-        total += math.exp(log_share(self.theta)) * self.eta
+        total += math.exp(log_share(self.theta)) * self.eta + math.exp(-FAR)
         log_total = math.log(total) + self.cumulant - self.theta * eps
         return float(np.logaddexp(log_total, math.log(self.lost) if self.lost > 0 else -math.inf))
 
@@ -146,7 +148,7 @@ class Composition:
         return cells > MOST_CELLS or 12 * spread / h > MOST_POINTS
 
     def settle(self, theta: float, scale: float) -> float | None:
-        """A grid whose cost in epsilon is below SETTLED times `scale`, or the finest that is affordable.
+        """A grid whose cost in epsilon is below SETTLED, absolute and times `scale`, or the finest affordable.
 
         The cost is what the grid adds to the cumulant, over theta. None where none is affordable.
         """
@@ -154,16 +156,18 @@ class Composition:
         h = max(spread / 2, abs(scale) / 8)
         if not 0 < h < math.inf or self._too_fine(h, spread):
             return None
-        exact = self._cumulant(theta)
+        exact, wanted = self._cumulant(theta), SETTLED * min(scale, 1.0)
         finest = h
         while not self._too_fine(finest / 2, spread):
             finest /= 2
         while h > finest:
             cost = (self._grid_cumulant(self._grid(h), h, theta) - exact) / theta
-            if cost <= SETTLED * scale:
-                break
-            # Between the first and the second power of h.
-            h = max(h * min(0.5, max(1 / 64, 0.9 * math.sqrt(SETTLED * scale / cost))), finest)
+            # The cost goes with the first to the second power of h.
+            factor = 0.95 * math.sqrt(wanted / max(cost, 1e-300))
+            if factor >= 0.95:
+                # As coarse as it may be: a cost that does not jump from one setting to the next.
+                return h * min(factor, 4.0)
+            h = max(h * max(1 / 64, factor), finest)
         return h
 
     def transform(self, theta: float, h: float) -> TiltedSum:
@@ -230,9 +234,14 @@ class Composition:
         )
         return max(math.floor(low), least), min(math.ceil(high), most)
 
-    def epsilon(self, log_delta: float, order: Order) -> tuple[float, float] | None:
-        """A proven epsilon and its grid, or None where no grid is affordable or the errors eat delta."""
-        h = self.settle(order.theta, order.bound)
+    def epsilon(
+        self, log_delta: float, order: Order, scale: float
+    ) -> tuple[float, float] | None:
+        """A proven epsilon and its grid, or None where no grid is affordable or the errors eat delta.
+
+        The grid is settled to what matters beside `scale`, an epsilon.
+        """
+        h = self.settle(order.theta, scale)
         if h is None:
             return None
         law = self.transform(order.theta, h)
@@ -243,16 +252,13 @@ class Composition:
         if high <= low or law.log_delta(high) > log_delta:
             return None
         root = float(
-            brentq(lambda e: law.log_delta(e) - log_delta, low, high, xtol=1e-300, rtol=1e-10)
+            brentq(lambda e: law.log_delta(e) - log_delta, low, high, xtol=1e-300, rtol=1e-8)
         )
         while law.log_delta(root) > log_delta:
-            root = root * (1 + 1e-9) + 1e-300
+            root = root * (1 + 1e-8) + 1e-300
         return root, h
 
-    def log_delta(self, eps: float, order: Order) -> tuple[float, float] | None:
-        """A proven log delta and its grid, likewise."""
-        h = self.settle(order.theta, max(eps, 1 / order.theta))
-        if h is None:
-            return None
-        law = self.transform(order.theta, h)
-        return (law.log_delta(eps), h) if eps >= law.first * h else None
+    def law(self, order: Order) -> TiltedSum | None:
+        """The sum, tilted for an order, on a grid that is settled for delta; None where none is affordable."""
+        h = self.settle(order.theta, 10 / order.theta)
+        return None if h is None else self.transform(order.theta, h)

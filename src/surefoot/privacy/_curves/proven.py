@@ -8,17 +8,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
+from jaxtyping import Float
 from scipy.special import erf
 
-from surefoot.privacy._curves.composed import Composition
+from surefoot.privacy._curves.composed import Composition, Order
 from surefoot.privacy._curves.dominating_pairs import BinomialPair, GaussianPair
 from surefoot.privacy._curves.hits import Hits
 from surefoot.privacy._curves.mixture import ADD, REMOVE
 from surefoot.privacy._curves.step_loss import LEAST_NOISE, StepLoss
 
+Array = np.ndarray
 History = tuple[tuple[float, float, int], ...]
 MOST_RUNS = 64
 BISECTIONS = 200
+WIDE = 40.0
+ANCHORS = 6
 
 
 @dataclass(frozen=True)
@@ -119,25 +124,32 @@ class Bounds:
         yield from self._composed_epsilons(delta)
 
     def _composed_epsilons(self, delta: float) -> Iterator[Proven]:
+        """The larger direction, each by the smaller of two bounds."""
         log_delta = math.log(delta)
-        sides = []
-        for composition in self._compositions(self._reach(log_delta)):
-            order = composition.renyi_epsilon(log_delta)
-            best = Proven(max(order.bound, 0.0), f"Renyi order {order.theta + 1:.4g}")
+        sides = [(c.renyi_epsilon(log_delta), c) for c in self._compositions(self._reach(log_delta))]
+        worst: Proven | None = None
+        for order, composition in sorted(sides, key=lambda side: -side[0].bound):
+            if worst is not None and order.bound <= worst.value:
+                # Already proven to be the smaller direction.
+                continue
+            best = Proven(max(order.bound, 0.0), _renyi(order))
             if best.value > 0:
-                found = composition.epsilon(log_delta, order)
+                scale = max(order.bound, worst.value if worst is not None else 0.0)
+                found = composition.epsilon(log_delta, order, scale)
                 if found is not None and found[0] <= best.value:
-                    best = Proven(found[0], f"privacy loss distribution, grid {found[1]:.2g}")
-            sides.append(best)
-        if sides:
-            yield max(sides, key=lambda x: x.value)
+                    best = Proven(found[0], _distribution(found[1]))
+            worst = best if worst is None or best.value > worst.value else worst
+        if worst is not None:
+            yield worst
 
     def _renyi_epsilons(self, delta: float) -> Iterator[Proven]:
         log_delta = math.log(delta)
-        orders = [c.renyi_epsilon(log_delta) for c in self._compositions(self._reach(log_delta))]
+        # So far that no order leaves what is resolved: the plain bound, for comparison.
+        reach = self._reach(log_delta) + WIDE
+        orders = [c.renyi_epsilon(log_delta) for c in self._compositions(reach)]
         if orders:
             worst = max(orders, key=lambda x: x.bound)
-            yield Proven(max(0.0, worst.bound), f"Renyi order {worst.theta + 1:.4g}")
+            yield Proven(max(0.0, worst.bound), _renyi(worst))
 
     def delta(self, eps: float, *, renyi: bool = False) -> Proven:
         """The smallest proven delta at eps; only Renyi's where asked for."""
@@ -165,18 +177,18 @@ class Bounds:
         yield from self._composed_deltas(eps)
 
     def _composed_deltas(self, eps: float) -> Iterator[Proven]:
-        sides = []
-        for composition in self._resolved_for(eps):
-            order = composition.renyi_log_delta(eps)
-            best = Proven(_positive(order.bound), f"Renyi order {order.theta + 1:.4g}")
-            found = composition.log_delta(eps, order)
-            if found is not None and found[0] <= order.bound:
-                best = Proven(
-                    _positive(found[0]), f"privacy loss distribution, grid {found[1]:.2g}"
-                )
-            sides.append(best)
-        if sides:
-            yield max(sides, key=lambda x: x.value)
+        sides = [(c.renyi_log_delta(eps), c) for c in self._resolved_for(eps)]
+        worst: Proven | None = None
+        for order, composition in sorted(sides, key=lambda side: -side[0].bound):
+            if worst is not None and _positive(order.bound) <= worst.value:
+                continue
+            best = Proven(_positive(order.bound), _renyi(order))
+            law = composition.law(order)
+            if law is not None and law.log_delta(eps) <= order.bound:
+                best = Proven(_positive(law.log_delta(eps)), _distribution(law.h))
+            worst = best if worst is None or best.value > worst.value else worst
+        if worst is not None:
+            yield worst
 
     def _resolved_for(self, eps: float) -> list[Composition]:
         """Steps resolved as far as the delta that they will have needs."""
@@ -184,16 +196,54 @@ class Bounds:
         rough = [c.renyi_log_delta(eps).bound for c in self._compositions(reach)]
         return self._compositions(self._reach(max([*rough, -690.0]) - 5)) if rough else []
 
+    def profile(self, eps: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Proven deltas at many eps: a few tilts, each of which bounds all of the curve.
+
+        Near the eps that a tilt is made for it is as good as `delta`, elsewhere larger.
+        """
+        best: Array = np.full(len(eps), self.total_variation)
+        if 0 < self._mu < math.inf:
+            pair = GaussianPair(self._mu)
+            exact = [max(pair.delta(e, way).upper for way in (REMOVE, ADD)) for e in eps]
+            best = np.minimum(best, exact)
+        if self._full or not len(eps):
+            return best
+        sides = []
+        anchors = np.quantile(eps, np.linspace(0, 1, ANCHORS))
+        for composition in self._compositions(self._reach(math.log(1e-12))):
+            side: Array = np.zeros(len(eps))
+            for anchor in anchors:
+                law = composition.law(composition.renyi_log_delta(float(anchor)))
+                if law is not None:
+                    side = np.minimum(side, [law.log_delta(float(e)) for e in eps])
+            sides.append(side)
+        return np.minimum(best, np.exp(np.max(sides, axis=0))) if sides else best
+
     def _renyi_deltas(self, eps: float) -> Iterator[Proven]:
-        orders = [c.renyi_log_delta(eps) for c in self._resolved_for(eps)]
+        compositions = self._compositions(self._reach(math.log(1e-300)) + WIDE)
+        orders = [c.renyi_log_delta(eps) for c in compositions]
         if orders:
             worst = max(orders, key=lambda x: x.bound)
-            yield Proven(_positive(worst.bound), f"Renyi order {worst.theta + 1:.4g}")
+            yield Proven(_positive(worst.bound), _renyi(worst))
+
+
+def _renyi(order: Order) -> str:
+    return f"Renyi accounting, order {order.theta + 1:.4g}"
+
+
+def _distribution(grid: float) -> str:
+    return f"PLD on a grid of {grid:.2g}"
 
 
 def _positive(log_delta: float) -> float:
     """exp, never rounded to the 0 that it is not."""
     return max(math.exp(min(log_delta, 0.0)), 5e-324)
+
+
+@functools.lru_cache(maxsize=1024)
+def proven_epsilon(history: History, delta: float, *, renyi: bool = False) -> Proven:
+    """`Bounds.epsilon`, remembered."""
+    return Bounds(history).epsilon(delta, renyi=renyi)
 
 
 def _solve(log_delta: Callable[[float], float], target: float) -> float:
