@@ -187,18 +187,19 @@ class Composition:
         low, high = self._window(laws, h, theta, mean, max(variance, 1e-12))
         size = int(next_fast_len(high - low + 1, real=True))
         # Everything is counted from the rounded mean of each step: small phases, exact whole offsets.
-        log_phi: Array = np.zeros(size // 2 + 1, dtype=complex)
+        log_size, angle = np.zeros((2, size // 2 + 1))
         offset, loss_of_digits = 0, 0.0
         for (p, middle), law, (_, count) in zip(tilted, laws, self.steps, strict=True):
             centre = round(middle)
             folded = np.bincount((law.index - centre) % size, weights=p, minlength=size)
             phi = rfft(folded)
             with np.errstate(divide="ignore"):
-                log_phi += count * np.log(phi)
+                log_size += count * np.log(np.abs(phi))
+            angle += count * np.angle(phi)
             offset += count * centre
             loss_of_digits += count
-        phi = np.exp(log_phi)
-        weight = float(np.abs(phi).sum()) * 2 + 1
+        phi = np.exp(log_size) * np.exp(1j * np.remainder(angle, 2 * math.pi))
+        weight = float(np.exp(log_size).sum()) * 2 + 1
         mass = np.maximum(irfft(phi, size), 0.0)
         first = low
         mass = np.roll(mass, -((first - offset) % size))
