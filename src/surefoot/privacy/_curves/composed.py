@@ -30,7 +30,7 @@ from surefoot.privacy._curves.step_loss import GridLaw, StepLoss, edge_error
 Array = np.ndarray
 # What the grid may cost before it is as fine as it need be: of epsilon, and absolutely.
 SETTLED = 1e-4
-MOST_POINTS = 2**20
+MOST_POINTS = 2**21
 MOST_CELLS = 2**18
 OUTSIDE = 20.0
 # Exponents from which on terms are bounded together instead of summed.
