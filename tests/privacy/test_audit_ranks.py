@@ -1,4 +1,4 @@
-"""Family bounds from ranks: exact probabilities, coverage, and what they gain over two limits and a halving."""
+"""Family bounds from ranks: exact probabilities, coverage, and the gain over two limits and a halving."""
 
 import math
 
@@ -53,9 +53,7 @@ def test_a_fault_in_the_count_is_seen():
 
 
 @pytest.mark.acceptance
-@pytest.mark.parametrize(
-    ("outside", "inside"), [(1000, 1000), (200, 100), (30, 20), (10, 300)]
-)
+@pytest.mark.parametrize(("outside", "inside"), [(1000, 1000), (200, 100), (30, 20), (10, 300)])
 def test_coverage_of_all(outside, inside, measured):
     for mu in (0.0, 0.3, 1.0, 3.0):
         wrong = misses_of_the_bound(mu, outside, inside, 4000, seed=int(10 * mu) + 3)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp, mpf
+from tests.privacy.two_steps import two_steps
 
 from surefoot.privacy import gaussian, last_iterate, standard
 from surefoot.privacy._curves import proven
@@ -16,7 +17,6 @@ from surefoot.privacy._curves.mixture import ADD, REMOVE, log_sum
 from surefoot.privacy._curves.proven import Bounds
 from surefoot.privacy._curves.step_loss import GridLaw, StepLoss
 from surefoot.privacy.doors.dp_accounting import account
-from tests.privacy.two_steps import two_steps
 
 INDEPENDENT = [(1.0, 0.3, 1e-14), (0.5, 0.01, 1e-6), (0.3, 1e-3, 1e-5), (5.0, 0.9, 1e-4)]
 
@@ -140,7 +140,7 @@ class TestAllowance:
         assert law.eta - outside < 1e-9
 
     def test_a_plain_transform_errs_by_more_than_its_delta(self):
-        """What a tilt is for: at theta = 0 the allowance alone exceeds 1e-14, tilted it is a share of delta."""
+        """What a tilt is for: at theta = 0 the allowance exceeds 1e-14, tilted it is a share of delta."""
         c = composition(5.0, 0.5, 3000, REMOVE, math.log(1e-13))
         order = c.renyi_epsilon(math.log(1e-13))
         plain, tilted = c.transform(0.0, 0.02), c.transform(order.theta, 0.02)
@@ -267,7 +267,10 @@ class TestTight:
                 zeros += zero
         assert 1 < zeros < 12
         # Between the heuristic's total variation and the composed one: only the first curve starts below.
-        low, high = last_iterate(1.0, 0.3, 3).delta(0.0).upper, standard(1.0, 0.3, 3).delta(0.0).value
+        low, high = (
+            last_iterate(1.0, 0.3, 3).delta(0.0).upper,
+            standard(1.0, 0.3, 3).delta(0.0).value,
+        )
         assert low < 0.99 * high
         between = math.sqrt(low * high)
         assert last_iterate(1.0, 0.3, 3).epsilon(between).value == 0

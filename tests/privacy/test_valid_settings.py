@@ -18,7 +18,9 @@ NAMED = ("delta must be below", "target_epsilon needs a noise multiplier above")
 def setting(rng, most_steps):
     """sigma, q, T, delta, eps: half of them where epsilon is of order 1."""
     steps = int(10 ** rng.uniform(0, most_steps))
-    q = [10 ** rng.uniform(-9, 0), 1 - 10 ** rng.uniform(-9, -0.1), 1.0][rng.choice(3, p=[0.8, 0.15, 0.05])]
+    q = [10 ** rng.uniform(-9, 0), 1 - 10 ** rng.uniform(-9, -0.1), 1.0][
+        rng.choice(3, p=[0.8, 0.15, 0.05])
+    ]
     sigma = 10 ** rng.uniform(-3, 6)
     if rng.random() < 0.5:
         sigma = max(0.03, q * math.sqrt(steps) * 10 ** rng.uniform(-1.5, 1.5))
@@ -60,7 +62,7 @@ def answers(seed, number, most_steps=9.0, shares=SHARES):
         except ValueError as error:
             if not str(error).startswith(NAMED):
                 wrong.append((call, given, repr(error)))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             wrong.append((call, given, repr(error)))
         else:
             for value in values:

@@ -108,8 +108,8 @@ def calibrate(
     drawn = -math.expm1(steps * math.log1p(-q)) if q < 1 else 1.0
     if delta >= drawn:
         raise ValueError(
-            f"delta must be below {drawn:.6g}, the probability 1 - (1 - q)^T that the example is drawn at all, "
-            f"got {delta!r}: any noise would do, also none; pass a delta below 1 / (number of records)"
+            f"delta must be below {drawn:.6g}, the probability 1 - (1 - q)^T that the example is drawn "
+            f"at all, got {delta!r}: any noise would do, also none; pass one below 1 / (number of records)"
         )
     sigma = _heuristic_sigma(target, delta, q, steps)
     if by == "standard":
@@ -193,7 +193,7 @@ def _standard_sigma(target: float, delta: float, q: float, steps: int, low: floa
 
 
 def _secant(points: list[tuple[float, float]], aim: float) -> float:
-    """Where the line through two points (log sigma, epsilon), in logarithms, has epsilon `aim`; NaN: nowhere."""
+    """Where the line through two points (log sigma, epsilon) in logarithms has `aim`; NaN: nowhere."""
     if len(points) < 2 or min(value for _, value in points) <= 0:
         return math.nan
     (x, a), (y, b) = ((at, math.log(value)) for at, value in points)

@@ -18,7 +18,8 @@ from surefoot.privacy._checks import (
     check_steps,
     per_step,
 )
-from surefoot.privacy._curves.proven import Bounds, History, Proven, proven_epsilon
+from surefoot.privacy._curves.proven import Bounds, Proven, proven_epsilon
+from surefoot.privacy.facts import History
 from surefoot.privacy.gaussian_mechanism import gaussian_pair
 from surefoot.privacy.heuristic import PerStep, last_iterate
 from surefoot.privacy.mechanism import Mechanism

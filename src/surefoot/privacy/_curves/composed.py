@@ -1,8 +1,9 @@
 """The sum of many privacy losses: a transform of the law tilted to where the answer lies, and what it may err.
 
-delta(eps) = E (1 - e^(eps - L))_+ needs probabilities of 1e-12 beside ones of order 1, and a plain transform
-errs by 1e-15 to 1e-13 of the largest. Tilted by e^(theta L), theta the best order of Renyi's bound, the mean of
-the sum is where the answer is. With K the cumulant and any measure t off the tilted law by eta in total,
+delta(eps) = E (1 - e^(eps - L))_+ needs probabilities of 1e-12 beside ones of order 1, and a plain
+transform errs by 1e-15 to 1e-13 of the largest. Tilted by e^(theta L), theta the best order of Renyi's
+bound, the mean of the sum is where the answer is. With K the cumulant and any measure t off the tilted law
+by eta in total,
 
     delta(eps) <= e^(K - theta eps) (sum t e^(-theta (L - eps)) (1 - e^(eps - L))_+ + c(theta) eta),
     c(theta) = theta^theta / (1 + theta)^(1 + theta),
@@ -148,7 +149,7 @@ class Composition:
         return cells > MOST_CELLS or 12 * spread / h > MOST_POINTS
 
     def settle(self, theta: float, scale: float) -> float | None:
-        """A grid whose cost in epsilon is below SETTLED, absolute and times `scale`, or the finest affordable.
+        """A grid whose cost in epsilon is below SETTLED, absolute and times `scale`; or the finest there is.
 
         The cost is what the grid adds to the cumulant, over theta. None where none is affordable.
         """
@@ -209,8 +210,7 @@ class Composition:
         ratio = (abs(mean) + (high - low)) * h
         size_of = sum(count * step.size for step, count in self.steps) / self.number
         lost = sum(
-            count * math.exp(law.log_lost)
-            for law, (_, count) in zip(laws, self.steps, strict=True)
+            count * math.exp(law.log_lost) for law, (_, count) in zip(laws, self.steps, strict=True)
         )
         return TiltedSum(
             theta, h, first, mass, cumulant + self.number * 1e-15, eta, lost,
@@ -235,9 +235,7 @@ class Composition:
         )
         return max(math.floor(low), least), min(math.ceil(high), most)
 
-    def epsilon(
-        self, log_delta: float, order: Order, scale: float
-    ) -> tuple[float, float] | None:
+    def epsilon(self, log_delta: float, order: Order, scale: float) -> tuple[float, float] | None:
         """A proven epsilon and its grid, or None where no grid is affordable or the errors eat delta.
 
         The grid is settled to what matters beside `scale`, an epsilon.
@@ -260,6 +258,6 @@ class Composition:
         return root, h
 
     def law(self, order: Order) -> TiltedSum | None:
-        """The sum, tilted for an order, on a grid that is settled for delta; None where none is affordable."""
+        """The sum, tilted for an order, on a grid settled for delta; None where none is affordable."""
         h = self.settle(order.theta, 10 / order.theta)
         return None if h is None else self.transform(order.theta, h)

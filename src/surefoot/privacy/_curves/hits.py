@@ -1,9 +1,9 @@
 """A bound that knows only how often the example was drawn: exact at q = 1, and tight where noise is tiny.
 
-All iterates of T steps tell sum_S w_S N(1_S, sigma^2 I) from N(0, sigma^2 I), S the steps that drew the example.
-The hockey-stick divergence is convex, so it is at most the mean over |S| = k, Binomial(T, q), of that of the
-Gaussian mechanism with mu = sqrt(k) / sigma; in both directions, for the two divergences of Gaussians agree
-[derived here].
+All iterates of T steps tell sum_S w_S N(1_S, sigma^2 I) from N(0, sigma^2 I), S the steps that drew the
+example. The hockey-stick divergence is convex, so it is at most the mean over |S| = k, Binomial(T, q), of
+that of the Gaussian mechanism with mu = sqrt(k) / sigma; in both directions, for the two divergences of
+Gaussians agree [derived here].
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Hits:
 
     @functools.cached_property
     def _counts(self) -> tuple[Float[Array, " k"], Float[Array, " k"], float, float] | None:
-        """Numbers of draws that matter, their log weights, and the logs of what was left out on both sides."""
+        """Numbers of draws that matter, their log weights, and the logs of what was left out."""
         mean = self.steps * self.q
         reach = 40 * math.sqrt(mean * (1 - self.q)) + 800
         low, high = max(0, math.floor(mean - reach)), min(self.steps, math.ceil(mean + reach))

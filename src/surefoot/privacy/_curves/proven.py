@@ -17,9 +17,9 @@ from surefoot.privacy._curves.dominating_pairs import BinomialPair, GaussianPair
 from surefoot.privacy._curves.hits import Hits
 from surefoot.privacy._curves.mixture import ADD, REMOVE
 from surefoot.privacy._curves.step_loss import LEAST_NOISE, StepLoss
+from surefoot.privacy.facts import History
 
 Array = np.ndarray
-History = tuple[tuple[float, float, int], ...]
 MOST_RUNS = 64
 BISECTIONS = 200
 WIDE = 40.0
@@ -126,7 +126,9 @@ class Bounds:
     def _composed_epsilons(self, delta: float) -> Iterator[Proven]:
         """The larger direction, each by the smaller of two bounds."""
         log_delta = math.log(delta)
-        sides = [(c.renyi_epsilon(log_delta), c) for c in self._compositions(self._reach(log_delta))]
+        sides = [
+            (c.renyi_epsilon(log_delta), c) for c in self._compositions(self._reach(log_delta))
+        ]
         worst: Proven | None = None
         for order, composition in sorted(sides, key=lambda side: -side[0].bound):
             if worst is not None and order.bound <= worst.value:

@@ -1,9 +1,10 @@
 """The privacy loss of one Poisson-subsampled Gaussian step, in one direction: its law, exactly and on a grid.
 
-With mu = 1/sigma, Q = N(0, 1) and P = (1 - q) N(0, 1) + q N(mu, 1), the loss is L = log(P/Q) under P (remove)
-or -L under Q (add). On a grid every outcome is split between its two neighbours so that both of its
-probabilities stay what they are: merging the two gives the outcome back, so the pair on the grid dominates the
-true one (the "connect the dots" of arXiv 2207.04380, Section 3, applied point by point [derived here]).
+With mu = 1/sigma, Q = N(0, 1) and P = (1 - q) N(0, 1) + q N(mu, 1), the loss is L = log(P/Q) under P
+(remove) or -L under Q (add). On a grid every outcome is split between its two neighbours so that both of
+its probabilities stay what they are: merging the two gives the outcome back, so the pair on the grid
+dominates the true one (the "connect the dots" of arXiv 2207.04380, Section 3, applied point by point
+[derived here]).
 """
 
 from __future__ import annotations
@@ -176,9 +177,7 @@ class StepLoss:
 
     def on_grid(self, h: float) -> GridLaw:
         """A law on the multiples of h that dominates this one."""
-        y, log_w = (
-            np.concatenate(each) for each in zip(*self._grid_points(h), strict=True)
-        )
+        y, log_w = (np.concatenate(each) for each in zip(*self._grid_points(h), strict=True))
         ratio = self.log_ratio(y)
         loss, log_p = (ratio, log_w + ratio) if self.direction == REMOVE else (-ratio, log_w)
         below = np.floor(loss / h)
@@ -198,9 +197,7 @@ class StepLoss:
         with np.errstate(divide="ignore"):
             return GridLaw(first, np.log(mass) - SCALE, self.log_lost)
 
-    def _grid_points(
-        self, h: float
-    ) -> Iterator[tuple[Float[Array, " m"], Float[Array, " m"]]]:
+    def _grid_points(self, h: float) -> Iterator[tuple[Float[Array, " m"], Float[Array, " m"]]]:
         """Quadrature between the points at which the loss is a multiple of h, as many nodes as it needs."""
         for lo, hi in self._intervals:
             coarse = self._edges[(self._edges >= lo) & (self._edges <= hi)]

@@ -1,10 +1,11 @@
 """Limits of one parameter from the ranks of all scores: nothing is spent on a threshold or on a second rate.
 
 A family of trade-off curves says that the score with the canary lies, after a monotone change of scale that
-makes the score without it N(0, 1), stochastically below a law F that grows with the parameter: at every threshold
-FNR >= F(threshold). Put the threshold at the (k + 1)-th largest of the n scores without the canary: its tail
-probability is Beta(k + 1, n - k) whatever the scores are, so the number of misses is stochastically at least
-Binomial(m, F(threshold)), mixed over that law. What remains unknown is the parameter alone [derived here].
+makes the score without it N(0, 1), stochastically below a law F that grows with the parameter: at every
+threshold FNR >= F(threshold). Put the threshold at the (k + 1)-th largest of the n scores without the
+canary: its tail probability is Beta(k + 1, n - k) whatever the scores are, so the number of misses is
+stochastically at least Binomial(m, F(threshold)), mixed over that law. What remains unknown is the
+parameter alone [derived here].
 """
 
 from __future__ import annotations
@@ -80,10 +81,11 @@ class Ranks:
         self.alpha = (1 - confidence) / len(ranks)
 
     def _doubt(self, misses: Misses) -> float:
-        """Over alpha: the smallest probability, over ranks, of what was seen; below 1 the family is refuted."""
-        return min(
-            few_misses(k, self.outside, missed, self.inside, misses) for k, missed in self.seen
-        ) / self.alpha
+        """The smallest probability, over ranks, of what was seen, over alpha; below 1 it is refuted."""
+        return (
+            min(few_misses(k, self.outside, missed, self.inside, misses) for k, missed in self.seen)
+            / self.alpha
+        )
 
     def mu(self) -> float:
         """The largest mu that is refuted, 0 where none is."""

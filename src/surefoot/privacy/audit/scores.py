@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from surefoot.record import Fact
 
 Array = np.ndarray
-LOOSE = "threshold chosen on one half of the trainings, counted on the other (distribution-free bound)"
+LOOSE = (
+    "threshold chosen on one half of the trainings, counted on the other (distribution-free bound)"
+)
 
 
 def calibrated(scores: Float[Array, " m"], reference: Any) -> Float[Array, " m"]:
