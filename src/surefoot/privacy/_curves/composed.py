@@ -1,4 +1,4 @@
-"""The sum of many privacy losses: a transform of the law tilted to where the answer lies, and what it may err.
+"""The sum of many privacy losses: a transform of the law tilted to where the answer lies, and its errors.
 
 delta(eps) = E (1 - e^(eps - L))_+ needs probabilities of 1e-12 beside ones of order 1, and a plain
 transform errs by 1e-15 to 1e-13 of the largest. Tilted by e^(theta L), theta the best order of Renyi's

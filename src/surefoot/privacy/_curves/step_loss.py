@@ -3,7 +3,7 @@
 With mu = 1/sigma, Q = N(0, 1) and P = (1 - q) N(0, 1) + q N(mu, 1), the loss is L = log(P/Q) under P
 (remove) or -L under Q (add). On a grid every outcome is split between its two neighbours so that both of
 its probabilities stay what they are: merging the two gives the outcome back, so the pair on the grid
-dominates the true one (the "connect the dots" of arXiv 2207.04380, Section 3, applied point by point
+dominates the true one (the "connect the dots" of arXiv 2207.04380, applied point by point
 [derived here]).
 """
 
