@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp, mpf
-from tests.privacy.two_steps import two_steps
 
 from surefoot.privacy import gaussian, last_iterate, standard
 from surefoot.privacy._curves import proven
@@ -17,6 +16,8 @@ from surefoot.privacy._curves.mixture import ADD, REMOVE, log_sum
 from surefoot.privacy._curves.proven import Bounds
 from surefoot.privacy._curves.step_loss import GridLaw, StepLoss
 from surefoot.privacy.doors.dp_accounting import account
+
+from .two_steps import two_steps
 
 INDEPENDENT = [(1.0, 0.3, 1e-14), (0.5, 0.01, 1e-6), (0.3, 1e-3, 1e-5), (5.0, 0.9, 1e-4)]
 
