@@ -91,6 +91,11 @@ def test_a_probability_that_rounds_above_one():
     assert value.lower <= value.value <= value.upper == 1
 
 
+def test_a_loss_so_large_that_renyi_bounds_delta_by_more_than_one():
+    """Found by the random settings: the logarithm of that bound was taken for that of a probability."""
+    assert standard(0.0738, 0.075, 8 * 10**8).delta(0.0759).value == 1
+
+
 class TestCalibrate:
     @pytest.mark.parametrize(
         ("delta", "q", "steps"), [(1e-5, 1e-5, 1), (0.01, 0.01, 1), (1e-3, 1e-6, 10)]

@@ -95,7 +95,7 @@ class Bounds:
 
     def _reach(self, log_delta: float) -> float:
         """Standard deviations beyond which lies less than 1e-9 of delta, in all steps together."""
-        return math.sqrt(2 * (math.log(self.steps) + 21 - log_delta))
+        return math.sqrt(2 * (math.log(self.steps) + 21 - min(log_delta, 0.0)))
 
     def epsilon(self, delta: float, *, renyi: bool = False) -> Proven:
         """The smallest proven epsilon at delta; only Renyi's where asked for."""
