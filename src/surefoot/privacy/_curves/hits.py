@@ -52,7 +52,7 @@ class Hits:
         low, high = max(0, math.floor(mean - reach)), min(self.steps, math.ceil(mean + reach))
         if high - low > MOST:
             return None
-        k = np.arange(low, high + 1, dtype=float)
+        k: Array = np.arange(low, high + 1, dtype=float)
         if self.q == 1:
             k = np.array([float(self.steps)])
             return k, np.zeros(1), -math.inf, -math.inf
@@ -73,7 +73,7 @@ class Hits:
         k, log_w, left, right = self._counts
         some = k > 0
         each = gaussian_log_delta(eps, np.sqrt(k[some]) / self.sigma)
-        terms = np.append(log_w[some] + each, right)
+        terms: Array = np.append(log_w[some] + each, right)
         if left > -math.inf:
             terms = np.append(terms, left + each[0])
         return min(log_sum(terms) + 1e-12, 0.0)
