@@ -11,14 +11,17 @@ from scipy.optimize import brentq
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.privacy._checks import check_delta, check_rate, check_steps
+from surefoot.privacy._curves.proven import proven_epsilon
+from surefoot.privacy._curves.step_loss import LEAST_NOISE
 from surefoot.privacy.composition import standard
-from surefoot.privacy.doors.dp_accounting import account
 from surefoot.privacy.heuristic import last_iterate
 from surefoot.privacy.result import HONESTY, Value
 
 By = Literal["standard", "heuristic"]
-LARGEST = 1e8
-BELOW = 2e-5
+LEAST, LARGEST = 1e-9, 1e8
+# How far below the target the proven epsilon may stay: absolute, and of the target.
+BELOW, BELOW_OF_TARGET = 5e-5, 1e-4
+SEARCHES = 60
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,7 +79,8 @@ def calibrate(
     """The smallest noise multiplier whose epsilon at delta is at most the target.
 
     For by="standard" the proven epsilon lies in [target - 1e-3, target]; for by="heuristic" the
-    heuristic one within 1e-7 of it, and the proven one is larger.
+    heuristic one within 1e-7 of it, and the proven one is larger. No noise multiplier below 1e-9 is
+    returned, whatever the target.
 
     Parameters
     ----------
@@ -92,7 +96,8 @@ def calibrate(
     Raises
     ------
     ValueError
-        If an argument is outside its range, or no training is needed at all (q = 0 or T = 0).
+        If an argument is outside its range, if nothing leaks whatever the noise (q = 0, T = 0, or delta at
+        least the probability that the example is drawn at all), or if a noise multiplier above 1e8 is needed.
     """
     target = check_number("target_epsilon", target_epsilon, above=0)
     delta, q, steps = check_delta(delta), check_rate(sample_rate), check_steps(steps)
@@ -100,9 +105,15 @@ def calibrate(
     if q == 0 or steps == 0:
         name, value = ("sample_rate", sample_rate) if q == 0 else ("steps", steps)
         raise ValueError(f"{name} must be positive: nothing leaks without, got {value!r}")
+    drawn = -math.expm1(steps * math.log1p(-q)) if q < 1 else 1.0
+    if delta >= drawn:
+        raise ValueError(
+            f"delta must be below {drawn:.6g}, the probability 1 - (1 - q)^T that the example is drawn "
+            f"at all, got {delta!r}: any noise would do, also none; pass one below 1 / (number of records)"
+        )
     sigma = _heuristic_sigma(target, delta, q, steps)
     if by == "standard":
-        sigma = _standard_sigma(target, delta, q, steps, max(sigma, 1e-3))
+        sigma = _standard_sigma(target, delta, q, steps, sigma)
     return Calibration(
         sigma,
         standard(sigma, q, steps).epsilon(delta),
@@ -115,15 +126,16 @@ def calibrate(
 
 def _root(excess: Callable[[float], float], low: float, tolerance: float) -> float:
     """Root in log sigma of a decreasing function; the bracket grows by factors of two from low."""
+    low = min(max(low, LEAST), LARGEST)
     high = low
     while excess(high) > 0:
-        low, high = high, 2 * high
-        if high > LARGEST:
+        if high >= LARGEST:
             raise ValueError(f"target_epsilon needs a noise multiplier above {LARGEST:g}")
-    while excess(low) <= 0 and low > 1e-9:
-        high, low = low, low / 2
-    if low <= 1e-9:
-        return low
+        low, high = high, min(2 * high, LARGEST)
+    while excess(low) <= 0:
+        if low <= LEAST:
+            return LEAST
+        high, low = low, max(low / 2, LEAST)
     return math.exp(
         brentq(lambda x: excess(math.exp(x)), math.log(low), math.log(high), xtol=tolerance)
     )
@@ -131,7 +143,8 @@ def _root(excess: Callable[[float], float], low: float, tolerance: float) -> flo
 
 def _heuristic_sigma(target: float, delta: float, q: float, steps: int) -> float:
     def excess(sigma: float) -> float:
-        return last_iterate(sigma, q, steps).epsilon(delta).value - target
+        # An epsilon of infinity, at almost no noise, is as good as any other that is too large.
+        return min(last_iterate(sigma, q, steps).epsilon(delta).value, 1e300) - target
 
     # What the full-batch simplification needs: the heuristic needs a little more.
     guess = max(q * math.sqrt(steps) / target, 1e-3)
@@ -139,21 +152,49 @@ def _heuristic_sigma(target: float, delta: float, q: float, steps: int) -> float
 
 
 def _standard_sigma(target: float, delta: float, q: float, steps: int, low: float) -> float:
-    def excess(sigma: float, method: Literal["pld", "rdp"]) -> float:
-        return account(((sigma, q, steps),), method).epsilon(delta) - target
+    """Between the heuristic's noise, which is not enough unless it is all there is, and Renyi's, which is."""
 
-    # Renyi accounting proves less, so its sigma is enough; the heuristic's is not.
-    high = _root(lambda s: excess(s, "rdp"), low, 1e-3) * 1.001
-    if excess(low, "pld") <= 0:
-        # The heuristic already needs as much: nothing lies between the two.
-        return low if excess(low, "pld") <= 0 else high
-    ends = {math.log(low): excess(low, "pld"), math.log(high): excess(high, "pld")}
+    def epsilon(sigma: float, *, renyi: bool = False) -> float:
+        return min(proven_epsilon(((sigma, q, steps),), delta, renyi=renyi).value, 1e300)
 
-    def aim(x: float) -> float:
-        # Aim below the target by more than the grid's own jitter, so that the answer keeps it.
-        if x not in ends:
-            ends[x] = excess(math.exp(x), "pld")
-        return ends[x] + min(BELOW, target / 100)
+    def renyi_sigma(value: float) -> float:
+        start = max(low, LEAST_NOISE)
+        return _root(lambda s: epsilon(s, renyi=True) - value, start, 1e-4)
 
-    brentq(aim, math.log(low), math.log(high), xtol=1e-9)
-    return math.exp(min(at for at, over in ends.items() if over <= 0))
+    below = min(BELOW, BELOW_OF_TARGET * target)
+    # Where both values are the same curve the heuristic's noise is the answer, up to rounding.
+    same = q == 1 or steps == 1
+    resolved = not same and low >= LEAST_NOISE
+    high, growth = (renyi_sigma(target) if resolved else low), (1e-12 if same else 1e-3)
+    found = epsilon(high)
+    while found > target:
+        if high >= LARGEST:
+            raise ValueError(f"target_epsilon needs a noise multiplier above {LARGEST:g}")
+        low, high, growth = high, min(high * (1 + growth), LARGEST), 2 * growth
+        found = epsilon(high)
+    seen = [(math.log(high), found)]
+    aim = target - below / 2
+    best = high
+    for _ in range(SEARCHES):
+        if target - below <= found <= target or high <= low * (1 + 1e-12):
+            break
+        if len(seen) == 1 and resolved and found > 0:
+            # Renyi's curve has nearly the same shape.
+            guess = renyi_sigma(aim * epsilon(high, renyi=True) / found)
+        else:
+            guess = _secant(seen[-2:], aim)
+        if not low < guess < high:
+            guess = math.sqrt(low * high)
+        found = epsilon(guess)
+        seen.append((math.log(guess), found))
+        low, high = (guess, high) if found > target else (low, guess)
+        best = high
+    return best
+
+
+def _secant(points: list[tuple[float, float]], aim: float) -> float:
+    """Where the line through two points (log sigma, epsilon) in logarithms has `aim`; NaN: nowhere."""
+    if len(points) < 2 or min(value for _, value in points) <= 0:
+        return math.nan
+    (x, a), (y, b) = ((at, math.log(value)) for at, value in points)
+    return math.exp(x + (y - x) * (math.log(aim) - a) / (b - a)) if a != b else math.nan

@@ -242,8 +242,6 @@ def compare(
     ------
     ValueError
         If an argument is outside its range, or the audit is of another training or delta.
-    MissingExtraError
-        If dp-accounting is not installed.
     """
     delta = check_delta(delta)
     check_choice("releases", releases, get_args(Releases))

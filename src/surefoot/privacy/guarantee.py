@@ -31,7 +31,7 @@ from surefoot.record import Fact, Record
 # An epsilon above this distinguishes nothing that matters: e^20 is half a billion.
 USELESS = 20.0
 LINEAR = "the losses and the regulariser are linear in the parameters"
-# dp-accounting's pessimistic grid: a proven value may lie this much above the exact one.
+# The two are computed apart, and at T = 1 they are the same curve.
 GRID_ERROR = 2e-4
 Weights = tuple[float, ...] | None
 
@@ -56,7 +56,7 @@ def proven_claim(quantity: str, *, of: str = "", name: str | None = None) -> Gua
         statement="epsilon_audit <= epsilon_standard(delta) of the recorded noise, rate and steps, "
         "each seed at the confidence of its audit",
         latex=r"\hat\varepsilon \le \varepsilon_{\mathrm{std}}(\delta)",
-        source="standard composition of Poisson-subsampled Gaussians (dp-accounting)",
+        source="standard composition of Poisson-subsampled Gaussians",
         quantity=quantity,
         sense="upper",
         holds_in="every run",

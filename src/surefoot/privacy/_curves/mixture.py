@@ -255,14 +255,16 @@ class Pair(ABC):
         )
         upper = self._walk(p.u, -direction * step, direction, lambda x: x.eps + x.eps_error <= eps)
         lower = self._walk(p.u, direction * step, direction, lambda x: x.eps - x.eps_error >= eps)
-        high = 1.0 if upper is None else _exp_up(upper.log_delta + math.log1p(upper.delta_error))
+        high = 1.0
+        if upper is not None:
+            high = min(1.0, _exp_up(upper.log_delta + math.log1p(upper.delta_error)))
         low = 0.0
         if lower is not None and lower.delta_error < 1:
             low = math.exp(lower.log_delta + math.log1p(-lower.delta_error))
         # First order in eps: the threshold is optimal, so what is left is of second order.
         shift = -math.expm1(min(eps - p.eps, 1.0)) * math.exp(min(p.log_cost - p.log_delta, 700.0))
         value = math.exp(p.log_delta) * (1 + shift if abs(shift) < 0.1 else 1.0)
-        return Bounded(min(max(value, low), high), low, min(high, 1.0))
+        return Bounded(min(max(value, low), high), min(low, high), high)
 
     def epsilon(self, delta: float, direction: int) -> Bounded:
         """The eps >= 0 at which H equals delta, 0 where H(0) <= delta. One root search, over u."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from scipy.optimize import brentq
@@ -63,18 +64,34 @@ class Limits:
             mechanism = last_iterate(math.exp(log_sigma), sample_rate, steps)
             return float(mechanism.tradeoff(self.fpr).value) - self.fnr
 
-        # The larger the noise, the more the test misses.
-        low, high = -1.0, 1.0
-        while excess(low) > 0:
-            low -= 1.0
-            if low < LEAST_NOISE:
-                return math.inf
-        while excess(high) < 0:
-            high += 1.0
-            if high > MOST_NOISE:
-                return 0.0
-        sigma = math.exp(brentq(excess, low, high, xtol=1e-10))
-        return last_iterate(sigma, sample_rate, steps).epsilon(delta).value
+        return noise_between(excess, delta, sample_rate, steps)
+
+
+def noise_between(
+    excess: Callable[[float], float], delta: float, sample_rate: float, steps: int
+) -> float:
+    """The heuristic epsilon of the last-iterate family at the noise where `excess`, increasing, is 0.
+
+    Infinite where it is positive at any noise, 0 where it is negative at any.
+
+    Parameters
+    ----------
+    excess
+        Of the logarithm of the noise multiplier.
+    delta, sample_rate, steps
+        As in `Limits.last_iterate_epsilon`.
+    """
+    low, high = -1.0, 1.0
+    while excess(low) > 0:
+        low -= 1.0
+        if low < LEAST_NOISE:
+            return math.inf
+    while excess(high) < 0:
+        high += 1.0
+        if high > MOST_NOISE:
+            return 0.0
+    sigma = math.exp(brentq(excess, low, high, xtol=1e-10))
+    return last_iterate(sigma, sample_rate, steps).epsilon(delta).value
 
 
 def clopper_pearson(tp: int, fp: int, runs: int, delta: float, confidence: float = 0.95) -> Limits:

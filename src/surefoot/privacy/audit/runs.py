@@ -187,7 +187,8 @@ def many_runs(
     method
         Which bounds: "clopper" assumes nothing, "gdp" and "last_iterate" the shape of the privacy loss.
     threshold
-        Accuse above it; by default chosen on half of the trainings, which are then not counted.
+        Accuse above it, in the distribution-free bound; by default chosen on half of the trainings, which are
+        then not counted there. Bounds that assume a family look at ranks of all scores instead.
     seed
         Draws the seed of every training; the result's record is kept under it.
     claimed

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from surefoot.privacy.audit.error_rates import Limits, error_limits
 from surefoot.privacy.audit.p_value import epsilon_one_run, parameter_one_run, whole
+from surefoot.privacy.audit.ranks import Ranks
 from surefoot.privacy.audit.request import Statistic, check_request, check_scores, rate_and_steps
 from surefoot.privacy.audit.result import AuditResult, Claimed, conclude
 from surefoot.privacy.audit.tradeoff import last_iterate_blowup
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from surefoot.record import Fact
 
 Array = np.ndarray
-LOOSE = "threshold chosen on one half of the trainings, counted on the other"
+LOOSE = (
+    "threshold chosen on one half of the trainings, counted on the other (distribution-free bound)"
+)
 
 
 def calibrated(scores: Float[Array, " m"], reference: Any) -> Float[Array, " m"]:
@@ -79,7 +82,8 @@ def from_scores(
     k
         Guesses on each side, fixed before looking; several share the confidence (Bonferroni).
     threshold
-        Accuse above this score; by default chosen on every other training of each side.
+        Accuse above this score, in the distribution-free bound of many runs; by default chosen on every
+        other training of each side. Bounds that assume a family look at ranks of all scores instead.
     reference
         Scores of shadow trainings for the same canaries, with coins of their own.
     confidence
@@ -196,6 +200,7 @@ def _many(
     """The fields of the result that many runs of one canary fill."""
     inside, outside = scores[included], scores[~included]
     notes: tuple[str, ...] = ()
+    ranks = Ranks(inside, outside, confidence)
     if threshold is None:
         if min(len(inside), len(outside)) < 2:
             raise ValueError(
@@ -208,9 +213,9 @@ def _many(
     limits = _limits(inside, outside, threshold, delta, confidence)
     bounds = {"clopper": limits.epsilon}
     if "gdp" in statistics:
-        bounds["gdp"] = limits.gaussian_epsilon(delta)
+        bounds["gdp"] = ranks.gaussian_epsilon(delta)
     if "last_iterate" in statistics:
-        bounds["last_iterate"] = limits.last_iterate_epsilon(delta, *rate_and_steps(claimed))
+        bounds["last_iterate"] = ranks.last_iterate_epsilon(delta, *rate_and_steps(claimed))
     best = error_limits(0, len(outside), 0, len(inside), delta, confidence).epsilon
     return {"bounds": bounds, "ceiling": best, "limits": limits, "notes": notes}
 

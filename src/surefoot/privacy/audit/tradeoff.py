@@ -28,6 +28,12 @@ def gaussian_blowup(mu: float) -> Blowup:
     return blowup
 
 
+def draw_weights(q: float, steps: int) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+    """How often an example is drawn, and the probabilities: all but 2e-15 of Binomial(T, q)."""
+    k = np.arange(binom.ppf(1e-15, steps, q), binom.isf(1e-15, steps, q) + 1)
+    return k, np.exp(log_pmf(k, steps, q)) if q < 1 else np.ones(1)
+
+
 @functools.lru_cache(maxsize=128)
 def last_iterate_blowup(scale: float, q: float, steps: int) -> Blowup:
     """Of the last-iterate family with noise multiplier 1 / scale, never above the exact one.
@@ -39,8 +45,7 @@ def last_iterate_blowup(scale: float, q: float, steps: int) -> Blowup:
     if scale == 0:
         return lambda x: x
     # Weights left out only lower the table: it stays on the safe side.
-    k = np.arange(binom.ppf(1e-15, steps, q), binom.isf(1e-15, steps, q) + 1)
-    weights = np.exp(log_pmf(k, steps, q)) if q < 1 else np.ones(1)
+    k, weights = draw_weights(q, steps)
     shifts = k * scale / math.sqrt(steps)
     u = np.linspace(-9.0, shifts[-1] + 9.0, TABLE)
     # P(Y > u) in the world without the example, P(Y <= u) in the one with it.

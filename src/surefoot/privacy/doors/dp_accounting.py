@@ -1,8 +1,9 @@
-"""dp-accounting behind one function: the proven epsilon of a history of Poisson-subsampled Gaussian steps.
+"""dp-accounting behind one function, to compare with: another implementation of the same curves.
 
-A discretised privacy loss (PLD) is tight but its grid grows with the loss: at a large epsilon it takes
-gigabytes and minutes. The grid is therefore widened first, which keeps the value proven and makes it larger,
-and past that Renyi accounting, which costs nothing, takes over. What was done is said in the note.
+No proven value of this package comes from here: its transform rounds by 1e-15 to 1e-13, which nothing in its
+answer covers, and its grid is fixed. A PLD's grid grows with the loss: at a large epsilon it takes gigabytes
+and minutes. The grid is therefore widened first, and past that Renyi accounting takes over. What was done is
+said in the note.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TAIL = 1e-15
 
 
 def _library(name: str) -> Any:
-    with need("dp_accounting", extra="privacy", part="proven accounting"):
+    with need("dp_accounting", extra="privacy", part="dp-accounting's curves"):
         return importlib.import_module(f"dp_accounting{name}")
 
 
@@ -59,11 +60,11 @@ class Account:
     note: str
 
     def epsilon(self, delta: float) -> float:
-        """Proven epsilon, never negative."""
+        """Its epsilon, never negative."""
         return max(0.0, float(self.accountant.get_epsilon(delta)))
 
     def delta(self, eps: float) -> float:
-        """Proven delta, at most 1."""
+        """Its delta, at most 1."""
         return min(1.0, max(0.0, float(self.accountant.get_delta(eps))))
 
 
@@ -85,7 +86,7 @@ def account(history: History, method: Method, interval: float = INTERVAL) -> Acc
         span = max(span, 1 / sigma**2 + 20 / sigma)
     needed = max(interval, span / POINTS)
     if needed > WIDEST or not math.isfinite(span):
-        note = "Renyi accounting: the privacy loss is too wide for a PLD; the value is proven, not tight"
+        note = "Renyi accounting: the privacy loss is too wide for a PLD"
         return Account(rdp, note)
     note = "" if needed == interval else f"PLD on a grid of {needed:.1e} to bound its memory"
     pld = _library(".pld.pld_privacy_accountant").PLDAccountant(

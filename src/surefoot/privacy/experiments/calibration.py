@@ -44,7 +44,7 @@ def guarantees(config: Any) -> list[Guarantee]:
         Guarantee(
             name="noise calibrated by the standard value proves its target",
             statement="epsilon_standard(sigma) <= target",
-            source="dp-accounting's PLD, pessimistic grid",
+            source="discretised privacy loss, pessimistic grid",
             quantity="proven epsilon by standard",
             sense="upper",
             holds_in="every run",

@@ -77,9 +77,9 @@ def engine_guarantees(config: Any) -> list[Guarantee]:
         proven_claim(BOUND),
         heuristic_claim(BOUND),
         Guarantee(
-            name="Opacus and dp-accounting agree",
+            name="Opacus and the proven value agree",
             statement="|epsilon_PRV - epsilon_PLD| <= 0.011, the error that Opacus allows itself",
-            source="Opacus' PRV accountant (eps_error = 0.01), dp-accounting's PLD",
+            source="Opacus' PRV accountant (eps_error = 0.01), discretised privacy loss",
             quantity="Opacus' own epsilon",
             sense="equal",
             holds_in="every run",
