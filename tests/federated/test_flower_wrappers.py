@@ -58,7 +58,11 @@ def flower(strategy, mods=(), rounds=3, task=Floats, **settings):
     np.random.seed(0)
     grid = InProcessGrid(make_client_app(task, mods=mods), N)
     return strategy.start(
-        grid, to_arrays(task({}).initial(0)), num_rounds=rounds, train_config=ConfigRecord({"seed": 0}), **settings
+        grid,
+        to_arrays(task({}).initial(0)),
+        num_rounds=rounds,
+        train_config=ConfigRecord({"seed": 0}),
+        **settings,
     )
 
 
@@ -159,7 +163,9 @@ def test_the_keywords_of_fed_avg_are_taken():
         seen.append([c["metrics"]["partition-id"] for c in contents])
         return next(iter(contents[0].metric_records.values()))
 
-    strategy = ours(fraction_train=1.0, train_metrics_aggr_fn=aggregate, fraction_evaluate=0.0, **KEYS)
+    strategy = ours(
+        fraction_train=1.0, train_metrics_aggr_fn=aggregate, fraction_evaluate=0.0, **KEYS
+    )
     close(flower(strategy).arrays, flower(ours()).arrays)
     assert seen == [[0, 1, 2]] * 3
     half = DeterministicFedAvg(4, fraction_train=0.5)

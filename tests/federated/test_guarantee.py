@@ -77,7 +77,9 @@ def test_a_server_that_sends_extra_arrays_every_round_breaks_the_downlink(monkey
         def configure_train(self, server_round, arrays, config, grid):
             messages = list(super().configure_train(server_round, arrays, config, grid))
             for message in messages:
-                message.content["config"]["__extra__.shift"] = packed({"s": torch.ones(1, dtype=torch.float64)})["__extra__.s"]
+                message.content["config"]["__extra__.shift"] = packed(
+                    {"s": torch.ones(1, dtype=torch.float64)}
+                )["__extra__.s"]
                 self.history.round(server_round).bytes_down += 136
             return messages
 

@@ -36,7 +36,9 @@ def check_dtype(name: str, value: Tensor) -> None:
         )
     if value.dtype not in KNOWN:
         todo = "send torch.view_as_real of it" if value.is_complex() else "cast it first"
-        raise TypeError(f"{name} is {_word(value.dtype)}, which Flower's arrays do not know; {todo}")
+        raise TypeError(
+            f"{name} is {_word(value.dtype)}, which Flower's arrays do not know; {todo}"
+        )
 
 
 def check_values(state: Mapping[str, Shaped[Tensor, "..."]]) -> None:

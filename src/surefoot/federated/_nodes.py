@@ -41,13 +41,17 @@ class Nodes:
             for reply in grid.send_and_receive(messages, timeout=timeout):
                 node = reply.metadata.src_node_id
                 if reply.has_error():
-                    self.refused[node] = f"node {node} did not say its partition: {reply.error.reason}"
+                    self.refused[node] = (
+                        f"node {node} did not say its partition: {reply.error.reason}"
+                    )
                     log(WARNING, self.refused[node].replace("%", "%%"))
                     continue
                 record = next(iter(reply.content.metric_records.values()), MetricRecord())
                 partition = record.get("partition-id")
                 if not isinstance(partition, int) or not 0 <= partition < self.num_partitions:
-                    self.refused[node] = f"node {node} claims partition {partition} of {self.num_partitions}"
+                    self.refused[node] = (
+                        f"node {node} claims partition {partition} of {self.num_partitions}"
+                    )
                     log(WARNING, "%s and is left out", self.refused[node])
                     continue
                 self.partition_of[node] = partition

@@ -81,7 +81,11 @@ def make_client_app(
             {
                 key: to_arrays(state),
                 "metrics": MetricRecord(
-                    {**metrics, str(config.get(WEIGHT, "num-examples")): examples, "partition-id": partition}
+                    {
+                        **metrics,
+                        str(config.get(WEIGHT, "num-examples")): examples,
+                        "partition-id": partition,
+                    }
                 ),
             }
         )

@@ -36,7 +36,9 @@ def weighted_mean(replies: Mapping[int, tuple[State, float]]) -> dict[str, Tenso
     like = {k: v.shape for k, v in replies[order[0]][0].items()}
     for p in order[1:]:
         if {k: v.shape for k, v in replies[p][0].items()} != like:
-            raise ValueError(f"replies must have the arrays of partition {order[0]}, those of {p} differ")
+            raise ValueError(
+                f"replies must have the arrays of partition {order[0]}, those of {p} differ"
+            )
     mean = {}
     for name, first in replies[order[0]][0].items():
         values = [replies[p][0][name] for p in order]

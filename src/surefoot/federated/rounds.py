@@ -119,7 +119,9 @@ class FederationHistory:
             return
         reasons = [f"partition {p}: {why}" for p, why in self.rounds[-1].rejected.items()]
         if reasons:
-            raise SurefootError(f"no reply of any round fitted, nothing was trained; {'; '.join(reasons)}")
+            raise SurefootError(
+                f"no reply of any round fitted, nothing was trained; {'; '.join(reasons)}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Rounds, metrics and facts, in JSON's types."""

@@ -337,4 +337,3 @@ class DeterministicFedAvg(FedAvg):
     ) -> MetricRecord | None:
         """Nothing was asked."""
         return None
-

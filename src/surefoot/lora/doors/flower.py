@@ -449,4 +449,3 @@ class FactorTask:
     def evaluate(self, state: State) -> dict[str, float]:
         """Of the merged matrices."""
         return self.problem.evaluate(self.weights(state))
-
