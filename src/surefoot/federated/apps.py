@@ -14,6 +14,7 @@ from surefoot.federated._payload import unpacked
 from surefoot.federated.partition import seed_for
 from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays
 from surefoot.federated.rounds import FederationHistory
+from surefoot.federated.run_config import number, whole
 from surefoot.federated.server_rule import ServerRule
 from surefoot.federated.strategy import WEIGHT, DeterministicFedAvg
 from surefoot.federated.task import MakeTask, State, Task, Visit
@@ -46,7 +47,8 @@ def make_client_app(
         Defaults below the run's own configuration.
     mods
         Flower's mods around the training, such as `fixedclipping_mod` and `LocalDpMod`; not around the
-        query for the partition, which carries no arrays. Where one may change a reply, the client's rule is unknown to the record.
+        query for the partition, which carries no arrays. Where one may change a reply, the record says
+        that the client's rule is unknown.
     """
     app = ClientApp()
     defaults = dict(settings or {})
@@ -128,7 +130,7 @@ def make_server_app(
         torch.set_num_threads(1)
         config = {**defaults, **context.run_config}
         task = make_task(config)
-        seed = int(config.get("seed", 0))
+        seed = whole(config, "seed", 0)
         strategy = (make_strategy or default_strategy)(config, task)
         inner = _inner(strategy)
 
@@ -142,7 +144,7 @@ def make_server_app(
             result = strategy.start(
                 grid,
                 initial,
-                num_rounds=int(config.get("num-server-rounds", 3)),
+                num_rounds=whole(config, "num-server-rounds", 3, 0),
                 timeout=inner.round_timeout,
                 evaluate_fn=evaluate,
             )
@@ -175,17 +177,21 @@ def default_strategy(config: Mapping[str, Any], task: Task) -> DeterministicFedA
 
 
 def strategy_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What all strategies here read from a run's configuration."""
+    """What all strategies here read from a run's configuration.
+
+    Raises
+    ------
+    ValueError
+        A value that is no number, or out of range; the key is named.
+    """
     return {
-        "num_partitions": int(config.get("num-partitions", 2)),
-        "seed": int(config.get("seed", 0)),
-        "fraction": float(config.get("fraction", 1.0)),
-        "min_nodes": int(config.get("min-nodes", 1)),
-        "node_timeout": float(config.get("node-timeout", 120.0)),
-        "round_timeout": float(config.get("round-timeout", 3600.0)),
-        "rule": ServerRule(
-            config.get("server-rule", "fedavg"), float(config.get("server-lr", 1.0))
-        ),
+        "num_partitions": whole(config, "num-partitions", 2, 1),
+        "seed": whole(config, "seed", 0),
+        "fraction": number(config, "fraction", 1.0, above=0),
+        "min_nodes": whole(config, "min-nodes", 1, 1),
+        "node_timeout": number(config, "node-timeout", 120.0, least=0),
+        "round_timeout": number(config, "round-timeout", 3600.0, above=0),
+        "rule": ServerRule(config.get("server-rule", "fedavg"), number(config, "server-lr", 1.0, above=0)),
     }
 
 

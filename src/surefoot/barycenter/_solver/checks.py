@@ -182,8 +182,8 @@ def normalised(weights: Any) -> Any:
     if weights is None:
         return None
     w = weights if isinstance(weights, torch.Tensor) else np.asarray(weights, dtype=np.float64)
-    total = w.sum()
-    return w / total if float(total) > 0 else w
+    total = w.sum(-1)[..., None] if w.ndim else w
+    return w / total if bool((total > 0).all()) else w
 
 
 def _shown(at: tuple[int, ...]) -> str:

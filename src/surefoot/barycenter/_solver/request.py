@@ -89,10 +89,8 @@ def read_request(
     if isinstance(tau, str):
         if tau != "auto":
             raise ValueError(f'tau must be a number, one a problem, or "auto", got {tau!r}')
-        # Inputs of weight 0 are not there.
-        there = (lam.reshape(-1, n) > 0).to(A.dtype)
         traces = A.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-        t = (there * traces).sum(dim=-1) / there.sum(dim=-1) / d
+        t = (lam.reshape(-1, n) * traces).sum(dim=-1) / d
         if bool((t <= 0).any()):
             raise ValueError('tau="auto" needs an input that is not 0; give tau a number')
     else:

@@ -27,6 +27,7 @@ with need("flwr", extra="federated", part="surefoot.lora on Flower"):
     from surefoot.federated.mean import weighted_mean
     from surefoot.federated.partition import seed_for
     from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays, wire_bytes
+    from surefoot.federated.server_rule import ServerRule
     from surefoot.federated.strategy import DeterministicFedAvg
     from surefoot.federated.task import Visit
 
@@ -204,6 +205,10 @@ class RacStrategy(DeterministicFedAvg):
 
     def __init__(self, num_partitions: int, settings: RacSettings, **kwargs: Any) -> None:
         super().__init__(num_partitions, **kwargs)
+        if kwargs.get("rule") not in (None, ServerRule()):
+            raise ValueError("rule is not taken: the server's step is settings.eta")
+        if kwargs.get("extra"):
+            raise ValueError("extra is not taken: clients of this strategy read no extra arrays")
         check_number("rank", settings.rank, least=1, whole=True)
         check_number("local_steps", settings.local_steps, least=1, whole=True)
         check_number("gamma", settings.gamma, above=0)
