@@ -125,7 +125,8 @@ def recorded(accuracies, rounds):
 def test_what_was_not_reached_has_no_round_and_no_seconds(monkeypatch):
     monkeypatch.setitem(SWEEP, "quick", TINY)
     record = recorded(
-        {"fedrepopt": [0.8, 0.9], "inf": [0.094, 0.1]}, {"fedrepopt": [2, None], "inf": [None, None]}
+        {"fedrepopt": [0.8, 0.9], "inf": [0.094, 0.1]},
+        {"fedrepopt": [2, None], "inf": [None, None]},
     )
     found = accuracy.tables(ReparamConfig(), record)
     rows = found["four arms, each at its own best learning rate"].set_index("arm")

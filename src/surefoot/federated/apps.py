@@ -191,7 +191,9 @@ def strategy_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "min_nodes": whole(config, "min-nodes", 1, 1),
         "node_timeout": number(config, "node-timeout", 120.0, least=0),
         "round_timeout": number(config, "round-timeout", 3600.0, above=0),
-        "rule": ServerRule(config.get("server-rule", "fedavg"), number(config, "server-lr", 1.0, above=0)),
+        "rule": ServerRule(
+            config.get("server-rule", "fedavg"), number(config, "server-lr", 1.0, above=0)
+        ),
     }
 
 

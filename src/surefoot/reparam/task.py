@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_choice
+from surefoot._numerics.sizes import wide
 from surefoot.errors import NonFiniteError
 from surefoot.federated.guarantee import Theorem
 from surefoot.federated.task import State, Visit
@@ -222,6 +223,6 @@ def effective_lr(model: nn.Module, lr: float, mults: dict[str, Tensor]) -> float
             block.conv.weight.detach() if block.mode == "plain" else block.kernels["kxk"].detach()
         )
         mult = mults.get(f"{name}.conv.weight".removeprefix("."))
-        scale = 1.0 if mult is None else float(mult.mean())
-        found.append(lr * scale / float(weight.square().mean()) / weight[0].numel())
+        scale = 1.0 if mult is None else float(wide(mult).mean())
+        found.append(lr * scale / float(wide(weight).square().mean()) / weight[0].numel())
     return sum(found) / len(found)

@@ -55,7 +55,9 @@ def dimension_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     rows = [
         {"tau": tau}
         | {
-            f"d = {d}": record.constant(q).mean() if (q := f"{tau:g} {d}") in record else "not reached"
+            f"d = {d}": record.constant(q).mean()
+            if (q := f"{tau:g} {d}") in record
+            else "not reached"
             for d in DIMENSIONS[config.size]
         }
         for tau in TAUS

@@ -14,6 +14,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.sizes import wide
 
 ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
@@ -106,6 +107,7 @@ def noise_from_batches(gradients: Float[Tensor, "K P"], batch_size: int) -> Nois
         raise ValueError(f"at least 8 batch gradients are needed, got {K}")
     if not bool(gradients.isfinite().all()):
         raise RuntimeError("a batch gradient is not finite")
+    gradients = wide(gradients)
     mean = gradients.mean(dim=0)
     V = float(((gradients - mean) ** 2).sum()) / (K - 1)
     return NoiseSample(V, float(mean @ mean) - V / K, float("nan"), batch_size)

@@ -77,7 +77,9 @@ def load_images(
     if name == "digits":
         x, y = np.asarray(found.x, dtype=np.float32), np.asarray(found.y, dtype=np.int64)
         if x.ndim != 2 or x.shape[1] != 64:
-            raise ValueError(f"data-path {path!r} must hold 64 numbers a row for data = 'digits', got {x.shape}")
+            raise ValueError(
+                f"data-path {path!r} must hold 64 numbers a row for data = 'digits', got {x.shape}"
+            )
         x = x.reshape(-1, 8, 8) / 16
         x_test, y_test = x[:0], y[:0]
     else:
@@ -88,7 +90,9 @@ def load_images(
         x_test, y_test = x[order[:cut]], y[order[:cut]]
         order = order[cut:]
     if examples > len(order):
-        raise ValueError(f"examples must be at most {len(order)} for data = {name!r}, got {examples}")
+        raise ValueError(
+            f"examples must be at most {len(order)} for data = {name!r}, got {examples}"
+        )
     order = order[:examples] if examples else order
 
     def tensors(a: np.ndarray, b: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
