@@ -92,7 +92,9 @@ def read_request(
         traces = A.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
         t = (lam.reshape(-1, n) * traces).sum(dim=-1) / d
         if bool((t <= 0).any()):
-            raise ValueError('tau="auto" needs an input that is not 0; give tau a number')
+            raise ValueError(
+                'covs must hold an input that is not 0 for tau="auto"; give tau a number'
+            )
     else:
         t = broadcast(as_tau(tau, zero=True).detach().to(A.device), shape, "tau").reshape(-1)
     free, temperature = _temperature(mass, mass_tau, t, shape)
