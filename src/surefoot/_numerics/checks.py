@@ -92,7 +92,12 @@ def check_number(
 
 
 def check_numbers(
-    name: str, value: Any, *, ndim: int | None = None, nonnegative: bool = False
+    name: str,
+    value: Any,
+    *,
+    ndim: int | None = None,
+    nonnegative: bool = False,
+    finite: bool = True,
 ) -> Float64[np.ndarray, "..."]:
     """An array of finite real numbers in float64; bools, words, complex numbers, NaN and infinity are none.
 
@@ -106,6 +111,8 @@ def check_numbers(
         How many dimensions it must have.
     nonnegative : bool
         Whether numbers below 0 are refused.
+    finite : bool
+        Whether NaN and infinity are refused.
 
     Raises
     ------
@@ -116,12 +123,12 @@ def check_numbers(
         found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be an array of numbers, got {value!r}") from None
-    if found.dtype.kind not in "iuf" or found.size == 0:
+    if found.dtype.kind not in "iuf" or (finite and not found.size):
         raise ValueError(f"{name} must be an array of real numbers, got {value!r}")
     found = found.astype(np.float64)
     if ndim is not None and found.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {found.shape}")
-    wrong = ~np.isfinite(found) | (nonnegative & (found < 0))
+    wrong = (finite & ~np.isfinite(found)) | (nonnegative & (found < 0))
     if wrong.any():
         allowed = "finite and at least 0" if nonnegative else "finite"
         raise ValueError(f"{name} must be {allowed}, got {found[wrong][0]}")

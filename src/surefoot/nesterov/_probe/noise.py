@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.optimize import nnls
 from torch import Tensor
 
-from surefoot._numerics.checks import check_number
+from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot._numerics.sizes import wide
 
 ROUNDING = 8 * float(np.finfo(np.float64).eps)
@@ -131,14 +131,20 @@ def fit_noise(
     -----
     Source: the noise model of arXiv 2302.05515; the two fits are derived here.
     """
-    if kind not in ("envelope", "least_squares"):
-        raise ValueError(f'kind must be "envelope" or "least_squares", got {kind!r}')
+    check_choice("kind", kind, ("envelope", "least_squares"))
+    if isinstance(samples, str | bytes) or not np.iterable(samples):
+        raise ValueError(f"samples must be NoiseSamples or (V, G) pairs, got {samples!r}")
     pairs = [(s.V, s.grad_sq) if isinstance(s, NoiseSample) else s for s in samples]
     if not pairs:
-        raise ValueError("fit_noise needs at least one sample, got none")
-    V, G = np.array(pairs, dtype=np.float64).T
+        raise ValueError("samples of fit_noise must be at least one sample, got none")
+    found = check_numbers("samples", pairs, ndim=2, finite=False)
+    if found.shape[1] != 2:
+        raise ValueError(f"samples must be (V, G) pairs, got shape {found.shape}")
+    V, G = found.T
     if not np.isfinite([V, G]).all() or (V < 0).any():
-        raise ValueError("every sample needs a finite V >= 0 and a finite squared gradient")
+        raise ValueError(
+            "samples: every sample needs a finite V >= 0 and a finite squared gradient"
+        )
     # An estimate below zero means that nothing is left of the gradient: all is additive there.
     G = np.maximum(G, 0.0)
     noisy = V > 0
