@@ -158,10 +158,9 @@ def test_nobody_else_squares_in_the_dtype_of_a_parameter():
         name = path.relative_to(root).as_posix()
         if any(name.startswith(k) or f"/{k}/" in name for k in KNOWN):
             continue
-        source = path.read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                text = ast.get_source_segment(source, node) or ""
-                if node.func.attr in SIZES and not WIDENED.search(text):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in SIZES:
+                text = ast.unparse(node)
+                if not WIDENED.search(text):
                     found.append(f"{name}:{node.lineno} {text}")
     assert found == []

@@ -1,12 +1,29 @@
 """Arguments that make no sense are refused by name, by every public function of plain arguments."""
 
 import inspect
+import math
 import warnings
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+
+import numpy as np
+import torch
+
+from surefoot.barycenter import (
+    SUOTBarycenterLayer,
+    influence_bound,
+    linear_rate,
+    stationarity_bound,
+)
+from surefoot.federated import DeterministicFedAvg, ServerRule
+from surefoot.lora import lambda_min, shared_sketch, theory_lr
+from surefoot.nesterov import nag_bound
+from surefoot.privacy import LinearWeights
+from surefoot.reparam import ReparamConv2d, RepOptTask, repopt_vgg
 
 from .pure import OTHER, bad_values, example, fault, functions, needs_an_object
 
@@ -81,3 +98,42 @@ def test_a_new_function_is_covered():
     assert "does not name it" in fault(new, found, "share", "nonsense")
     assert "gave 1.25" in fault(new, found, "count", 2.5)
     assert OTHER.isdisjoint({key.rpartition(".")[2] for key in FUNCTIONS})
+
+
+NAN = math.nan
+LAYER = SimpleNamespace(scaling={"default": 2.0})
+# What was given, and the argument that the error names.
+REFUSED = {
+    "activation": lambda: ReparamConv2d(2, 2, activation="gelu"),
+    "norm": lambda: ReparamConv2d(2, 2, norm="layer"),
+    "in_ch": lambda: ReparamConv2d(2.5, 2),
+    "widths": lambda: repopt_vgg((1,), ("4",)),
+    "lr": lambda: RepOptTask(None, None, None, [], lr=NAN),
+    "epochs": lambda: RepOptTask(None, None, None, [], epochs=1.5),
+    "sketch": lambda: lambda_min("nonsense", 8, 2),
+    "n": lambda: nag_bound(np.array([1.0, NAN]), 1.0, 1.0, 0.5, 0.5),
+    "n ": lambda: nag_bound(torch.tensor([NAN]), 1.0, 1.0, 0.5, 0.5),
+    "temperature": lambda: influence_bound(np.ones(2), np.ones(2), 0),
+    "floor": lambda: linear_rate(0.5, 2.0, 1.0, floor=-1.5),
+    "Flow": lambda: stationarity_bound(1, 5, 10),
+    "gamma": lambda: theory_lr(-1, LAYER),
+    "tau": lambda: ServerRule("fedadam", tau=0),
+    "fraction": lambda: DeterministicFedAvg(2, fraction=NAN),
+    "seed": lambda: shared_sketch(True, 0, "a", (2, 8)),
+    "weights": lambda: LinearWeights(np.array([1.0, 1j])),
+    "covs": lambda: SUOTBarycenterLayer()(torch.ones(2, 2, 2, dtype=torch.bool)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_was_taken_without_a_word(name):
+    with pytest.raises(ValueError, match=rf"\b{name.strip()}\b"):
+        REFUSED[name]()
+
+
+def test_the_same_number_in_another_dress_is_the_same_draw():
+    one, two = (shared_sketch(seed, 2, "a", (2, 8)) for seed in (3, 3.0))
+    assert torch.equal(one, two)
+    whole = torch.tensor([[[2, 1], [1, 2]], [[4, 0], [0, 4]]])
+    found = SUOTBarycenterLayer()(whole)
+    assert torch.allclose(found, SUOTBarycenterLayer()(whole.double()))

@@ -257,7 +257,10 @@ class DeterministicFedAvg(FedAvg):
         check_values(new)
         arrays = to_arrays(new)
         self._given = fingerprint(arrays)
-        return arrays, self._mean_metrics()
+        found = self._mean_metrics()
+        # What came from one client is kept no longer than its round.
+        self._contents = {}
+        return arrays, found
 
     def combine(self, server_round: int, good: dict[int, tuple[State, float]]) -> State:
         """The next global state, from the replies that fit."""
