@@ -52,7 +52,9 @@ BY_NAME = {
     "samples": [(1.0, 2.0), (2.0, 3.5), (3.0, 5.0)],
 }  # fmt: skip
 # Words are names of examples there.
-WORDS = {("lda_partition", "labels"), ("domain_partition", "domains")}
+WORDS = {
+    ("lda_partition", "labels"), ("domain_partition", "domains"), ("shared_sketch", "layer"),
+}  # fmt: skip
 # Measurements, of which one that could not be taken is NaN and gives NaN.
 MEASURED = {"growth_constant", "certified_aiming"}
 # Where a name means something else.
@@ -190,7 +192,7 @@ def never_right(value):
     array = isinstance(value, np.ndarray)
     if array and value.dtype.kind in "cU":
         return True
-    if array and value.dtype.kind == "f" or isinstance(value, list):
+    if (array and value.dtype.kind == "f") or isinstance(value, list):
         return any(
             isinstance(v, float) and math.isnan(v) for v in np.ravel(np.asarray(value, object))
         )
@@ -218,7 +220,7 @@ def fault(function, base, name, value):
         )
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    words = isinstance(value, np.ndarray) and value.dtype.kind == "U"
+    words = isinstance(value, str) or (isinstance(value, np.ndarray) and value.dtype.kind == "U")
     if words and (function.__name__, name) in WORDS:
         return ""
     if function.__name__ in MEASURED and np.ravel(np.asarray(value)).dtype.kind == "f":

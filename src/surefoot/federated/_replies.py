@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -75,7 +76,10 @@ def mean_metrics(contents: Mapping[int, RecordDict], weight: str) -> MetricRecor
         total = sum(own[p] for p in having)
         lists = [found for p in having if isinstance(found := said[p][name], list)]
         if not lists:
-            mean[name] = sum(own[p] * said[p][name] for p in having) / total  # type: ignore[operator]
+            numbers: list[Any] = [said[p][name] for p in having]
+            mean[name] = (
+                sum(own[p] * float(v) for p, v in zip(having, numbers, strict=True)) / total
+            )
         elif len(lists) == len(having) and len({len(found) for found in lists}) == 1:
             mean[name] = [
                 sum(own[p] * v for p, v in zip(having, column, strict=True)) / total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -69,8 +69,9 @@ class ServerRule:
             check_number("betas", beta, least=0, below=1)
         # Where nothing moves the root is 0, and 0/0 no step.
         check_number("tau", self.tau, above=0)
-        if isinstance(self.statistics, str):
-            raise ValueError(f"statistics must be a tuple of names, got {self.statistics!r}")
+        given: Any = self.statistics
+        if not isinstance(given, tuple | list):
+            raise ValueError(f"statistics must be a tuple of names, got {given!r}")
 
     @property
     def facts(self) -> dict[str, Fact]:

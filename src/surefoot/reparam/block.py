@@ -7,8 +7,8 @@ per-channel scale of the identity branch, E_j the embedding into the largest ker
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -98,7 +98,12 @@ class ReparamConv2d(nn.Module):
             raise ValueError(f"groups must divide {in_ch} and {out_ch} channels, got {groups}")
         stride = check_number("stride", stride, least=1, whole=True)
         index = check_number("index", index, least=0, whole=True)
-        for branch in branches:
+        names: Any = branches
+        if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+            raise ValueError(f"branches must be a sequence of names, got {names!r}")
+        for branch in names:
+            if not isinstance(branch, str):
+                raise ValueError(f"branches must be names, got {branch!r}")
             side_of(branch, kernel_size)
         if FULL not in branches or len(set(branches)) != len(branches):
             raise ValueError(f"branches must hold 'kxk' and no name twice, got {tuple(branches)}")

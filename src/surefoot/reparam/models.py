@@ -295,14 +295,14 @@ def repopt_ghost(
     return model
 
 
-def _sizes(name: str, given: Sequence[int]) -> tuple[int, ...]:
+def _sizes(name: str, given: Any) -> tuple[int, ...]:
     """Whole numbers above 0; ValueError names the argument."""
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise ValueError(f"{name} must be whole numbers, got {given!r}")
     return tuple(check_number(name, size, least=1, whole=True) for size in given)
 
 
-def _stages(given: Sequence[Sequence[Sequence[float]]]) -> list[list[Any]]:
+def _stages(given: Any) -> list[list[Any]]:
     wrong = ValueError(
         f"stages must hold (kernel, expanded, out, squeeze ratio, stride) of each bottleneck, got {given!r}"
     )
@@ -312,8 +312,8 @@ def _stages(given: Sequence[Sequence[Sequence[float]]]) -> list[list[Any]]:
     for stage in given:
         if isinstance(stage, str) or not isinstance(stage, Iterable):
             raise wrong
-        rows = [tuple(row) if isinstance(row, Sequence) else () for row in stage]
-        if any(isinstance(row, str) or len(row) != 5 for row in rows):
+        rows = [tuple(row) if isinstance(row, tuple | list) else () for row in stage]
+        if any(len(row) != 5 for row in rows):
             raise wrong
         for kernel, expanded, out, ratio, stride in rows:
             _sizes("stages", (kernel, expanded, out, stride))

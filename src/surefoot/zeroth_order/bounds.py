@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -214,9 +214,11 @@ def lozo_bound(
     if sizes.ndim != 2 or sizes.shape[1] != 2 or (sizes < 1).any() or (sizes % 1).any():
         raise ValueError(f"shapes must be (m, n) pairs of whole numbers, got {shapes!r}")
     shapes = [(int(m), int(n)) for m, n in sizes]
-    several = np.iterable(r) and not isinstance(r, str | bytes)
+    given: Any = r
+    several = np.iterable(given) and not isinstance(given, str | bytes)
     ranks = [
-        check_number("r", k, least=0, whole=True) for k in (r if several else [r] * len(shapes))
+        check_number("r", k, least=0, whole=True)
+        for k in (given if several else [given] * len(shapes))
     ]
     dense = check_number("dense", dense, least=0, whole=True)
     if len(ranks) != len(shapes):

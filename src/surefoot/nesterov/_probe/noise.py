@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -132,8 +132,9 @@ def fit_noise(
     Source: the noise model of arXiv 2302.05515; the two fits are derived here.
     """
     check_choice("kind", kind, ("envelope", "least_squares"))
-    if isinstance(samples, str | bytes) or not np.iterable(samples):
-        raise ValueError(f"samples must be NoiseSamples or (V, G) pairs, got {samples!r}")
+    given: Any = samples
+    if isinstance(given, str | bytes) or not np.iterable(given):
+        raise ValueError(f"samples must be NoiseSamples or (V, G) pairs, got {given!r}")
     pairs = [(s.V, s.grad_sq) if isinstance(s, NoiseSample) else s for s in samples]
     if not pairs:
         raise ValueError("samples of fit_noise must be at least one sample, got none")
