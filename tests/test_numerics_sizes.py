@@ -1,4 +1,4 @@
-"""Norms and sums of 16-bit numbers, wherever the package takes one, are those of the same numbers in float64."""
+"""Norms and sums of 16-bit numbers, wherever one is taken, are those of the numbers in float64."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""A weight is a repetition: three copies of an input are that input with weight 3, whatever is chosen for you."""
+"""A weight is a repetition: three copies of an input are that input with weight 3."""
 
 import numpy as np
 import pytest

@@ -56,9 +56,7 @@ def test_ones_own_data_are_trained_on(own_digits):
 def test_a_path_to_nothing_or_to_other_data_is_an_error(own_digits, tmp_path):
     with pytest.raises((OSError, ValueError), match="nowhere"):
         repopt_task({**SMALL, "data-path": "nowhere.csv"})
-    pd.DataFrame(np.zeros((4, 3)), columns=list("ab") + ["target"]).to_csv(
-        "narrow.csv", index=False
-    )
+    pd.DataFrame(np.zeros((4, 3)), columns=["a", "b", "target"]).to_csv("narrow.csv", index=False)
     with pytest.raises(ValueError, match=r"data-path 'narrow.csv' must hold 64"):
         repopt_task({**SMALL, "data-path": "narrow.csv"})
     with pytest.raises(ValueError, match="examples must be at most 16"):

@@ -147,7 +147,7 @@ def flower(task, strategy=None, initial=None, mods=()):
 
 def test_noise_on_a_variance_is_refused_by_name():
     """Flower's wrappers and mods add noise to every array; FedAvg trains on with a NaN."""
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - Flower's noise draws from it
     wrapped = DifferentialPrivacyServerSideFixedClipping(
         DeterministicFedAvg(3, node_timeout=0.1), 5.0, 3.0, 3
     )

@@ -115,9 +115,9 @@ def recorded(accuracies, rounds):
     """A record of two arms, one row a seed: their test accuracies and the round of the target, or None."""
     record = Record()
     for arm in ("fedrepopt", "inf"):
-        for seed, (accuracy, at) in enumerate(zip(accuracies[arm], rounds[arm], strict=True)):
-            found = {"validation": accuracy, "lr": 0.1, "CPU seconds": 9.0, "effective lr": 0.2,
-                     "test accuracy": accuracy, CHANCE: 0.16, **reached(at)}  # fmt: skip
+        for seed, (found_at, at) in enumerate(zip(accuracies[arm], rounds[arm], strict=True)):
+            found = {"validation": found_at, "lr": 0.1, "CPU seconds": 9.0, "effective lr": 0.2,
+                     "test accuracy": found_at, CHANCE: 0.16, **reached(at)}  # fmt: skip
             record.update(seed, 0, {f"{NAME}, {arm}: {k}": v for k, v in found.items()})
     return record
 
