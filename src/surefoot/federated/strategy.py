@@ -326,7 +326,10 @@ class DeterministicFedAvg(FedAvg):
     def _mean_metrics(self) -> MetricRecord:
         contents = dict(sorted(self._contents.items()))
         if self._aggregate_metrics is not None:
-            return self._aggregate_metrics(list(contents.values()), self.weighted_by_key)
+            mean: MetricRecord = self._aggregate_metrics(
+                list(contents.values()), self.weighted_by_key
+            )
+            return mean
         return mean_metrics(contents, self.weighted_by_key)
 
     def configure_evaluate(

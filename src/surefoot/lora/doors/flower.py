@@ -363,13 +363,13 @@ def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) 
         torch.set_num_threads(1)
         problem = make_problem(context.run_config)
         config: Any = message.content["config"]
-        sent = state_of(message.content["arrays"])
+        sent = state_of(message.content.array_records["arrays"])
         seed, block, rank, side = (config[k] for k in ("sketch-seed", "block", "rank", "train"))
         if config["merge-block"] < 0:
             weights = sent
         else:
             weights = merge_factor(
-                state_of(context.state[MEMORY]), sent, seed=seed, block=config["merge-block"],
+                state_of(context.state.array_records[MEMORY]), sent, seed=seed, block=config["merge-block"],
                 rank=rank, train=side, eta=config["eta"],
             )  # fmt: skip
         context.state[MEMORY] = to_arrays(weights)

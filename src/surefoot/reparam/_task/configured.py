@@ -75,7 +75,8 @@ def load_images(
 
     found = data.load(name, path=path) if path else data.load(name)
     if name == "digits":
-        x, y = np.asarray(found.x, dtype=np.float32), np.asarray(found.y, dtype=np.int64)
+        x: np.ndarray = np.asarray(found.x, dtype=np.float32)
+        y: np.ndarray = np.asarray(found.y, dtype=np.int64)
         if x.ndim != 2 or x.shape[1] != 64:
             raise ValueError(
                 f"data-path {path!r} must hold 64 numbers a row for data = 'digits', got {x.shape}"
