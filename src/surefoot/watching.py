@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.sizes import norm_of
 from surefoot._run.files import replacing
 from surefoot.certificate import Certificate, certify
 from surefoot.errors import NonFiniteError, UnknownNameError
@@ -21,18 +22,12 @@ from surefoot.record import Record
 Probe = Callable[[nn.Module, torch.optim.Optimizer], float | Mapping[str, float]]
 
 
-def _norm(tensors: list[torch.Tensor]) -> float:
-    if not tensors:
-        return 0.0
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))))
-
-
 def _gradient_norm(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    return _norm([p.grad for p in model.parameters() if p.grad is not None])
+    return norm_of([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def _parameter_norm(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    return _norm([p.detach() for p in model.parameters()])
+    return norm_of([p.detach() for p in model.parameters()])
 
 
 def _learning_rate(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:

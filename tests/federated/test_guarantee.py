@@ -25,7 +25,7 @@ from surefoot.federated import (
     to_arrays,
     wire_bytes,
 )
-from surefoot.federated._payload import npy_bytes
+from surefoot.federated._payload import npy_bytes, packed
 from surefoot.federated.guarantee import downlink, uplink
 from surefoot.federated.records import MOST_BYTES, facts_record, read_facts
 from surefoot.federated.rounds import MOST, UNSAID, VARIES, FederationReport
@@ -77,7 +77,9 @@ def test_a_server_that_sends_extra_arrays_every_round_breaks_the_downlink(monkey
         def configure_train(self, server_round, arrays, config, grid):
             messages = list(super().configure_train(server_round, arrays, config, grid))
             for message in messages:
-                message.content["arrays"]["__extra__.shift"] = Array(np.ones(1))
+                message.content["config"]["__extra__.shift"] = packed(
+                    {"s": torch.ones(1, dtype=torch.float64)}
+                )["__extra__.s"]
                 self.history.round(server_round).bytes_down += 136
             return messages
 

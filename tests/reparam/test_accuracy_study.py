@@ -9,7 +9,7 @@ import torch
 from surefoot import Record
 from surefoot.reparam import ReparamConv2d, convert_to_plain
 from surefoot.reparam.experiments import accuracy
-from surefoot.reparam.experiments.accuracy import ARMS, ORIGINS, REACHED, SWEEP
+from surefoot.reparam.experiments.accuracy import ARMS, CHANCE, ORIGINS, REACHED, SECONDS, SWEEP
 from surefoot.reparam.study import ReparamConfig
 from surefoot.reparam.task import effective_lr
 
@@ -105,3 +105,57 @@ def test_both_parts_on_images_of_ones_own(tiny, tmp_path, measured):
     # The search starts from the formula and moved: the two are different runs of the same arm.
     assert origins.constant("largest relative move of a scale")[0] > 0
     assert record.constant(f"{NAME}, fedrepopt: test accuracy") == found["test accuracy"][0]
+
+
+def reached(rounds, seconds=3.0):
+    return {} if rounds is None else {REACHED: rounds, SECONDS: seconds}
+
+
+def recorded(accuracies, rounds):
+    """A record of two arms, one row a seed: their test accuracies and the round of the target, or None."""
+    record = Record()
+    for arm in ("fedrepopt", "inf"):
+        for seed, (found_at, at) in enumerate(zip(accuracies[arm], rounds[arm], strict=True)):
+            found = {"validation": found_at, "lr": 0.1, "CPU seconds": 9.0, "effective lr": 0.2,
+                     "test accuracy": found_at, CHANCE: 0.16, **reached(at)}  # fmt: skip
+            record.update(seed, 0, {f"{NAME}, {arm}: {k}": v for k, v in found.items()})
+    return record
+
+
+def test_what_was_not_reached_has_no_round_and_no_seconds(monkeypatch):
+    monkeypatch.setitem(SWEEP, "quick", TINY)
+    record = recorded(
+        {"fedrepopt": [0.8, 0.9], "inf": [0.094, 0.1]},
+        {"fedrepopt": [2, None], "inf": [None, None]},
+    )
+    found = accuracy.tables(ReparamConfig(), record)
+    rows = found["four arms, each at its own best learning rate"].set_index("arm")
+    assert list(rows.loc["inf", [REACHED, SECONDS]]) == ["not reached", "not reached"]
+    assert list(rows.loc["fedrepopt", [REACHED, SECONDS]]) == ["2 in 1 of 2", "3 in 1 of 2"]
+    assert rows["CPU seconds"].tolist() == [9.0, 9.0]
+    # One arm has learnt something: it is ahead.
+    (points,) = found["who is ahead"]["fedrepopt - inf, points"]
+    assert points == pytest.approx(75.3)
+
+
+def test_no_ranking_among_arms_at_chance(monkeypatch):
+    monkeypatch.setitem(SWEEP, "quick", TINY)
+    none = {"fedrepopt": [None], "inf": [None]}
+    idle = accuracy.tables(ReparamConfig(), recorded({"fedrepopt": [0.094], "inf": [0.12]}, none))
+    assert list(idle["who is ahead"]["fedrepopt - inf, points"]) == ["at chance"]
+    awake = accuracy.tables(ReparamConfig(), recorded({"fedrepopt": [0.2], "inf": [0.12]}, none))
+    assert list(awake["who is ahead"]["fedrepopt - inf, points"]) == pytest.approx([8.0])
+
+
+def test_chance_is_what_guessing_passes_once_in_a_thousand():
+    labels = torch.arange(10).repeat(100)
+    draws = np.random.default_rng(0).binomial(1000, 0.1, 100_000) / 1000
+    assert (draws > accuracy.chance(labels)).mean() == pytest.approx(1e-3, abs=8e-4)
+    assert accuracy.chance(torch.tensor([0, 0, 0, 1])) > 0.75
+
+
+def test_a_run_that_never_reaches_the_target_says_so(tiny):
+    found = accuracy.trained(ReparamConfig(data="digits"), 0, (5, 1e5, 0.0), "inf", "formula", 1e-6)
+    assert REACHED not in found
+    assert SECONDS not in found
+    assert found["test accuracy"] <= found[CHANCE]

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal, TypeVar, overload
 
+import numpy as np
+from jaxtyping import Float64
+
 T = TypeVar("T")
 
 
@@ -86,6 +89,50 @@ def check_number(
         allowed = _allowed(least, most, above, below, whole, finite)
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return int(number) if whole else float(number)
+
+
+def check_numbers(
+    name: str,
+    value: Any,
+    *,
+    ndim: int | None = None,
+    nonnegative: bool = False,
+    finite: bool = True,
+) -> Float64[np.ndarray, "..."]:
+    """An array of finite real numbers in float64; bools, words, complex numbers, NaN and infinity are none.
+
+    Parameters
+    ----------
+    name : str
+        The argument as the caller knows it.
+    value
+        Anything that looks like an array.
+    ndim : int, optional
+        How many dimensions it must have.
+    nonnegative : bool
+        Whether numbers below 0 are refused.
+    finite : bool
+        Whether NaN and infinity are refused.
+
+    Raises
+    ------
+    ValueError
+        It is none; the message says what is wrong.
+    """
+    try:
+        found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be an array of numbers, got {value!r}") from None
+    if found.dtype.kind not in "iuf" or (finite and not found.size):
+        raise ValueError(f"{name} must be an array of real numbers, got {value!r}")
+    found = found.astype(np.float64)
+    if ndim is not None and found.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {found.shape}")
+    wrong = (finite & ~np.isfinite(found)) | (nonnegative & (found < 0))
+    if wrong.any():
+        allowed = "finite and at least 0" if nonnegative else "finite"
+        raise ValueError(f"{name} must be {allowed}, got {found[wrong][0]}")
+    return found
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[T]) -> T:

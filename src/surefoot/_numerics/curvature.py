@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.sizes import wide, wide_dtype
 
 Product = Callable[[Float[Tensor, " P"]], Float[Tensor, " P"]]
 
@@ -132,6 +133,7 @@ def lanczos(
     """
     # Uniform: a normal draw from a common seed may be the very vector that the problem was drawn from.
     start = torch.rand(size, generator=generator, dtype=dtype).to(device) - 0.5
+    product, start = _widened(product, dtype), wide(start)
     krylov = _Krylov.of(product, start, k)
     (low, _), (high, _) = krylov.end(product, 0), krylov.end(product, -1)
     return low, high
@@ -157,6 +159,7 @@ def largest_eigenpair(
     ValueError, RuntimeError
         As `lanczos`.
     """
+    product, start = _widened(product, start.dtype), wide(start)
     return _Krylov.of(product, start, k).end(product, -1)
 
 
@@ -194,6 +197,7 @@ def power_iteration(product: Product, start: Float[Tensor, " P"], k: int) -> Int
     | |lambda| + sigma | >= sigma.
     """
     check_number("k", k, least=1, whole=True)
+    product, start = _widened(product, start.dtype), wide(start)
     v, image, sigma = start, start, 0.0
     for j in range(k):
         size = _norm(image)
@@ -246,7 +250,7 @@ def hutchinson_trace(
     found = []
     for _ in range(draws):
         signs = torch.randint(0, 2, (size,), generator=generator).to(device, dtype) * 2 - 1
-        found.append(float(signs @ product(signs)))
+        found.append(float(wide(signs) @ wide(product(signs))))
     values = torch.tensor(found, dtype=torch.float64)
     return float(values.mean()), float(values.std() / draws**0.5) if draws > 1 else float("nan")
 
@@ -295,6 +299,13 @@ class _Krylov:
         residual = float((product(q) - theta * q).norm())
         low, high = (theta - residual, theta) if which == 0 else (theta, theta + residual)
         return Interval(theta, residual, low, high, len(self.values)), q
+
+
+def _widened(product: Product, dtype: torch.dtype) -> Product:
+    """The operator on vectors of at least 32 bits, whatever it takes itself."""
+    if wide_dtype(dtype) == dtype:
+        return product
+    return lambda v: wide(product(v.to(dtype)))
 
 
 def _norm(v: Float[Tensor, " P"]) -> float:

@@ -39,10 +39,11 @@ def suot_barycenter(
     means
         Means (..., n, d), or None for centred Gaussians.
     weights
-        lam_i (..., n), not negative; equal by default.
+        lam_i (..., n), not negative; equal by default. A weight is a repetition: 3 is three copies, in all
+        that is chosen from the inputs too (tau, the temperature of the mass, starts).
     tau
         Price of deforming an input, in the unit of a variance; a number, one a problem, or "auto": the
-        mean of tr(A_i) / d.
+        weighted mean of tr(A_i) / d.
     mass
         "fixed", or "free": each input also chooses how much of it takes part, and outliers of any kind
         lose their weight. Not convex: solved from several starts.

@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from scipy.optimize import brentq
 from torch import Tensor
 
-from surefoot._numerics.checks import check_number
+from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.errors import SurefootError
 
 ROUNDING = 1e-12
@@ -41,7 +41,14 @@ def descent_bound(F: float, grad_norm2: float, eta: float) -> float:
         ||G||_B^2 there.
     eta
         The step.
+
+    Raises
+    ------
+    ValueError
+        An argument that is no finite number.
     """
+    F, eta = check_number("F", F), check_number("eta", eta)
+    grad_norm2 = check_number("grad_norm2", grad_norm2, least=0)
     return F - (eta - eta * eta / 2) * grad_norm2
 
 
@@ -60,9 +67,12 @@ def stationarity_bound(F0: float, Flow: float, K: int) -> float:
     Raises
     ------
     ValueError
-        K is less than 1.
+        K is less than 1, or Flow is above F0, which it is never to be.
     """
-    check_number("K", K, least=1)
+    K = check_number("K", K, least=1, whole=True)
+    F0, Flow = check_number("F0", F0), check_number("Flow", Flow)
+    if Flow > F0:
+        raise ValueError(f"Flow must be at most F0 = {F0:g}, got {Flow:g}")
     return 2 * (F0 - Flow) / K
 
 
@@ -95,9 +105,9 @@ def spectral_confinement(alpha: float, beta: float, tau: float) -> tuple[float, 
     Raises
     ------
     ValueError
-        alpha and beta are not in that order.
+        alpha and beta are not in that order, or tau is not positive.
     """
-    _check_range(alpha, beta)
+    alpha, beta, tau = _check_range(alpha, beta, tau)
     if alpha == beta:
         return alpha, beta
     low = map_floor(beta, alpha, tau)
@@ -152,11 +162,15 @@ def linear_rate(
     Raises
     ------
     ValueError
-        alpha and beta are not in that order.
+        alpha and beta are not in that order, tau or top is not positive, or floor is not
+        above 0 and at most beta.
     """
-    _check_range(alpha, beta)
-    b = beta if top is None else max(beta, top)
-    a = spectral_confinement(alpha, beta, tau)[0] if floor is None else floor
+    alpha, beta, tau = _check_range(alpha, beta, tau)
+    b = beta if top is None else max(beta, check_number("top", top, above=0))
+    if floor is None:
+        a = spectral_confinement(alpha, beta, tau)[0]
+    else:
+        a = check_number("floor", floor, above=0, most=b)
     phi = map_floor(b, alpha, tau)
     # What is known of iterates is proved for the points between them too; what was measured is not.
     smooth = step_smoothness(a if floor is None else a * phi**2, phi, tau)
@@ -270,8 +284,21 @@ def influence_bound(
     weights
         lam_i, those given.
     temperature
-        T, of the free mass, in the unit of upsilon.
+        T, of the free mass, in the unit of upsilon; positive.
+
+    Raises
+    ------
+    ValueError
+        Arrays that are none, of different lengths, or of which no weight is positive.
     """
+    upsilon = check_numbers("upsilon", upsilon, ndim=1)
+    weights = check_numbers("weights", weights, ndim=1, nonnegative=True)
+    temperature = check_number("temperature", temperature, above=0, finite=False)
+    if len(upsilon) != len(weights) or not weights.any():
+        raise ValueError(
+            f"upsilon and weights must have one length and a weight that is positive, got {len(upsilon)} "
+            f"of upsilon and weights {weights}"
+        )
     there = weights > 0
     best = np.flatnonzero(there)[upsilon[there].argmin()]
     return np.asarray(np.exp(-(upsilon - upsilon[best]) / temperature) * weights / weights[best])
@@ -279,11 +306,15 @@ def influence_bound(
 
 def stretch_bound(lambda_min: float, tau: float) -> float:
     """G6: lambda_max(S_i) <= (1 + sqrt(1 + 2 tau / lambda_min(B))) / 2; inf for singular B or tau = inf."""
+    lambda_min = check_number("lambda_min", lambda_min, least=0)
+    tau = check_number("tau", tau, least=0, finite=False)
     if not lambda_min > 0:
         return math.inf
     return (1 + math.sqrt(1 + 2 * tau / lambda_min)) / 2
 
 
-def _check_range(alpha: float, beta: float) -> None:
-    if not 0 < alpha <= beta < math.inf:
+def _check_range(alpha: float, beta: float, tau: float) -> tuple[float, float, float]:
+    alpha, beta = check_number("alpha", alpha, above=0), check_number("beta", beta, above=0)
+    if alpha > beta:
         raise ValueError(f"alpha and beta must be 0 < alpha <= beta < inf, got {alpha} and {beta}")
+    return alpha, beta, check_number("tau", tau, above=0, finite=False)

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from surefoot.barycenter._solver.checks import as_covariances
+from surefoot._numerics.checks import check_number
+from surefoot.barycenter._solver.checks import as_covariances, as_float64
 from surefoot.barycenter._solver.newton import curvature, solve_congruent
 from surefoot.barycenter._spectral.closed_forms import Coupling, Inputs, inverse
 from surefoot.barycenter.barycenter import suot_barycenter
@@ -106,8 +107,7 @@ class SUOTBarycenterLayer(torch.nn.Module):
         self, tau: float = 1.0, learn_tau: bool = False, tol: float = 1e-10, max_iter: int = 1000
     ) -> None:
         super().__init__()
-        if not tau > 0 or (learn_tau and tau == float("inf")):
-            raise ValueError(f"tau must be positive, and finite where it is learnt, got {tau}")
+        tau = check_number("tau", tau, above=0, finite=learn_tau)
         log_tau = torch.tensor(tau, dtype=torch.float64).log()
         if learn_tau:
             self.log_tau = torch.nn.Parameter(log_tau)
@@ -123,9 +123,10 @@ class SUOTBarycenterLayer(torch.nn.Module):
     def forward(self, covs: Tensor, weights: Tensor | None = None) -> Tensor:
         """B (..., d, d) of covs (..., n, d, d) and unnormalised weights (..., n), equal by default."""
         A = as_covariances(covs, "covs")
-        w = A.new_ones(()) if weights is None else weights.to(torch.float64)
+        w = A.new_ones(()) if weights is None else as_float64(weights, "weights")
         w = w.expand(A.shape[:-2])
         lam = w / w.sum(dim=-1, keepdim=True)
         tau = self.log_tau.to(torch.float64).exp()
         out: Tensor = _Barycenter.apply(A, lam, tau, self.tol, self.max_iter)  # type: ignore[no-untyped-call]
-        return out.to(covs.dtype)
+        # Whole numbers do not hold an average of them.
+        return out.to(covs.dtype) if covs.is_floating_point() else out

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from surefoot.barycenter._solver.checks import called
 from surefoot.barycenter._solver.initial import initial
 from surefoot.barycenter._solver.problem import Problem
 from surefoot.barycenter._solver.request import read_request
@@ -45,7 +46,10 @@ def optimality_gap(B: Any, covs: Any, weights: Any = None, tau: Any = "auto") ->
             raise ValueError(
                 f"covs must be one problem (n, d, d), got a batch of {len(request.covs)}"
             )
-        start = initial(B, request.covs, request.weights, request.tau)
+        if isinstance(B, str) or B is None:
+            raise ValueError(f"B must be a covariance (d, d), got {B!r}")
+        with called(init="B"):
+            start = initial(B, request.covs, request.weights, request.tau)
         inputs = Inputs.of(request.covs, request.tau[:, None], keep=False)
         problem = Problem(inputs, request.weights, False, request.mass_tau, None)
         point = problem.at(start)

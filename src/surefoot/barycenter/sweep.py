@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from surefoot._numerics.checks import check_number
 from surefoot.barycenter.barycenter import suot_barycenter
 from surefoot.barycenter.result import BarycenterResult
 
@@ -51,8 +52,9 @@ def tau_path(covs: Any, taus: Sequence[float], **options: Any) -> TauPath:
     ValueError
         taus is empty, and as `suot_barycenter` does.
     """
-    if not len(taus):
-        raise ValueError("taus must hold at least one value, got none")
+    if isinstance(taus, str | bytes) or not np.iterable(taus) or not len(taus):
+        raise ValueError(f"taus must hold at least one value, got {taus!r}")
+    taus = [check_number("taus", tau, least=0, finite=False) for tau in taus]
     results: list[BarycenterResult] = []
     init = options.pop("init", None)
     for tau in taus:

@@ -2,69 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from surefoot._run.files import replacing
 from surefoot.errors import need
+from surefoot.federated._payload import unpacked
 from surefoot.federated.partition import seed_for
-from surefoot.federated.records import FACTS, facts_record, from_arrays, to_arrays
+from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays
 from surefoot.federated.rounds import FederationHistory
+from surefoot.federated.run_config import number, whole
 from surefoot.federated.server_rule import ServerRule
-from surefoot.federated.strategy import EXTRA, DeterministicFedAvg
+from surefoot.federated.strategy import WEIGHT, DeterministicFedAvg
 from surefoot.federated.task import MakeTask, State, Task, Visit
 
 with need("flwr", extra="federated", part="surefoot.federated"):
-    from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
+    from flwr.clientapp.typing import Mod
     from flwr.serverapp import Grid, ServerApp
+    from flwr.serverapp.strategy import Strategy
 
 MEMORY, KNOWN = "surefoot-memory", "surefoot-extra"
-MakeStrategy = Callable[[Mapping[str, Any], Task], DeterministicFedAvg]
+MakeStrategy = Callable[[Mapping[str, Any], Task], Strategy]
+# Mods that look and do not touch.
+WATCHING = frozenset({"message_size_mod", "arrays_size_mod"})
 
 
-def make_client_app(make_task: MakeTask, settings: Mapping[str, Any] | None = None) -> ClientApp:
+def make_client_app(
+    make_task: MakeTask,
+    settings: Mapping[str, Any] | None = None,
+    mods: Sequence[Mod] = (),
+) -> ClientApp:
     """A ClientApp that trains a task on its partition.
 
-    `settings` are defaults below the run's own configuration.
+    Parameters
+    ----------
+    make_task
+        make_task(run configuration) -> the task.
+    settings
+        Defaults below the run's own configuration.
+    mods
+        Flower's mods around the training, such as `fixedclipping_mod` and `LocalDpMod`; not around the
+        query for the partition, which carries no arrays. Where one may change a reply, the record says
+        that the client's rule is unknown.
     """
     app = ClientApp()
     defaults = dict(settings or {})
+    changing = [name for name in map(_name_of, mods) if name not in WATCHING]
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
         record = MetricRecord({"partition-id": _node(context)[0]})
         return Message(RecordDict({"metrics": record}), reply_to=message)
 
-    @app.train()
+    @app.train(mods=list(mods))
     def train(message: Message, context: Context) -> Message:
         # One thread: the order of a sum, and with it the bits, must not depend on the machine.
         torch.set_num_threads(1)
         task = make_task({**defaults, **context.run_config})
         partition, num_partitions = _node(context)
-        config = message.content["config"]
-        arrays = message.content["arrays"]
+        config, (key, arrays) = _read(message)
         server_round, seed = int(str(config["server-round"])), int(str(config["seed"]))
-        sent = {k: a for k, a in arrays.items() if not k.startswith(EXTRA)}
-        new = {k.removeprefix(EXTRA): a for k, a in arrays.items() if k.startswith(EXTRA)}
-        if new:
-            context.state[KNOWN] = ArrayRecord(new)
+        extra = unpacked(config)
+        if extra:
+            context.state[KNOWN] = to_arrays(extra)
         visit = Visit(
             partition, num_partitions, server_round, seed_for(seed, server_round, partition),
-            _tensors(context.state.get(MEMORY)), _tensors(context.state.get(KNOWN)),
+            _kept(context, MEMORY), extra or _kept(context, KNOWN),
         )  # fmt: skip
-        state, examples, metrics = task.train(_tensors(ArrayRecord(sent)), visit)
+        if changing:
+            visit.record.note(client=f"unknown ({', '.join(changing)} after it)")
+        state, examples, metrics = task.train(state_of(arrays), visit)
         if visit.memory:
             context.state[MEMORY] = to_arrays(visit.memory)
         content = RecordDict(
             {
-                "arrays": to_arrays(state),
+                key: to_arrays(state),
                 "metrics": MetricRecord(
-                    {**metrics, "num-examples": examples, "partition-id": partition}
+                    {
+                        **metrics,
+                        str(config.get(WEIGHT, "num-examples")): examples,
+                        "partition-id": partition,
+                    }
                 ),
             }
         )
@@ -92,7 +115,8 @@ def make_server_app(
     make_task
         make_task(run configuration) -> the task.
     make_strategy
-        make_strategy(run configuration, task) -> the strategy; `default_strategy` by default.
+        make_strategy(run configuration, task) -> a `DeterministicFedAvg`, or one inside Flower's wrappers;
+        `default_strategy` by default.
     settings
         Defaults below the run's own configuration.
     done
@@ -106,35 +130,40 @@ def make_server_app(
         torch.set_num_threads(1)
         config = {**defaults, **context.run_config}
         task = make_task(config)
-        seed = int(config.get("seed", 0))
+        seed = whole(config, "seed", 0)
         strategy = (make_strategy or default_strategy)(config, task)
+        inner = _inner(strategy)
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-            found = task.evaluate(from_arrays(arrays, strategy.state))
-            strategy.history.evaluated(server_round, found)
+            found = task.evaluate(state_of(arrays))
+            inner.history.evaluated(server_round, found)
             return MetricRecord(dict(found)) if found else None
 
-        out = str(config.get("out", ""))
+        out, initial = str(config.get("out", "")), to_arrays(task.initial(seed))
         try:
-            strategy.start(
+            result = strategy.start(
                 grid,
-                to_arrays(task.initial(seed)),
-                num_rounds=int(config.get("num-server-rounds", 3)),
+                initial,
+                num_rounds=whole(config, "num-server-rounds", 3, 0),
+                timeout=inner.round_timeout,
                 evaluate_fn=evaluate,
             )
+            # What is kept is what the strategy returned, whatever was done to it on the way.
+            inner.take(result.arrays or initial)
+            inner.history.refuse_nothing()
             if out:
                 with need("safetensors", extra="federated", part="the key out of a federation"):
                     from safetensors.torch import save_file
 
                 with replacing(out) as partial:
-                    save_file({k: v.contiguous() for k, v in strategy.state.items()}, partial)
+                    save_file({k: v.contiguous() for k, v in inner.state.items()}, partial)
         finally:
             # A run that ends early still says who was missing.
             if out:
-                made = [c.to_dict() for c in strategy.certificates()]
-                strategy.history.write(Path(f"{out}.json"), certificates=made)
+                made = [c.to_dict() for c in inner.certificates()]
+                inner.history.write(Path(f"{out}.json"), certificates=made)
         if done is not None:
-            done(strategy.state, strategy.history)
+            done(inner.state, inner.history)
 
     return app
 
@@ -148,16 +177,22 @@ def default_strategy(config: Mapping[str, Any], task: Task) -> DeterministicFedA
 
 
 def strategy_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What all strategies here read from a run's configuration."""
+    """What all strategies here read from a run's configuration.
+
+    Raises
+    ------
+    ValueError
+        A value that is no number, or out of range; the key is named.
+    """
     return {
-        "num_partitions": int(config.get("num-partitions", 2)),
-        "seed": int(config.get("seed", 0)),
-        "fraction": float(config.get("fraction", 1.0)),
-        "min_nodes": int(config.get("min-nodes", 1)),
-        "node_timeout": float(config.get("node-timeout", 120.0)),
-        "round_timeout": float(config.get("round-timeout", 3600.0)),
+        "num_partitions": whole(config, "num-partitions", 2, 1),
+        "seed": whole(config, "seed", 0),
+        "fraction": number(config, "fraction", 1.0, above=0),
+        "min_nodes": whole(config, "min-nodes", 1, 1),
+        "node_timeout": number(config, "node-timeout", 120.0, least=0),
+        "round_timeout": number(config, "round-timeout", 3600.0, above=0),
         "rule": ServerRule(
-            config.get("server-rule", "fedavg"), float(config.get("server-lr", 1.0))
+            config.get("server-rule", "fedavg"), number(config, "server-lr", 1.0, above=0)
         ),
     }
 
@@ -172,7 +207,35 @@ def _node(context: Context) -> tuple[int, int]:
         ) from None
 
 
-def _tensors(record: Any) -> State:
-    if not isinstance(record, ArrayRecord):
-        return {}
-    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in record.items()}
+def _read(message: Message) -> tuple[ConfigRecord, tuple[str, ArrayRecord]]:
+    """The one configuration of a message, and its one record of arrays with its key."""
+    configs = list(message.content.config_records.values())
+    arrays = list(message.content.array_records.items())
+    if len(configs) != 1 or len(arrays) != 1:
+        raise ValueError(
+            "a message to train holds one ConfigRecord and one ArrayRecord, "
+            f"got {len(configs)} and {len(arrays)}"
+        )
+    return configs[0], arrays[0]
+
+
+def _inner(strategy: Strategy) -> DeterministicFedAvg:
+    """The strategy inside Flower's wrappers."""
+    found: Any = strategy
+    while found is not None and not isinstance(found, DeterministicFedAvg):
+        found = getattr(found, "strategy", None)
+    if found is None:
+        raise TypeError(
+            "make_strategy must return a DeterministicFedAvg, or one inside a wrapper that has it as "
+            f"`strategy`, got {type(strategy).__name__}"
+        )
+    return found
+
+
+def _name_of(mod: Mod) -> str:
+    return getattr(mod, "__name__", type(mod).__name__)
+
+
+def _kept(context: Context, name: str) -> State:
+    record = context.state.get(name)
+    return state_of(record) if isinstance(record, ArrayRecord) else {}

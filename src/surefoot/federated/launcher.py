@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -193,14 +194,17 @@ class Federation:
     ) -> Path:  # fmt: skip
         """Run the app; the final arrays are in `out`, rounds, facts and certificates beside it in OUT.json.
 
+        Paths in the configuration, which the app lists, are relative to this process' folder.
+
         Raises
         ------
         FederationError
-            The run failed or took longer than `timeout`.
+            The run failed or took longer than `timeout`, or there is nothing at such a path.
         """
         out = Path(out).resolve()
         out.unlink(missing_ok=True)
-        settings = {**(config or {}), "num-partitions": self.partitions, "out": str(out)}
+        found = here({**(config or {})}, self.app / "pyproject.toml")
+        settings = {**found, "num-partitions": self.partitions, "out": str(out)}
         # The app is copied: `flwr run` writes beside its files.
         copy = self.folder / "app"
         if not copy.exists():
@@ -267,6 +271,28 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def here(config: Mapping[str, str | int | float], project: Path) -> dict[str, str | int | float]:
+    """A configuration whose paths are absolute: Flower runs an app in a folder of its own.
+
+    Which keys are paths the app says in its pyproject.toml, as tool.surefoot.paths.
+
+    Raises
+    ------
+    FederationError
+        There is nothing at a path; the key is named.
+    """
+    found = dict(config)
+    tables = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {})
+    for key in tables.get("surefoot", {}).get("paths", ()):
+        if not found.get(key):
+            continue
+        path = Path(str(found[key])).expanduser().resolve()
+        if not path.exists():
+            raise FederationError(f"{key} = {config[key]!r}: there is nothing at {path}")
+        found[key] = str(path)
+    return found
 
 
 def _toml(value: str | int | float) -> str:

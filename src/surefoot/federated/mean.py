@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from surefoot.federated._arrays import check_dtype
+
 State = Mapping[str, Shaped[Tensor, "..."]]
 
 
@@ -20,7 +22,9 @@ def weighted_mean(replies: Mapping[int, tuple[State, float]]) -> dict[str, Tenso
     Raises
     ------
     ValueError
-        No replies, or weights that are not positive.
+        No replies, weights that are not positive, or replies with other names or shapes than the first.
+    TypeError
+        Complex arrays, of which a federation has no mean.
     """
     if not replies:
         raise ValueError("there is nothing to average: no replies")
@@ -29,9 +33,17 @@ def weighted_mean(replies: Mapping[int, tuple[State, float]]) -> dict[str, Tenso
     if not all(0 < w < float("inf") for w in weights):
         raise ValueError(f"numbers of examples must be positive, got {weights}")
     total = sum(weights)
+    like = {k: v.shape for k, v in replies[order[0]][0].items()}
+    for p in order[1:]:
+        if {k: v.shape for k, v in replies[p][0].items()} != like:
+            raise ValueError(
+                f"replies must have the arrays of partition {order[0]}, those of {p} differ"
+            )
     mean = {}
     for name, first in replies[order[0]][0].items():
         values = [replies[p][0][name] for p in order]
+        if not first.is_floating_point():
+            check_dtype(name, first)
         if first.is_floating_point():
             acc = torch.zeros(first.shape, dtype=torch.float64)
             for weight, value in zip(weights, values, strict=True):

@@ -10,6 +10,8 @@ from jaxtyping import Int, Shaped
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.seeds import seed_for as seed_for
 
+MOST = 10**6
+
 
 def lda_partition(
     labels: Int[np.ndarray, " n"], num_partitions: int, alpha: float, seed: int = 0
@@ -41,9 +43,9 @@ def lda_partition(
     ValueError
         No partition, or an alpha that is not positive and finite.
     """
-    _check(num_partitions)
-    check_number("alpha", alpha, above=0)
-    labels = np.asarray(labels)
+    num_partitions, seed = _check(num_partitions, seed)
+    alpha = check_number("alpha", alpha, above=0)
+    labels = _named("labels", labels)
     generator = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in range(num_partitions)]
     for label in np.unique(labels):
@@ -77,8 +79,8 @@ def domain_partition(
     ValueError
         Fewer partitions than domains.
     """
-    _check(num_partitions)
-    domains = np.asarray(domains)
+    num_partitions, seed = _check(num_partitions, seed)
+    domains = _named("domains", domains)
     names = np.unique(domains)
     if num_partitions < len(names):
         raise ValueError(f"{len(names)} domains need as many partitions, got {num_partitions}")
@@ -109,14 +111,31 @@ def draw_partitions(
     Raises
     ------
     ValueError
-        A fraction outside of that.
+        A fraction outside of that, a seed or a round that is no whole number, or no partitions.
     """
-    check_number("fraction", fraction, above=0, most=1)
+    fraction = check_number("fraction", fraction, above=0, most=1)
+    seed = check_number("seed", seed, whole=True)
+    server_round = check_number("server_round", server_round, least=0, whole=True)
+    if isinstance(partitions, str | bytes) or not np.iterable(partitions) or not len(partitions):
+        raise ValueError(f"partitions must be a sequence of whole numbers, got {partitions!r}")
+    partitions = [check_number("partitions", p, least=0, whole=True) for p in partitions]
     count = max(1, round(fraction * len(partitions)))
     generator = np.random.default_rng(seed_for(seed, server_round, "draw"))
     chosen = generator.permutation(sorted(partitions))[:count]
     return sorted(int(p) for p in chosen)
 
 
-def _check(num_partitions: int) -> None:
-    check_number("num_partitions", num_partitions, least=1, whole=True)
+def _check(num_partitions: int, seed: int) -> tuple[int, int]:
+    return (
+        check_number("num_partitions", num_partitions, least=1, most=MOST, whole=True),
+        check_number("seed", seed, least=0, whole=True),
+    )
+
+
+def _named(name: str, values: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
+    """One name an example: words or real numbers, of which NaN is none."""
+    found = np.asarray(values)
+    kind = found.dtype.kind
+    if found.ndim != 1 or kind not in "biufUS" or (kind == "f" and np.isnan(found).any()):
+        raise ValueError(f"{name} must be one word or number an example, got {values!r}")
+    return found

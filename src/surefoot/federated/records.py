@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from surefoot.errors import need
+from surefoot.federated._arrays import check_dtype
 from surefoot.record import Fact, Record
 
 with need("flwr", extra="federated", part="surefoot.federated"):
@@ -27,12 +29,11 @@ def to_arrays(state_dict: State) -> ArrayRecord:
     Raises
     ------
     TypeError
-        bfloat16, which the wire format does not know; cast it first.
+        What the wire format or a mean does not know: bfloat16, float8, complex, sparse; cast it first.
     """
     record = ArrayRecord()
     for name, value in state_dict.items():
-        if value.dtype == torch.bfloat16:
-            raise TypeError(f"{name} is bfloat16, which Flower's arrays do not know; cast it first")
+        check_dtype(name, value)
         record[name] = Array(value.detach().cpu().contiguous().numpy())
     return record
 
@@ -46,6 +47,8 @@ def from_arrays(record: ArrayRecord, like: State) -> dict[str, Tensor]:
         Missing or extra arrays, all of them named.
     ValueError
         Arrays of another shape or dtype, all of them named.
+    TypeError
+        `like` holds an array that Flower's do not know.
     """
     missing = sorted(set(like) - set(record))
     extra = sorted(set(record) - set(like))
@@ -53,6 +56,7 @@ def from_arrays(record: ArrayRecord, like: State) -> dict[str, Tensor]:
         raise KeyError(f"the arrays do not fit the model: missing {missing}, extra {extra}")
     found, wrong = {}, []
     for name, reference in like.items():
+        check_dtype(name, reference)
         value = record[name].numpy()
         expected = np.dtype(str(reference.dtype).removeprefix("torch."))
         if value.shape != tuple(reference.shape) or value.dtype != expected:
@@ -66,6 +70,35 @@ def from_arrays(record: ArrayRecord, like: State) -> dict[str, Tensor]:
     if wrong:
         raise ValueError(f"arrays of another shape or dtype: {'; '.join(wrong)}")
     return found
+
+
+def state_of(record: ArrayRecord) -> dict[str, Tensor]:
+    """The state in a record, whatever its names and shapes.
+
+    Raises
+    ------
+    TypeError
+        An array of a dtype that a mean does not know.
+    """
+    found = {}
+    for name, array in record.items():
+        value = array.numpy()
+        try:
+            # A copy: the record's memory is read-only.
+            found[name] = torch.from_numpy(np.array(value)).reshape(value.shape)
+        except TypeError:
+            raise TypeError(f"{name} is {value.dtype}, which torch does not know") from None
+        check_dtype(name, found[name])
+    return found
+
+
+def fingerprint(record: ArrayRecord) -> bytes:
+    """SHA-256 of names and bits: tells whether arrays came back as they were given."""
+    found = hashlib.sha256()
+    for name, array in record.items():
+        found.update(name.encode())
+        found.update(array.data)
+    return found.digest()
 
 
 def wire_bytes(record: ArrayRecord) -> int:

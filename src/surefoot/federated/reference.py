@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from surefoot._numerics.checks import check_number
+from surefoot.federated._arrays import check_values
 from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import draw_partitions, seed_for
 from surefoot.federated.result import FederatedState
@@ -50,7 +52,16 @@ def federate(
     -------
     FederatedState
         The final global state, with its `record` and `certificates()`.
+
+    Raises
+    ------
+    ValueError
+        A number outside of its range; a state with NaN, infinity or a negative variance.
     """
+    rounds = check_number("rounds", rounds, least=0, whole=True)
+    num_partitions = check_number("num_partitions", num_partitions, least=1, whole=True)
+    seed = check_number("seed", seed, whole=True)
+    fraction = check_number("fraction", fraction, above=0, most=1)
     rule = rule or ServerRule()
     history = FederationHistory(record=Record() if record is None else record, seed=seed)
     state = task.initial(seed)
@@ -67,11 +78,13 @@ def federate(
             )  # fmt: skip
             new, examples, found = task.train({k: v.clone() for k, v in state.items()}, visit)
             if examples:
+                check_values(new)
                 replies[p] = (new, examples)
                 metrics[p] = found
                 history.hear({k: known.all for k, known in visit.record.facts.items()})
         if replies:
             state = rule.apply(state, weighted_mean(replies))
+            check_values(state)
             history.note(weighting="examples", **rule.facts)
         history.round(server_round).partitions = sorted(replies)
         history.close(server_round)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot._run.files import write_json
+from surefoot.errors import SurefootError
 from surefoot.record import Fact, Record
 
 UNSAID = "not said by every client"
@@ -105,6 +106,22 @@ class FederationHistory:
         for name, count in self._said.items():
             if count < self._replies:
                 self.note(**{name: UNSAID})
+
+    def refuse_nothing(self) -> None:
+        """Refuse a run whose every reply was rejected: its result is its start, and nobody would know.
+
+        Raises
+        ------
+        SurefootError
+            It gives the reasons of the last round.
+        """
+        if any(found.partitions for found in self.rounds) or not self.rounds:
+            return
+        reasons = [f"partition {p}: {why}" for p, why in self.rounds[-1].rejected.items()]
+        if reasons:
+            raise SurefootError(
+                f"no reply of any round fitted, nothing was trained; {'; '.join(reasons)}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Rounds, metrics and facts, in JSON's types."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterable, Sequence
 from logging import INFO, WARNING
 from typing import Any
 
-from torch import Tensor, isfinite
+from torch import Tensor
 
+from surefoot._numerics.checks import check_number
 from surefoot.certificate import Certificate
-from surefoot.errors import SurefootError, need
-from surefoot.federated._payload import npy_bytes
+from surefoot.errors import need
+from surefoot.federated._arrays import check_values
+from surefoot.federated._flower_keywords import fed_avg_settings
+from surefoot.federated._nodes import MissingNodesError as MissingNodesError
+from surefoot.federated._nodes import Nodes, log
+from surefoot.federated._payload import EXTRA as EXTRA
+from surefoot.federated._payload import npy_bytes, packed
+from surefoot.federated._replies import mean_metrics, only_records, read_reply
 from surefoot.federated.guarantee import Theorem, certificates
 from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import draw_partitions
-from surefoot.federated.records import from_arrays, read_facts, to_arrays, wire_bytes
+from surefoot.federated.records import fingerprint, read_facts, state_of, to_arrays, wire_bytes
 from surefoot.federated.rounds import FederationHistory
 from surefoot.federated.server_rule import ServerRule
 from surefoot.record import Fact, Record
@@ -26,17 +31,11 @@ with need("flwr", extra="federated", part="surefoot.federated"):
     from flwr.serverapp import Grid
     from flwr.serverapp.strategy import FedAvg, Result
 
-try:  # a private path, kept in one place
-    from flwr.supercore import log
-except ImportError:  # pragma: no cover
-    from flwr.common.logger import log
-
-EXTRA = "__extra__."
 State = dict[str, Tensor]
-
-
-class MissingNodesError(SurefootError, TimeoutError):
-    """Partitions that did not come, or came back, before the deadline."""
+# The key of a configuration that says under which name a reply gives its weight.
+WEIGHT = "weighted-by"
+# Facts of the server that say: what the rule gave is not what the clients got.
+CHANGED, AROUND = "unknown (its result was changed)", "unknown (run inside another strategy)"
 
 
 class DeterministicFedAvg(FedAvg):
@@ -45,6 +44,10 @@ class DeterministicFedAvg(FedAvg):
     Partitions are learnt by a query, drawn by (seed, round), and reduced in ascending order. Round 1
     waits for all partitions, later rounds for none: a node that is dead, silent or sends something that
     does not fit is named in the history and in the log, and the round goes on with the others.
+
+    It goes inside Flower's wrappers (the DifferentialPrivacy strategies) as FedAvg does; what is around it
+    is not known to it, and the record says so. `state` is what `configure_train` was last given, and after
+    `start` the arrays of its result: what a wrapper or a subclass makes of a round, never the mean before.
 
     Parameters
     ----------
@@ -65,6 +68,14 @@ class DeterministicFedAvg(FedAvg):
         Arrays that are no part of the model, sent to each node the first time it is drawn.
     record
         Where rounds and facts go; None: a new one, which `record` is.
+    fed_avg
+        FedAvg's own: fraction_train (this class's fraction), weighted_by_key, arrayrecord_key,
+        configrecord_key, train_metrics_aggr_fn.
+
+    Raises
+    ------
+    ValueError
+        A number outside of its range, or a keyword of FedAvg that has no meaning here.
     """
 
     def __init__(
@@ -79,28 +90,39 @@ class DeterministicFedAvg(FedAvg):
         round_timeout: float = 3600.0,
         extra: State | None = None,
         record: Record | None = None,
+        **fed_avg: Any,
     ) -> None:
-        if num_partitions < 1 or not 1 <= min_nodes <= num_partitions:
+        num_partitions = check_number("num_partitions", num_partitions, least=1, whole=True)
+        if check_number("min_nodes", min_nodes, least=1, whole=True) > num_partitions:
             raise ValueError(
-                "num_partitions must be at least 1 and min_nodes between 1 and it, "
-                f"got {num_partitions} and {min_nodes}"
+                f"min_nodes must be between 1 and num_partitions = {num_partitions}, got {min_nodes}"
             )
+        own = fed_avg_settings(fed_avg, fraction)
+        fraction = check_number("fraction", own.pop("fraction_train"), above=0, most=1)
         super().__init__(
             fraction_train=fraction, min_train_nodes=num_partitions,
-            min_available_nodes=num_partitions,
+            min_available_nodes=num_partitions, **own,
         )  # fmt: skip
-        self.num_partitions, self.seed, self.fraction = num_partitions, seed, fraction
+        self.num_partitions, self.fraction = num_partitions, fraction
+        self.seed = check_number("seed", seed, whole=True)
         self.rule = rule or ServerRule()
-        self.min_nodes, self.node_timeout = min_nodes, node_timeout
-        self.round_timeout = round_timeout
+        self.min_nodes = int(min_nodes)
+        self.node_timeout = check_number("node_timeout", node_timeout, least=0)
+        self.round_timeout = check_number("round_timeout", round_timeout, above=0)
         self.extra = extra or {}
-        self.history = FederationHistory(record=Record() if record is None else record, seed=seed)
+        self.history = FederationHistory(
+            record=Record() if record is None else record, seed=self.seed
+        )
         self.theorems: Sequence[Theorem] = ()
         self.state: State = {}
-        self.partition_of: dict[int, int] = {}
+        self.nodes = Nodes(num_partitions, self.node_timeout)
+        self._aggregate_metrics = own.get("train_metrics_aggr_fn")
         self._sent: dict[int, int] = {}
         self._promised_down = self._replied = 0
         self._knows_extra: set[int] = set()
+        self._own_run = False
+        self._given: bytes | None = None
+        self._contents: dict[int, RecordDict] = {}
 
     @property
     def record(self) -> Record:
@@ -116,15 +138,39 @@ class DeterministicFedAvg(FedAvg):
         """What is promised of the run, and what was measured."""
         return certificates(self.record, self.theorems, confidence=confidence)
 
+    @property
+    def partition_of(self) -> dict[int, int]:
+        """{node: partition} of the nodes that said theirs."""
+        return self.nodes.partition_of
+
     def start(self, grid: Grid, initial_arrays: ArrayRecord, *args: Any, **kwargs: Any) -> Result:
-        """As Flower's, with this strategy's own timeout for replies."""
+        """As Flower's, with this strategy's own timeout for replies.
+
+        Raises
+        ------
+        SurefootError
+            No reply of any round fitted; the reasons of the last round are named.
+        """
         kwargs.setdefault("timeout", self.round_timeout)
-        self.state = _state_of(initial_arrays)
-        self.history.note(
-            runtime="flower", num_partitions=self.num_partitions, fraction=float(self.fraction),
-            min_nodes=self.min_nodes,
-        )  # fmt: skip
-        return super().start(grid, initial_arrays, *args, **kwargs)
+        self._own_run, self._given = True, None
+        try:
+            result = super().start(grid, initial_arrays, *args, **kwargs)
+        finally:
+            self._own_run = False
+        self.take(result.arrays or initial_arrays)
+        self.history.refuse_nothing()
+        return result
+
+    def take(self, arrays: ArrayRecord) -> None:
+        """Make arrays the state, and note where they are not those that the last round gave."""
+        if self._given is not None and fingerprint(arrays) != self._given:
+            self.changed(CHANGED)
+        self._given = None
+        self.state = state_of(arrays)
+
+    def changed(self, how: str) -> None:
+        """Note that something around this strategy has a part in the result."""
+        self.history.note(server=how)
 
     def summary(self) -> None:
         """Log the settings."""
@@ -135,57 +181,32 @@ class DeterministicFedAvg(FedAvg):
 
     def discover(self, grid: Grid, timeout: float) -> dict[int, int]:
         """{partition: node} of the nodes that are online; new ones are asked which partition they hold."""
-        online = set(grid.get_node_ids())
-        unknown = sorted(online - set(self.partition_of))
-        if unknown:
-            messages = self._construct_messages(RecordDict(), unknown, "query")
-            for reply in grid.send_and_receive(messages, timeout=timeout):
-                node = reply.metadata.src_node_id
-                if reply.has_error():
-                    log(WARNING, "node %s did not say its partition: %s", node, reply.error.reason)
-                    continue
-                record = next(iter(reply.content.metric_records.values()), MetricRecord())
-                partition = record.get("partition-id")
-                if not isinstance(partition, int) or not 0 <= partition < self.num_partitions:
-                    log(
-                        WARNING, "node %s claims partition %s of %s and is left out", node,
-                        partition, self.num_partitions,
-                    )  # fmt: skip
-                    continue
-                self.partition_of[node] = partition
-        found: dict[int, int] = {}
-        for node in sorted(online & set(self.partition_of)):
-            # A node that came back has a new id; one partition counts once.
-            found[self.partition_of[node]] = node
-        return found
+        return self.nodes.discover(grid, timeout)
 
     def wait_for(self, grid: Grid, count: int) -> dict[int, int]:
-        """The nodes online, once there are `count` of them.
-
-        Raises
-        ------
-        MissingNodesError
-            There were fewer after `node_timeout` seconds; the missing partitions are named.
-        """
-        deadline = time.monotonic() + self.node_timeout
-        while True:
-            left = deadline - time.monotonic()
-            online = self.discover(grid, max(1.0, min(left, 30.0)))
-            if len(online) >= count:
-                return online
-            if left <= 0:
-                missing = sorted(set(range(self.num_partitions)) - set(online))
-                raise MissingNodesError(
-                    f"partitions {missing} are not online after {self.node_timeout:g} s "
-                    f"({len(online)} of {self.num_partitions} are, {count} are needed); start their "
-                    "SuperNodes, or raise node-timeout"
-                )
-            time.sleep(min(0.5, max(left, 0.0)))
+        """The nodes online, once there are `count` of them; MissingNodesError after `node_timeout`."""
+        return self.nodes.wait_for(grid, count)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The messages of a round: round 1 waits for everyone, later ones for `min_nodes`."""
+        """The messages of a round: round 1 waits for everyone, later ones for `min_nodes`.
+
+        Raises
+        ------
+        MissingNodesError
+            They did not come.
+        TypeError, ValueError
+            Arrays that a federation does not know, NaN, or a negative variance.
+        """
+        self.take(arrays)
+        check_values(self.state)
+        self.history.note(
+            runtime="flower", num_partitions=self.num_partitions, fraction=self.fraction,
+            min_nodes=self.min_nodes,
+        )  # fmt: skip
+        if not self._own_run:
+            self.changed(AROUND)
         report = self.history.round(server_round)
         self._promised_down = self._replied = 0
         online = self.wait_for(grid, self.num_partitions if server_round == 1 else self.min_nodes)
@@ -196,20 +217,22 @@ class DeterministicFedAvg(FedAvg):
             log(WARNING, "round %s: partition %s is not online", server_round, partition)
         if len(there) < self.min_nodes:
             there += [p for p in sorted(online) if p not in there][: self.min_nodes - len(there)]
-        messages = []
+        messages, extra = [], packed(self.extra)
         self._sent = {}
         for partition in sorted(there):
             node = online[partition]
             self._sent[node] = partition
             payload = ArrayRecord(dict(arrays.items()))
-            self._promised_down += npy_bytes(self.state)
-            if node not in self._knows_extra:
-                for name, array in to_arrays(self.extra).items():
-                    payload[EXTRA + name] = array
-                self._promised_down += npy_bytes(self.extra)
-                self._knows_extra.add(node)
             own = ConfigRecord(dict(config.items()))
             own["server-round"], own["seed"] = server_round, self.seed
+            if self.weighted_by_key != "num-examples":
+                own[WEIGHT] = self.weighted_by_key
+            self._promised_down += npy_bytes(self.state)
+            if node not in self._knows_extra:
+                own.update(extra)
+                report.bytes_down += sum(len(value) for value in extra.values())
+                self._promised_down += npy_bytes(self.extra)
+                self._knows_extra.add(node)
             record = RecordDict({self.arrayrecord_key: payload, self.configrecord_key: own})
             report.bytes_down += wire_bytes(payload)
             messages.append(Message(content=record, message_type="train", dst_node_id=node))
@@ -220,7 +243,7 @@ class DeterministicFedAvg(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check each reply, reduce in ascending partition, apply the server's rule."""
         report = self.history.round(server_round)
-        good, metrics = self.checked(server_round, replies)
+        good, _ = self.checked(server_round, replies)
         report.partitions = sorted(good)
         self.history.close(
             server_round, bytes_up=report.bytes_up, bytes_down=report.bytes_down,
@@ -230,8 +253,14 @@ class DeterministicFedAvg(FedAvg):
         if len(good) < self.min_nodes:
             log(WARNING, "round %s: %s usable replies; the model stays", server_round, len(good))
             return None, None
-        self.state = self.combine(server_round, good)
-        return to_arrays(self.state), self._mean_metrics(good, metrics)
+        new = self.combine(server_round, good)
+        check_values(new)
+        arrays = to_arrays(new)
+        self._given = fingerprint(arrays)
+        found = self._mean_metrics()
+        # What came from one client is kept no longer than its round.
+        self._contents = {}
+        return arrays, found
 
     def combine(self, server_round: int, good: dict[int, tuple[State, float]]) -> State:
         """The next global state, from the replies that fit."""
@@ -253,7 +282,7 @@ class DeterministicFedAvg(FedAvg):
         good: dict[int, tuple[State, float]] = {}
         metrics: dict[int, dict[str, float]] = {}
         said: dict[int, dict[str, list[Fact]]] = {}
-        silent = dict(self._sent)
+        silent, self._contents = dict(self._sent), {}
         for reply in replies:
             node = reply.metadata.src_node_id
             partition = silent.pop(node, None)
@@ -274,6 +303,7 @@ class DeterministicFedAvg(FedAvg):
                 log(WARNING, "round %s: rejected %s", server_round, report.rejected[partition])
                 continue
             good[partition], metrics[partition] = (state, examples), found
+            self._contents[partition] = reply.content
             said[partition] = facts
         for node, partition in silent.items():
             report.lost[partition] = f"node {node}: no reply within the round's timeout"
@@ -286,46 +316,21 @@ class DeterministicFedAvg(FedAvg):
     def _content(
         self, server_round: int, reply: Message, partition: int
     ) -> tuple[State, float, dict[str, float]]:
-        arrays = list(reply.content.array_records.values())
-        numbers = list(reply.content.metric_records.values())
-        if len(arrays) != 1 or len(numbers) != 1:
-            raise ValueError(
-                f"a reply holds one ArrayRecord and one MetricRecord, got {len(arrays)} and {len(numbers)}"
-            )
-        self.history.round(server_round).bytes_up += wire_bytes(arrays[0])
+        arrays, numbers = only_records(reply.content)
+        self.history.round(server_round).bytes_up += wire_bytes(arrays)
         self._replied += 1
-        claimed = numbers[0].get("partition-id")
-        if claimed != partition:
-            raise ValueError(f"it claims partition {claimed}, it is partition {partition}")
-        examples = numbers[0].get(self.weighted_by_key)
-        if (
-            isinstance(examples, bool)
-            or not isinstance(examples, int | float)
-            or not (0 < examples < math.inf)
-        ):
-            raise ValueError(f"{self.weighted_by_key} must be a positive number, got {examples}")
-        state = from_arrays(arrays[0], self.expected(server_round))
-        for name, value in state.items():
-            if value.is_floating_point() and not bool(isfinite(value).all()):
-                raise ValueError(f"{name} holds NaN or infinity")
-        found = {
-            k: float(v)
-            for k, v in numbers[0].items()
-            if isinstance(v, int | float) and k not in ("partition-id", self.weighted_by_key)
-        }
-        return state, float(examples), found
+        return read_reply(
+            arrays, numbers, self.expected(server_round), partition, self.weighted_by_key
+        )
 
-    def _mean_metrics(
-        self, good: dict[int, tuple[State, float]], metrics: dict[int, dict[str, float]]
-    ) -> MetricRecord:
-        total = sum(examples for _, examples in good.values())
-        names = sorted({name for found in metrics.values() for name in found})
-        mean = MetricRecord({"num-examples": total})
-        for name in names:
-            having = [p for p in sorted(good) if name in metrics[p]]
-            weight = sum(good[p][1] for p in having)
-            mean[name] = sum(good[p][1] * metrics[p][name] for p in having) / weight
-        return mean
+    def _mean_metrics(self) -> MetricRecord:
+        contents = dict(sorted(self._contents.items()))
+        if self._aggregate_metrics is not None:
+            mean: MetricRecord = self._aggregate_metrics(
+                list(contents.values()), self.weighted_by_key
+            )
+            return mean
+        return mean_metrics(contents, self.weighted_by_key)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -338,10 +343,3 @@ class DeterministicFedAvg(FedAvg):
     ) -> MetricRecord | None:
         """Nothing was asked."""
         return None
-
-
-def _state_of(arrays: ArrayRecord) -> State:
-    import numpy as np
-    import torch
-
-    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in arrays.items()}

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot.lora.errors import GuaranteeError
 
 RateLaw = Literal["gd", "sgd", "rr", "fed"]
@@ -100,8 +100,8 @@ def rac_bound(
     """
     check_choice("law", law, get_args(RateLaw))
     _positive(L=L, gamma=gamma, lam=lam)
-    lam_max = lam if lam_max is None else lam_max
-    if not lam <= lam_max < math.inf:
+    lam_max = lam if lam_max is None else check_number("lam_max", lam_max, above=0)
+    if lam > lam_max:
         raise ValueError(f"0 < lam <= lam_max is needed, got {lam} and {lam_max}")
     for name, value in (("gap0", gap0), ("sigma2", sigma2), ("zeta2", zeta2)):
         check_number(name, value, least=0)
@@ -110,7 +110,7 @@ def rac_bound(
         raise ValueError(f"zeta2 is the difference between clients: law must be 'fed', got {law!r}")
     if sigma2 and law == "gd":
         raise ValueError(f"law 'gd' has exact gradients: sigma2 must be 0, got {sigma2}")
-    if mu is not None and not 0 < mu <= L * (1 + 1e-12):
+    if mu is not None and check_number("mu", mu, above=0) > L * (1 + 1e-12):
         raise ValueError(f"mu must be between 0 and L = {L}, got {mu}")
     most = largest_step(law, L, local_steps)
     if gamma > most * (1 + 1e-12):
@@ -118,9 +118,7 @@ def rac_bound(
         raise GuaranteeError(
             f"the step size gamma = {gamma:.6g} is above {name} = {most:.6g}; lower gamma"
         )
-    t = np.asarray(T, dtype=np.float64)
-    if (t < 0).any():
-        raise ValueError(f"T must be at least 0, got {t.min():g}")
+    t = check_numbers("T", T, nonnegative=True)
     N = local_steps
     if law in ("gd", "sgd"):
         rate, floor = gamma * lam, gamma * L * sigma2 * lam_max / lam

@@ -582,7 +582,13 @@ def theory_lr(gamma: float, layer: Any, adapter_name: str = "default") -> float:
         A LoRA module of PEFT, or a chain's layer.
     adapter_name
         Which adapter of the module.
+
+    Raises
+    ------
+    ValueError
+        gamma is not positive and finite.
     """
+    gamma = check_number("gamma", gamma, above=0)
     s = layer.scaling if isinstance(layer, AdaptedLayer) else layer.scaling[adapter_name]
     return gamma / float(s) ** 2
 

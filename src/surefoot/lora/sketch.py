@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.stats import t as student
 from torch import Tensor
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import generator_for, seed_for
-from surefoot.lora.config import Side, Sketch
+from surefoot.lora.config import Law, Side, Sketch
+
+LAWS = get_args(Law)
 
 
 def sketch_seed(seed: int, block: int, layer: str) -> int:
@@ -58,8 +63,20 @@ def shared_sketch(
     Raises
     ------
     ValueError
-        A callable law returned something of another shape, or no finite numbers.
+        An unknown law, a number out of range, a name that is none; or a callable law returned something of
+        another shape, or no finite numbers.
     """
+    check_law("law", law)
+    # 3.0 and True are no other seeds than 3 and 1.
+    seed = check_number("seed", seed, whole=True)
+    block = check_number("block", block, whole=True)
+    if not isinstance(layer, str):
+        raise ValueError(f"layer must be the name of a layer, got {layer!r}")
+    if isinstance(shape, str | bytes) or not np.iterable(shape) or len(shape) != 2:
+        raise ValueError(f"shape must be two whole numbers, got {shape!r}")
+    rows, columns = (check_number("shape", side, least=1, whole=True) for side in shape)
+    shape = (rows, columns)
+    std = None if std is None else check_number("std", std, above=0)
     generator = generator_for(seed, block, layer)
     if callable(law):
         given = law(shape, generator)
@@ -69,10 +86,15 @@ def shared_sketch(
         if not torch.isfinite(given).all():
             raise ValueError(f"the sketch of {layer} must be finite, got NaN or infinity")
         return given.detach().to(dtype)
-    rows, columns = shape
     r, d = min(shape), max(shape)
     tall = _draw(law, d, r, std, generator)
     return (tall if rows >= columns else tall.T.contiguous()).to(dtype)
+
+
+def check_law(name: str, law: Any) -> None:
+    """Refuse what is neither a built-in law nor a callable; ValueError names the argument."""
+    if not callable(law):
+        check_choice(name, law, LAWS)
 
 
 def _draw(
@@ -186,10 +208,16 @@ def lambda_min(
     Raises
     ------
     ValueError
-        r is not between 1 and dim, or a callable law comes without samples.
+        An unknown law, a number out of range, or a callable law without samples.
     """
-    if not 1 <= r <= dim:
+    check_law("sketch", sketch)
+    dim = check_number("dim", dim, least=1, whole=True)
+    r = check_number("r", r, least=1, whole=True)
+    if r > dim:
         raise ValueError(f"r must be between 1 and dim = {dim}, got {r}")
+    samples = check_number("samples", samples, least=0, whole=True)
+    seed = check_number("seed", seed, whole=True)
+    confidence = check_number("confidence", confidence, above=0, below=1)
     if samples == 0:
         if callable(sketch):
             raise ValueError("a callable sketch needs samples, for instance samples=20000, got 0")

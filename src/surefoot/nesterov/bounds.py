@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from surefoot._numerics.checks import check_number
+from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.nesterov.parameters import AgnesParams, decreasing_offset
 
 Steps = (
@@ -30,13 +30,10 @@ Steps = (
 def _numbers(n: Steps) -> Any:
     """n as float64 of its own kind."""
     if isinstance(n, Tensor):
-        if bool((n < 0).any()):
-            raise ValueError(f"n must be at least 0 and finite, got {n.min().item()}")
+        check_numbers("n", n, nonnegative=True)
         return n.to(torch.float64)
     if isinstance(n, np.ndarray):
-        if (n < 0).any():
-            raise ValueError(f"n must be at least 0 and finite, got {n.min()}")
-        return n.astype(np.float64)
+        return check_numbers("n", n, nonnegative=True)
     return check_number("n", n, least=0)
 
 
@@ -92,6 +89,7 @@ def agnes_bound(
         A negative n, gap, distance or noise.
     """
     _check(f0_gap, dist0_sq, sigma_add)
+    mu, L = check_number("mu", mu, above=0), check_number("L", L, above=0)
     decay = (1 - params.s) ** _numbers(n)
     floor = agnes_floor(params, L, sigma_add)
     return decay * (f0_gap + mu / 2 * dist0_sq) + floor * (1 - decay)
@@ -136,9 +134,10 @@ def nag_bound(
     ValueError
         As `agnes_bound`; or mu, eta or L out of range.
     """
-    if not (mu > 0 and eta > 0 and mu * eta <= 1):
+    mu, eta = check_number("mu", mu, above=0), check_number("eta", eta, above=0)
+    if mu * eta > 1:
         raise ValueError(f"mu and eta must be > 0 with mu * eta <= 1, got mu = {mu}, eta = {eta}")
-    if L is not None and not eta * L <= 1 + 1e-12:
+    if L is not None and eta * check_number("L", L, above=0) > 1 + 1e-12:
         raise ValueError(f"eta must be at most 1/L = {1 / L:.6g}, got {eta}")
     s, root = sqrt(mu * eta), sqrt(eta)
     params = AgnesParams(eta, eta, (1 - s) / (1 + s), s, root, root)
@@ -169,6 +168,11 @@ def steps_to(
     """
     check_number("tol", tol, above=0)
     check_number("s", s, above=0, most=1)
+    check_number("f0_gap", f0_gap, least=0)
+    if dist0_sq is not None:
+        check_number("dist0_sq", dist0_sq, least=0)
+    if mu is not None:
+        check_number("mu", mu, above=0)
     L0 = 2 * f0_gap if dist0_sq is None or mu is None else f0_gap + mu / 2 * dist0_sq
     if tol >= L0:
         return 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from surefoot._numerics.checks import check_number
 from surefoot.nesterov._ledger.certificate import COLUMNS, LedgerCertificate
 from surefoot.nesterov._ledger.landscape import ANCHOR_MISS, FAILS, Circumstances
-from surefoot.nesterov._ledger.lyapunov import VALUE_ROUNDING, State, rounding, terms_of
+from surefoot.nesterov._ledger.lyapunov import VALUE_ROUNDING, State, dot, rounding, terms_of
 from surefoot.nesterov._ledger.measured import MeasuredLedger, ledger_certificates
 from surefoot.nesterov._ledger.velocity import hyperparameters, method, velocity
 from surefoot.nesterov._optimizer.lookahead import LookAhead
@@ -222,7 +222,7 @@ class Ledger:
         f_y = float(loss) if loss is not None else self._forward()
         self._lowest = min(self._lowest, f_x, f_y)
         g = self._flat_gradient()
-        gg = float(torch.dot(g, g))
+        gg = dot(g, g)
         self._previous = (n, f_x, f_y, gg, rounding((f_x, f_y), (y,), sqrt(gg)))
         if p is not None:
             self._open = State(y, v, g, p, f_x, f_y, self._f_at_anchor(p))

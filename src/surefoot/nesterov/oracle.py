@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
 
-from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot.nesterov.parameters import AgnesParams
 
 Noise = Literal["isotropic", "colinear"]
@@ -66,11 +66,13 @@ def exact_quadratic_expectation(
     ValueError
         lams and x0 of different lengths, an unknown noise, or an n that is negative or no whole number.
     """
-    lam, x = np.asarray(lams, dtype=np.float64), np.asarray(x0, dtype=np.float64)
+    lam, x = check_numbers("lams", lams), check_numbers("x0", x0)
+    sigma_mult = check_number("sigma_mult", sigma_mult, least=0)
+    sigma_add = check_number("sigma_add", sigma_add, least=0)
     if lam.shape != x.shape or lam.ndim != 1:
         raise ValueError(f"lams and x0 must be equally long, got {lam.shape} and {x.shape}")
     check_choice("noise", noise, ("isotropic", "colinear"))
-    check_number("n", n, least=0, whole=True)
+    n = check_number("n", n, least=0, whole=True)
     y, c, T = _maps(lam, params)
     spread = np.outer(c, c)
     M = np.zeros((len(lam), 2, 2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 
 from surefoot._numerics.checks import check_number
 
@@ -93,7 +93,7 @@ class AgnesParams:
 
 def _check(mu: float, L: float, sigma_mult: float, eps: float) -> None:
     check_number("L", L, above=0)
-    if not (isfinite(mu) and 0 < mu <= L):
+    if check_number("mu", mu, above=0) > L:
         raise ValueError(f"mu must be in (0, L] = (0, {L}], got {mu}")
     check_number("sigma_mult", sigma_mult, least=0)
     check_number("eps", eps, least=0)
@@ -103,9 +103,9 @@ def _chosen(eta: float | None, largest: float, why: str) -> float:
     if eta is None:
         return largest
     # The last digits of 1/L are the caller's rounding, not a step that is too long.
-    if not (isfinite(eta) and 0 < eta <= largest * (1 + 1e-12)):
+    if check_number("eta", eta, above=0) > largest * (1 + 1e-12):
         raise ValueError(f"eta must be in (0, {largest:.6g}] ({why}), got {eta}")
-    return eta
+    return float(eta)
 
 
 def agnes_parameters(

@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, vmap
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import Hessian, lanczos
 from surefoot._numerics.curvature import Interval as Interval
+from surefoot._numerics.sizes import wide
 from surefoot.nesterov._probe.noise import NoiseSample, batch_variance
 from surefoot.nesterov._probe.projection import Projection, project
 
@@ -148,7 +149,7 @@ class Landscape:
     def gradient(self) -> Float[Tensor, " P"]:
         """The full gradient, flat; `p.grad` is not touched."""
         params = self._parameters
-        total = torch.zeros_like(_flat(p.detach() for p in params))
+        total = torch.zeros_like(wide(_flat(p.detach() for p in params)))
         with torch.enable_grad():
             for x, y, w in self._pieces():
                 loss = self.loss_fn(self.model(x), y)
@@ -210,7 +211,7 @@ class Landscape:
         def gradients() -> Iterator[Float[Tensor, "n P"]]:
             for x, y, _ in self._pieces():
                 found = per_example(chosen, x, y)
-                yield torch.cat([found[n].reshape(len(x), -1) for n in self._names], dim=1)
+                yield wide(torch.cat([found[n].reshape(len(x), -1) for n in self._names], dim=1))
 
         N = len(self._inputs)
         mean = torch.stack([g.sum(dim=0) for g in gradients()]).sum(dim=0) / N
@@ -287,9 +288,10 @@ class Landscape:
             away = away.to(output.device)
             try:
                 ratios = [
-                    float(self.loss_fn(self._targets + d, self._targets)) / float((d**2).sum())
+                    float(self.loss_fn(self._targets + d, self._targets))
+                    / float((wide(d) ** 2).sum())
                     for d in (away, 3 * away.flip(0), output - self._targets)
-                    if float((d**2).sum()) > 0
+                    if float((wide(d) ** 2).sum()) > 0
                 ]
             except (RuntimeError, IndexError, ValueError):
                 ratios = [float("nan")]

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.sizes import wide
 from surefoot.errors import SurefootError
 
 NORMALISED = (nn.modules.batchnorm._BatchNorm,)
@@ -261,7 +262,7 @@ def _check_canaries(canaries: Tensor, included: Tensor, size: int, sample_rate: 
             f"{tuple(included.shape)}"
         )
     check_number("sample_rate", sample_rate, least=0, most=1)
-    squares = canaries.pow(2).sum(dim=1)
+    squares = wide(canaries).pow(2).sum(dim=1)
     if squares.is_sparse:
         squares = squares.to_dense()
     longest = float(squares.max()) ** 0.5

@@ -55,7 +55,10 @@ class LinearWeights:
     record: Record = field(default_factory=Record, repr=False)
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values, dtype=float)
+        given = np.asarray(self.values)
+        if given.dtype.kind not in "iuf":
+            raise ValueError(f"weights must be real numbers, got {self.values!r}")
+        values = given.astype(float)
         object.__setattr__(self, "values", per_step("weights", values, values.size))
         if WEIGHT not in self.record:
             self.record.extend(0, WEIGHT, self.values.tolist())

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surefoot._numerics.sizes import wide
 from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.privacy._checks import real
 from surefoot.privacy.audit.p_value import whole
@@ -232,7 +233,7 @@ class LinearityMeter:
 
     def _final(self, injections: Mapping[int, Tensor]) -> Float[Tensor, " P"]:
         end = self.run(injections, self.seed)
-        flat: Tensor = torch.as_tensor(end).detach().flatten()
+        flat = wide(torch.as_tensor(end).detach().flatten())
         if not torch.isfinite(flat).all():
             raise ValueError("run must return finite parameters, got NaN or infinity")
         # The caller may hand out the tensor it goes on to change.
@@ -258,10 +259,11 @@ def gradient_drift(gradients: Float[Tensor, "logged P"], clip: float = 1.0) -> D
     ValueError
         If the first gradient is 0 or clip is not positive.
     """
+    gradients = gradients.double()
     norms = gradients.norm(dim=1)
     if not float(norms[0]) > 0 or clip <= 0:
         raise ValueError(
             f"gradients must start with one that is not 0 and clip be positive, got clip {clip}"
         )
     cosines = gradients @ gradients[0] / (norms * norms[0]).clamp(min=1e-300)
-    return Drift(cosines.double().numpy(), (norms / clip).clamp(max=1.0).double().numpy())
+    return Drift(cosines.numpy(), (norms / clip).clamp(max=1.0).numpy())

@@ -7,8 +7,8 @@ per-channel scale of the identity branch, E_j the embedding into the largest ker
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -62,7 +62,8 @@ class ReparamConv2d(nn.Module):
     KeyError
         A branch lacks its scale.
     ValueError
-        Even kernels, unknown branches, scales of a wrong length, groups that do not divide.
+        Even kernels, unknown branches, modes, norms or activations, scales of a wrong length, groups that
+        do not divide.
     """
 
     def __init__(
@@ -85,13 +86,24 @@ class ReparamConv2d(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("mode", mode, get_args(Mode))
+        check_choice("norm", norm, get_args(Norm))
+        check_choice("activation", activation, get_args(Activation))
+        in_ch = check_number("in_ch", in_ch, least=1, whole=True)
+        out_ch = check_number("out_ch", out_ch, least=1, whole=True)
+        kernel_size = check_number("kernel_size", kernel_size, whole=True)
+        groups = check_number("groups", groups, whole=True)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, so that branches centre, got {kernel_size}")
         if groups < 1 or in_ch % groups or out_ch % groups:
             raise ValueError(f"groups must divide {in_ch} and {out_ch} channels, got {groups}")
-        check_number("stride", stride, least=1, whole=True)
-        check_number("index", index, least=0, whole=True)
-        for branch in branches:
+        stride = check_number("stride", stride, least=1, whole=True)
+        index = check_number("index", index, least=0, whole=True)
+        names: Any = branches
+        if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+            raise ValueError(f"branches must be a sequence of names, got {names!r}")
+        for branch in names:
+            if not isinstance(branch, str):
+                raise ValueError(f"branches must be names, got {branch!r}")
             side_of(branch, kernel_size)
         if FULL not in branches or len(set(branches)) != len(branches):
             raise ValueError(f"branches must hold 'kxk' and no name twice, got {tuple(branches)}")

@@ -265,7 +265,7 @@ class Shadow:
         for name, parameter in self._copy.named_parameters():
             mine, theirs = own[name].grad, parameter.grad
             if mine is not None and theirs is not None:
-                apart += float((mine - theirs).double().square().sum())
+                apart += float((mine.double() - theirs.double()).square().sum())
                 size += float(theirs.double().square().sum())
         return not apart <= UNLIKE**2 * size
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot._numerics.seeds import generator_for
+from surefoot._numerics.sizes import wide
 from surefoot.reparam._block.branches import IDENTITY, draw_kernel
 from surefoot.reparam.block import Mode, ReparamConv2d, check_scales, no_scales
 from surefoot.reparam.scales import Scales
@@ -54,10 +55,10 @@ def grad_mults(model: nn.Module) -> dict[str, Float[Tensor, "..."]]:
     found = {}
     for name, block in linear_blocks(model):
         parts = torch.stack(block.embedded_scales())
-        found[_path(name, "conv.weight")] = parts.square().sum(0)
+        found[_path(name, "conv.weight")] = wide(parts).square().sum(0).to(parts.dtype)
         if block.has_bias:
             scales = torch.stack([block.scale(b).detach() for b in block.convolutions])
-            found[_path(name, "conv.bias")] = scales.square().sum(0)
+            found[_path(name, "conv.bias")] = wide(scales).square().sum(0).to(scales.dtype)
     return found
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.reparam.block import Activation, Mode, Norm, ReparamConv2d, normalisation
 
 VGG_DEPTHS = {"B1": (4, 6, 16, 1), "B0": (2, 3, 8, 1), "L1": (8, 14, 24, 1)}
@@ -87,9 +89,13 @@ def repopt_vgg(
     Raises
     ------
     ValueError
-        `depths`, `widths` and `strides` do not go together.
+        `depths`, `widths` and `strides` do not go together, or an argument is none of its kind.
     """
-    strides = tuple(strides) if strides is not None else (2,) * (len(depths) + 1)
+    depths, widths = _sizes("depths", depths), _sizes("widths", widths)
+    strides = (2,) * (len(depths) + 1) if strides is None else _sizes("strides", strides)
+    num_classes = check_number("num_classes", num_classes, least=1, whole=True)
+    in_channels = check_number("in_channels", in_channels, least=1, whole=True)
+    seed = check_number("seed", seed, whole=True)
     if len(depths) != len(widths) or len(strides) != len(depths) + 1:
         raise ValueError(
             f"{len(depths)} depths need {len(depths)} widths and {len(depths) + 1} strides, "
@@ -227,8 +233,23 @@ def repopt_ghost(
         Channels before and after the last hidden layer, before `width`; the second is taken as it is.
     seed
         Of the initial weights.
+
+    Raises
+    ------
+    ValueError
+        An argument that is none of its kind.
     """
-    generator = torch.Generator().manual_seed(seed)
+    check_choice("mode", mode, get_args(Mode))
+    check_choice("norm", norm, get_args(Norm))
+    check_choice("activation", activation, get_args(Activation))
+    width = check_number("width", width, above=0)
+    num_classes = check_number("num_classes", num_classes, least=1, whole=True)
+    in_channels = check_number("in_channels", in_channels, least=1, whole=True)
+    stem_stride = check_number("stem_stride", stem_stride, least=1, whole=True)
+    if len(_sizes("head_channels", head_channels)) != 2:
+        raise ValueError(f"head_channels must be two whole numbers, got {head_channels!r}")
+    stages = _stages(stages)
+    generator = torch.Generator().manual_seed(check_number("seed", seed, whole=True))
 
     def wide(channels: float) -> int:
         return max(4, int(channels * width + 2) // 4 * 4)
@@ -272,6 +293,33 @@ def repopt_ghost(
     model = nn.Sequential(layers)
     _draw_plain_layers(model, generator)
     return model
+
+
+def _sizes(name: str, given: Any) -> tuple[int, ...]:
+    """Whole numbers above 0; ValueError names the argument."""
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise ValueError(f"{name} must be whole numbers, got {given!r}")
+    return tuple(check_number(name, size, least=1, whole=True) for size in given)
+
+
+def _stages(given: Any) -> list[list[Any]]:
+    wrong = ValueError(
+        f"stages must hold (kernel, expanded, out, squeeze ratio, stride) of each bottleneck, got {given!r}"
+    )
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise wrong
+    found = []
+    for stage in given:
+        if isinstance(stage, str) or not isinstance(stage, Iterable):
+            raise wrong
+        rows = [tuple(row) if isinstance(row, tuple | list) else () for row in stage]
+        if any(len(row) != 5 for row in rows):
+            raise wrong
+        for kernel, expanded, out, ratio, stride in rows:
+            _sizes("stages", (kernel, expanded, out, stride))
+            check_number("stages", ratio, least=0)
+        found.append(rows)
+    return found
 
 
 def _activation(kind: Activation) -> nn.Module:

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from surefoot._numerics.checks import check_choice
+from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.sizes import wide
 from surefoot.errors import NonFiniteError
 from surefoot.federated.guarantee import Theorem
 from surefoot.federated.task import State, Visit
@@ -84,6 +85,14 @@ class RepOptTask:
     def __post_init__(self) -> None:
         check_choice("arm", self.arm, get_args(Arm))
         check_choice("bn", self.bn, ("average", "local"))
+        for name in ("epochs", "batch_size"):
+            setattr(self, name, check_number(name, getattr(self, name), least=1, whole=True))
+        check_number("lr", self.lr, above=0)
+        for name in ("momentum", "weight_decay", "proximal_mu"):
+            check_number(name, getattr(self, name), least=0)
+        check_number("label_smoothing", self.label_smoothing, least=0, most=1)
+        if self.max_norm is not None:
+            check_number("max_norm", self.max_norm, above=0)
 
     def theorems(self) -> list[Theorem]:
         """G2 for the arm that it speaks of."""
@@ -222,6 +231,6 @@ def effective_lr(model: nn.Module, lr: float, mults: dict[str, Tensor]) -> float
             block.conv.weight.detach() if block.mode == "plain" else block.kernels["kxk"].detach()
         )
         mult = mults.get(f"{name}.conv.weight".removeprefix("."))
-        scale = 1.0 if mult is None else float(mult.mean())
-        found.append(lr * scale / float(weight.square().mean()) / weight[0].numel())
+        scale = 1.0 if mult is None else float(wide(mult).mean())
+        found.append(lr * scale / float(wide(weight).square().mean()) / weight[0].numel())
     return sum(found) / len(found)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from surefoot._numerics.checks import check_choice, check_number
+import numpy as np
+
+from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot.zeroth_order._engine import checks
 
 Shapes = Sequence[tuple[int, int]]
@@ -64,7 +66,8 @@ def lozo_contraction(
     ValueError
         For Gaussian V with nu > 1, which has no closed law, or sizes out of range.
     """
-    check_number("nu", nu, least=1, whole=True)
+    nu = check_number("nu", nu, least=1, whole=True)
+    alpha = check_number("alpha", alpha)
     kappa = lozo_moments(m, n, r, v_dist)
     if r >= min(m, n):
         return float((1 - 2 * alpha + alpha**2 * kappa) ** nu)
@@ -206,11 +209,22 @@ def lozo_bound(
     ValueError
         If alpha exceeds alpha_max, T is no multiple of nu, or a number is out of range.
     """
-    ranks = [r] * len(shapes) if isinstance(r, int) else list(r)
+    none = isinstance(shapes, list | tuple) and not shapes
+    sizes = np.ones((0, 2)) if none else check_numbers("shapes", shapes, nonnegative=True)
+    if sizes.ndim != 2 or sizes.shape[1] != 2 or (sizes < 1).any() or (sizes % 1).any():
+        raise ValueError(f"shapes must be (m, n) pairs of whole numbers, got {shapes!r}")
+    shapes = [(int(m), int(n)) for m, n in sizes]
+    given: Any = r
+    several = np.iterable(given) and not isinstance(given, str | bytes)
+    ranks = [
+        check_number("r", k, least=0, whole=True)
+        for k in (given if several else [given] * len(shapes))
+    ]
+    dense = check_number("dense", dense, least=0, whole=True)
     if len(ranks) != len(shapes):
         raise ValueError(f"r must be one rank or {len(shapes)}, one per shape, got {len(ranks)}")
-    check_number("nu", nu, least=1, whole=True)
-    if check_number("T", T, least=1, whole=True) % nu:
+    nu, T = check_number("nu", nu, least=1, whole=True), check_number("T", T, least=1, whole=True)
+    if T % nu:
         raise ValueError(f"T must be a multiple of nu = {nu}, got {T}")
     L, delta0 = check_number("L", L, above=0), check_number("delta0", delta0, least=0)
     sigma2 = check_number("sigma2", sigma2, least=0)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.curvature import Hessian, hutchinson_trace, power_iteration
+from surefoot._numerics.sizes import wide
 from surefoot.zeroth_order._engine.evaluation import eps_of
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
@@ -75,6 +76,7 @@ def curvature_probe(
 
 def gradient_noise(gradients: Float[Tensor, "batches P"]) -> float:
     """E||g - mean||^2 of minibatch gradients, unbiased: sigma^2."""
+    gradients = wide(gradients)
     centred = gradients - gradients.mean(dim=0)
     return float(centred.square().sum() / (len(gradients) - 1))
 

@@ -9,7 +9,10 @@ has already rounded off the inputs is taken for what it is: see `_of_single`.
 from __future__ import annotations
 
 import math
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,8 +40,8 @@ def as_float64(x: Any, name: str) -> Tensor:
     Raises ValueError for complex, NaN or infinite entries.
     """
     given = x if isinstance(x, Tensor) else _tensor(x, name)
-    if given.is_complex():
-        raise ValueError(f"{name} must be real, got dtype {given.dtype}")
+    if given.is_complex() or given.dtype == torch.bool:
+        raise ValueError(f"{name} must be real numbers, got dtype {given.dtype}")
     tensor = given.to(torch.float64)
     finite = torch.isfinite(tensor)
     if not bool(finite.all()):
@@ -141,7 +144,9 @@ def check_spectrum(w: Float64[Tensor, "... d"], name: str) -> None:
 
 def as_tau(tau: Any, name: str = "tau", *, zero: bool = False) -> Tensor:
     """Tau as a float64 tensor, positive (or zero where that is meant), possibly infinite."""
-    given = tau if isinstance(tau, Tensor) else torch.as_tensor(np.asarray(tau, dtype=np.float64))
+    given = tau if isinstance(tau, Tensor) else _tensor(tau, name)
+    if given.is_complex() or given.dtype == torch.bool:
+        raise ValueError(f"{name} must be a real number, got dtype {given.dtype}")
     value = given.to(torch.float64)
     bad = value.isnan() | (value < 0) | ((value == 0) & (not zero))
     if bool(bad.any()):
@@ -181,9 +186,23 @@ def normalised(weights: Any) -> Any:
     """Weights that sum to 1; what is not a usable sum is left for the checks to name."""
     if weights is None:
         return None
-    w = weights if isinstance(weights, torch.Tensor) else np.asarray(weights, dtype=np.float64)
-    total = w.sum()
-    return w / total if float(total) > 0 else w
+    w = weights if isinstance(weights, torch.Tensor) else np.asarray(weights)
+    if not isinstance(w, torch.Tensor) and w.dtype.kind not in "iuf":
+        return weights
+    total = w.sum(-1)[..., None] if w.ndim else w
+    return w / total if bool((total > 0).all()) else w
+
+
+@contextmanager
+def called(**names: str) -> Iterator[None]:
+    """Errors of these arguments under the names that a caller has for them."""
+    try:
+        yield
+    except ValueError as error:
+        for inner, outer in names.items():
+            if re.match(rf"{inner}\b", str(error)):
+                raise ValueError(outer + str(error)[len(inner) :]) from None
+        raise
 
 
 def _shown(at: tuple[int, ...]) -> str:

@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from surefoot.barycenter._solver.checks import as_covariances, check_spectrum
+from surefoot.barycenter._solver.means import weighted_median
 from surefoot.barycenter._spectral.closed_forms import Inputs, blocks, ranked, spectrum
 
 STARTS = ("euclid", "identity", "harmonic", "medoid")
@@ -25,7 +26,8 @@ def initial(
     """The first B of every problem.
 
     "euclid": weighted arithmetic mean; "identity": I; "harmonic": weighted harmonic mean; "medoid":
-    the input with the smallest median Upsilon to the others (among at most 64 evenly spaced ones);
+    the input with the smallest weighted median Upsilon to the others (among at most 64 distinct ones,
+    evenly spaced);
     or an array. Raises ValueError for a start that is singular.
     """
     b, _, d, _ = covs.shape
@@ -59,13 +61,13 @@ def harmonic(
     w = torch.cat([spectrum(covs[:, part]) for part in parts], dim=1)
     singular = ((ranked(w.clamp(min=0)) == 0).any(dim=-1) & (weights > 0)).any(dim=-1)
     lift = 1e-6 * (weights * trace).sum(dim=-1) / d
-    # A zero weight must not bring the infinities of a singular input in.
-    some = singular | bool((weights == 0).any())
     eye = torch.eye(d, dtype=covs.dtype, device=covs.device)
-    ridge = (lift * some)[:, None, None, None] * eye
+    ridge = (lift * singular)[:, None, None, None] * eye
+    # An input of weight 0 is not there: its infinities must not come in.
+    there = (weights > 0)[..., None, None]
     total = torch.zeros_like(covs[:, 0])
     for part in parts:
-        inverses = torch.linalg.inv(covs[:, part] + ridge)
+        inverses = torch.linalg.inv(torch.where(there[:, part], covs[:, part] + ridge, eye))
         total = total + torch.einsum("bn,bnij->bij", weights[:, part], inverses)
     B: Tensor = torch.linalg.inv((total + total.mT) / 2)
     return (B + B.mT) / 2
@@ -77,12 +79,29 @@ def medoid(
     """The input that is nearest to the others in the median; a singular one is mixed with the mean."""
     chosen = []
     for A, lam, t in zip(covs, weights, tau, strict=True):
-        at = (lam > 0).nonzero()[:, 0]
-        if len(at) > MEDOID_INPUTS:
-            at = at[torch.linspace(0, len(at) - 1, MEDOID_INPUTS).round().long()]
-        some, mean = A[at], (lam[:, None, None] * A).sum(dim=0)
+        # Copies of an input are one, with their weights: so a weight is a repetition here too.
+        some, lam = _distinct(A[lam > 0], lam[lam > 0])
+        mean = torch.einsum("n,nij->ij", lam, some)
+        if len(some) > MEDOID_INPUTS:
+            at = torch.linspace(0, len(some) - 1, MEDOID_INPUTS).round().long()
+            some, lam = some[at], lam[at]
         inputs = Inputs.of(some, t)
         candidates = torch.where(inputs.singular[:, None, None], 0.999 * some + 0.001 * mean, some)
-        medians = [float(inputs.couple(B, keep=False).upsilon.quantile(0.5)) for B in candidates]
-        chosen.append(candidates[min(range(len(at)), key=medians.__getitem__)])
+        medians = [
+            float(weighted_median(inputs.couple(B, keep=False).upsilon, lam)) for B in candidates
+        ]
+        chosen.append(candidates[min(range(len(some)), key=medians.__getitem__)])
     return torch.stack(chosen)
+
+
+def _distinct(
+    covs: Float64[Tensor, "n d d"], weights: Float64[Tensor, " n"]
+) -> tuple[Float64[Tensor, "k d d"], Float64[Tensor, " k"]]:
+    """The different inputs in order of their first appearance, and the weights of each together."""
+    _, which = torch.unique(covs.flatten(1), dim=0, return_inverse=True)
+    places = torch.arange(len(covs), device=covs.device)
+    first = torch.full((int(which.max()) + 1,), len(covs), device=covs.device)
+    first = first.scatter_reduce(0, which, places, "amin")
+    together = weights.new_zeros(len(first)).index_add(0, which, weights)
+    order = first.argsort()
+    return covs[first[order]], together[order]

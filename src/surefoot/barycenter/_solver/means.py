@@ -78,3 +78,21 @@ def weighted_mean(
     V = weights[..., None, None] * W
     solved: Tensor = torch.linalg.solve(V.sum(dim=-3), (V @ means[..., None]).sum(dim=-3))
     return solved[..., 0]
+
+
+def weighted_median(
+    values: Float64[Tensor, "*b n"], weights: Float64[Tensor, "*b n"]
+) -> Float64[Tensor, "*b"]:
+    """The median where each value stands as often as its weight says; weights sum to 1.
+
+    As of copies: the middle one, or the mean of both middle ones where half the weight lies below.
+    """
+    order = torch.where(weights > 0, values, torch.inf).argsort(dim=-1, stable=True)
+    rank = weights.gather(-1, order).cumsum(dim=-1)
+    rank = rank / rank[..., -1:]
+    # Whole weights divided by their sum meet 1/2 to rounding only.
+    slack = 4 * torch.finfo(rank.dtype).eps * values.shape[-1]
+    low = (rank < 0.5 - slack).sum(dim=-1, keepdim=True)
+    high = (rank <= 0.5 + slack).sum(dim=-1, keepdim=True)
+    ends = values.gather(-1, order.gather(-1, torch.cat([low, high], dim=-1)))
+    return ends.mean(dim=-1)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from surefoot.barycenter._solver.means import weighted_mean
+from surefoot.barycenter._solver.means import weighted_mean, weighted_median
 from surefoot.barycenter._spectral.closed_forms import Inputs
 from surefoot.barycenter.bounds import ROUNDING
 
@@ -120,9 +120,8 @@ class Problem:
         return self.median(upsilon).clamp(min=1e-10 * scale)
 
     def median(self, upsilon: Float64[Tensor, "b n"]) -> Float64[Tensor, "b"]:
-        """The median over the inputs of positive weight."""
-        masked = torch.where(self.weights > 0, upsilon, torch.nan)
-        return torch.nanquantile(masked, 0.5, dim=-1)
+        """The median over the inputs, each as often as its weight says."""
+        return weighted_median(upsilon, self.weights)
 
     def at(
         self,

@@ -89,12 +89,12 @@ def read_request(
     if isinstance(tau, str):
         if tau != "auto":
             raise ValueError(f'tau must be a number, one a problem, or "auto", got {tau!r}')
-        # Inputs of weight 0 are not there.
-        there = (lam.reshape(-1, n) > 0).to(A.dtype)
         traces = A.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-        t = (there * traces).sum(dim=-1) / there.sum(dim=-1) / d
+        t = (lam.reshape(-1, n) * traces).sum(dim=-1) / d
         if bool((t <= 0).any()):
-            raise ValueError('tau="auto" needs an input that is not 0; give tau a number')
+            raise ValueError(
+                'covs must hold an input that is not 0 for tau="auto"; give tau a number'
+            )
     else:
         t = broadcast(as_tau(tau, zero=True).detach().to(A.device), shape, "tau").reshape(-1)
     free, temperature = _temperature(mass, mass_tau, t, shape)

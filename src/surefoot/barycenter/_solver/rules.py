@@ -31,6 +31,8 @@ def rule_of(method: str, step: float, inner_iter: int) -> Rule:
     """The rule behind a name."""
     check_number("step", step, above=0)
     check_number("inner_iter", inner_iter, least=1, whole=True)
+    if not isinstance(method, str):
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
     if method in FREE_OF_STEP and step != STEP:

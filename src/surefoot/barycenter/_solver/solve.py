@@ -143,7 +143,8 @@ def _facts(
         }
         for tau, temperature, start, steps, converged, singular in zip(
             problem.tau.tolist(), end.point.temperature.tolist(), run.start.tolist(),
-            end.steps.tolist(), end.converged.tolist(), problem.inputs.singular.any(dim=-1).tolist(),
+            end.steps.tolist(), end.converged.tolist(),
+            (problem.inputs.singular & (problem.weights > 0)).any(dim=-1).tolist(),
             strict=True,
         )
     ]  # fmt: skip

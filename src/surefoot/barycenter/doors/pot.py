@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from surefoot.barycenter._solver.checks import called
 from surefoot.barycenter.barycenter import suot_barycenter
 
 
@@ -34,10 +35,11 @@ def suot_bures_barycenter(
     ValueError
         As `suot_barycenter` does.
     """
-    result = suot_barycenter(
-        C, means=m, weights=weights, tau=tau, mass=mass, mass_tau=mass_tau, max_iter=num_iter,
-        tol=eps, record=False,
-    )  # fmt: skip
+    with called(covs="C", means="m", max_iter="num_iter", tol="eps"):
+        result = suot_barycenter(
+            C, means=m, weights=weights, tau=tau, mass=mass, mass_tau=mass_tau, max_iter=num_iter,
+            tol=eps, record=False,
+        )  # fmt: skip
     if not log:
         return result.mean, result.cov
     about = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from surefoot.barycenter._solver.checks import normalised
+from surefoot.barycenter._solver.checks import called, normalised
 from surefoot.barycenter.barycenter import suot_barycenter
 from surefoot.errors import need
 
@@ -37,10 +37,11 @@ def mean_suot(
         return partial(
             mean_suot, tau=tau, mass=mass, mass_tau=mass_tau, init=init, tol=tol, maxiter=maxiter
         )
-    return suot_barycenter(
-        X, weights=normalised(sample_weight), tau=tau, mass=mass, mass_tau=mass_tau, init=init,
-        tol=tol, max_iter=maxiter, optimality_gap=False, record=False,
-    ).cov  # fmt: skip
+    with called(covs="X", weights="sample_weight", max_iter="maxiter"):
+        return suot_barycenter(
+            X, weights=normalised(sample_weight), tau=tau, mass=mass, mass_tau=mass_tau, init=init,
+            tol=tol, max_iter=maxiter, optimality_gap=False, record=False,
+        ).cov  # fmt: skip
 
 
 def nearest_mean(mean: Any) -> Any:

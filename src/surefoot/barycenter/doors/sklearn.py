@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from surefoot._numerics.checks import check_number
-from surefoot.barycenter._solver.checks import normalised
+from surefoot.barycenter._solver.checks import called, normalised
 from surefoot.barycenter.barycenter import suot_barycenter
 from surefoot.barycenter.gaussian import suot_gaussian
 
@@ -53,18 +53,19 @@ class SUOTMean(BaseEstimator):  # type: ignore[misc]
         means
             Means (n, d), or None for centred Gaussians.
         """
-        r = suot_barycenter(
-            X, means=means, weights=normalised(sample_weight), tau=self.tau, mass=self.mass,
-            mass_tau=self.mass_tau, init=self.init, tol=self.tol, max_iter=self.max_iter,
-            debias=self.debias,
-        )  # fmt: skip
+        with called(covs="X", weights="sample_weight"):
+            r = suot_barycenter(
+                X, means=means, weights=normalised(sample_weight), tau=self.tau, mass=self.mass,
+                mass_tau=self.mass_tau, init=self.init, tol=self.tol, max_iter=self.max_iter,
+                debias=self.debias,
+            )  # fmt: skip
         self.result_ = r
         self.covariance_, self.location_ = r.cov, r.mean
         self.scores_, self.weights_, self.n_iter_ = r.outlier_score, r.weights_, r.n_iter
         return self
 
     def predict_outlier(self, q: float) -> Any:
-        """Which of the inputs score above the q-quantile of all scores, 0 <= q <= 1."""
+        """Which of the inputs score above the q-quantile of all scores, 0 <= q <= 1; each counts once."""
         check_is_fitted(self)
         check_number("q", q, least=0, most=1)
         scores = self.scores_

@@ -45,14 +45,21 @@ def run_dimension(config: Any, seed: int, record: Record) -> None:
                     covs, tau=tau, method="eggd", init=0.55 * np.eye(d), max_iter=60, tol=1e-12
                 )
             gap = r.history["F"].to_numpy() - best
-            record.update(seed, 0, {f"{tau:g} {d}": float(np.argmax(gap <= 1e-6 * gap[0]))})
+            there = np.flatnonzero(gap <= 1e-6 * gap[0])
+            if len(there):  # of what was not reached there is no step
+                record.update(seed, 0, {f"{tau:g} {d}": float(there[0])})
 
 
 def dimension_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     """Steps by tau and dimension, mean over seeds."""
     rows = [
         {"tau": tau}
-        | {f"d = {d}": record.constant(f"{tau:g} {d}").mean() for d in DIMENSIONS[config.size]}
+        | {
+            f"d = {d}": record.constant(q).mean()
+            if (q := f"{tau:g} {d}") in record
+            else "not reached"
+            for d in DIMENSIONS[config.size]
+        }
         for tau in TAUS
     ]
     return {"unit steps until F - F* has shrunk by 1e-6": pd.DataFrame(rows)}

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
-from surefoot.errors import need
+from surefoot.errors import SurefootError, need
 
 with need("flwr", extra="federated", part="surefoot.lora on Flower"):
     from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -26,7 +26,8 @@ with need("flwr", extra="federated", part="surefoot.lora on Flower"):
 
     from surefoot.federated.mean import weighted_mean
     from surefoot.federated.partition import seed_for
-    from surefoot.federated.records import FACTS, facts_record, to_arrays, wire_bytes
+    from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays, wire_bytes
+    from surefoot.federated.server_rule import ServerRule
     from surefoot.federated.strategy import DeterministicFedAvg
     from surefoot.federated.task import Visit
 
@@ -204,10 +205,15 @@ class RacStrategy(DeterministicFedAvg):
 
     def __init__(self, num_partitions: int, settings: RacSettings, **kwargs: Any) -> None:
         super().__init__(num_partitions, **kwargs)
-        if settings.rank < 1 or settings.local_steps < 1 or not settings.gamma > 0:
-            raise ValueError(f"rank, local_steps and gamma must be positive, got {settings}")
-        if settings.train not in ("A", "B"):
-            raise ValueError(f"train must be 'A' or 'B', got {settings.train!r}")
+        if kwargs.get("rule") not in (None, ServerRule()):
+            raise ValueError("rule is not taken: the server's step is settings.eta")
+        if kwargs.get("extra"):
+            raise ValueError("extra is not taken: clients of this strategy read no extra arrays")
+        check_number("rank", settings.rank, least=1, whole=True)
+        check_number("local_steps", settings.local_steps, least=1, whole=True)
+        check_number("gamma", settings.gamma, above=0)
+        check_number("eta", settings.eta, above=0)
+        check_choice("train", settings.train, ("A", "B"))
         self.settings = settings
         self.full = 0
         self._pending: State = {}
@@ -217,7 +223,20 @@ class RacStrategy(DeterministicFedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """A merge order for those who are up to date, the matrices for the others."""
+        """A merge order for those who are up to date, the matrices for the others.
+
+        Raises
+        ------
+        SurefootError
+            Inside another strategy: a wrapper takes replies for the arrays that were sent.
+        """
+        if not self._own_run:
+            raise SurefootError(
+                "RacStrategy cannot run inside another strategy: its replies are low-rank factors, and a "
+                "wrapper would clip or noise them as if they were the matrices; call its own start(), or "
+                "put FactorTask on DeterministicFedAvg inside the wrapper"
+            )
+        self.take(arrays)
         self._check_rank()
         if server_round == 1:
             self._note()
@@ -262,6 +281,13 @@ class RacStrategy(DeterministicFedAvg):
         whole = sorted(good) == list(range(self.num_partitions))
         self.record.note(self.seed, participation="all" if whole else "some")
         return good, metrics
+
+    def changed(self, how: str) -> None:
+        """Note it, and send matrices: merging the factors would not give what the server has."""
+        super().changed(how)
+        self.record.note(self.seed, method=how)
+        self._pending, self._pending_block = {}, -1
+        self._holds.clear()
 
     def _note(self) -> None:
         s, first = self.settings, next(iter(self.state.values()))
@@ -337,13 +363,13 @@ def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) 
         torch.set_num_threads(1)
         problem = make_problem(context.run_config)
         config: Any = message.content["config"]
-        sent = _tensors(message.content["arrays"])
+        sent = state_of(message.content.array_records["arrays"])
         seed, block, rank, side = (config[k] for k in ("sketch-seed", "block", "rank", "train"))
         if config["merge-block"] < 0:
             weights = sent
         else:
             weights = merge_factor(
-                _tensors(context.state[MEMORY]), sent, seed=seed, block=config["merge-block"],
+                state_of(context.state.array_records[MEMORY]), sent, seed=seed, block=config["merge-block"],
                 rank=rank, train=side, eta=config["eta"],
             )  # fmt: skip
         context.state[MEMORY] = to_arrays(weights)
@@ -428,7 +454,3 @@ class FactorTask:
     def evaluate(self, state: State) -> dict[str, float]:
         """Of the merged matrices."""
         return self.problem.evaluate(self.weights(state))
-
-
-def _tensors(record: Any) -> State:
-    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in record.items()}

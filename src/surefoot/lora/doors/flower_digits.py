@@ -16,10 +16,12 @@ from surefoot._problems.real import real
 from surefoot._problems.softmax import softmax_on
 from surefoot.federated.apps import strategy_settings
 from surefoot.federated.partition import lda_partition
+from surefoot.federated.run_config import FLOOR, number, refuse_unknown, whole
 from surefoot.federated.task import State, Visit
 from surefoot.lora.doors.flower import RacSettings, RacStrategy
 
 L2 = 0.05
+KEYS = frozenset({"alpha", "rank", "gamma", "local-steps", "train", "eta"})
 
 
 @dataclass
@@ -55,11 +57,12 @@ class DigitsProblem:
 
 
 def digits_problem(config: Mapping[str, Any]) -> DigitsProblem:
-    """From a run's configuration: num-partitions, alpha, seed."""
+    """From a run's configuration: num-partitions, alpha, seed; ValueError for a key that nobody reads."""
+    refuse_unknown(config, FLOOR | KEYS)
     _, labels = real("digits")
     parts = lda_partition(
-        labels.numpy(), int(config.get("num-partitions", 2)), float(config.get("alpha", 0.1)),
-        int(config.get("seed", 0)),
+        labels.numpy(), whole(config, "num-partitions", 2, 1), number(config, "alpha", 0.1, above=0),
+        whole(config, "seed", 0),
     )  # fmt: skip
     return DigitsProblem(softmax_on("digits", L2, solve=False), labels, parts)
 
@@ -67,7 +70,7 @@ def digits_problem(config: Mapping[str, Any]) -> DigitsProblem:
 def rac_strategy(config: Mapping[str, Any], problem: Any) -> RacStrategy:
     """From a run's configuration: rank, gamma, local-steps, train, eta, and the floor's keys."""
     settings = RacSettings(
-        int(config.get("rank", 4)), float(config.get("gamma", 0.1)),
-        int(config.get("local-steps", 5)), config.get("train", "B"), float(config.get("eta", 1.0)),
+        whole(config, "rank", 4, 1), number(config, "gamma", 0.1, above=0),
+        whole(config, "local-steps", 5, 1), config.get("train", "B"), number(config, "eta", 1.0, above=0),
     )  # fmt: skip
     return RacStrategy(settings=settings, **strategy_settings(config))

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.sizes import wide
 from surefoot.nesterov._probe.path_measures import (
     aiming_constant,
     directional_nonconvexity,
@@ -50,8 +51,8 @@ class State:
 
 
 def dot(a: Float[Tensor, " P"], b: Float[Tensor, " P"]) -> float:
-    """Inner product as a Python float."""
-    return float(torch.dot(a, b))
+    """Inner product as a Python float, in at least float32."""
+    return float(torch.dot(wide(a), wide(b)))
 
 
 def lyapunov(

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import nnls
 from torch import Tensor
 
-from surefoot._numerics.checks import check_number
+from surefoot._numerics.checks import check_choice, check_number, check_numbers
+from surefoot._numerics.sizes import wide
 
 ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
@@ -106,6 +107,7 @@ def noise_from_batches(gradients: Float[Tensor, "K P"], batch_size: int) -> Nois
         raise ValueError(f"at least 8 batch gradients are needed, got {K}")
     if not bool(gradients.isfinite().all()):
         raise RuntimeError("a batch gradient is not finite")
+    gradients = wide(gradients)
     mean = gradients.mean(dim=0)
     V = float(((gradients - mean) ** 2).sum()) / (K - 1)
     return NoiseSample(V, float(mean @ mean) - V / K, float("nan"), batch_size)
@@ -129,14 +131,21 @@ def fit_noise(
     -----
     Source: the noise model of arXiv 2302.05515; the two fits are derived here.
     """
-    if kind not in ("envelope", "least_squares"):
-        raise ValueError(f'kind must be "envelope" or "least_squares", got {kind!r}')
+    check_choice("kind", kind, ("envelope", "least_squares"))
+    given: Any = samples
+    if isinstance(given, str | bytes) or not np.iterable(given):
+        raise ValueError(f"samples must be NoiseSamples or (V, G) pairs, got {given!r}")
     pairs = [(s.V, s.grad_sq) if isinstance(s, NoiseSample) else s for s in samples]
     if not pairs:
-        raise ValueError("fit_noise needs at least one sample, got none")
-    V, G = np.array(pairs, dtype=np.float64).T
+        raise ValueError("samples of fit_noise must be at least one sample, got none")
+    found = check_numbers("samples", pairs, ndim=2, finite=False)
+    if found.shape[1] != 2:
+        raise ValueError(f"samples must be (V, G) pairs, got shape {found.shape}")
+    V, G = found.T
     if not np.isfinite([V, G]).all() or (V < 0).any():
-        raise ValueError("every sample needs a finite V >= 0 and a finite squared gradient")
+        raise ValueError(
+            "samples: every sample needs a finite V >= 0 and a finite squared gradient"
+        )
     # An estimate below zero means that nothing is left of the gradient: all is additive there.
     G = np.maximum(G, 0.0)
     noisy = V > 0

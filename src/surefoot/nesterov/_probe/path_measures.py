@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from surefoot._numerics.checks import check_number
+from surefoot._numerics.checks import check_number, check_numbers
 
 Values: TypeAlias = float | Float[np.ndarray, "*N"]
 
@@ -29,7 +29,8 @@ def growth_constant(gap_y: Values, g_sq: Values) -> Values:
 
     The converse is false: PL alone gives no acceleration.
     """
-    return _ratio(g_sq, 2 * gap_y)
+    gap_y = check_numbers("gap_y", gap_y, finite=False)
+    return _ratio(check_numbers("g_sq", g_sq, finite=False), 2 * gap_y)
 
 
 def directional_smoothness(f_y: Values, f_next: Values, g_sq: Values, eta: float) -> Values:
@@ -63,7 +64,8 @@ def certified_aiming(mu_aim: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]
 
     NaN (a step at its anchor) asks nothing of mu and is passed over.
     """
-    return np.fmin.accumulate(np.asarray(mu_aim, dtype=np.float64)[::-1])[::-1]
+    mu_aim = check_numbers("mu_aim", mu_aim, ndim=1, finite=False)
+    return np.fmin.accumulate(mu_aim[::-1])[::-1]
 
 
 def _ratio(numerator: Values, denominator: Values) -> Values:

@@ -31,7 +31,7 @@ def side_of(branch: str, kernel_size: int) -> int:
         if side % 2 == 1 and side < kernel_size:
             return side
     raise ValueError(
-        f"a branch must be 'kxk', 'identity' or 'NxN' with odd N below kernel_size = {kernel_size}, "
+        f"branches must be 'kxk', 'identity' or 'NxN' with odd N below kernel_size = {kernel_size}, "
         f"got {branch!r}"
     )
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.sizes import wide
 from surefoot.reparam._optimizer.facts import MULT, Watched
 from surefoot.reparam._optimizer.parameters import check_gradients, labels
 
@@ -20,7 +21,8 @@ CLIPPED: WeakKeyDictionary[torch.optim.Optimizer, int] = WeakKeyDictionary()
 def csla_norm(optimizer: torch.optim.Optimizer) -> Float[Tensor, ""]:
     """sqrt(sum_l <M_l, g_l^2> + sum_other |g|^2): the global gradient norm of the CSLA network (G3).
 
-    dL/dW_j = s_j E_j^T(g), so sum_j |dL/dW_j|^2 = <sum_j E_j(s_j^2), g^2> (derived here).
+    dL/dW_j = s_j E_j^T(g), so sum_j |dL/dW_j|^2 = <sum_j E_j(s_j^2), g^2> (derived here). Squared and
+    summed in at least float32.
     """
     parts: list[Tensor] = []
     for group in optimizer.param_groups:
@@ -28,7 +30,7 @@ def csla_norm(optimizer: torch.optim.Optimizer) -> Float[Tensor, ""]:
             if parameter.grad is None:
                 continue
             mult = optimizer.state[parameter].get(MULT) if parameter in optimizer.state else None
-            square = parameter.grad.square()
+            square = wide(parameter.grad).square()
             parts.append(square.sum() if mult is None else (square * mult.to(square)).sum())
     if not parts:
         return torch.zeros(())

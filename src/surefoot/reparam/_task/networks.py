@@ -7,13 +7,18 @@ from typing import Any, Literal, cast, get_args
 
 from torch import nn
 
-from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.checks import check_choice
+from surefoot.federated.run_config import number, refuse_unused, whole
 from surefoot.reparam.block import Mode, Norm
 from surefoot.reparam.models import GHOST_STAGES, VGG_DEPTHS, VGG_WIDTHS, repopt_ghost, repopt_vgg
 from surefoot.reparam.task import Build
 
 Statistics = Literal["average", "local", "group_norm"]
 Attention = Literal["auto", "on", "off"]
+# The keys of either architecture, and their defaults.
+VGG: dict[str, Any] = {"depths": "2,2,1", "widths": "8,16,32"}
+GHOST: dict[str, Any] = {"ghost-width": 0.5, "ghost-stages": 0}
+NETWORK = frozenset({"model", "bn", "squeeze-excite", *VGG, *GHOST})
 
 
 def build_of(config: Mapping[str, Any], side: int) -> Build:
@@ -33,13 +38,14 @@ def build_of(config: Mapping[str, Any], side: int) -> Build:
     kind = _one_of(config, "model", ("vgg", "ghost"))
     attention = _one_of(config, "squeeze-excite", get_args(Attention))
     norm: Norm = "group_norm" if statistics_of(config) == "group_norm" else "bn"
-    seed = int(config.get("seed", 0))
+    seed = whole(config, "seed", 0)
+    unused = VGG if kind == "ghost" else GHOST
+    refuse_unused(config, unused, f"by model = {kind!r}")
     if kind == "ghost":
-        count, most = int(config.get("ghost-stages", 0)), len(GHOST_STAGES)
+        count, most = whole(config, "ghost-stages", GHOST["ghost-stages"]), len(GHOST_STAGES)
         if not 0 <= count <= most:
             raise ValueError(f"ghost-stages must be between 0 (all) and {most}, got {count}")
-        width = float(config.get("ghost-width", 0.5))
-        check_number("ghost-width", width, above=0)
+        width = number(config, "ghost-width", GHOST["ghost-width"], above=0)
         stages = [
             [(k, inner, out, _ratio(attention, r), stride) for k, inner, out, r, stride in stage]
             for stage in GHOST_STAGES[: count or most]
@@ -52,8 +58,8 @@ def build_of(config: Mapping[str, Any], side: int) -> Build:
             )  # fmt: skip
 
         return ghost
-    depths = _numbers(config, "depths", "2,2,1", VGG_DEPTHS)
-    widths = _numbers(config, "widths", "8,16,32", VGG_WIDTHS)
+    depths = _numbers(config, "depths", VGG["depths"], VGG_DEPTHS)
+    widths = _numbers(config, "widths", VGG["widths"], VGG_WIDTHS)
     strides = (1, 1 if side < 12 else 2, *[2] * (len(depths) - 1))
 
     def vgg(mode: Mode) -> nn.Module:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,13 @@ SWEEP: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 CLIENTS = 10
 REACHED = f"rounds to {TARGET:.0%}"
+SECONDS = f"CPU seconds to {TARGET:.0%}"
+CHANCE, NOT_REACHED, AT_CHANCE = "accuracy of chance", "not reached", "at chance"
 COLUMNS = (
     "test accuracy",
     "lr",
     REACHED,
-    f"CPU seconds to {TARGET:.0%}",
+    SECONDS,
     "CPU seconds",
     "effective lr",
 )
@@ -106,14 +109,22 @@ def trained(
         state = federate(task, s["rounds"], CLIENTS, seed=seed, extra=extra, after=after)
     except ArithmeticError:  # it diverged: this learning rate is no candidate
         return {}
-    reached = next((i + 1 for i, a in enumerate(curve) if a >= TARGET), s["rounds"] + 1)
+    reached = next((i + 1 for i, a in enumerate(curve) if a >= TARGET), None)
     model, mults = task.model(seed)
-    return {
-        "validation": curve[-1], "lr": lr, REACHED: reached,
-        f"CPU seconds to {TARGET:.0%}": seconds[min(reached, s["rounds"])],
+    found = {
+        "validation": curve[-1], "lr": lr,
         "CPU seconds": seconds[-1], "effective lr": effective_lr(model, lr, mults),
         "test accuracy": evaluate_on(task, state, data[4], data[5])["accuracy"],
+        CHANCE: chance(data[5]),
     }  # fmt: skip
+    # Of what was not reached there is no round.
+    return found if reached is None else found | {REACHED: reached, SECONDS: seconds[reached]}
+
+
+def chance(labels: torch.Tensor) -> float:
+    """The accuracy that guessing the commonest label passes in 1 of 1000 draws of as many images."""
+    share = float(labels.bincount().max()) / len(labels)
+    return share + 3.09 * math.sqrt(share * (1 - share) / len(labels))
 
 
 def tune(
@@ -164,14 +175,8 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
             name = f"{setting(*where)}, {arm}"
             if f"{name}: test accuracy" not in record:
                 continue
-            values = {k: record.constant(f"{name}: {k}") for k in COLUMNS}
-            accuracy = values.pop("test accuracy")
-            rows.append(
-                {"setting": setting(*where), "arm": arm, "test accuracy": accuracy.mean(),
-                 "+-": accuracy.std(ddof=1) if len(accuracy) > 1 else np.nan,
-                 "seeds": len(accuracy), **{k: v.mean() for k, v in values.items()},
-                 "tuning": remarks(record, name)}
-            )  # fmt: skip
+            rows.append({"setting": setting(*where), "arm": arm, **_row(record, name, COLUMNS),
+                         "tuning": remarks(record, name)})  # fmt: skip
             seen = {lr: f"{name}: validation at lr {lr:g}" for lr in s["lrs"]}
             tuning.append(
                 {"setting": setting(*where), "arm": arm}
@@ -183,7 +188,13 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     wide = table.pivot(index="setting", columns="arm", values="test accuracy")
     wide = wide.reindex(list(dict.fromkeys(table["setting"]))).reset_index()
     if {"fedrepopt", "inf"} <= set(wide):
-        wide["fedrepopt - inf, points"] = 100 * (wide["fedrepopt"] - wide["inf"])
+        points = 100 * (wide["fedrepopt"] - wide["inf"])
+        # Two arms that have learnt nothing are not ahead of each other.
+        idle = [
+            all(_at_chance(record, f"{w}, {arm}") for arm in ("fedrepopt", "inf"))
+            for w in wide["setting"]
+        ]
+        wide["fedrepopt - inf, points"] = points.astype(object).mask(pd.Series(idle), AT_CHANCE)
     if {"fedrepopt", "csla"} <= set(wide):
         wide["noise, points"] = [100 * _noise(pd.DataFrame(tuning), w) for w in wide["setting"]]
     return {
@@ -191,6 +202,35 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
         "who is ahead": wide,
         "validation accuracy by learning rate, first seed": pd.DataFrame(tuning),
     }
+
+
+def _row(record: Record, name: str, columns: Iterable[str]) -> dict[str, Any]:
+    """Means over the seeds; of rounds and seconds to the target only where it was reached."""
+    accuracy = record.constant(f"{name}: test accuracy")
+    row: dict[str, Any] = {"test accuracy": accuracy.mean()}
+    row["+-"] = accuracy.std(ddof=1) if len(accuracy) > 1 else np.nan
+    row["seeds"] = len(accuracy)
+    for column in columns:
+        quantity = f"{name}: {column}"
+        if column == "test accuracy":
+            continue
+        if column not in (REACHED, SECONDS):
+            row[column] = record.constant(quantity).mean()
+        elif quantity not in record:
+            row[column] = NOT_REACHED
+        else:
+            found = record.constant(quantity)
+            some = f" in {len(found)} of {len(accuracy)}" if len(found) < len(accuracy) else ""
+            row[column] = f"{found.mean():.3g}{some}"
+    return row
+
+
+def _at_chance(record: Record, name: str) -> bool:
+    """Whether an arm's mean test accuracy is one that guessing has too."""
+    accuracy, guess = (f"{name}: {k}" for k in ("test accuracy", CHANCE))
+    if accuracy not in record or guess not in record:
+        return False
+    return bool(record.constant(accuracy).mean() <= record.constant(guess).mean())
 
 
 def _noise(tuning: pd.DataFrame, where: str) -> float:
@@ -236,12 +276,7 @@ def origin_tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
     for name in ORIGINS:
         if f"{name}: test accuracy" not in record:
             continue
-        accuracy = record.constant(f"{name}: test accuracy")
-        rows.append(
-            {"scales": name, "test accuracy": accuracy.mean(),
-             "+-": accuracy.std(ddof=1) if len(accuracy) > 1 else np.nan, "seeds": len(accuracy),
-             **{k: record.constant(f"{name}: {k}").mean() for k in ("lr", REACHED)}}
-        )  # fmt: skip
+        rows.append({"scales": name, **_row(record, name, ("lr", REACHED))})
     moved = record.constant("largest relative move of a scale").max()
     return {
         "where the scales come from": pd.DataFrame(rows),

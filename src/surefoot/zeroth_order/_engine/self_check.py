@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from surefoot._numerics.seeds import hash64
+from surefoot._numerics.sizes import wide
 from surefoot.zeroth_order._engine.counter_rng import CounterRNG
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 from surefoot.zeroth_order._engine.weight_uses import WeightUses
@@ -98,7 +99,8 @@ class SelfCheck:
         part[columns] = v[columns]
         u = CounterRNG(self.seed).normal("check", 0, tensor.index, (tensor.m, tensor.rank)).to(v)
         # ||U V^T||^2 from the two Gram matrices: the product would be a copy of the weight.
-        norm = float(((u.T @ u) * (part.T @ part)).sum()) ** 0.5
+        wide_u, wide_part = wide(u), wide(part)
+        norm = float(((wide_u.T @ wide_u) * (wide_part.T @ wide_part)).sum()) ** 0.5
         weight = tensor.matrix()
         whole = math.hypot(*(float(weight[rows].float().norm()) for rows in tensor.row_blocks()))
         a = u * (LOUD * whole / max(norm, 1e-30))

@@ -1,0 +1,83 @@
+"""Reading a run's configuration: every key is used or refused by name, and every number is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from surefoot._numerics.checks import check_number
+
+# What the apps and the strategies read, whatever is trained.
+FLOOR = frozenset(
+    {"num-server-rounds", "num-partitions", "seed", "out", "fraction", "min-nodes", "node-timeout",
+     "round-timeout"}
+)  # fmt: skip
+RULE = frozenset({"server-rule", "server-lr"})
+
+
+def whole(config: Mapping[str, Any], key: str, default: int, least: int | None = None) -> int:
+    """A whole number of a configuration; ValueError names the key."""
+    return check_number(key, config.get(key, default), least=least, whole=True)
+
+
+def number(
+    config: Mapping[str, Any],
+    key: str,
+    default: float,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+) -> float:
+    """A finite number of a configuration.
+
+    Parameters
+    ----------
+    config
+        The run's.
+    key, default
+        Its name, and what it is where it is not given.
+    least, above
+        The smallest number allowed, or the one that it must be above.
+
+    Raises
+    ------
+    ValueError
+        It is no such number; the key is named.
+    """
+    return check_number(key, config.get(key, default), least=least, above=above)
+
+
+def refuse_unknown(config: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse keys that nobody reads.
+
+    Raises
+    ------
+    ValueError
+        All of them are named, and those that there are.
+    """
+    allowed = sorted(set(known))
+    unknown = sorted(set(config) - set(allowed))
+    if unknown:
+        raise ValueError(f"unknown keys {', '.join(unknown)}; the keys are {', '.join(allowed)}")
+
+
+def refuse_unused(config: Mapping[str, Any], unused: Mapping[str, Any], why: str) -> None:
+    """Refuse keys that have no meaning beside the others; at its default a key counts as not given.
+
+    Parameters
+    ----------
+    config
+        The run's.
+    unused
+        The keys, each with its default.
+    why
+        What makes them meaningless.
+
+    Raises
+    ------
+    ValueError
+        The key is named.
+    """
+    for key, default in unused.items():
+        if key in config and config[key] != default:
+            raise ValueError(f"{key} = {config[key]!r} is not used {why}; leave it out")
