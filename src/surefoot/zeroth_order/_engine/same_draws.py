@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 # Larger buffers of a module in training mode are looked at by their version: masks, tables of positions.
 SMALL = 1 << 16
-DEPTH = 3
+# How far to look into what a closure names: lists in an object in a closure.
+DEPTH, MANY = 3, 64
 
 
 def reachable(thing: Any, depth: int = DEPTH) -> Iterator[Any]:
@@ -39,7 +40,10 @@ def reachable(thing: Any, depth: int = DEPTH) -> Iterator[Any]:
     elif isinstance(thing, functools.partial):
         inside = [thing.func, *thing.args, *thing.keywords.values()]
     elif isinstance(thing, (list, tuple)):
-        inside = list(thing[:SMALL]) if len(thing) <= 64 else []
+        inside = list(thing) if len(thing) <= MANY else []
+    elif depth > DEPTH - 2 and hasattr(thing, "__dict__") and not isinstance(thing, (type, ModuleType)):
+        # An object that is called, or whose method is: a trainer holds its model.
+        inside = list(vars(thing).values())
     for each in inside:
         yield from reachable(each, depth - 1)
 
@@ -153,7 +157,8 @@ class SameDraws:
         modules = {id(m): m for r in roots if isinstance(r, nn.Module) for m in r.modules()}
         own = (v for m in modules.values() if m.training for v in vars(m).values())
         named = [v for v in (*own, *roots) if _reader(v) is not None]
-        self._draws = Draws([*global_generators(), *named])
+        self._sources = [*global_generators(), *named]
+        self._draws = Draws(())
         self._traces = Traces(modules.values())
         self._left: list[tuple[nn.Module, str, Tensor, Tensor]] | None = None
         self._begun = self._done = False
@@ -167,6 +172,9 @@ class SameDraws:
                 self._traces.put_back()
             elif self._left is None:
                 self._left = self._traces.left()
+        else:
+            # Here and not before: the engine's own work is no part of the forward.
+            self._draws = Draws(self._sources)
         self._begun = True
         try:
             found = loss()
