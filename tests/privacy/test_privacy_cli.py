@@ -123,7 +123,19 @@ def test_a_counterexample_s_json_carries_the_kinds(capsys):
     kinds = {row["name"]: row["kind"] for row in found["rows"]}
     assert kinds == {"standard": "guarantee", "heuristic": "heuristic", "audit": "lower bound"}
     assert any("not a DP guarantee" in note for note in found["notes"])
-    _, out = output(capsys, "epsilon", "--sigma", ".3", "--q", ".01", "--steps", "16", "--delta", "1e-3", "--json")
+    _, out = output(
+        capsys,
+        "epsilon",
+        "--sigma",
+        ".3",
+        "--q",
+        ".01",
+        "--steps",
+        "16",
+        "--delta",
+        "1e-3",
+        "--json",
+    )
     rows = {row["name"]: row for row in json.loads(out.out)["rows"]}
     assert {k: r["kind"] for k, r in rows.items() if k in kinds} == {
         "standard": "guarantee", "heuristic": "heuristic",

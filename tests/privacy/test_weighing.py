@@ -43,13 +43,12 @@ def train(make, accountant=None, each=lambda optimizer, step: None, epochs=4):
             module=model, optimizer=make(model), data_loader=DataLoader(data, batch_size=10),
             noise_multiplier=1.0, max_grad_norm=1.0,
         )  # fmt: skip
-        step = 0
-        for x, y in (batch for _ in range(epochs) for batch in loader):
+        batches = (batch for _ in range(epochs) for batch in loader)
+        for step, (x, y) in enumerate(batches):
             each(optimizer, step)
             optimizer.zero_grad()
             (net(x) - y).square().mean().backward()
             optimizer.step()
-            step += 1
     return engine, net, optimizer
 
 
@@ -117,13 +116,13 @@ def test_settings_that_change_on_the_way():
         for u in range(STEPS):
             x -= 0.1 * 0.95**u * (float(u == t) + 0.5 * (u >= 20) * x)
         ends.append(-x)
-    assert engine.accountant.heuristic(DELTA).value == pytest.approx(
-        expected(ends).value, abs=1e-9
-    )
+    assert engine.accountant.heuristic(DELTA).value == pytest.approx(expected(ends).value, abs=1e-9)
 
 
 def groups(model, *settings):
-    return [{"params": list(part.parameters()), **s} for part, s in zip(model, settings, strict=True)]
+    return [
+        {"params": list(part.parameters()), **s} for part, s in zip(model, settings, strict=True)
+    ]
 
 
 REFUSED = {
@@ -228,9 +227,10 @@ def test_an_optimizer_that_nobody_shows_is_taken_on_trust_aloud():
     report = from_opacus({"history": [(1.0, 0.1, 10)]}, DELTA)
     assert UNKNOWN_OPTIMIZER in report.notes
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    assert UNKNOWN_OPTIMIZER not in from_opacus(
-        {"history": [(1.0, 0.1, 10)]}, DELTA, optimizer=optimizer
-    ).notes
+    assert (
+        UNKNOWN_OPTIMIZER
+        not in from_opacus({"history": [(1.0, 0.1, 10)]}, DELTA, optimizer=optimizer).notes
+    )
 
 
 def test_a_scheduler_s_last_rate_is_told():

@@ -1,4 +1,4 @@
-"""What an optimiser does with gradients, measured on a twin of it: is it linear, and what does each step count?
+"""What an optimiser does with gradients, measured on a twin: is it linear, and what does each step count?
 
 A twin is made from the optimiser's class and the arguments of its constructor that stand in a group, so
 labels, counters and buffers of the original stay out. Multipliers of single coordinates stay out as well:
@@ -71,7 +71,9 @@ class Recipe:
             inner = {k: r.with_settings(settings) for k, r in self.inner.items()}
             return Recipe(self.kind, self.settings, inner)
         known = {a.name for a in _arguments(self.kind)}
-        return Recipe(self.kind, {**self.settings, **{k: v for k, v in settings.items() if k in known}})
+        return Recipe(
+            self.kind, {**self.settings, **{k: v for k, v in settings.items() if k in known}}
+        )
 
     def twin(self, theta: Tensor) -> torch.optim.Optimizer:
         """A fresh optimiser of this kind for other parameters.

@@ -19,7 +19,8 @@ FORWARD_ONLY = (
     "only the proven value says anything"
 )
 APART = (
-    "the learning rates of the parameter groups differ by constant factors: every step counts the same in each"
+    "the learning rates of the parameter groups differ by constant factors: "
+    "every step counts the same in each"
 )
 REFUSED = "no last-iterate value: {why}"
 

@@ -36,7 +36,8 @@ HIDDEN = (
     "published models, no early stopping or search on private data"
 )
 SHUFFLED_WEIGHTS = (
-    "no last-iterate value: steps count differently, and for shuffled batches only equal steps are known"
+    "no last-iterate value: steps count differently, "
+    "and for shuffled batches only equal steps are known"
 )
 PLOT_POINTS = 60
 EPOCHS = "E epochs"

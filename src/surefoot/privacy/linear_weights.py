@@ -177,7 +177,9 @@ class LinearWeights:
         values = moved.numpy() if optimizer.param_groups[0].get("maximize") else -moved.numpy()
         record = Record()
         record.append(0, 0, **{DEPARTURE: departed})
-        rates = lr_history if lr_history is not None else [g.get("lr") for g in optimizer.param_groups]
+        rates = (
+            lr_history if lr_history is not None else [g.get("lr") for g in optimizer.param_groups]
+        )
         known_rates = [float(r) for r in rates if r is not None]
         for end in (min(known_rates), max(known_rates)) if known_rates else ():
             record.note(0, lr=end)

@@ -80,7 +80,7 @@ def rate_and_steps(
         raise SurefootError(f"--epochs must be at least 0, got {epochs}")
     batches = dataset_size // batch_size if drop_last else -(-dataset_size // batch_size)
     rate = 1 / batches
-    # Opacus' Poisson sampler gives int(1 / rate) batches a pass, which rounding makes one less for some rates.
+    # Opacus' Poisson sampler draws int(1 / rate) batches a pass: by rounding one less for some rates.
     passes = int(1 / rate) if sampling == "poisson" else batches
     return rate, epochs * passes
 
@@ -132,7 +132,9 @@ class Optimizer:
         given = {"momentum": self.momentum, "weight_decay": self.weight_decay}
         try:
             made: torch.optim.Optimizer = kind(
-                [torch.nn.Parameter(torch.zeros(1))], lr=self.lr, **{k: v for k, v in given.items() if v}
+                [torch.nn.Parameter(torch.zeros(1))],
+                lr=self.lr,
+                **{k: v for k, v in given.items() if v},
             )
         except (TypeError, ValueError) as error:
             raise SurefootError(f"--optimizer {self.optimizer}: {error}") from error

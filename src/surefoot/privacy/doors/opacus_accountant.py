@@ -87,10 +87,15 @@ class LastIterateAccountant(PRVAccountant):  # type: ignore[misc]
         apart = sorted({k for other in others for k in first if k != "lr" and first[k] != other[k]})
         if apart:
             self._unequal(f"{', '.join(apart)} of the parameter groups differ")
-        ratios = sorted({rate / rates[0] if rates[0] else float(rate != 0) for rate in rates} - {1.0})
+        ratios = sorted(
+            {rate / rates[0] if rates[0] else float(rate != 0) for rate in rates} - {1.0}
+        )
         if not seen["ratios"]:
             seen["ratios"] = [1.0, *ratios]
-        elif any(abs(a - b) > 1e-9 * b for a, b in zip_longest([1.0, *ratios], seen["ratios"], fillvalue=0.0)):
+        elif any(
+            abs(a - b) > 1e-9 * b
+            for a, b in zip_longest([1.0, *ratios], seen["ratios"], fillvalue=0.0)
+        ):
             self._unequal("the learning rates of the parameter groups moved apart")
         first.pop("lr", None)
         runs = seen["settings"]

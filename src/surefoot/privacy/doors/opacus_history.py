@@ -153,9 +153,7 @@ def from_opacus(
     q = _per_step([rate for _, rate, _ in runs], runs)
     if audit is not None:
         check_audit(audit, sigma, q, steps, check_delta(delta))
-    report = made_report(
-        sigma, q, steps, check_delta(delta), weighing, sampling=how, audit=audit
-    )
+    report = made_report(sigma, q, steps, check_delta(delta), weighing, sampling=how, audit=audit)
     seed = report.record.seeds[0]
     note_training(report.record, seed, source, optimizer=optimizer, data_loader=data_loader)
     if lr_history is not None:

@@ -79,11 +79,13 @@ def _saved(saved: Mapping[str, Any], lr_history: Sequence[float] | None, steps: 
     import torch
 
     groups = [{k: v for k, v in g.items() if k not in LABELS} for g in saved["param_groups"]]
-    foreign = sorted({k for g in groups for k in g if k not in torch.optim.SGD([torch.zeros(1)]).defaults})
+    foreign = sorted(
+        {k for g in groups for k in g if k not in torch.optim.SGD([torch.zeros(1)]).defaults}
+    )
     if foreign or not all(set(g) >= SGD_KEYS for g in groups):
         shown = ", ".join(foreign or sorted(groups[0]))
         why = (
-            f"the checkpoint's optimizer has the settings {shown}, so it is not torch's SGD; pass optimizer="
+            f"the checkpoint's optimizer has the settings {shown}: not torch's SGD; pass optimizer="
         )
         return Weighing(refused=REFUSED.format(why=why))
     parameters = [{**g, "params": [torch.zeros(1)]} for g in groups]
@@ -183,4 +185,6 @@ def _weighed(
     words += [] if clips is None or len(set(clips)) == 1 else ["changing clip norms"]
     said = f"{settings_text(each[0])}{''.join(', ' + w for w in words)}"
     note = f"steps count as {name} made them count{said}, as the accountant saw"
-    return Weighing(LinearWeights(values, f"{name}, {len(each)} steps seen"), "", (note, *apart), name=name)
+    return Weighing(
+        LinearWeights(values, f"{name}, {len(each)} steps seen"), "", (note, *apart), name=name
+    )

@@ -41,7 +41,11 @@ def reachable(thing: Any, depth: int = DEPTH) -> Iterator[Any]:
         inside = [thing.func, *thing.args, *thing.keywords.values()]
     elif isinstance(thing, (list, tuple)):
         inside = list(thing) if len(thing) <= MANY else []
-    elif depth > DEPTH - 2 and hasattr(thing, "__dict__") and not isinstance(thing, (type, ModuleType)):
+    elif (
+        depth > DEPTH - 2
+        and hasattr(thing, "__dict__")
+        and not isinstance(thing, (type, ModuleType))
+    ):
         # An object that is called, or whose method is: a trainer holds its model.
         inside = list(vars(thing).values())
     for each in inside:
@@ -119,7 +123,9 @@ class Traces:
         found = []
         for module, name, before, version, copied in self._held:
             now = module._buffers.get(name)
-            if now is not None and (copied is not None or now is not before or _version(now) != version):
+            if now is not None and (
+                copied is not None or now is not before or _version(now) != version
+            ):
                 found.append((module, name, now, now.clone()))
         return found
 

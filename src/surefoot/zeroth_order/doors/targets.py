@@ -72,7 +72,11 @@ class Targets:
             count = float((given != self.ignored).sum())
             return count, count
         if not isinstance(labels, Tensor):
-            each = spans(inputs) if all(isinstance(inputs.get(n), Tensor) for n in SPANS) else rows(inputs)
+            each = (
+                spans(inputs)
+                if all(isinstance(inputs.get(n), Tensor) for n in SPANS)
+                else rows(inputs)
+            )
             return each, each
         if labels.is_floating_point() or self.everything:
             return float(labels.numel()), float(labels.numel())

@@ -40,7 +40,7 @@ class ZOTrainer(transformers.Trainer):
         With DeepSpeed, FSDP or nn.DataParallel, which shard or replicate what must be whole.
     """
 
-    # Targets of the micro-batches that the Trainer has collected; whether a user's loss divides by their number.
+    # Targets of the micro-batches that were collected; whether a user's loss divides by their number.
     _whole: float | None = None
     _scaled: bool | None = None
 
@@ -146,7 +146,9 @@ class ZOTrainer(transformers.Trainer):
         model = self.model_wrapped.eval()
         with torch.no_grad():
             return reads_first_label(
-                lambda given: self._loss(model, given, self._asked_with), inputs, self.targets.ignored
+                lambda given: self._loss(model, given, self._asked_with),
+                inputs,
+                self.targets.ignored,
             )
 
     @property
@@ -173,7 +175,7 @@ class ZOTrainer(transformers.Trainer):
             return found
 
     def _is_scaled(self, model: nn.Module, inputs: dict[str, Any], count: Any) -> bool:
-        """Whether the loss divides by the targets of the whole batch, as the Trainer asks of users' losses."""
+        """Whether the loss divides by the targets of the whole batch, as users' losses should."""
         if count is None:
             return False
         said = getattr(self, "loss_is_scaled_for_ga", None)
