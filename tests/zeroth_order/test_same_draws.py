@@ -309,6 +309,22 @@ def test_devices_that_are_not_in_use_are_not_woken():
     assert len(global_generators()) == 3 or torch.cuda.is_initialized()
 
 
+@pytest.mark.parametrize("device", ["cuda", "xpu"])
+def test_generators_of_every_device_in_use_are_repeated(monkeypatch, device):
+    """Stand-ins for those of two devices: there are none here."""
+    two = (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))
+    monkeypatch.setattr(getattr(torch, device), "is_initialized", lambda: True)
+    monkeypatch.setattr(getattr(torch, device), "default_generators", two, raising=False)
+    draws = [lambda shape, g=g: torch.randn(shape, generator=g) for g in two]
+    # What the lambdas hold is not looked through: only the devices' own list can tell.
+    noise = Noise(lambda shape: sum(draw(shape) for draw in iter(draws)))
+    model = network(noise)
+    optimizer = MeZO(model, 1e-3, self_check=False)
+    optimizer.step(lambda: model(X).square().mean())
+    assert len(noise.seen) == 2
+    assert alike(noise.seen)
+
+
 def test_a_module_in_two_places_is_noted_once():
     model = normalised()
     together = SameDraws(model, lambda: model(X))
