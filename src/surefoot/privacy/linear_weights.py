@@ -158,8 +158,8 @@ class LinearWeights:
 
         def clocked(twin: torch.optim.Optimizer) -> Callable[[int], None]:
             # A copy that drives the twin: deepcopy takes the twin wherever it meets the original.
-            memo = {id(torch_optimizer): twin, id(optimizer): twin}
-            clock = copy.deepcopy(scheduler, memo)
+            memo: dict[int, Any] = {id(torch_optimizer): twin, id(optimizer): twin}
+            clock: Any = copy.deepcopy(scheduler, memo)
             return lambda t: clock.step() if (t + 1) % every == 0 else None
 
         moved, *others = (

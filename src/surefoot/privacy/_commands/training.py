@@ -124,12 +124,13 @@ class Optimizer:
         if self.optimizer in FORWARD_ONLY:
             return forward_only(self.optimizer), None
         kind: Any = getattr(torch.optim, self.optimizer, None)
-        if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        known = isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+        if not known:
             raise SurefootError(
                 f"--optimizer must be an optimizer of torch or one of {', '.join(FORWARD_ONLY)}, "
                 f"got {self.optimizer!r}"
             )
-        given = {"momentum": self.momentum, "weight_decay": self.weight_decay}
+        given: dict[str, Any] = {"momentum": self.momentum, "weight_decay": self.weight_decay}
         try:
             made: torch.optim.Optimizer = kind(
                 [torch.nn.Parameter(torch.zeros(1))],

@@ -115,7 +115,7 @@ def _observed(
     name = names[0] if names else ""
     recipe = kinds.get(name)
     shown = None if optimizer is None else unwrapped(optimizer)
-    if recipe is None and type(shown).__name__ == name:
+    if recipe is None and shown is not None and type(shown).__name__ == name:
         recipe = recipe_of(shown)
     if recipe is None and name in observed.get("torchs", ()):
         recipe = Recipe(getattr(torch.optim, name), {})

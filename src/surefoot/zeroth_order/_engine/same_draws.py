@@ -66,7 +66,7 @@ Undo = Callable[[], None]
 def _reader(source: Any) -> Callable[[], Undo] | None:
     """How to note the state of a generator; the note takes it back there."""
     if isinstance(source, torch.Generator):
-        return lambda: functools.partial(source.set_state, source.get_state())
+        return lambda: functools.partial(_set_state, source, source.get_state())
     if isinstance(source, random.Random):
         return lambda: functools.partial(source.setstate, source.getstate())
     if isinstance(source, np.random.RandomState):
@@ -76,13 +76,17 @@ def _reader(source: Any) -> Callable[[], Undo] | None:
     return None
 
 
+def _set_state(source: torch.Generator, state: Tensor) -> None:
+    source.set_state(state)
+
+
 def _set_bits(source: np.random.Generator, state: Any) -> None:
     source.bit_generator.state = state
 
 
 def global_generators() -> list[Any]:
     """Those that a forward draws from without naming them, of every device that is in use."""
-    found: list[Any] = [torch.default_generator, random._inst, np.random.mtrand._rand]  # type: ignore[attr-defined]
+    found: list[Any] = [torch.default_generator, random._inst, np.random.mtrand._rand]
     for device in ("cuda", "xpu"):
         module = getattr(torch, device, None)
         # Asking a device that was not used yet would wake it.
