@@ -1,6 +1,10 @@
 """Watching somebody else's training loop."""
 
+import copy
+import itertools
 import math
+import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -133,3 +137,122 @@ def test_what_the_optimizer_is_set_to_becomes_facts():
     assert facts["nesterov"].all == (False,)
     assert "lr" not in facts
     assert "params" not in facts
+
+
+def quadratic():
+    model = nn.Linear(3, 1, bias=False, dtype=torch.float64)
+    nn.init.ones_(model.weight)
+    return model, torch.eye(3, dtype=torch.float64)
+
+
+def loss_of(model, x, called):
+    y = model(x) if called else x @ model.weight.T
+    return 0.5 * (y**2).sum()
+
+
+WHENS = ("before backward", "before step", "after step", "after zero_grad")
+# Before backward, in a loop that never calls the module, nothing tells of the step: log(step=...) does.
+CASES = [c for c in itertools.product(WHENS, (1, 3), (True, False)) if c != (WHENS[0], 3, False)]
+
+
+@pytest.mark.parametrize(("when", "every", "called"), CASES, ids=str)
+def test_a_value_is_recorded_at_the_step_that_it_was_computed_for(when, every, called):
+    model, x = quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    expected = {}
+    with (
+        watch(model, optimizer) as w,
+        pytest.warns(UserWarning, match=r"loss was logged after optimizer.step\(\)")
+        if when.startswith("after")
+        else nullcontext(),
+    ):
+        for step in range(7):
+            optimizer.zero_grad()
+            loss = loss_of(model, x, called)
+            log = step % every == 0
+            if log:
+                expected[step] = float(loss.detach())
+            if log and when == "before backward":
+                w.log(loss=loss)
+            loss.backward()
+            if log and when == "before step":
+                w.log(loss=loss)
+            optimizer.step()
+            if when == "after zero_grad":
+                optimizer.zero_grad()
+            if log and when.startswith("after"):
+                w.log(loss=loss)
+    found = w.record.curves("loss")
+    assert dict(zip(found.steps.tolist(), found.values[0].tolist(), strict=True)) == expected
+
+
+def test_late_logging_is_told_once():
+    model, x = quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    words = r"recorded at step 0, the one just taken.* log\(step=..., loss=...\)"
+    with watch(model, optimizer) as w:
+        for step in range(4):
+            optimizer.zero_grad()
+            loss_of(model, x, True).backward()
+            optimizer.step()
+            # Once: warnings are errors here.
+            with nullcontext() if step else pytest.warns(UserWarning, match=words):
+                w.log(loss=1.0, other=2.0)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_loss_of_a_closure_is_that_of_its_step(inside):
+    model, x = quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = []
+    with watch(model, optimizer) as w:
+
+        def closure():
+            optimizer.zero_grad()
+            loss = loss_of(model, x, True)
+            loss.backward()
+            seen.append(float(loss.detach()))
+            if inside:
+                w.log(loss=loss)
+            return loss
+
+        for _ in range(4):
+            loss = optimizer.step(closure)
+            if not inside:
+                w.log(loss=loss)
+    assert w.record.curves("loss").steps.tolist() == [0, 1, 2, 3]
+    assert w.record["loss"][0].tolist() == seen
+
+
+def test_what_is_evaluated_at_the_new_parameters_is_the_next_step_s():
+    model, x = quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    gaps = []
+    with watch(model, optimizer) as w:
+        for step in range(4):
+            optimizer.zero_grad()
+            loss_of(model, x, True).backward()
+            optimizer.step()
+            gap = loss_of(model, x, True)
+            gaps.append(float(gap.detach()))
+            w.log(gap=gap)
+            w.log(step=step, own=float(step))
+    assert w.record.curves("gap").steps.tolist() == [1, 2, 3, 4]
+    assert w.record["gap"][0].tolist() == gaps
+    assert w.record["own"][0].tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_copy_of_a_watched_model_is_a_model():
+    model, x = quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch(model, optimizer) as w:
+        copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+        assert float(loss_of(copied, x, True).detach()) == 1.5
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        for _ in range(2):
+            loss = loss_of(compiled, x, True)
+            loss.backward()
+            w.log(loss=loss)
+            optimizer.step()
+    assert w.record["loss"].shape == (1, 2)
+    assert not model._forward_pre_hooks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
@@ -71,6 +72,24 @@ def _averaged(steps: list[int], values: list[float]) -> tuple[list[int], list[fl
     return list(sums), [total / count for total, count in sums.values()]
 
 
+LATE = (
+    "{name} was logged after optimizer.step() and before the next forward: it is recorded at step {step}, "
+    "the one just taken. Log between backward() and step(), or say which step: log(step=..., {name}=...)"
+)
+
+
+class _Forwards:
+    """Counts forwards that a step may follow; a copy of the model has a counter of its own."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *_: Any) -> None:
+        # Validation is no part of a step.
+        if torch.is_grad_enabled():
+            self.count += 1
+
+
 class Watch:
     """Records a loop; made by `watch`.
 
@@ -110,24 +129,69 @@ class Watch:
         self._checkpoint = checkpoint
         self._good: str | None = None
         self._pending: dict[str, tuple[list[int], list[float | torch.Tensor]]] = {}
-        self._hook = optimizer.register_step_pre_hook(self._before_step)
+        self._inside = self._by_closure = self._told = False
+        self._last: dict[str, int] = {}
+        self._forwards = _Forwards()
+        # Forwards and the first gradient as the last step left them.
+        self._left: tuple[int, torch.Tensor | None, int] = (-1, None, 0)
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+            model.register_forward_pre_hook(self._forwards),
+        ]
 
     def log(self, step: int | None = None, **values: float | torch.Tensor) -> None:
         """Note quantities of the current step; call it between `backward` and `step`.
 
         Tensors are read later, so that logging never waits for an accelerator. Several values of
         one quantity at one step (gradient accumulation) are averaged.
+
+        A value that comes right after a step is that step's, as where `step(closure)` returns the loss; where
+        it could have been logged before, a warning says so once. Give `step` for a quantity of the new
+        parameters.
         """
-        at = self.step if step is None else step
         pending = self._pending
         for name, value in values.items():
+            at = self._step_of(name) if step is None else step
+            self._last[name] = at
             if name not in pending:
                 pending[name] = ([], [])
             steps, found = pending[name]
             steps.append(at)
             found.append(value.detach() if isinstance(value, torch.Tensor) else value)
 
-    def _before_step(self, *_: Any) -> None:
+    def _step_of(self, name: str) -> int:
+        """Which step a value belongs to that is logged now."""
+        taken = self.step - 1
+        if self._inside:
+            return taken
+        if self._last.get(name, -1) >= taken or self._is_under_way():
+            return self.step
+        if not self._by_closure and not self._told:
+            self._told = True
+            warnings.warn(LATE.format(name=name, step=taken), stacklevel=3)
+        return taken
+
+    def _is_under_way(self) -> bool:
+        """Whether a forward or a gradient has come since the last step: what is logged is the next one's."""
+        count, before, version = self._left
+        gradient = self._first_gradient()
+        new = gradient is not None and (gradient is not before or gradient._version != version)
+        return count != self._forwards.count or new
+
+    def _first_gradient(self) -> torch.Tensor | None:
+        each = (p.grad for group in self._optimizer.param_groups for p in group["params"])
+        return next((g for g in each if g is not None), None)
+
+    def _after_step(self, *_: Any) -> None:
+        gradient = self._first_gradient()
+        version = 0 if gradient is None else gradient._version
+        self._left = (self._forwards.count, gradient, version)
+        self._inside = False
+
+    def _before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = (*args[1:], *kwargs.values())
+        self._inside, self._by_closure = True, any(callable(each) for each in given)
         if self.step % self._every == 0:
             self._settle()
             _note_settings(self.record, self._seed, self._optimizer)
@@ -177,9 +241,13 @@ class Watch:
 
     def close(self) -> None:
         """Check and flush the last values, and stop watching."""
-        self._hook.remove()
+        self._unhook()
         self._settle()
         self.record.flush()
+
+    def _unhook(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
     def __enter__(self) -> Watch:
         return self
@@ -193,7 +261,7 @@ class Watch:
         if error is None:
             self.close()
             return
-        self._hook.remove()
+        self._unhook()
         self.record.flush()
 
 

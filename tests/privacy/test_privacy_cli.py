@@ -1,6 +1,7 @@
 """The command line of this package, read as a person would."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,118 @@ def test_human_units_and_json(capsys):
     assert code == 0
     assert (found["sample_rate"], found["steps"]) == (0.1, 30)
     assert [r["name"] for r in found["rows"]][:2] == ["standard", "heuristic"]
+
+
+def history_of_a_training(n, batch, epochs, poisson, drop_last=False):
+    """What Opacus' accountant writes down where its loader is run through."""
+    torch = pytest.importorskip("torch")
+    opacus = pytest.importorskip("opacus", reason="needs the privacy extra")
+    from torch.utils.data import DataLoader, TensorDataset
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.nn.Linear(1, 1)
+        engine = opacus.PrivacyEngine()
+        net, optimizer, data = engine.make_private(
+            module=model,
+            optimizer=torch.optim.SGD(model.parameters(), 0.1),
+            data_loader=DataLoader(TensorDataset(torch.ones(n, 1)), batch, drop_last=drop_last),
+            noise_multiplier=1.0, max_grad_norm=1.0, poisson_sampling=poisson,
+        )  # fmt: skip
+        for (x,) in (each for _ in range(epochs) for each in data):
+            optimizer.zero_grad()
+            net(x).sum().backward()
+            optimizer.step()
+    return engine
+
+
+# 93 batches: int(1 / (1 / 93)) is 92, and so many Opacus draws.
+TRIPLES = [(1000, 600, 1), (93, 1, 1)] + [
+    (n, -(-n // batches), epochs)
+    for n, batches, epochs in np.random.default_rng(7).integers(
+        [20, 1, 1], [400, 13, 4], size=(18, 3)
+    ).tolist()
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("triple", TRIPLES, ids=str)
+def test_human_units_are_those_of_the_real_run(triple):
+    from surefoot.privacy._commands.training import rate_and_steps
+    from surefoot.privacy.doors.opacus import history_of
+
+    for poisson, sampling in ((True, "poisson"), (False, "shuffled")):
+        engine = history_of_a_training(*triple, poisson)
+        q, steps = rate_and_steps(None, None, *triple, sampling=sampling)
+        assert history_of(engine) == [(1.0, q, steps)]
+
+
+def test_a_last_batch_that_is_dropped():
+    from surefoot.privacy._commands.training import rate_and_steps
+    from surefoot.privacy.doors.opacus import history_of
+
+    for poisson, sampling in ((True, "poisson"), (False, "shuffled")):
+        engine = history_of_a_training(50, 20, 2, poisson, drop_last=True)
+        found = rate_and_steps(None, None, 50, 20, 2, sampling=sampling, drop_last=True)
+        assert history_of(engine) == [(1.0, *found)] == [(1.0, 0.5, 4)]
+
+
+def test_an_uneven_last_batch_is_a_step(capsys):
+    from surefoot.privacy import from_opacus
+
+    words = ["--dataset-size", "1000", "--batch-size", "600", "--epochs", "1", "--json"]
+    _, out = output(capsys, "epsilon", "--sigma", "1", *words)
+    found = json.loads(out.out)
+    assert (found["sample_rate"], found["steps"]) == (0.5, 2)
+    assert found["rows"][0]["epsilon"] == pytest.approx(4.854, abs=1e-3)
+    engine = history_of_a_training(1000, 600, 1, True)
+    assert found["rows"] == from_opacus(engine, 1e-5).to_dict()["rows"]
+
+
+def test_shuffled_epochs_with_an_uneven_last_batch(capsys):
+    words = ["--dataset-size", "60000", "--batch-size", "256", "--epochs", "10"]
+    code, out = output(capsys, "epsilon", "--sigma", "1", *words, "--sampling", "shuffled")
+    assert code == 0
+    assert "2350 steps, shuffled sampling" in out.out
+
+
+def test_the_optimizer_decides_over_the_heuristic(capsys):
+    words = ["--sigma", "1", "--q", ".1", "--steps", "40"]
+    _, out = output(capsys, "epsilon", *words, "--momentum", ".9")
+    assert "3.4011" in out.out
+    assert "steps count as SGD makes them count (momentum 0.9)" in out.out
+    _, out = output(capsys, "epsilon", *words, "--optimizer", "Adam")
+    assert "no last-iterate value" in out.out
+    assert "3.5" not in out.out
+    _, out = output(capsys, "epsilon", *words, "--optimizer", "MeZO")
+    assert "MeZO takes forward passes only" in out.out
+
+
+def test_a_counterexample_s_json_carries_the_kinds(capsys):
+    _, out = output(capsys, "counterexample", "forgetting", "--runs", "1000", "--json")
+    found = json.loads(out.out)
+    kinds = {row["name"]: row["kind"] for row in found["rows"]}
+    assert kinds == {"standard": "guarantee", "heuristic": "heuristic", "audit": "lower bound"}
+    assert any("not a DP guarantee" in note for note in found["notes"])
+    _, out = output(
+        capsys,
+        "epsilon",
+        "--sigma",
+        ".3",
+        "--q",
+        ".01",
+        "--steps",
+        "16",
+        "--delta",
+        "1e-3",
+        "--json",
+    )
+    rows = {row["name"]: row for row in json.loads(out.out)["rows"]}
+    assert {k: r["kind"] for k, r in rows.items() if k in kinds} == {
+        "standard": "guarantee", "heuristic": "heuristic",
+    }  # fmt: skip
+    each = {row["name"]: row for row in found["rows"]}
+    assert each["heuristic"] == rows["heuristic"]
+    assert each["standard"] == rows["standard"]
 
 
 def test_momentum_and_schedule(capsys):
@@ -142,6 +255,14 @@ def test_counterexample(capsys):
         (
             ["epsilon", "--sigma", "1", "--dataset-size", "9", "--batch-size", "10", "--epochs", "1"],
             "--batch-size must be between 1 and --dataset-size = 9, got 10",
+        ),
+        (
+            ["epsilon", "--sigma", "1", "--q", ".1", "--steps", "3", "--optimizer", "Sgd"],
+            "--optimizer must be an optimizer of torch or one of LOZO, MeZO, ZOAdam, got 'Sgd'",
+        ),
+        (
+            ["epsilon", "--sigma", "1", "--q", ".1", "--steps", "3", "--drop-last"],
+            "--drop-last goes with --dataset-size",
         ),
         (["calibrate", "--epsilon", "0", "--q", ".1", "--steps", "3"], "target_epsilon"),
         (["curve", "--sigma", "1", "--q", ".1", "--steps", "9:1"], "--steps must be FIRST:LAST"),

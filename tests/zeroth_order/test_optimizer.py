@@ -1,5 +1,6 @@
 """The optimisers against the paper line by line, their two modes against each other."""
 
+import contextlib
 import copy
 
 import pytest
@@ -8,7 +9,7 @@ from tests.zeroth_order.nets import flat, loss_of, network, problem
 from torch import nn
 from torch.func import functional_call
 
-from surefoot.zeroth_order import LOZO, MeZO, StepLog, ZOAdam
+from surefoot.zeroth_order import LOZO, MeZO, StepLog, ZOAdam, replay
 from surefoot.zeroth_order.reference import lozo_reference
 
 
@@ -189,13 +190,73 @@ def test_a_step_that_is_not_finite_is_skipped():
     good = loss_of(model)
     for t in range(6):
         before = [s.b.clone() for s in optimizer.tensors if s.b is not None]
-        optimizer.step((lambda: float("nan")) if t == 2 else good)
+        told = pytest.warns(UserWarning, match=r"step 2 was skipped.*: its losses were nan and nan")
+        with told if t == 2 else contextlib.nullcontext():
+            optimizer.step((lambda: float("nan")) if t == 2 else good)
         if t == 2:
             assert optimizer.last["skipped"]
             after = [s.b for s in optimizer.tensors if s.b is not None]
             assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert optimizer.t == 6
+    assert optimizer.skipped == 1
     assert sum(c != c for c in optimizer.log.c) == 1
+    # Told once, counted always, and the count goes on where a state was taken.
+    optimizer.step(lambda: float("inf"))
+    assert optimizer.skipped == 2
+    again = LOZO(network(), 0.01, nu=4)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.skipped == 2
+
+
+@pytest.mark.parametrize("mode", ["inplace", "factored"])
+def test_a_micro_batch_of_weight_0_is_left_out(mode):
+    def asked():
+        raise AssertionError("there is nothing to count")
+
+    models = [network(), network()]
+    optimizers = [LOZO(m, 0.01, nu=4, mode=mode, model=m, log=True) for m in models]
+    for t in range(6):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            loss = loss_of(model)
+            if optimizer is optimizers[1] and t % 2:
+                optimizer.estimate(asked, weight=0)
+            optimizer.estimate(loss, weight=3)
+            if optimizer is optimizers[1]:
+                optimizer.estimate(asked, weight=0.0)
+            optimizer.apply()
+    for optimizer in optimizers:
+        optimizer.flush()
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert optimizers[0].log.c == optimizers[1].log.c
+    base = network()
+    replay(base, optimizers[1].log)
+    for a, b in zip(models[1].parameters(), base.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_step_with_nothing_to_count_is_skipped():
+    model = network()
+    optimizer = LOZO(model, 0.01, nu=4, log=True)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer.estimate(lambda: float("nan"), weight=0)
+    with pytest.warns(UserWarning, match=r"step 0 was skipped.* nothing? to count|weight 0"):
+        optimizer.apply()
+    assert (optimizer.t, optimizer.skipped, optimizer.last["skipped"]) == (1, 1, True)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    # The look at the hooks comes with the first loss that there is.
+    assert optimizer.engine.self_check is not None
+    optimizer.step(loss_of(model))
+    assert optimizer.engine.self_check is None
+
+
+def test_a_first_loss_that_is_not_finite_blames_no_hook():
+    model = network()
+    optimizer = LOZO(model, 0.01, nu=4)
+    with pytest.warns(UserWarning, match="step 0 was skipped") as told:
+        optimizer.step(lambda: 0 * loss_of(model)() + float("nan"))
+    assert len(told) == 1
+    assert {x.storage for x in optimizer.tensors if not x.dense} == {"hooked"}
 
 
 @pytest.mark.parametrize("mode", ["inplace", "factored"])

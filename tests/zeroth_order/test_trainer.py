@@ -173,3 +173,141 @@ def test_another_optimizer_is_refused(tmp_path):
     work.optimizer_cls_and_kwargs = (torch.optim.SGD, {})
     with pytest.raises(ValueError, match="the optimizer must be LOZO, MeZO or ZOAdam, got"):
         work.create_optimizer()
+
+
+def labelled(targets, length=14, first=False):
+    """Rows with so many labels; with `first`, one at position 0 besides, which causal losses do not read."""
+    generator, rows = torch.Generator().manual_seed(1), []
+    for count in targets:
+        ids = torch.randint(1, 40, (length,), generator=generator)
+        labels = torch.full((length,), -100)
+        labels[1 : 1 + count] = ids[1 : 1 + count]
+        if first:
+            labels[0] = ids[0]
+        rows.append({"input_ids": ids, "labels": labels})
+    return rows
+
+
+def gpt2():
+    config = transformers.GPT2Config(
+        vocab_size=40, n_embd=16, n_layer=1, n_head=2, n_positions=16, bos_token_id=0,
+        eos_token_id=0,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config)
+
+
+def llama(kind="LlamaForCausalLM"):
+    config = transformers.LlamaConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, intermediate_size=16, max_position_embeddings=16, pad_token_id=0,
+    )  # fmt: skip
+    return getattr(transformers, kind)(config)
+
+
+def bert(kind, **more):
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=16, **more,
+    )  # fmt: skip
+    return getattr(transformers, kind)(config)
+
+
+def t5():
+    config = transformers.T5Config(
+        vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
+        decoder_start_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.T5ForConditionalGeneration(config)
+
+
+def with_labels(*labels, **more):
+    rows = labelled([1] * len(labels))
+    return [{**row, "labels": torch.tensor(label)} for row, label in zip(rows, labels, strict=True)]
+
+
+def answers(*starts):
+    ids = [row["input_ids"] for row in labelled([1] * len(starts))]
+    return [
+        {"input_ids": i, "start_positions": torch.tensor(s), "end_positions": torch.tensor(s + 1)}
+        for i, s in zip(ids, starts, strict=True)
+    ]
+
+
+def over_the_batch(outputs, labels, num_items_in_batch=None):
+    """As transformers asks of users' losses: a sum over the count of the whole batch."""
+    logits = outputs["logits"][:, :-1].flatten(0, 1)
+    total = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum")
+    return total / num_items_in_batch
+
+
+def a_mean(outputs, labels, num_items_in_batch=None):
+    """Takes the count and returns a mean all the same."""
+    logits = outputs["logits"][:, :-1].flatten(0, 1)
+    return torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten())
+
+
+def one_step(net, rows, size, folder, **more):
+    """c and the logged loss of one step over these rows, in micro-batches of this size."""
+    loss = more.pop("loss", None)
+    work = trainer(net, folder, steps=1, accumulation=-(-len(rows) // size), **more)
+    work.args.per_device_train_batch_size = size
+    work.args.train_sampling_strategy = "sequential"
+    work._train_batch_size = size
+    work._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows)
+    work.train_dataset, work.compute_loss_func = rows, loss
+    work.train()
+    return work, work.state.log_history[0]["loss"]
+
+
+CAUSAL = [11, 2, 0, 8]
+BATCHES = {
+    "causal": (gpt2, labelled([11, 2, 2, 8], first=True), {}),
+    "causal, none, or only at position 0": (gpt2, labelled(CAUSAL, first=True), {}),
+    "causal, by loss_type": (llama, labelled(CAUSAL, first=True), {}),
+    "causal, smoothed": (llama, labelled(CAUSAL, first=True), {"label_smoothing_factor": 0.1}),
+    "own loss over the batch": (llama, labelled([0, 11, 2, 8]), {"loss": over_the_batch}),
+    "own mean": (llama, labelled(CAUSAL, first=True), {"loss": a_mean}),
+    "masked": (lambda: bert("BertForMaskedLM"), labelled(CAUSAL, first=True), {}),
+    "tokens": (lambda: bert("BertForTokenClassification", num_labels=40), labelled(CAUSAL), {}),
+    "sequences": (lambda: llama("LlamaForSequenceClassification"), with_labels(1, -100, 0, 1), {}),
+    "sequences, smoothed": (
+        lambda: bert("BertForSequenceClassification"),
+        with_labels(1, -100, 0),
+        {"label_smoothing_factor": 0.1},
+    ),
+    "regression": (
+        lambda: bert("BertForSequenceClassification", num_labels=1),
+        with_labels(1.0, -100.0, 2.0),
+        {},
+    ),
+    "answers, one cut off": (lambda: bert("BertForQuestionAnswering"), answers(1, 2, 30), {}),
+    "from text to text": (t5, labelled(CAUSAL, first=True), {}),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_batch_is_its_micro_batches(name, tmp_path):
+    make, rows, more = BATCHES[name]
+    found = []
+    for size in (len(rows), 1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = make()
+        work, loss = one_step(net, rows, size, tmp_path, **more)
+        assert work.zeroth_order.skipped == 0
+        found.append((work.zeroth_order.last["c"], loss))
+    whole, *parts = found
+    for part in parts:
+        # Losses are float32: c has their rounding, 1e-7 of the loss over 2 eps.
+        assert part[0] == pytest.approx(whole[0], rel=2e-3, abs=2e-3)
+        assert part[1] == pytest.approx(whole[1], rel=1e-4)
+
+
+def test_a_batch_without_any_label_is_skipped_and_told(tmp_path):
+    net = gpt2()
+    before = [p.detach().clone() for p in net.parameters()]
+    with pytest.warns(UserWarning, match=r"step 0 was skipped.*\(weight 0\)"):
+        work, _ = one_step(net, labelled([0, 0, 0]), 1, tmp_path)
+    assert work.zeroth_order.skipped == 1
+    assert work.state.log_history[0]["skipped_steps"] == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))

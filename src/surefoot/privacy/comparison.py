@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from surefoot._numerics.checks import check_choice
-from surefoot.privacy._checks import check_delta, real
+from surefoot.privacy._checks import check_delta, check_steps, real
+from surefoot.privacy._weighing import FORWARD_ONLY, Weighing, weigh
 from surefoot.privacy.audit.result import BOUND, HEURISTIC, PROVEN
 from surefoot.privacy.composition import REFUSED, as_history, epochs, standard
 from surefoot.privacy.facts import CLAIMED, WEIGHT, distinct, merged, setting_facts
@@ -34,6 +35,10 @@ HIDDEN = (
     "the heuristic holds only if nothing but the final model leaves: no checkpoints, no averages of "
     "published models, no early stopping or search on private data"
 )
+SHUFFLED_WEIGHTS = (
+    "no last-iterate value: steps count differently, "
+    "and for shuffled batches only equal steps are known"
+)
 PLOT_POINTS = 60
 EPOCHS = "E epochs"
 
@@ -50,16 +55,8 @@ class Row:
         """The same for JSON."""
         if self.value is None:
             return {"name": self.name, "epsilon": None, "note": self.note}
-        v = self.value
-        return {
-            "name": self.name,
-            "kind": v.kind,
-            "epsilon": v.value,
-            "lower": v.lower,
-            "upper": v.upper,
-            "direction": v.direction,
-            "note": self.note or v.note,
-        }
+        found = {"name": self.name, **self.value.to_dict()}
+        return {**found, "note": self.note or self.value.note}
 
 
 @dataclass(frozen=True, repr=False)
@@ -224,6 +221,8 @@ def compare(
     sampling: Sampling = "poisson",
     releases: Releases = "last",
     audit: AuditResult | None = None,
+    optimizer: Any = None,
+    lr_history: PerStep | None = None,
 ) -> Report:
     """Epsilon at delta: standard (proven), last-iterate heuristic, envelope, full batch, and an audit.
 
@@ -237,6 +236,11 @@ def compare(
         "last" if only the final model leaves; with "all" the heuristic is void and not shown.
     audit
         The result of an audit of this training, shown beside.
+    optimizer
+        What took the steps, where it was not plain SGD: momentum and weight decay enter the heuristic, which
+        is refused for what it does not cover (Adam; optimisers that take forward passes only).
+    lr_history
+        Its learning rate at each step, where that changed.
 
     Raises
     ------
@@ -246,14 +250,68 @@ def compare(
     delta = check_delta(delta)
     check_choice("releases", releases, get_args(Releases))
     if audit is not None:
-        _check_audit(audit, noise_multiplier, sample_rate, steps, delta)
+        check_audit(audit, noise_multiplier, sample_rate, steps, delta)
+    weighing = Weighing()
+    if optimizer is not None:
+        if weights is not None:
+            raise ValueError("weights and optimizer exclude each other, got both")
+        weighing = weigh(optimizer, check_steps(steps), lr_history)
+    elif lr_history is not None:
+        raise ValueError("lr_history needs an optimizer; learning rates alone are weights")
+    if (name := _forward_only(audit)) is not None:
+        weighing = Weighing(refused=FORWARD_ONLY.format(name=name), void=True)
+    found = made_report(
+        noise_multiplier, sample_rate, steps, delta, weighing,
+        weights=weights, sampling=sampling, releases=releases, audit=audit,
+    )  # fmt: skip
+    if optimizer is not None:
+        # Said by the caller, and never to look better: what the heuristic rests on.
+        found.record.note(found.record.seeds[0], optimizer=weighing.name)
+    return dataclasses.replace(found, notes=(*found.notes, *weighing.notes))
+
+
+def _forward_only(audit: AuditResult | None) -> str | None:
+    """The name of what trained, where the audit's record says that it took no gradients."""
+    if audit is None or True not in audit.record.fact("forward_only").all:
+        return None
+    return ", ".join(map(str, audit.record.fact("optimizer").all))
+
+
+def made_report(
+    noise_multiplier: PerStep,
+    sample_rate: PerStep,
+    steps: int,
+    delta: float,
+    weighing: Weighing,
+    *,
+    weights: Any = None,
+    sampling: Sampling = "poisson",
+    releases: Releases = "last",
+    audit: AuditResult | None = None,
+) -> Report:
+    """The report of `compare` for an optimiser that was weighed already.
+
+    Parameters
+    ----------
+    noise_multiplier, sample_rate, steps, delta, weights, sampling, releases, audit
+        As in `compare`, and checked.
+    weighing
+        What the optimiser means for the heuristic.
+    """
+    weights = weighing.weights if weights is None else weights
+    if sampling == "shuffled" and weights is not None and weighing.weights is not None:
+        # Shuffled epochs have one closed form, for equal steps.
+        weighing, weights = Weighing(refused=SHUFFLED_WEIGHTS), None
     mechanism = last_iterate(
         noise_multiplier, sample_rate, steps, weights=weights, sampling=sampling
     )
     rows = _proven_rows(noise_multiplier, sample_rate, steps, delta, sampling)
-    notes = [HONESTY, HIDDEN] if releases == "last" else []
-    if releases == "all":
-        rows += [Row(name, None, RELEASED) for name in ("heuristic", "envelope", "full batch")]
+    void = RELEASED if releases == "all" else weighing.refused if weighing.void else ""
+    notes = [HONESTY] if void else [HONESTY, HIDDEN]
+    if void:
+        rows += [Row(name, None, void) for name in ("heuristic", "envelope", "full batch")]
+    elif weighing.refused:
+        rows.append(Row("heuristic", None, weighing.refused))
     else:
         rows.append(Row("heuristic", mechanism.epsilon(delta)))
         plain = weights is None and np.ndim(noise_multiplier) == np.ndim(sample_rate) == 0
@@ -265,7 +323,7 @@ def compare(
         noise_multiplier, sample_rate, int(steps), delta, tuple(rows), audit, tuple(notes), sampling,
         Record.concat([] if audit is None else [audit.record]),
     )  # fmt: skip
-    _write(report, weights, releases)
+    _write(report, weights, "all" if void else releases)
     return report
 
 
@@ -293,9 +351,21 @@ def _write(report: Report, weights: Any, releases: Releases) -> None:
         record.note(seed, releases="all")
 
 
-def _check_audit(
+def check_audit(
     audit: AuditResult, noise_multiplier: PerStep, sample_rate: PerStep, steps: int, delta: float
 ) -> None:
+    """That an audit is of this training and at this delta.
+
+    Parameters
+    ----------
+    audit, noise_multiplier, sample_rate, steps, delta
+        As in `compare`.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
     if audit.delta != delta:
         raise ValueError(f"audit must be at the same delta, {delta:g}, got one at {audit.delta:g}")
     given = merged(as_history(noise_multiplier, sample_rate, steps))

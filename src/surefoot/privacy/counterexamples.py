@@ -11,7 +11,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,13 +22,14 @@ from surefoot.privacy._checks import check_delta, check_noise, check_rate, check
 from surefoot.privacy.audit.error_rates import error_limits
 from surefoot.privacy.audit.p_value import check_confidence, whole
 from surefoot.privacy.audit.result import AuditResult, conclude
+from surefoot.privacy.result import HONESTY
 from surefoot.record import Fact, Record
 
 Array = np.ndarray
 CHUNK = 100_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Counterexample(ABC):
     """One training, repeated `runs` times with the canary and as often without, accused above a threshold.
 
@@ -68,6 +69,10 @@ class Counterexample(ABC):
         real("threshold", self.threshold)
         whole("runs", self.runs, 10)
         check_confidence(self.confidence)
+
+    def __repr__(self) -> str:
+        each = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
+        return f"{type(self).__name__}({each})\n  {HONESTY}"
 
     @functools.cached_property
     def record(self) -> Record:
@@ -134,7 +139,7 @@ class Counterexample(ABC):
         return x
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Forgetting(Counterexample):
     """m <- (1 - alpha) m + Bernoulli(q) + sigma N: a quadratic regulariser forgets early steps.
 
@@ -167,7 +172,7 @@ class Forgetting(Counterexample):
         return m
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MaliciousData(Counterexample):
     """Other examples with loss -|m - target| push m away from target for ever: its side stores step 1.
 
@@ -207,7 +212,7 @@ class MaliciousData(Counterexample):
         return m
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Encoding(Counterexample):
     """m <- base * round(m) + Bernoulli(q) + sigma N: the digits of the last iterate are all the steps.
 

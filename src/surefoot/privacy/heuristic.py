@@ -91,6 +91,13 @@ class Heuristic(Mechanism):
         self.noise_multiplier, self.sample_rate, self.steps = noise_multiplier, sample_rate, steps
         self._plain = plain
 
+    def _shown(self) -> str:
+        sigma, q = (
+            f"{given:g}" if np.ndim(given) == 0 else "one per step"
+            for given in (self.noise_multiplier, self.sample_rate)
+        )
+        return f"Heuristic: sigma {sigma}, sample rate {q}, {self.steps} steps"
+
     def _value(self, quantity: str, remove: Bounded, add: Bounded) -> Value:
         value = super()._value(quantity, remove, add)
         if not isinstance(self.pair, WeightedPair) or self.pair.mixed:

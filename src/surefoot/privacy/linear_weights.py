@@ -8,19 +8,28 @@ guessed (torch adds weight decay before the momentum buffer, takes the first buf
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from surefoot.guarantee import Guarantee
 from surefoot.privacy._checks import check_rate, check_steps, per_step
+from surefoot.privacy._impulses import (
+    ADDITIVE,
+    answers,
+    departure,
+    is_forward_only,
+    proportional,
+    recipe_of,
+    unwrapped,
+)
+from surefoot.privacy._weighing import FORWARD_ONLY
 from surefoot.privacy.facts import WEIGHT
+from surefoot.privacy.result import HONESTY
 from surefoot.record import Record
 
 if TYPE_CHECKING:
@@ -28,15 +37,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 DEPARTURE = "departure from additivity"
-ADDITIVE = 1e-9
 SETTINGS = ("momentum", "weight_decay", "dampening", "nesterov")
-UNWEIGHTED = (
-    "call last_iterate without weights for the plain heuristic, "
-    "which then rests on one more assumption: that the optimiser is close to linear"
-)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LinearWeights:
     """What each step counts in the final model, relative to the noise of the same step.
 
@@ -62,6 +66,10 @@ class LinearWeights:
         object.__setattr__(self, "values", per_step("weights", values, values.size))
         if WEIGHT not in self.record:
             self.record.extend(0, WEIGHT, self.values.tolist())
+
+    def __repr__(self) -> str:
+        ends = f", from {self.values[0]:.4g} to {self.values[-1]:.4g}" if len(self) else ""
+        return f"LinearWeights of {len(self)} steps{ends} ({self.origin})\n  {HONESTY}"
 
     def __len__(self) -> int:
         return len(self.values)
@@ -103,8 +111,8 @@ class LinearWeights:
         Parameters
         ----------
         torch_optimizer
-            Before its first step, all parameter groups with equal settings. An Opacus
-            DPOptimizer is unwrapped.
+            Before its first step. Groups may differ where every step counts the same in each up to a factor
+            (constant rates without decay); what Opacus and accelerate put around it is taken off.
         steps
             T.
         scheduler
@@ -121,54 +129,66 @@ class LinearWeights:
         Raises
         ------
         ValueError
-            If the optimiser is not linear (Adam, Adagrad, RMSprop), has stepped already or has groups
-            that differ, or if the scheduler follows a metric.
+            If the optimiser is not linear (Adam, Adagrad, RMSprop), takes no gradients, has stepped already
+            or has groups in which steps count differently, or if the scheduler follows a metric.
         """
         steps, every = check_steps(steps), check_steps(every, "every")
         if every == 0:
             raise ValueError("every must be at least 1, got 0")
         if average is not None:
             average = check_rate(average, "average")
-        # Opacus wraps the optimiser that moves the parameters.
-        optimizer = getattr(torch_optimizer, "original_optimizer", torch_optimizer)
-        departure = _check_linear(optimizer)
+        optimizer = unwrapped(torch_optimizer)
+        if is_forward_only(optimizer):
+            raise ValueError(
+                "torch_optimizer must take gradients: "
+                + FORWARD_ONLY.format(name=type(optimizer).__name__)
+            )
+        recipes = [recipe_of(optimizer, i) for i in range(len(optimizer.param_groups))]
+        distinct = [r for i, r in enumerate(recipes) if r not in recipes[:i]]
+        departed = max(departure(recipe) for recipe in distinct)
         _check(optimizer, scheduler, used)
         if lr_history is not None:
             if scheduler is not None:
                 raise ValueError("lr_history and scheduler exclude each other, got both")
             lr_history = per_step("lr_history", lr_history, steps)
+        if len(distinct) > 1 and (lr_history is not None or scheduler is not None):
+            raise ValueError(_unequal(optimizer))
         name = type(optimizer).__name__
-        theta = torch.zeros(steps, dtype=torch.float64)
-        twin = _twin(optimizer, theta)
-        clock = None
-        if scheduler is not None:
+
+        def rate(t: int) -> dict[str, float]:
+            assert lr_history is not None
+            return {"lr": float(lr_history[t])}
+
+        def clocked(twin: torch.optim.Optimizer) -> Callable[[int], None]:
             # A copy that drives the twin: deepcopy takes the twin wherever it meets the original.
-            memo = {id(torch_optimizer): twin, id(optimizer): twin}
-            clock = copy.deepcopy(scheduler, memo)
-        mean = torch.zeros_like(theta)
-        for t in range(steps):
-            theta.grad = torch.zeros_like(theta)
-            theta.grad[t] = 1.0
-            if lr_history is not None:
-                twin.param_groups[0]["lr"] = float(lr_history[t])
-            twin.step()
-            if average is not None:
-                mean.lerp_(theta.detach(), 1 - average)
-            if clock is not None and (t + 1) % every == 0:
-                with warnings.catch_warnings():
-                    # The twin's step is not the one the scheduler counts.
-                    warnings.simplefilter("ignore", UserWarning)
-                    clock.step()
-        moved = theta.detach() if average is None else mean
+            memo: dict[int, Any] = {id(torch_optimizer): twin, id(optimizer): twin}
+            clock: Any = copy.deepcopy(scheduler, memo)
+            return lambda t: clock.step() if (t + 1) % every == 0 else None
+
+        moved, *others = (
+            answers(
+                recipe,
+                steps,
+                settings=rate if lr_history is not None and recipe.takes("lr") else None,
+                around=None if scheduler is None else clocked,
+                average=average,
+            )
+            for recipe in distinct
+        )
+        if not all(proportional(moved, other) for other in others):
+            raise ValueError(_unequal(optimizer))
         values = moved.numpy() if optimizer.param_groups[0].get("maximize") else -moved.numpy()
         record = Record()
-        record.append(0, 0, **{DEPARTURE: departure})
-        rates = [float(optimizer.param_groups[0]["lr"])] if lr_history is None else lr_history
-        for rate in (min(rates), max(rates)):
-            record.note(0, lr=float(rate))
+        record.append(0, 0, **{DEPARTURE: departed})
+        rates = (
+            lr_history if lr_history is not None else [g.get("lr") for g in optimizer.param_groups]
+        )
+        known_rates = [float(r) for r in rates if r is not None]
+        for end in (min(known_rates), max(known_rates)) if known_rates else ():
+            record.note(0, lr=end)
         if scheduler is not None:
             record.note(0, scheduler=type(scheduler).__name__)
-        settings = _settings(optimizer.param_groups[0])
+        settings = optimizer.param_groups[0]
         known = {k: settings[k] for k in SETTINGS if isinstance(settings.get(k), (int, float))}
         record.note(0, optimizer=name, weighted_steps=steps, **known)
         return cls(values, f"{name}, {steps} steps", record)
@@ -195,36 +215,12 @@ def additivity_claim(quantity: str = DEPARTURE, *, name: str | None = None) -> G
     )
 
 
-def _settings(group: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in group.items() if k not in ("params", "param_names")}
-
-
-def _twin(optimizer: torch.optim.Optimizer, theta: Tensor, **changes: Any) -> torch.optim.Optimizer:
-    """The same optimiser, fresh, for other parameters."""
-    settings = _settings(copy.deepcopy({**optimizer.param_groups[0], "params": []}))
-    # These choose an implementation, not a recursion, and may demand a device.
-    for switch in ("foreach", "fused", "capturable"):
-        if switch in settings:
-            settings[switch] = False
-    kind: Any = type(optimizer)
-    twin: torch.optim.Optimizer = kind([{"params": [theta], **settings, **changes}])
-    return twin
-
-
 def _check(optimizer: torch.optim.Optimizer, scheduler: Any, used: bool) -> None:
     if not used and any(optimizer.state.values()):
         raise ValueError(
             f"torch_optimizer must be fresh, got {type(optimizer).__name__} with state; "
             "make one with the same settings, or say used=True"
         )
-    first, *others = (_settings(g) for g in optimizer.param_groups)
-    for other in others:
-        wrong = sorted(k for k in first.keys() | other.keys() if first.get(k) != other.get(k))
-        if wrong:
-            raise ValueError(
-                "all parameter groups of torch_optimizer must have the same settings, got different "
-                f"{', '.join(wrong)}; the weights would depend on where the example's gradient lies"
-            )
     if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
         raise ValueError(
             "scheduler must be a fixed schedule, got ReduceLROnPlateau, which follows the data; "
@@ -232,26 +228,11 @@ def _check(optimizer: torch.optim.Optimizer, scheduler: Any, used: bool) -> None
         )
 
 
-def _check_linear(optimizer: torch.optim.Optimizer) -> float:
-    """Responses to g, h and g + 2h, run apart, must add up; how far they are from it."""
-    g = torch.tensor([1.0, 0.3, -2.0, 0.8], dtype=torch.float64)
-    h = torch.tensor([-0.4, 1.1, 0.2, -0.5], dtype=torch.float64)
-    ends, farthest = [], 0.0
-    for gradients in (g, h, g + 2 * h):
-        theta = torch.zeros(1, dtype=torch.float64)
-        # A schedule may start at rate 0, where everything is linear.
-        twin = _twin(optimizer, theta, lr=0.1)
-        for gradient in gradients:
-            theta.grad = gradient.reshape(1)
-            twin.step()
-            farthest = max(farthest, abs(float(theta)))
-        ends.append(theta.detach().clone())
-    a, b, both = ends
-    # Relative to the way and not to the ends, which may lie at 0.
-    departure = float((a + 2 * b - both).abs()) / farthest
-    if not departure <= ADDITIVE:
-        raise ValueError(
-            f"torch_optimizer must be linear in the gradients, got {type(optimizer).__name__}, "
-            f"whose step is not; {UNWEIGHTED}"
-        )
-    return departure
+def _unequal(optimizer: torch.optim.Optimizer) -> str:
+    """Why these groups have no weights in common."""
+    first, *others = (recipe_of(optimizer, i).settings for i in range(len(optimizer.param_groups)))
+    wrong = sorted({k for other in others for k in first if first[k] != other[k]})
+    return (
+        "all parameter groups of torch_optimizer must have the same settings, got different "
+        f"{', '.join(wrong)}; the weights would depend on where the example's gradient lies"
+    )

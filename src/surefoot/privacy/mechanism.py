@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from surefoot.privacy._checks import check_delta, check_epsilon, check_rate
 from surefoot.privacy._curves.mixture import ADD, REMOVE, Bounded
-from surefoot.privacy.result import Curve, Kind, Value
+from surefoot.privacy.result import Curve, Kind, Value, words
 
 Array = np.ndarray
 
@@ -86,6 +86,12 @@ class Mechanism:
         rates = [self.pair.false_negative_rate(check_rate(f, "fpr")) for f in at.ravel()]
         fnr = np.array(rates).reshape(at.shape)
         return Curve(at, fnr, fnr, fnr, self.kind, "false negative rate", self.note)
+
+    def __repr__(self) -> str:
+        return f"{self._shown()} ({self.kind}){words(self.kind, self.note)}"
+
+    def _shown(self) -> str:
+        return type(self).__name__
 
     def _value(self, quantity: str, remove: Bounded, add: Bounded) -> Value:
         return Value(

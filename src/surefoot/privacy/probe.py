@@ -24,6 +24,7 @@ from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.privacy._checks import real
 from surefoot.privacy.audit.p_value import whole
 from surefoot.privacy.facts import copy_facts, record_of
+from surefoot.privacy.result import HONESTY
 from surefoot.record import Record
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ FAR = 5.0
 RESPONSE, LENGTH, UNEVEN = "response along the perturbation", "length of the response", "unevenness"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Linearity:
     """What the meter read.
 
@@ -89,7 +90,9 @@ class Linearity:
     def __str__(self) -> str:
         rows = zip(self.steps, self.weights, self.norms, strict=True)
         each = "; ".join(f"step {t}: {w:.3g} (norm {n:.3g})" for t, w, n in rows)
-        return f"assumption: {self.finding}; {each}"
+        return f"assumption: {self.finding}; {each}\n  {HONESTY}"
+
+    __repr__ = __str__
 
 
 def unevenness(
@@ -231,6 +234,9 @@ class LinearityMeter:
             copy_facts(trained, record, self.seed)
         return record
 
+    def __repr__(self) -> str:
+        return f"LinearityMeter of {self.steps} steps, {self.probes} probes\n  {HONESTY}"
+
     def _final(self, injections: Mapping[int, Tensor]) -> Float[Tensor, " P"]:
         end = self.run(injections, self.seed)
         flat = wide(torch.as_tensor(end).detach().flatten())
@@ -240,7 +246,7 @@ class LinearityMeter:
         return flat.clone()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Drift:
     """How a probe's gradient changed along a run: both are 1 throughout for linear losses.
 
@@ -249,6 +255,12 @@ class Drift:
 
     cosines: Float[Array, " logged"]
     norms: Float[Array, " logged"]
+
+    def __repr__(self) -> str:
+        each = "; ".join(
+            f"cosine {c:.3g} (norm {n:.3g})" for c, n in zip(self.cosines, self.norms, strict=True)
+        )
+        return f"gradients: {each}\n  {HONESTY}"
 
 
 def gradient_drift(gradients: Float[Tensor, "logged P"], clip: float = 1.0) -> Drift:

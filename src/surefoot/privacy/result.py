@@ -22,7 +22,8 @@ def _refuse(what: str) -> TypeError:
     )
 
 
-def _words(kind: Kind, note: str) -> str:
+def words(kind: Kind, note: str) -> str:
+    """What must be said with a value of this kind, a line each."""
     lines = ([HONESTY] if kind == "heuristic" else []) + ([note] if note else [])
     return "".join(f"\n  {line}" for line in lines)
 
@@ -83,13 +84,20 @@ class Value:
             raise _refuse(f"this {self.quantity}")
         return self.value
 
+    def to_dict(self) -> dict[str, Any]:
+        """The same in JSON's types, its kind first."""
+        return {
+            "kind": self.kind, self.quantity: self.value, "lower": self.lower, "upper": self.upper,
+            "direction": self.direction, "note": self.note,
+        }  # fmt: skip
+
     def __repr__(self) -> str:
         sides = ""
         if self.remove is not None and self.add is not None:
             sides = f", remove {self.remove:.6g}, add {self.add:.6g}"
         return (
             f"{self.quantity} {self.value:.6g} ({self.kind}; "
-            f"in [{self.lower:.6g}, {self.upper:.6g}]{sides}){_words(self.kind, self.note)}"
+            f"in [{self.lower:.6g}, {self.upper:.6g}]{sides}){words(self.kind, self.note)}"
         )
 
 
@@ -129,4 +137,4 @@ class Curve:
         return np.array(self.value, dtype=dtype)
 
     def __repr__(self) -> str:
-        return f"{self.quantity} at {np.size(self.at)} points ({self.kind}){_words(self.kind, self.note)}"
+        return f"{self.quantity} at {np.size(self.at)} points ({self.kind}){words(self.kind, self.note)}"

@@ -42,6 +42,8 @@ class ZerothOrder(torch.optim.Optimizer):
     """
 
     method = "zo"
+    # What accounts for privacy asks this of any optimizer: its final weights give every c back.
+    forward_only = True
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class ZerothOrder(torch.optim.Optimizer):
         self._engine = Engine(
             self.method, settings, rule, self._tensors, self.param_groups,
             reducer=Reducer(process_group), log=StepLog.open(log),
-            self_check=self_check and model is not None,
+            self_check=self_check and model is not None, model=model,
         )  # fmt: skip
         self._recording = Recording(type(self).__name__, record, settings.seed)
 
@@ -138,6 +140,11 @@ class ZerothOrder(torch.optim.Optimizer):
     def last(self) -> dict[str, Any]:
         """Of the last step: loss_plus, loss_minus, c, skipped, fd_error."""
         return self.engine.last
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were skipped so far: no finite loss, or nothing to count; the weights stood still."""
+        return self.engine.skipped
 
     @property
     def log(self) -> StepLog | None:
@@ -202,9 +209,13 @@ class ZerothOrder(torch.optim.Optimizer):
         ----------
         closure
             Returns the loss of the micro-batch, a tensor of one number or a float; it may be any function of
-            the model, differentiable or not, and must give the same value for the same weights.
+            the model, differentiable or not, and must give the same value for the same weights. Random
+            numbers (dropout, noise) are drawn once an estimate and drawn again in its other evaluations,
+            from the global generators and from those that the closure or a module holds; running
+            statistics count one forward.
         weight
-            Samples in the micro-batch, where they differ; given for all or for none.
+            Samples in the micro-batch, where they differ; given for all or for none. At 0 the closure is not
+            called; a step of zeros only is skipped.
 
         Raises
         ------

@@ -28,6 +28,7 @@ def state_of(engine: Engine) -> dict[str, Any]:
         "settings": engine.all_settings(),
         "t": engine.directions.t,
         "decay": list(engine.decay),
+        "skipped": engine.skipped,
         "param_groups": groups,
         "state": {x.index: _held_by(x) for x in engine.tensors},
         "log": None if log is None or not log.header else log.to_bytes(),
@@ -59,6 +60,7 @@ def load_state(engine: Engine, state: dict[str, Any]) -> None:
     engine.mean.clear()
     engine.directions.forget()
     engine.directions.t, engine.decay = state["t"], list(state["decay"])
+    engine.skipped = state.get("skipped", 0)
     for tensor in engine.tensors:
         _restore(engine, tensor, dict(state["state"][tensor.index]))
     if state["log"] is not None and engine.log is not None:

@@ -31,13 +31,15 @@ class Epsilon:
     def __call__(self) -> int:
         from surefoot.privacy import compare
 
-        q, steps = self.training.rate_and_steps()
+        q, steps = self.training.rate_and_steps(self.sampling)
+        optimizer, rates = self.optimizer.made(steps)
         report = compare(
             self.training.sigma,
             q,
             steps,
             self.delta,
-            weights=self.optimizer.weights(steps),
+            optimizer=optimizer,
+            lr_history=rates,
             sampling=self.sampling,
             releases=self.releases,
         )
@@ -63,6 +65,8 @@ class Calibrate:
     """Expected number of examples in a batch."""
     epochs: int | None = None
     """Passes over the data."""
+    drop_last: bool = False
+    """The data loader leaves out the last batch of an epoch where it is smaller."""
     by: Literal["standard", "heuristic"] = "standard"
     """What has to meet the target: the guarantee, or the heuristic, which is none."""
     json: bool = False
@@ -72,8 +76,9 @@ class Calibrate:
         from surefoot.privacy import calibrate
 
         q, steps = rate_and_steps(
-            self.q, self.steps, self.dataset_size, self.batch_size, self.epochs
-        )
+            self.q, self.steps, self.dataset_size, self.batch_size, self.epochs,
+            drop_last=self.drop_last,
+        )  # fmt: skip
         found = calibrate(self.epsilon, self.delta, q, steps, by=self.by)
         print(to_json(found.to_dict()) if self.json else found)
         return 0

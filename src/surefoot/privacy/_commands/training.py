@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from surefoot.errors import SurefootError
 
 if TYPE_CHECKING:
-    from surefoot.privacy.linear_weights import LinearWeights
+    import torch
+
+Sampling = Literal["poisson", "shuffled"]
+FORWARD_ONLY = ("LOZO", "MeZO", "ZOAdam")
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,15 @@ class Training:
     """Expected number of examples in a batch."""
     epochs: int | None = None
     """Passes over the data."""
+    drop_last: bool = False
+    """The data loader leaves out the last batch of an epoch where it is smaller."""
 
-    def rate_and_steps(self) -> tuple[float, int]:
+    def rate_and_steps(self, sampling: Sampling) -> tuple[float, int]:
         """q and T, from whichever three of the flags were given."""
-        return rate_and_steps(self.q, self.steps, self.dataset_size, self.batch_size, self.epochs)
+        return rate_and_steps(
+            self.q, self.steps, self.dataset_size, self.batch_size, self.epochs,
+            sampling=sampling, drop_last=self.drop_last,
+        )  # fmt: skip
 
 
 def rate_and_steps(
@@ -39,8 +47,14 @@ def rate_and_steps(
     dataset_size: int | None,
     batch_size: int | None,
     epochs: int | None,
+    *,
+    sampling: Sampling = "poisson",
+    drop_last: bool = False,
 ) -> tuple[float, int]:
-    """q and T: as given, or q = batch / n and T = epochs * n // batch.
+    """q and T: as given, or of the loader that Opacus makes of one with this batch size.
+
+    A pass has ceil(n / b) batches (floor with `drop_last`), and an example is in each of them with
+    probability 1 / (that number): b / n is the rate of no loader unless b divides n.
 
     Raises
     ------
@@ -49,53 +63,96 @@ def rate_and_steps(
     """
     human = (dataset_size, batch_size, epochs)
     if q is not None and steps is not None and human == (None, None, None):
+        if drop_last:
+            raise SurefootError("--drop-last goes with --dataset-size, --batch-size and --epochs")
         return q, steps
-    if dataset_size is not None and batch_size is not None and epochs is not None:
-        if q is not None or steps is not None:
-            raise SurefootError("--dataset-size, --batch-size and --epochs replace --q and --steps")
-        if not 0 < batch_size <= dataset_size:
-            raise SurefootError(
-                f"--batch-size must be between 1 and --dataset-size = {dataset_size}, "
-                f"got {batch_size}"
-            )
-        return batch_size / dataset_size, epochs * dataset_size // batch_size
-    raise SurefootError("give --q and --steps, or all of --dataset-size, --batch-size and --epochs")
+    if dataset_size is None or batch_size is None or epochs is None:
+        raise SurefootError(
+            "give --q and --steps, or all of --dataset-size, --batch-size and --epochs"
+        )
+    if q is not None or steps is not None:
+        raise SurefootError("--dataset-size, --batch-size and --epochs replace --q and --steps")
+    if not 0 < batch_size <= dataset_size:
+        raise SurefootError(
+            f"--batch-size must be between 1 and --dataset-size = {dataset_size}, got {batch_size}"
+        )
+    if epochs < 0:
+        raise SurefootError(f"--epochs must be at least 0, got {epochs}")
+    batches = dataset_size // batch_size if drop_last else -(-dataset_size // batch_size)
+    rate = 1 / batches
+    # Opacus' Poisson sampler draws int(1 / rate) batches a pass: by rounding one less for some rates.
+    passes = int(1 / rate) if sampling == "poisson" else batches
+    return rate, epochs * passes
+
+
+class ForwardOnly:
+    """An optimiser that takes no gradients, of which nothing else needs to be known here."""
+
+    forward_only = True
+
+
+def forward_only(name: str) -> Any:
+    """One by this name."""
+    return type(name, (ForwardOnly,), {})()
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What torch's SGD does with the gradients; it changes what each step counts in the last model."""
+    """What the optimizer does with the gradients; it changes what each step counts in the last model."""
 
+    optimizer: str = "SGD"
+    """SGD, another optimizer of torch (Adam, RMSprop ...), or LOZO, MeZO, ZOAdam."""
     momentum: float = 0.0
     """Momentum of SGD."""
     lr: float = 0.1
     """Learning rate; matters with weight decay only."""
     weight_decay: float = 0.0
-    """Weight decay of SGD."""
+    """Weight decay."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls to 0 over the run."""
 
-    def weights(self, steps: int) -> LinearWeights | None:
-        """None where all steps count the same."""
-        if not self.momentum and not self.weight_decay and self.schedule == "constant":
-            return None
+    def made(self, steps: int) -> tuple[Any, list[float] | None]:
+        """The optimizer and its learning rates by step; None where they are constant.
+
+        Raises
+        ------
+        SurefootError
+            If there is none by this name, or it does not take what is given.
+        """
         import torch
 
-        from surefoot.privacy.linear_weights import LinearWeights
-
-        optimizer = torch.optim.SGD(
-            [torch.nn.Parameter(torch.zeros(1))],
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
+        if self.optimizer in FORWARD_ONLY:
+            return forward_only(self.optimizer), None
+        kind: Any = getattr(torch.optim, self.optimizer, None)
+        known = isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+        if not known:
+            raise SurefootError(
+                f"--optimizer must be an optimizer of torch or one of {', '.join(FORWARD_ONLY)}, "
+                f"got {self.optimizer!r}"
+            )
+        given: dict[str, Any] = {"momentum": self.momentum, "weight_decay": self.weight_decay}
+        try:
+            made: torch.optim.Optimizer = kind(
+                [torch.nn.Parameter(torch.zeros(1))],
+                lr=self.lr,
+                **{k: v for k, v in given.items() if v},
+            )
+        except (TypeError, ValueError) as error:
+            raise SurefootError(f"--optimizer {self.optimizer}: {error}") from error
+        if self.schedule == "constant":
+            return made, None
         schedules = torch.optim.lr_scheduler
-        scheduler: Any = None
-        if self.schedule == "linear":
-            scheduler = schedules.LambdaLR(optimizer, lambda t: 1 - t / steps)
-        elif self.schedule == "cosine":
-            scheduler = schedules.CosineAnnealingLR(optimizer, steps)
-        return LinearWeights.from_optimizer(optimizer, steps, scheduler)
+        scheduler: Any = (
+            schedules.LambdaLR(made, lambda t: 1 - t / steps)
+            if self.schedule == "linear"
+            else schedules.CosineAnnealingLR(made, steps)
+        )
+        rates = []
+        for _ in range(steps):
+            rates.append(float(made.param_groups[0]["lr"]))
+            made.step()
+            scheduler.step()
+        return made, rates
 
 
 @dataclass(frozen=True)

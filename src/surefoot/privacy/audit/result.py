@@ -13,7 +13,7 @@ from surefoot.privacy.audit.error_rates import Limits
 from surefoot.privacy.composition import Standard, as_history, standard
 from surefoot.privacy.facts import CLAIMED, as_arguments, copy_facts, record_of, setting_facts
 from surefoot.privacy.heuristic import last_iterate
-from surefoot.privacy.result import Value
+from surefoot.privacy.result import HONESTY, Value
 from surefoot.record import Record
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class AuditResult:
             implementation = self.finding == "not DP as claimed"
             words = f"{'implementation is ' * implementation}{self.finding}"
             lines.append(f"  verdict: {words} (the proven epsilon is {self.verdict})")
-        lines += [f"  {note}" for note in self.notes]
+        lines += [f"  {note}" for note in self._said()]
         return "\n".join(lines)
 
     __str__ = __repr__
@@ -181,13 +181,28 @@ class AuditResult:
             "guesses": self.guesses,
             "correct": self.correct,
             "k": self.k,
+            "rows": self._rows(),
             "heuristic": None if self.heuristic is None else _finite(self.heuristic.value),
             "proven": None if self.proven is None else _finite(self.proven.value),
             "verdict": None if self.verdict is None else str(self.verdict),
             "finding": self.finding,
             "exit_code": self.exit_code,
-            "notes": list(self.notes),
+            "notes": list(self._said()),
         }
+
+    def _said(self) -> tuple[str, ...]:
+        return self.notes if self.heuristic is None else (*self.notes, HONESTY)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """The three numbers with their kinds, as a report has them."""
+        low = "a low value proves no privacy"
+        rows = [
+            {"name": name, **value.to_dict()}
+            for name, value in (("standard", self.proven), ("heuristic", self.heuristic))
+            if value is not None
+        ]
+        audit = {"name": "audit", "kind": "lower bound", "epsilon": self.lower_bound, "note": low}
+        return [{k: _finite(v) for k, v in row.items()} for row in (*rows, audit)]
 
     def certificates(self, linearity: Linearity | None = None) -> list[Certificate]:
         """The bound against the proven claim and against the heuristic one.
@@ -231,8 +246,8 @@ def _assumed(name: str, value: float) -> str:
     return f" ({FAMILY[name]}{REFUTED if value == math.inf else ''})"
 
 
-def _finite(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
+def _finite(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_claim(claimed: Claimed | None, delta: float) -> tuple[Any, Any, int] | None:

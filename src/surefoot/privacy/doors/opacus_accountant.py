@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import zip_longest
 from typing import Any
 
+import torch
 from opacus.accountants import PRVAccountant
 from opacus.accountants.registry import register_accountant
 
 from surefoot.certificate import Certificate
+from surefoot.privacy._impulses import Recipe, recipe_of, unwrapped
 from surefoot.privacy.doors.opacus_history import from_opacus, note_training
 from surefoot.privacy.result import Value
 from surefoot.record import Record
 
 NAME = "prv+last_iterate"
+PLAIN = (bool, int, float, str)
 COLUMNS = {"learning rate": "lrs", "clip norm": "clips", "batch size": "batch_sizes"}
 
 
 def _nothing() -> dict[str, list[Any]]:
     return {
         "lrs": [], "clips": [], "momenta": [], "weight_decays": [], "batch_sizes": [],
-        "optimizers": [],
+        "optimizers": [], "torchs": [], "settings": [], "ratios": [], "unequal": [],
     }  # fmt: skip
 
 
@@ -29,12 +33,14 @@ class LastIterateAccountant(PRVAccountant):  # type: ignore[misc]
     """Opacus' PRV accountant with the last-iterate heuristic beside it.
 
     `get_epsilon` is the proven value. `observed` holds, per step, learning rate, clip norm, momentum, weight
-    decay and batch size (None where a batch came in pieces); it travels in the state dict.
+    decay and batch size (None where a batch came in pieces), and by counts of steps what else the optimizer
+    was set to; it travels in the state dict. `kinds` are the classes that were seen, which do not.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.observed = _nothing()
+        self.kinds: dict[str, Recipe] = {}
 
     @classmethod
     def mechanism(cls) -> str:
@@ -47,17 +53,15 @@ class LastIterateAccountant(PRVAccountant):  # type: ignore[misc]
 
         def hook(optimizer: Any) -> None:
             count(optimizer)
+            self._see(unwrapped(optimizer))
             group = optimizer.param_groups[0]
-            self.observed["lrs"].append(float(group["lr"]))
+            self.observed["lrs"].append(float(group.get("lr", 1.0)))
             clip = optimizer.max_grad_norm
             # Per-layer clipping has a norm for each parameter; their root sum of squares bounds the gradient.
             clip = clip if isinstance(clip, (int, float)) else sum(c * c for c in clip) ** 0.5
             self.observed["clips"].append(float(clip))
             self.observed["momenta"].append(float(group.get("momentum", 0.0)))
             self.observed["weight_decays"].append(float(group.get("weight_decay", 0.0)))
-            name = type(getattr(optimizer, "original_optimizer", optimizer)).__name__
-            if name not in self.observed["optimizers"]:
-                self.observed["optimizers"].append(name)
             # The hook runs before this flag is reset: a batch in pieces shows only its last one.
             pieces = optimizer._is_last_step_skipped or optimizer.accumulated_iterations != 1
             size = None if pieces else len(optimizer.grad_samples[0])
@@ -65,17 +69,60 @@ class LastIterateAccountant(PRVAccountant):  # type: ignore[misc]
 
         return hook
 
+    def _see(self, optimizer: Any) -> None:
+        """Note what takes this step and how its groups are set."""
+        seen, kind = self.observed, type(optimizer)
+        if kind.__name__ not in self.kinds:
+            self.kinds[kind.__name__] = recipe_of(optimizer)
+        if kind.__name__ not in seen["optimizers"]:
+            seen["optimizers"].append(kind.__name__)
+            if getattr(torch.optim, kind.__name__, None) is kind:
+                seen["torchs"].append(kind.__name__)
+        names = self.kinds[kind.__name__].names()
+        first, *others = (
+            {k: v for k, v in group.items() if k in names and isinstance(v, PLAIN)}
+            for group in optimizer.param_groups
+        )
+        rates = [float(group.get("lr", 1.0)) for group in optimizer.param_groups]
+        apart = sorted({k for other in others for k in first if k != "lr" and first[k] != other[k]})
+        if apart:
+            self._unequal(f"{', '.join(apart)} of the parameter groups differ")
+        ratios = sorted(
+            {rate / rates[0] if rates[0] else float(rate != 0) for rate in rates} - {1.0}
+        )
+        if not seen["ratios"]:
+            seen["ratios"] = [1.0, *ratios]
+        elif any(
+            abs(a - b) > 1e-9 * b
+            for a, b in zip_longest([1.0, *ratios], seen["ratios"], fillvalue=0.0)
+        ):
+            self._unequal("the learning rates of the parameter groups moved apart")
+        first.pop("lr", None)
+        runs = seen["settings"]
+        if runs and runs[-1][1] == first:
+            runs[-1][0] += 1
+        else:
+            runs.append([1, first])
+
+    def _unequal(self, reason: str) -> None:
+        if reason not in self.observed["unequal"]:
+            self.observed["unequal"].append(reason)
+
     def heuristic(self, delta: float) -> Value:
         """The last-iterate heuristic of the training so far: not a guarantee.
+
+        Steps count as the optimizer made them count: momentum, weight decay, learning rates and clip norms.
 
         Raises
         ------
         ValueError
-            If there was no step yet, or the batches were no Poisson samples.
+            If there was no step yet, if the batches were no Poisson samples, or if the theory does not
+            cover the optimizer (Adam; groups in which steps count differently).
         """
-        value = from_opacus(self, delta).heuristic
-        assert value is not None
-        return value
+        report = from_opacus(self, delta)
+        if report.heuristic is None:
+            raise ValueError(next(row.note for row in report.rows if row.name == "heuristic"))
+        return report.heuristic
 
     @property
     def record(self) -> Record:

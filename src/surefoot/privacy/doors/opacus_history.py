@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from surefoot.errors import FileFormatError
-from surefoot.privacy._checks import check_noise, check_rate, check_steps
-from surefoot.privacy.comparison import Report, compare
+from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps
+from surefoot.privacy.comparison import Report, check_audit, made_report
+from surefoot.privacy.doors.opacus_weights import weigh_training
 from surefoot.privacy.facts import merged, setting_facts
 from surefoot.privacy.heuristic import PerStep, Sampling
 from surefoot.record import Record
 
 if TYPE_CHECKING:
     from surefoot.privacy.audit import AuditResult
-    from surefoot.privacy.linear_weights import LinearWeights
 
 KEY = "privacy_accountant_state_dict"
+OPTIMIZER_KEY = "optimizer_state_dict"
 UNKNOWN = (
     "Opacus does not record how batches were drawn: Poisson sampling is taken on trust; "
     "pass data_loader or sampling to have it checked or said"
@@ -72,7 +73,8 @@ def _state_of(source: Any) -> Mapping[str, Any]:
         inner = source.get(KEY, source)
         if not isinstance(inner, Mapping):
             raise ValueError(f"{KEY} must be a state dict, got {type(inner).__name__}")
-        return inner
+        beside = source.get(OPTIMIZER_KEY)
+        return {**inner, OPTIMIZER_KEY: beside} if isinstance(beside, Mapping) else inner
     accountant = getattr(source, "accountant", source)
     if hasattr(accountant, "history"):
         return {
@@ -85,7 +87,10 @@ def _state_of(source: Any) -> Mapping[str, Any]:
 
 
 def _extras(accountant: Any) -> dict[str, Any]:
-    return {"observed": o} if (o := getattr(accountant, "observed", None)) is not None else {}
+    observed = getattr(accountant, "observed", None)
+    if observed is None:
+        return {}
+    return {"observed": observed, "kinds": getattr(accountant, "kinds", {})}
 
 
 def _load(path: Path) -> Any:
@@ -120,7 +125,8 @@ def from_opacus(
         Failure probability of the statement.
     optimizer
         The optimiser of the training (Opacus' wrapper or torch's), of which only the settings are taken:
-        momentum and weight decay then enter the heuristic.
+        momentum and weight decay then enter the heuristic, which is refused for what it does not cover.
+        The accountant of `register_opacus` and a checkpoint with the optimiser's state need none.
     lr_history
         The learning rate of each step, where it changed.
     data_loader
@@ -142,23 +148,18 @@ def from_opacus(
     steps = sum(count for _, _, count in runs)
     observed = state.get("observed")
     how, notes = _sampling(sampling, data_loader, observed, steps)
-    weights, more = _weights(optimizer, lr_history, observed, steps)
+    weighing = weigh_training(optimizer, lr_history, state, steps)
     sigma = _per_step([s for s, _, _ in runs], runs)
     q = _per_step([rate for _, rate, _ in runs], runs)
-    if how == "shuffled":
-        # Shuffled epochs have one closed form, for equal steps.
-        if weights is not None:
-            more.append(
-                "learning rates are left out: for shuffled batches only equal steps are known"
-            )
-        weights = None
-    report = compare(sigma, q, steps, delta, weights=weights, sampling=how, audit=audit)
+    if audit is not None:
+        check_audit(audit, sigma, q, steps, check_delta(delta))
+    report = made_report(sigma, q, steps, check_delta(delta), weighing, sampling=how, audit=audit)
     seed = report.record.seeds[0]
     note_training(report.record, seed, source, optimizer=optimizer, data_loader=data_loader)
     if lr_history is not None:
         report.record.note(seed, lr=float(min(lr_history)))
         report.record.note(seed, lr=float(max(lr_history)))
-    return dataclasses.replace(report, notes=(*report.notes, *notes, *more))
+    return dataclasses.replace(report, notes=(*report.notes, *notes, *weighing.notes))
 
 
 def note_training(
@@ -244,33 +245,3 @@ def _is_poisson(loader: Any) -> bool:
     return bool(
         names & {"UniformWithReplacementSampler", "DistributedUniformWithReplacementSampler"}
     )
-
-
-def _weights(
-    optimizer: Any,
-    lr_history: Sequence[float] | None,
-    observed: Mapping[str, Any] | None,
-    steps: int,
-) -> tuple[LinearWeights | None, list[str]]:
-    from surefoot.privacy.linear_weights import LinearWeights
-
-    if lr_history is None and observed is not None and len(observed["lrs"]) == steps:
-        lr_history = observed["lrs"]
-    clips = None
-    if observed is not None and len(observed["clips"]) == steps:
-        clips = observed["clips"]
-    varies = [v for v in (lr_history, clips) if v is not None and len(set(map(float, v))) > 1]
-    momentum = 0.0 if observed is None else max(observed["momenta"], default=0.0)
-    if optimizer is None:
-        if momentum:
-            return None, [
-                f"momentum {momentum:g} was used: pass optimizer= to have it in the heuristic"
-            ]
-        if not varies:
-            return None, []
-        each = np.ones(steps)
-        for factor in varies:
-            each = each * np.asarray(factor, dtype=float)
-        return LinearWeights(each, "learning rates and clip norms of the history"), []
-    weights = LinearWeights.from_optimizer(optimizer, steps, lr_history=lr_history, used=True)
-    return (weights if clips is None or len(set(clips)) == 1 else weights.scaled(clips)), []

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from surefoot.zeroth_order._engine import evaluation as evaluations
 from surefoot.zeroth_order._engine.digest import digest_of
 from surefoot.zeroth_order._engine.directions import Directions
 from surefoot.zeroth_order._engine.distributed import Reducer
 from surefoot.zeroth_order._engine.evaluation import Closure, Evaluation, Losses
-from surefoot.zeroth_order._engine.resolution import FlatLosses, warn_of_rounding
+from surefoot.zeroth_order._engine.resolution import FlatLosses, warn_of_rounding, warn_of_skipped
 from surefoot.zeroth_order._engine.rules import Rule
 from surefoot.zeroth_order._engine.scalars import RunningMean
 from surefoot.zeroth_order._engine.self_check import SelfCheck
@@ -36,11 +37,15 @@ class Engine:
         The mean over processes; where scalars are written, or None.
     self_check
         Look on the first step whether hooks see every use of the weights.
+    model
+        The module, where it is known.
 
     Attributes
     ----------
     last
         Of the last step: loss_plus, loss_minus, c, skipped, fd_error.
+    skipped
+        How many steps were skipped: c was not finite, or there was nothing to count.
     decay
         For each group the product of (1 - lr * weight_decay) since the period began.
     """
@@ -56,11 +61,12 @@ class Engine:
         reducer: Reducer,
         log: StepLog | None = None,
         self_check: bool = True,
+        model: nn.Module | None = None,
     ) -> None:
         self.method, self.settings, self.rule = method, settings, rule
         self.tensors, self.groups = tensors, groups
         self.directions = Directions(tensors, groups, settings)
-        self.losses = Losses(self.abandon)
+        self.losses = Losses(self.abandon, model)
         self.mean = RunningMean()
         self.reducer, self.log = reducer, log
         self.self_check = SelfCheck(settings.seed) if self_check else None
@@ -68,7 +74,7 @@ class Engine:
         self.last: dict[str, Any] = {}
         self.decay = [1.0] * len(groups)
         # How often fd_error has perturbed the weights since the last step: in place, a replay repeats it.
-        self.fd_errors = 0
+        self.fd_errors = self.skipped = 0
         self._looked = False
 
     # -- evaluating ---------------------------------------------------------------------------------------
@@ -103,9 +109,13 @@ class Engine:
         """
         eps = evaluations.eps_of(self.directions)
         self.mean.check(weight)
-        if self.mean.sums is None:
-            self.begin_step(closure)
-        found = (evaluation or self.evaluation)(lambda: self.losses(closure), self.directions)
+        if weight == 0:
+            return self._nothing()
+        with self.losses.together(closure):
+            # At a zero before it the step has begun, but nothing was looked at.
+            if self.mean.sums is None or self.self_check is not None:
+                self.begin_step(closure)
+            found = (evaluation or self.evaluation)(lambda: self.losses(closure), self.directions)
         if self.settings.normalize:
             found = evaluations.normalized(found, eps)
         if restore or len(found) > 1:
@@ -115,6 +125,15 @@ class Engine:
         self.last = {"loss_plus": plus, "loss_minus": minus, "fd_error": None}
         self.flat.look(found)
         return c
+
+    def _nothing(self) -> float:
+        """A micro-batch without anything to count: its loss may be 0 / 0 and is not asked for."""
+        if self.mean.sums is None:
+            self.begin_step()
+        self.mean.add([0.0] * self.settings.num_directions, 0.0)
+        if not self.mean.micro_batches:
+            self.last = {"loss_plus": math.nan, "loss_minus": math.nan, "fd_error": None}
+        return 0.0
 
     def begin_step(self, closure: Closure | None = None) -> None:
         """Draw V where a period starts, and look once at what training starts from."""
@@ -128,8 +147,11 @@ class Engine:
             warn_of_rounding(self.directions)
             if self.reducer.size > 1:
                 self.reducer.expect(digest_of(self.tensors))
-        if closure is not None and self.self_check is not None:
-            self.self_check.run(self.tensors, lambda: self.losses(closure))
+        if (
+            closure is not None
+            and self.self_check is not None
+            and self.self_check.run(self.tensors, lambda: self.losses(closure))
+        ):
             self.self_check = None
 
     def _check_log(self) -> None:
@@ -154,19 +176,27 @@ class Engine:
     def apply(self) -> list[float]:
         """Average c over processes, log it, move on; returns the rates that were used, one a group."""
         assert self.mean.sums is not None
-        c = self.reducer.mean(self.mean.sums, self.mean.total, bool(self.mean.weighted))
+        with np.errstate(invalid="ignore"):  # 0 / 0 where there was nothing to count
+            c = self.reducer.mean(self.mean.sums, self.mean.total, bool(self.mean.weighted))
         # What is used is what the log can hold; else a replay would not be exact.
         scalars = c.astype(np.float32)
         if self.settings.c_clip is not None:
             bound = self.settings.c_clip
             scalars = np.clip(scalars, -bound, bound).astype(np.float32)
         rates = [float(np.float32(g["lr"])) for g in self.groups]
+        if not np.isfinite(scalars).all():
+            self._skip()
         if self.log is not None:
             fused = self.mean.micro_batches == 1 and self.directions.at != 0
             how = (self.mean.micro_batches, fused, self.fd_errors)
             self.log.add(scalars, rates, how, [[g["rank"], g["weight_decay"]] for g in self.groups])
         self.advance(scalars, rates)
         return rates
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        if self.skipped == 1:
+            warn_of_skipped(self.directions.t, self.last, counted=self.mean.total > 0)
 
     def advance(self, scalars: np.ndarray, rates: list[float]) -> None:
         """Use the scalars of this step: shared with the replay of a log."""
@@ -256,9 +286,11 @@ class Engine:
         def loss() -> float:
             return self.losses(closure)
 
-        whole = evaluations.central(loss, self.directions, 0).c
-        half = evaluations.central(loss, self.directions, 0, 0.5).c
-        self.directions.release()
+        with self.losses.together(closure) as same:
+            whole = evaluations.central(loss, self.directions, 0).c
+            half = evaluations.central(loss, self.directions, 0, 0.5).c
+            self.directions.release()
+            same.undo()
         error = abs(whole - half) / abs(whole) if whole else float("inf")
         self.last["fd_error"] = error
         return error

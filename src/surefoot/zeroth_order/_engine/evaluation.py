@@ -7,15 +7,19 @@ say) is another such function.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from surefoot.zeroth_order._engine import checks
 from surefoot.zeroth_order._engine.directions import Directions
+from surefoot.zeroth_order._engine.same_draws import SameDraws
 
 Closure = Callable[[], Any]
 
@@ -36,11 +40,23 @@ class Losses:
     undo
         What brings the iterate back into the weights: whoever handles the error of a closure then finds
         it there, not a perturbation.
+    model
+        The module, where it is known: its statistics count one forward an estimate.
     """
 
-    def __init__(self, undo: Callable[[], None]) -> None:
-        self.undo = undo
+    def __init__(self, undo: Callable[[], None], model: nn.Module | None = None) -> None:
+        self.undo, self.model = undo, model
         self.needs_grad = False
+        self.same: SameDraws | None = None
+
+    @contextlib.contextmanager
+    def together(self, closure: Closure) -> Iterator[SameDraws]:
+        """All evaluations in here draw the same random numbers."""
+        before, self.same = self.same, SameDraws(self.model, closure)
+        try:
+            yield self.same
+        finally:
+            self.same = before
 
     def __call__(self, closure: Closure) -> float:
         """The loss as a double.
@@ -57,12 +73,13 @@ class Losses:
             raise
 
     def _loss(self, closure: Closure) -> float:
+        once = closure if self.same is None else functools.partial(self.same, closure)
         if self.needs_grad:
             with torch.enable_grad():
-                return checks.loss_value(closure())
+                return checks.loss_value(once())
         try:
             with torch.no_grad():
-                return checks.loss_value(closure())
+                return checks.loss_value(once())
         except RuntimeError as error:
             if "does not require grad" not in str(error):
                 raise

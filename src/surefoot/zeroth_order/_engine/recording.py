@@ -127,6 +127,7 @@ class Recording:
         return found | {
             "optimizer": self.optimizer,
             "method": engine.method,
+            "forward_only": True,
             "c_clip": "none" if clip is None else clip,
             "drifts": bool(drifting(engine.tensors)),
             "skipped_steps": False,

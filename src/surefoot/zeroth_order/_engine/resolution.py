@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 
@@ -30,6 +31,29 @@ class FlatLosses:
                 "compute the loss in float32, or raise eps",
                 stacklevel=6,
             )
+
+
+def warn_of_skipped(t: int, last: dict[str, Any], *, counted: bool) -> None:
+    """Tell of the first step that is skipped.
+
+    Parameters
+    ----------
+    t
+        Which step.
+    last
+        Its losses.
+    counted
+        Whether there was anything to count in it.
+    """
+    why = (
+        f"its losses were {last['loss_plus']:g} and {last['loss_minus']:g}"
+        if counted
+        else "no micro-batch had anything to count (weight 0)"
+    )
+    warnings.warn(
+        f"step {t} was skipped, the weights stand still: {why}; further ones are counted in `skipped`",
+        stacklevel=6,
+    )
 
 
 def warn_of_rounding(directions: Directions) -> None:

@@ -27,10 +27,10 @@ class RunningMean:
         Raises
         ------
         ValueError
-            If it is not positive, or weights are given for some micro-batches of the step only.
+            If it is negative, or weights are given for some micro-batches of the step only.
         """
         if weight is not None:
-            weight = check_number("weight", weight, above=0)
+            weight = check_number("weight", weight, least=0)
         if self.sums is not None and (weight is not None) != self.weighted:
             raise ValueError("weight must be given for all micro-batches of a step, or for none")
 
@@ -41,5 +41,5 @@ class RunningMean:
         self.sums = scaled if self.sums is None else self.sums + scaled
         self.total += w
         self.weighted = weight is not None
-        self.micro_batches += 1
-        return float(np.mean(scaled) / w)
+        self.micro_batches += w != 0
+        return float(np.mean(c))

@@ -32,6 +32,17 @@ class HookWarning(UserWarning):
     """A weight is read outside its module; it is written before each forward from now on."""
 
 
+class NoisyLossWarning(UserWarning):
+    """The loss is another one at each evaluation, by draws that cannot be repeated."""
+
+
+NOISY = (
+    "the loss was {one:.6g} and then {two:.6g} at the same weights: something in the forward draws random "
+    "numbers that cannot be drawn again (dropout or noise from a generator of its own), and differences of "
+    "losses are then mostly that noise; call model.eval(), or draw from torch's own generator"
+)
+
+
 class SelfCheck:
     """One forward that counts reads of all tensors, and two that compare losses for one of them.
 
@@ -44,8 +55,8 @@ class SelfCheck:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def run(self, tensors: list[TrainedTensor], loss: Callable[[], float]) -> None:
-        """Move every tensor that hooks do not serve to a written copy.
+    def run(self, tensors: list[TrainedTensor], loss: Callable[[], float]) -> bool:
+        """Move every tensor that hooks do not serve to a written copy; False if no loss could tell.
 
         Parameters
         ----------
@@ -56,29 +67,35 @@ class SelfCheck:
         """
         hooked = [x for x in tensors if x.storage == "hooked"]
         if not hooked:
-            return
-        self._count(hooked, loss)
+            return True
+        if not math.isfinite(self._count(hooked, loss)):
+            return False
         hooked = [x for x in hooked if x.storage == "hooked"]
         if not hooked:
-            return
+            return True
         chosen = hooked[hash64(self.seed, "check") % len(hooked)]
         if self.agrees(chosen, loss):
-            return
+            return True
+        one, two = loss(), loss()
+        if not math.isclose(one, two, rel_tol=self._tolerance(chosen.param), abs_tol=1e-6):
+            warnings.warn(NOISY.format(one=one, two=two), NoisyLossWarning, stacklevel=7)
+            return True
         # Code that was compiled before the hooks were laid does not look for them.
         if "torch._dynamo" in sys.modules:
             torch.compiler.reset()
             if self.agrees(chosen, loss):
-                return
+                return True
         for tensor in hooked:
             if tensor is chosen or not self.agrees(tensor, loss):
                 self._write(tensor, "its weight is read outside its module as well")
+        return True
 
-    def _count(self, hooked: list[TrainedTensor], loss: Callable[[], float]) -> None:
+    def _count(self, hooked: list[TrainedTensor], loss: Callable[[], float]) -> float:
         for tensor in hooked:
             tensor.counting, tensor.calls = True, 0
         try:
             with eagerly(), WeightUses(x.param for x in hooked) as uses:
-                loss()
+                value = loss()
         finally:
             for tensor in hooked:
                 tensor.counting = False
@@ -87,6 +104,7 @@ class SelfCheck:
                 self._write(tensor, "its module was never called in the forward")
             elif uses.count[id(tensor.param)] > tensor.calls:
                 self._write(tensor, "its weight is read outside its module as well")
+        return value
 
     def agrees(self, tensor: TrainedTensor, loss: Callable[[], float]) -> bool:
         """Whether a perturbation of some columns is the same loss in the hooks and in the weights."""

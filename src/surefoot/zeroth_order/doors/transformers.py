@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from typing import Any
 
@@ -14,6 +15,7 @@ from surefoot.errors import need
 with need("transformers", extra="llm", part="surefoot.zeroth_order.ZOTrainer"):
     import transformers
 
+from surefoot.zeroth_order.doors.targets import Targets, reads_first_label
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
@@ -37,6 +39,10 @@ class ZOTrainer(transformers.Trainer):
     ValueError
         With DeepSpeed, FSDP or nn.DataParallel, which shard or replicate what must be whole.
     """
+
+    # Targets of the micro-batches that were collected; whether a user's loss divides by their number.
+    _whole: float | None = None
+    _scaled: bool | None = None
 
     def create_accelerator_and_postprocess(self) -> None:
         """No gradients: nothing to synchronise, nothing to scale."""
@@ -88,35 +94,108 @@ class ZOTrainer(transformers.Trainer):
         inputs: dict[str, Tensor | Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Two forwards of one micro-batch; the update comes with `optimizer.step()`."""
+        """Two forwards of one micro-batch; the update comes with `optimizer.step()`.
+
+        Micro-batches weigh as many targets as their losses average over, so that together they are the batch;
+        one without any is left out. Returns its share of the batch's loss.
+        """
         # A dropout mask of its own in each evaluation would drown their difference.
         model.eval()
         inputs = self._prepare_inputs(inputs)
-        # Without the count every model returns the mean of its micro-batch, whether or not it knows of
-        # counts (BERT's classifier takes one and ignores it); weights then give the mean of the whole batch.
-        weight = None
-        if num_items_in_batch is not None and isinstance(inputs.get("labels"), Tensor):
-            weight = float((inputs["labels"] != -100).sum()) or None
-
-        def closure() -> Tensor:
-            with self.compute_loss_context_manager():
-                loss: Any = self.compute_loss(model, inputs)
-                found: Tensor = loss.detach().float()
-                return found
-
-        optimizer = self.zeroth_order
-        optimizer.estimate(closure, weight=weight)
-        mean = (optimizer.last["loss_plus"] + optimizer.last["loss_minus"]) / 2
+        whole = self._whole if self._whole is not None else self._weigh([inputs])
+        scaled = self._is_scaled(model, inputs, num_items_in_batch)
         parts = getattr(
             self, "current_gradient_accumulation_steps", self.args.gradient_accumulation_steps
         )
-        return torch.tensor(mean / parts, device=self.args.device)
+        weight = 1.0 if scaled else self.targets.count(inputs, self.targets.shifts)
+
+        def closure() -> Tensor:
+            # A loss over the whole batch is one of `parts` summands; means are weighted by their targets.
+            if scaled:
+                return self._loss(model, inputs, num_items_in_batch) * parts
+            return self._loss(model, inputs)
+
+        optimizer = self.zeroth_order
+        optimizer.estimate(closure, weight=weight)
+        if not weight:
+            return torch.tensor(0.0 if whole else math.nan, device=self.args.device)
+        mean = (optimizer.last["loss_plus"] + optimizer.last["loss_minus"]) / 2
+        share = 1 / parts if scaled else weight / whole
+        return torch.tensor(mean * share, device=self.args.device)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, and what their micro-batches weigh together."""
+        found = super().get_batch_samples(*args, **kwargs)
+        self._whole = self._weigh(found[0])
+        asked = next((b for b in found[0] if self.targets.count(b, self.targets.shifts)), None)
+        if asked is not None:
+            self._is_scaled(self.model_wrapped.eval(), self._prepare_inputs(asked), found[1])
+        return found
+
+    def _weigh(self, batches: list[Any]) -> float:
+        """The targets of some micro-batches together."""
+        if self.targets.shifts is None and (
+            self.args.world_size > 1 or self.targets.matters(batches)
+        ):
+            asked = next((b for b in batches if self.targets.both(b)[0]), None)
+            if asked is not None and _has_positions(asked):
+                self.targets.shifts = not self._reads_first_label(self._prepare_inputs(asked))
+        return sum(self.targets.count(each, self.targets.shifts) for each in batches)
+
+    def _reads_first_label(self, inputs: dict[str, Any]) -> bool:
+        model = self.model_wrapped.eval()
+        with torch.no_grad():
+            return reads_first_label(
+                lambda given: self._loss(model, given, self._asked_with),
+                inputs,
+                self.targets.ignored,
+            )
+
+    @property
+    def _asked_with(self) -> int | None:
+        """A count for losses that cannot do without one."""
+        return None if self.compute_loss_func is None else 1
+
+    @functools.cached_property
+    def targets(self) -> Targets:
+        """Counts the targets of this model's loss."""
+        plain = self.accelerator.unwrap_model(self.model)
+        inner = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+        found = Targets(getattr(plain, "config", None), type(inner).__name__)
+        if self.label_smoother is not None:
+            found.ignored, found.everything = self.label_smoother.ignore_index, False
+        return found
+
+    def _loss(self, model: nn.Module, inputs: dict[str, Any], count: Any = None) -> Tensor:
+        # A copy: the Trainer takes the labels out for a loss of its own, and there is a second forward.
+        with self.compute_loss_context_manager():
+            more = {} if count is None else {"num_items_in_batch": count}
+            loss: Any = self.compute_loss(model, dict(inputs), **more)
+            found: Tensor = loss.detach().float()
+            return found
+
+    def _is_scaled(self, model: nn.Module, inputs: dict[str, Any], count: Any) -> bool:
+        """Whether the loss divides by the targets of the whole batch, as users' losses should."""
+        if count is None:
+            return False
+        said = getattr(self, "loss_is_scaled_for_ga", None)
+        if said is not None or self.compute_loss_func is None:
+            return bool(said)
+        if self._scaled is None and self.targets.count(inputs, self.targets.shifts):
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                one, two = (float(self._loss(model, inputs, count * k)) for k in (1, 2))
+            if math.isfinite(one) and one:
+                # Some take the count and return a mean all the same.
+                self._scaled = abs(one - 2 * two) <= 1e-3 * abs(one)
+        return bool(self._scaled)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """|c| where a gradient norm would stand."""
         if "grad_norm" in logs:
             logs.pop("grad_norm")
             logs["c"] = abs(float(self.zeroth_order.last.get("c", float("nan"))))
+            if self.zeroth_order.skipped:
+                logs["skipped_steps"] = self.zeroth_order.skipped
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -139,3 +218,8 @@ class ZOTrainer(transformers.Trainer):
     def _fold(self) -> None:
         if self.optimizer is not None:
             self.zeroth_order.flush()
+
+
+def _has_positions(inputs: dict[str, Any]) -> bool:
+    labels = inputs.get("labels")
+    return isinstance(labels, Tensor) and labels.ndim == 2
