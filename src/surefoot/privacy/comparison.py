@@ -222,7 +222,7 @@ def compare(
     releases: Releases = "last",
     audit: AuditResult | None = None,
     optimizer: Any = None,
-    lr_history: PerStep | None = None,
+    lr_history: Float[Array, " steps"] | list[float] | None = None,
 ) -> Report:
     """Epsilon at delta: standard (proven), last-iterate heuristic, envelope, full batch, and an audit.
 

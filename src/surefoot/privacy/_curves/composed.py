@@ -95,7 +95,9 @@ class Composition:
         return sum(count for _, count in self.steps)
 
     def _cumulants(self, theta: Float[Array, " t"]) -> Float[Array, " t"]:
-        return np.sum([count * step.cumulant(theta) for step, count in self.steps], axis=0)
+        return np.asarray(
+            np.sum([count * step.cumulant(theta) for step, count in self.steps], axis=0)
+        )
 
     def _cumulant(self, theta: float) -> float:
         return float(self._cumulants(np.array([theta]))[0])

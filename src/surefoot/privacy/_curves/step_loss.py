@@ -117,7 +117,7 @@ class StepLoss:
             middle = min(max(lo, bend), hi)
             flat = np.linspace(lo, middle, math.ceil((middle - lo) / wide) + 1)
             steep = np.linspace(middle, hi, math.ceil((hi - middle) / fine) + 1)
-            parts += [flat, steep[1:], [math.nan]]
+            parts += [flat, steep[1:], np.array([math.nan])]
         return np.concatenate(parts)[:-1]
 
     @functools.cached_property
