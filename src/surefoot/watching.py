@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.loss_scale import held_scale, is_skipped
 from surefoot._run.files import replacing
 from surefoot.certificate import Certificate, certify
 from surefoot.errors import NonFiniteError, UnknownNameError
@@ -132,14 +133,19 @@ class Watch:
             steps.append(at)
             found.append(value.detach() if isinstance(value, torch.Tensor) else value)
 
-    def _before_step(self, *_: Any) -> None:
+    def _before_step(self, optimizer: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if is_skipped(optimizer):
+            return
         if self.step % self._every == 0:
             self._settle()
             _note_settings(self.record, self._seed, self._optimizer)
             found: dict[str, float] = {}
             for name, probe in self._probes.items():
                 value = probe(self._model, self._optimizer)
-                found |= dict(value) if isinstance(value, Mapping) else {name: float(value)}
+                values = dict(value) if isinstance(value, Mapping) else {name: float(value)}
+                if probe is _gradient_norm:
+                    values[name] /= held_scale(optimizer, kwargs)
+                found |= values
             for name, number in found.items():
                 self._check(name, self.step, number)
             self.record.update(self._seed, self.step, found)

@@ -16,11 +16,13 @@ from surefoot.certificate import Certificate
 from surefoot.lora._block import optimizer_state, recording, state_files
 from surefoot.lora._block.adapted_layer import AdaptedLayer
 from surefoot.lora._block.companion import Companion
+from surefoot.lora._block.gradient_changes import PRIVATE
 from surefoot.lora._block.merge import Residuals, check_finite
 from surefoot.lora._block.packing import pack, unpack
 from surefoot.lora._block.past_blocks import History, bytes_per_block
 from surefoot.lora._block.save_guard import SaveGuard
 from surefoot.lora._block.sketch_constants import sketch_constants
+from surefoot.lora._block.step_watch import StepWatch
 from surefoot.lora.config import RacConfig, Side
 from surefoot.lora.doors.peft import adapted_layers
 from surefoot.lora.errors import ChainStateError
@@ -76,11 +78,13 @@ class ChainOfLora:
         self._warmup: optimizer_state.BlockWarmup | None = None
         self.resumed_from: Path | None = None
         self.saves = SaveGuard(self.state)
+        self._steps = StepWatch(layers, self._before_step)
         self._hooks = [
             module.register_forward_pre_hook(self._before_forward)
             for module in (peft_model, peft_model.get_base_model())
         ]
         self.state.open_block()
+        self._show_both_sides()
 
     # -- where it stands -----------------------------------------------------------------------
 
@@ -205,14 +209,40 @@ class ChainOfLora:
         self.state.refreeze()
 
     def _before_forward(self, *_: Any) -> None:
+        self._refuse_private_sides()
         self.refreeze()
+
+    def _show_both_sides(self) -> None:
+        # DistributedDataParallel averages the gradients of those tensors only that require one while it
+        # looks; the first forward pass freezes the open block's again.
+        if self.config.switches and self.trained is not None:
+            for factor in self.factors().values():
+                factor.requires_grad_(True)
+
+    def _refuse_private_sides(self) -> None:
+        if self.config.switches and self.trained is not None:
+            if optimizer_state.in_private_model(self.factors().values()):
+                raise ValueError(
+                    f"train={self.config.train!r} changes the trained factor, and Opacus takes per-sample "
+                    "gradients of one and the same set of tensors; use train='A' or train='B'"
+                )
+
+    def _before_step(self, held: float) -> None:
+        trained = (p for p in self.factors().values() if p.requires_grad)
+        if any(getattr(p, "summed_grad", None) is not None for p in trained):
+            self.state.gradient.refuse(PRIVATE)
+            self.object(PRIVATE)
+        else:
+            self.state.gradient.before_step(held)
 
     # -- blocks --------------------------------------------------------------------------------
 
     def step(self, optimizer: Any) -> BlockReport | None:
         """Count one optimizer step; at the end of a block merge and restart.
 
-        Call it after `optimizer.step()`. Returns the report of a block that ended.
+        Call it after `optimizer.step()`. Returns the report of a block that ended. A step that the
+        optimizer did not take counts as none: a scaler leaves one out where a gradient overflows, and
+        Opacus where a batch goes on.
 
         Raises
         ------
@@ -238,12 +268,19 @@ class ChainOfLora:
                 f"the plan was {config.blocks} blocks and the run goes on; further blocks open",
                 stacklevel=2,
             )
-        plain = config.method == "fpft" or config.precondition
+        full = config.method == "fpft"
+        if not self._steps.was_taken(state.side, full):
+            state.skipped_steps += 1
+            state.gradient.step_skipped()
+            return None
+        plain = full or config.precondition
         state.steps.look(optimizer, state.layers, plain, self._warm_factor())
         if state.steps.changed:
             recording.write_steps(state.record, config.seed, state.block, state.steps)
         if state.step_in_block == 0:
             state.gradient.first_step_done()
+            if state.gradient.changed is not None:
+                self.object(state.gradient.changed)
         state.step_in_block += 1
         state.total_steps += 1
         if config.chained and state.step_in_block == state.steps_per_block:
@@ -272,6 +309,7 @@ class ChainOfLora:
         state.step_in_block = 0
         restarted = list(state.factors().values()) if self.config.method != "fpft" else []
         state.open_block()
+        self._steps.restarted()
         optimizer = optimizer if optimizer is not None else self._optimizer
         if optimizer is not None:
             self._restart_optimizer(optimizer, restarted)
@@ -285,10 +323,23 @@ class ChainOfLora:
 
     # -- the optimizer -------------------------------------------------------------------------
 
-    def attach(self, optimizer: Any, *, late: bool = False) -> None:
+    def attach(self, optimizer: Any, *, late: bool = False, scaler: Any = None) -> None:
         """Meet the optimizer: needed before the first step only where blocks warm up.
 
-        Raises a ValueError where it does not hold a trained factor.
+        Parameters
+        ----------
+        optimizer
+            It holds every factor that some block trains.
+        late
+            Whether it has stepped already.
+        scaler
+            The `torch.amp.GradScaler`, whose scale the gradients carry in backward. A power of two is
+            seen without it.
+
+        Raises
+        ------
+        ValueError
+            The optimizer does not hold a trained factor, or the trained factor changes under Opacus.
         """
         absent = optimizer_state.missing(optimizer, self.factors())
         if absent:
@@ -297,6 +348,7 @@ class ChainOfLora:
                 f"{' and others' if len(absent) > 3 else ''}; build it from "
                 "chain.trainable_parameters() or chain.param_groups(gamma)"
             )
+        self._refuse_private_sides()
         warm = self.config.warmup_steps_per_block
         if warm and late:
             raise ValueError(
@@ -309,6 +361,7 @@ class ChainOfLora:
             factors = list(self.factors().values())
             self._warmup = optimizer_state.BlockWarmup(optimizer, factors, self._warm_factor)
         self._optimizer = optimizer
+        self.state.gradient.scaler = scaler or getattr(optimizer, "scaler", None)
 
     def _warm_factor(self) -> float:
         warm = self.config.warmup_steps_per_block
@@ -317,6 +370,7 @@ class ChainOfLora:
     def _restart_optimizer(self, optimizer: Any, factors: list[nn.Parameter]) -> None:
         for factor in factors:
             factor.grad = None
+            optimizer_state.forget_samples(factor)
         if self.config.method == "relora":
             optimizer_state.prune(optimizer, factors, self.config.prune)
         elif self.config.reset_optimizer:
@@ -338,6 +392,7 @@ class ChainOfLora:
         Raises a ChainStateError where configuration, layers or base differ, or this chain has moved.
         """
         unpack(self.state, state)
+        self._show_both_sides()
 
     def save(self, folder: str | Path, optimizer: Any = None) -> None:
         """Write all that `resume` needs: state, extras, the optimizer if given, torch's generators."""

@@ -43,6 +43,8 @@ class ChainState:
         Those weights themselves as (m, n), where nothing else tells by how much they moved ("fpft").
     block, step_in_block, total_steps, steps_per_block
         Where the chain stands, counted from 0, and how long its blocks are.
+    skipped_steps
+        How often the optimizer left a step out, which is in none of these counts.
     side
         The factor that the open block trains.
     finished
@@ -73,6 +75,7 @@ class ChainState:
     block: int = 0
     step_in_block: int = 0
     total_steps: int = 0
+    skipped_steps: int = 0
     side: Side = "B"
     finished: bool = False
     gamma: float | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -45,6 +45,18 @@ def prune(optimizer: Any, factors: list[nn.Parameter], fraction: float) -> None:
             if count:
                 threshold = size.kthvalue(count).values
                 moment.mul_(moment.abs() > threshold)
+
+
+def forget_samples(factor: nn.Parameter) -> None:
+    """Drop the per-sample gradients that Opacus left on a factor: it clears those of trained ones only."""
+    for name in ("grad_sample", "summed_grad"):
+        if getattr(factor, name, None) is not None:
+            setattr(factor, name, None)
+
+
+def in_private_model(factors: Iterable[nn.Parameter]) -> bool:
+    """Whether Opacus takes per-sample gradients of any of these factors."""
+    return any(hasattr(factor, "_forward_counter") for factor in factors)
 
 
 class BlockWarmup:

@@ -54,6 +54,7 @@ def pack(state: ChainState) -> Packed:
         "block": state.block,
         "step_in_block": state.step_in_block,
         "total_steps": state.total_steps,
+        "skipped_steps": state.skipped_steps,
         "steps_per_block": state.steps_per_block,
         "finished": state.finished,
         "gamma": state.gamma,
@@ -90,6 +91,7 @@ def unpack(state: ChainState, packed: Packed) -> None:
             layer.weight.data.copy_(tensors[f"weight.{layer.name}"])
     state.companion.cut = dict(meta["companion_cut"])
     state.block, state.total_steps = meta["block"], meta["total_steps"]
+    state.skipped_steps = meta.get("skipped_steps", 0)
     state.reports = [BlockReport(**report) for report in meta["reports"]]
     if state.steps_per_block is None:
         state.steps_per_block = meta["steps_per_block"]
