@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,8 @@ from surefoot.lora._block.save_guard import SaveGuard
 from surefoot.lora._block.sketch_constants import sketch_constants
 from surefoot.lora._block.step_watch import StepWatch
 from surefoot.lora.config import RacConfig, Side
-from surefoot.lora.doors.peft import adapted_layers
+from surefoot.lora.doors.base_guard import BaseGuard
+from surefoot.lora.doors.peft import adapted_layers, without_adapters
 from surefoot.lora.errors import ChainStateError
 from surefoot.lora.export import ExportReport, export_adapter, export_merged
 from surefoot.lora.guarantee import Constants, add_losses, certificates
@@ -77,10 +79,11 @@ class ChainOfLora:
         self._optimizer: Any = None
         self._warmup: optimizer_state.BlockWarmup | None = None
         self.resumed_from: Path | None = None
-        self.saves = SaveGuard(self.state)
+        self.guard = BaseGuard(self.state)
+        self.saves = SaveGuard(self.state, self.guard)
         self._steps = StepWatch(layers, self._before_step)
         self._hooks = [
-            module.register_forward_pre_hook(self._before_forward)
+            module.register_forward_pre_hook(self._before_forward, with_kwargs=True)
             for module in (peft_model, peft_model.get_base_model())
         ]
         self.state.open_block()
@@ -208,8 +211,10 @@ class ChainOfLora:
         """Switch off the gradients of the frozen factors; each forward pass does it too."""
         self.state.refreeze()
 
-    def _before_forward(self, *_: Any) -> None:
+    def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         self._refuse_private_sides()
+        if "adapter_names" in kwargs:
+            self.guard.asked("adapter_names", kwargs["adapter_names"])
         self.refreeze()
 
     def _show_both_sides(self) -> None:
@@ -465,10 +470,45 @@ class ChainOfLora:
         original
             The original weights as (out, in) by layer, needed where no factors were kept.
         """
-        return export_adapter(self.state, folder, max_rank, dtype, original)
+        with self.guard.own():
+            return export_adapter(self.state, folder, max_rank, dtype, original)
+
+    def original(
+        self, weights: Mapping[str, Float[Tensor, "m n"]] | None = None
+    ) -> AbstractContextManager[Any]:
+        """A context in which the model is the original one, bit for bit; it gives the PeftModel.
+
+        Preference training takes its reference model so. Afterwards, an exception included, the chain is as
+        it was. The original weights lie on the CPU from the first merge on (`keep_original`); within the
+        context they are on the model's device beside the merged ones.
+
+        ```py
+        with chain.original() as reference, torch.no_grad():
+            logits = reference(**batch).logits
+        ```
+
+        Parameters
+        ----------
+        weights
+            The original weights as (out, in) by layer, where `keep_original=False` kept none.
+
+        Raises
+        ------
+        ChainStateError
+            No original weights were kept or given, or those given are not the chain's.
+        """
+        return self.state.original(weights, self._without_adapters)
+
+    @contextmanager
+    def _without_adapters(self) -> Iterator[None]:
+        with self.guard.own(), without_adapters(self.model):
+            yield
 
     def export_merged(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
-        """Write the merged model, which loads with its plain class; float32 for 16-bit bases."""
+        """Write the merged model, which loads with its plain class; float32 for 16-bit bases.
+
+        Heads of modules_to_save, trained tokens and other wrappers end up as PEFT's own merge has them.
+        """
         return export_merged(self.state, folder, dtype)
 
     def object(self, reason: str) -> None:

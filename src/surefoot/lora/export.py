@@ -73,6 +73,7 @@ def export_adapter(
     original
         The original weights, where they are needed.
     """
+    state.outside()
     if max_rank is not None:
         check_number("max_rank", max_rank, least=1, whole=True)
     folder = Path(folder)
@@ -177,6 +178,7 @@ def export_merged(state: ChainState, folder: str | Path, dtype: torch.dtype | No
     UnsupportedLayerError
         A quantised base cannot hold the merged weights.
     """
+    state.outside()
     for layer in state.layers:
         if layer in state.companion:
             raise UnsupportedLayerError(

@@ -18,12 +18,13 @@ from surefoot.lora.result import BlockReport
 from surefoot.lora.state import ChainState, base_hash
 
 FORMAT = 1
-MAY_DIFFER = ("blocks", "steps_per_block")
+MAY_DIFFER = ("blocks", "steps_per_block", "keep_original")
 Packed = dict[str, Any]
 
 
 def pack(state: ChainState) -> Packed:
     """`{"meta": JSON values, "tensors": name -> CPU tensor}`."""
+    state.outside()
     config = state.config
     tensors: dict[str, Tensor] = {}
     for layer in state.layers:
@@ -188,6 +189,7 @@ def _put_dense(state: ChainState, tensors: dict[str, Tensor]) -> None:
                 layer, tensors[f"past.{layer.name}.B"], tensors[f"past.{layer.name}.A"]
             )
             continue
+        state.originals.before_merge(layer)
         layer.weight.data.copy_(tensors[f"weight.{layer.name}"])
         held = tensors.get(f"residual.{layer.name}")
         if held is not None:
