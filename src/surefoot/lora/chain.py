@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -298,6 +299,15 @@ class ChainOfLora:
         return self._end_block(optimizer)
 
     def _end_block(self, optimizer: Any) -> BlockReport:
+        optimizer = optimizer if optimizer is not None else self._optimizer
+        trained = list(self.state.factors().values())
+        with optimizer_state.rewriting(optimizer, trained, forget=self.config.reset_optimizer):
+            report = self._merge_and_open()
+        if optimizer is not None and self.config.method != "fpft":
+            self._restart_optimizer(optimizer, trained)
+        return report
+
+    def _merge_and_open(self) -> BlockReport:
         state = self.state
         moved = check_finite(state.layers)
         projected, full = state.gradient.norms() or (None, None)
@@ -312,12 +322,8 @@ class ChainOfLora:
         recording.write_block(state.record, self.config.seed, report, state.companion)
         state.block += 1
         state.step_in_block = 0
-        restarted = list(state.factors().values()) if self.config.method != "fpft" else []
         state.open_block()
         self._steps.restarted()
-        optimizer = optimizer if optimizer is not None else self._optimizer
-        if optimizer is not None:
-            self._restart_optimizer(optimizer, restarted)
         return report
 
     def finish(self) -> BlockReport | None:
@@ -366,6 +372,7 @@ class ChainOfLora:
             factors = list(self.factors().values())
             self._warmup = optimizer_state.BlockWarmup(optimizer, factors, self._warm_factor)
         self._optimizer = optimizer
+        self.state.settle = functools.partial(optimizer_state.settle, optimizer)
         self.state.gradient.scaler = scaler or getattr(optimizer, "scaler", None)
 
     def _warm_factor(self) -> float:

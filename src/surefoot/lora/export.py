@@ -74,6 +74,7 @@ def export_adapter(
         The original weights, where they are needed.
     """
     state.outside()
+    state.settle()
     if max_rank is not None:
         check_number("max_rank", max_rank, least=1, whole=True)
     folder = Path(folder)
@@ -179,6 +180,7 @@ def export_merged(state: ChainState, folder: str | Path, dtype: torch.dtype | No
         A quantised base cannot hold the merged weights.
     """
     state.outside()
+    state.settle()
     for layer in state.layers:
         if layer in state.companion:
             raise UnsupportedLayerError(

@@ -64,6 +64,8 @@ class ChainState:
         One a block that has ended.
     record
         What the chain wrote down of itself; its one seed is that of the sketches.
+    settle
+        Lets an optimizer that keeps an iterate of its own put it into the parameters.
     """
 
     model: Any
@@ -89,6 +91,7 @@ class ChainState:
     steps: StepsSeen = field(default_factory=StepsSeen)
     guard: FrozenGuard = field(default_factory=FrozenGuard)
     record: Record = field(default_factory=Record)
+    settle: Callable[[], None] = field(default=lambda: None)
 
     @classmethod
     def begin(
@@ -302,6 +305,7 @@ class ChainState:
         if self.originals.inside:
             yield self.model
             return
+        self.settle()
         flags = [(p, p.requires_grad) for p in self.model.parameters()]
         in_place = [x for x in self.layers if x not in self.companion]
         moved = in_place if self.base_has_moved else []
@@ -334,6 +338,7 @@ class ChainState:
     def weight(self, name: str) -> Float[Tensor, "m n"]:
         """The effective weight of a base module: merged, residual and open block, at least float32."""
         self.outside()
+        self.settle()
         layer = self.layer(name)
         total = (self.companion if layer in self.companion else self.residuals).total(layer)
         return total + layer.delta(total.dtype)

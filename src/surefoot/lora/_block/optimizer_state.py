@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -45,6 +46,31 @@ def prune(optimizer: Any, factors: list[nn.Parameter], fraction: float) -> None:
             if count:
                 threshold = size.kthvalue(count).values
                 moment.mul_(moment.abs() > threshold)
+
+
+def rewriting(
+    optimizer: Any, factors: list[nn.Parameter], *, forget: bool
+) -> AbstractContextManager[Any]:
+    """For an optimizer that keeps an iterate of its own beside the parameters: it folds that first.
+
+    Parameters
+    ----------
+    optimizer
+        Or None.
+    factors
+        What is merged and written anew.
+    forget
+        Whether momenta are dropped.
+    """
+    method = getattr(inner(optimizer), "rewriting", None)
+    return nullcontext() if method is None else method(factors, forget=forget)
+
+
+def settle(optimizer: Any) -> None:
+    """Let such an optimizer put its iterate into the parameters, so that they can be read."""
+    method = getattr(inner(optimizer), "flush", None)
+    if method is not None:
+        method()
 
 
 def forget_samples(factor: nn.Parameter) -> None:
