@@ -226,12 +226,12 @@ class ChainOfLora:
                 factor.requires_grad_(True)
 
     def _refuse_private_sides(self) -> None:
-        if self.config.switches and self.trained is not None:
-            if optimizer_state.in_private_model(self.factors().values()):
-                raise ValueError(
-                    f"train={self.config.train!r} changes the trained factor, and Opacus takes per-sample "
-                    "gradients of one and the same set of tensors; use train='A' or train='B'"
-                )
+        switches = self.config.switches and self.trained is not None
+        if switches and optimizer_state.in_private_model(self.factors().values()):
+            raise ValueError(
+                f"train={self.config.train!r} changes the trained factor, and Opacus takes per-sample "
+                "gradients of one and the same set of tensors; use train='A' or train='B'"
+            )
 
     def _before_step(self, held: float) -> None:
         trained = (p for p in self.factors().values() if p.requires_grad)

@@ -314,7 +314,10 @@ class ChainState:
             copies = self.original_weights | copies
         try:
             with self.originals.in_place(
-                moved, copies, lambda: base_hash(self.layers) == self.original_base, without_adapters
+                moved,
+                copies,
+                lambda: base_hash(self.layers) == self.original_base,
+                without_adapters,
             ):
                 yield self.model
         finally:
@@ -325,7 +328,9 @@ class ChainState:
     def outside(self) -> None:
         """Raise a ChainStateError within `original`, where the weights are not the chain's."""
         if self.originals.inside:
-            raise ChainStateError("within chain.original() the weights are not the chain's; leave it first")
+            raise ChainStateError(
+                "within chain.original() the weights are not the chain's; leave it first"
+            )
 
     def layer(self, name: str) -> AdaptedLayer:
         """The adapted layer of that name; a ValueError lists the names there are."""

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-PRIVATE = (
-    "gradients were clipped sample by sample and noised (Opacus), and the theorem is about plain SGD"
-)
+PRIVATE = "gradients were clipped sample by sample and noised (Opacus), and the theorem is about plain SGD"
 MULTIPLIED = (
     "gradients were multiplied between backward and the step: by clipping, or by a loss scale that is no "
     "power of two and that chain.attach(optimizer, scaler=scaler) would tell"
@@ -64,4 +62,3 @@ def compare(
 
 def _is_half(tensor: Tensor) -> bool:
     return tensor.dtype.itemsize == 2
-

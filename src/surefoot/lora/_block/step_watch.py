@@ -65,7 +65,9 @@ class StepWatch:
 
     def _concerns(self, optimizer: Any) -> bool:
         mine = {
-            id(p) for x in self.layers for p in (x.parameter("A"), x.parameter("B"), x.weight_or_none)
+            id(p)
+            for x in self.layers
+            for p in (x.parameter("A"), x.parameter("B"), x.weight_or_none)
         }
         return any(id(p) in mine for group in optimizer.param_groups for p in group["params"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+
 from torch import nn
 
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
