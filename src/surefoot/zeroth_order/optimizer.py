@@ -231,6 +231,8 @@ class ZerothOrder(torch.optim.Optimizer):
             )
         self._recording.before(self.engine)
         self.engine.apply()
+        if self._pending is not None:
+            self._pending.covered = False
         self._recording.after(self.engine)
 
     @torch.no_grad()
@@ -320,7 +322,7 @@ class ZerothOrder(torch.optim.Optimizer):
         """
         found = state.state_of(self.engine)
         if self._pending is not None:
-            self._pending.told = True
+            self._pending.covered = True
         return found
 
     @torch.no_grad()

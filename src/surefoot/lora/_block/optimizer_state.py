@@ -21,6 +21,14 @@ def inner(optimizer: Any) -> Any:
     return optimizer
 
 
+def moving(optimizer: Any) -> Any:
+    """The torch optimizer that moves the weights, inside Opacus's wrapper too."""
+    found = inner(optimizer)
+    while hasattr(found, "original_optimizer"):
+        found = found.original_optimizer
+    return found
+
+
 def missing(optimizer: Any, factors: dict[str, nn.Parameter]) -> list[str]:
     """The names of those factors that the optimizer does not hold."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -96,7 +104,7 @@ class BlockWarmup:
         self, optimizer: Any, factors: list[nn.Parameter], factor: Callable[[], float]
     ) -> None:
         ids = {id(p) for p in factors}
-        target = inner(optimizer)
+        target = moving(optimizer)
         self._groups = [g for g in target.param_groups if any(id(p) in ids for p in g["params"])]
         self._factor = factor
         self._before: list[float | Tensor] = []

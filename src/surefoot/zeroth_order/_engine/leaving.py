@@ -20,16 +20,19 @@ class PendingFactors:
     Attributes
     ----------
     told
-        Whether it was said, or need not be: the optimizer's own state, which holds the factors, was taken.
+        Whether it was said.
+    covered
+        Whether the optimizer's own state, which holds the factors, was taken since its last step.
     """
 
     def __init__(self, tensors: list[TrainedTensor]) -> None:
         self.tensors = tensors
-        self.told = False
+        self.told = self.covered = False
 
     def __call__(self, module: nn.Module, prefix: str, keep_vars: bool) -> None:
         """Before a module's state is gathered."""
-        pending = [] if self.told else [x.name for x in self.tensors if x.is_pending]
+        silent = self.told or self.covered
+        pending = [] if silent else [x.name for x in self.tensors if x.is_pending]
         if not pending:
             return
         self.told = True
