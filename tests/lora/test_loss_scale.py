@@ -23,7 +23,7 @@ def problem():
 
 
 def ridge(config=None, fused=False):
-    x, y, spectrum = problem()
+    spectrum = problem()[2]
     base = nn.Sequential(nn.Linear(6, 3, bias=False)).double()
     nn.init.zeros_(base[0].weight)
     model = get_peft_model(base, LoraConfig(r=2, lora_alpha=4, target_modules=["0"]))
@@ -84,7 +84,15 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def cases(long=()):
+    """Every case by its name; the long ones run with the acceptance tests."""
+    return [
+        pytest.param(case, id=name, marks=[pytest.mark.acceptance] if name in long else [])
+        for name, case in CASES.items()
+    ]
+
+
+@pytest.mark.parametrize("case", cases(("unscaled early", "fused, unscaled early", "told")))
 def test_a_scaled_run_is_the_plain_run(case):
     plain = run(**{k: v for k, v in case.items() if k == "config"})
     scaled = run(scaler(), overflows=OVERFLOWS, **case)

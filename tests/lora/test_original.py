@@ -47,12 +47,21 @@ CASES = {
     "plain": ({}, {}), "sides change": ({"train": "alternate"}, {}), "fpft": ({"method": "fpft"}, {}),
     "cola": ({"method": "cola"}, {}), "no history": ({"keep_history": "none"}, {}),
     "residuals": ({"merge_dtype": "residual"}, {}), "biases": ({}, {"bias": "all"}),
-    "a head": ({}, {"modules_to_save": ["head"]}), "a block's end": ({"steps_per_block": 3}, {}),
+    "a head": ({}, {"modules_to_save": ["head"]}), "a block's end": ({"steps_per_block": 5}, {}),
 }  # fmt: skip
+LONG = ("plain", "sides change", "cola", "no history")
+
+
+def cases(long=()):
+    """Every case by its name; the long ones run with the acceptance tests."""
+    return [
+        pytest.param(case, id=name, marks=[pytest.mark.acceptance] if name in long else [])
+        for name, case in CASES.items()
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:Careful, disabling adapter layers:UserWarning")
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", cases(LONG))
 def test_it_is_the_original_and_the_chain_comes_back(toys, case):
     config, lora = case
     x, _ = toys.batch(0)
@@ -175,7 +184,9 @@ def test_what_means_the_original_base_warns_once_by_name(toys, name):
     toys.train(chain, optimizer, 5)
     twin = copy.deepcopy(chain.model)
     (message,) = said(lambda: act(chain.model))
-    assert message.startswith(f"{name.strip()} after a merge: the base weights hold 1 merged blocks")
+    assert message.startswith(
+        f"{name.strip()} after a merge: the base weights hold 1 merged blocks"
+    )
     if name != "unload":
         assert said(lambda: act(chain.model)) == []
     assert len(said(lambda: act(twin))) == 1  # a copy warns for itself
@@ -234,7 +245,9 @@ def test_selected_adapters_are_the_ones_that_are_saved(toys, tmp_path, name):
     wanted = {None: mine | other, (name,): mine, ("other",): other, ("other", name): mine | other}
     for i, (selected, expected) in enumerate(wanted.items()):
         folder = tmp_path / str(i)
-        model.save_pretrained(folder, selected_adapters=None if selected is None else list(selected))
+        model.save_pretrained(
+            folder, selected_adapters=None if selected is None else list(selected)
+        )
         assert files(folder) == expected
     x, _ = toys.batch(0)
     at = tmp_path / "0" if name == "default" else tmp_path / "0" / name

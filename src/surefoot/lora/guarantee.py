@@ -454,5 +454,7 @@ def _certified(record: Record, guarantee: Guarantee, of: str, confidence: float)
     if quantity == "loss":
         losses, squares = (record.curves(name) for name in wanted)
         if not squares.complete or not np.isin(losses.steps[:-1], squares.steps).all():
-            return unmeasured(record, guarantee, "the gradient of some block was not seen as it was")
+            return unmeasured(
+                record, guarantee, "the gradient of some block was not seen as it was"
+            )
     return certify(record, guarantee, confidence)

@@ -106,7 +106,7 @@ class _Configs(dict[str, Any]):
         asking, frame = get_peft_model_state_dict.__code__, sys._getframe(1)
         # Not only the nearest: a type checker may stand between.
         near = [frame, frame.f_back, frame.f_back and frame.f_back.f_back]
-        if any(f is not None and f.f_code is asking for f in near):
-            if adapter == self.guard.state.adapter:
-                self.guard.asked("get_peft_model_state_dict")
+        asked = any(f is not None and f.f_code is asking for f in near)
+        if asked and adapter == self.guard.state.adapter:
+            self.guard.asked("get_peft_model_state_dict")
         return super().__getitem__(adapter)
