@@ -120,7 +120,8 @@ class GradientTap:
             return gradient.clone()
         gram = torch.linalg.pinv(self._inverse[layer.name], hermitian=True) * layer.scaling**2
         flat, gram = gradient.flatten(1), gram.to(gradient)
-        return (flat @ gram if self._side == "B" else gram @ flat).reshape(gradient.shape)
+        raw: Tensor = flat @ gram if self._side == "B" else gram @ flat
+        return raw.reshape(gradient.shape)
 
     def _told_scale(self) -> float | None:
         return None if self.scaler is None else float(self.scaler.get_scale())

@@ -111,6 +111,7 @@ def install(model: nn.Module, tensors: list[TrainedTensor]) -> PendingFactors:
             tensor.hooks.append(
                 module.register_forward_hook(kind(tensor), prepend=True, with_kwargs=True)
             )
-            tensor.hooks.append(module.register_state_dict_pre_hook(pending))
+            handle = module.register_state_dict_pre_hook(pending)  # type: ignore[no-untyped-call]
+            tensor.hooks.append(handle)
         tensor.storage = "hooked"
     return pending
