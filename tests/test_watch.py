@@ -256,3 +256,27 @@ def test_a_copy_of_a_watched_model_is_a_model():
             optimizer.step()
     assert w.record["loss"].shape == (1, 2)
     assert not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "Adagrad"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradients_are_seen_without_a_loss_scale_and_skipped_steps_are_none(kind, fused):
+    def run(scaler, overflow=-1):
+        torch.manual_seed(0)
+        model, x = nn.Linear(3, 1), torch.eye(3)
+        optimizer = getattr(torch.optim, kind)(model.parameters(), 0.1, fused=fused)
+        with watch(model, optimizer, probes=("gradient_norm",), every=1) as w:
+            for i in range(4):
+                loss = model(x).square().sum() * (math.inf if i == overflow else 1)
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+        return w.record["gradient_norm"][0], w.step
+
+    plain, _ = run(torch.amp.GradScaler("cpu", enabled=False))
+    scaled, _ = run(torch.amp.GradScaler("cpu", init_scale=3.0e4))
+    np.testing.assert_allclose(scaled, plain, rtol=1e-5)
+    skipping, steps = run(torch.amp.GradScaler("cpu", init_scale=3.0e4), overflow=1)
+    np.testing.assert_allclose(skipping, plain[:3], rtol=1e-5)
+    assert steps == 3

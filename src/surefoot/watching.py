@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.loss_scale import held_scale, is_skipped
 from surefoot._numerics.sizes import norm_of
 from surefoot._run.files import replacing
 from surefoot.certificate import Certificate, certify
@@ -190,6 +191,8 @@ class Watch:
         self._inside = False
 
     def _before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if is_skipped(optimizer):
+            return
         given = (*args[1:], *kwargs.values())
         self._inside, self._by_closure = True, any(callable(each) for each in given)
         if self.step % self._every == 0:
@@ -198,7 +201,10 @@ class Watch:
             found: dict[str, float] = {}
             for name, probe in self._probes.items():
                 value = probe(self._model, self._optimizer)
-                found |= dict(value) if isinstance(value, Mapping) else {name: float(value)}
+                values = dict(value) if isinstance(value, Mapping) else {name: float(value)}
+                if probe is _gradient_norm:
+                    values[name] /= held_scale(optimizer, kwargs)
+                found |= values
             for name, number in found.items():
                 self._check(name, self.step, number)
             self.record.update(self._seed, self.step, found)

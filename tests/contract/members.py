@@ -115,6 +115,7 @@ OWN_STEP = Refusal(
     RuntimeError, "DecreasingNAG sets its step itself", "its step is a function of n, mu and L"
 )
 ALONE = {"lr": "alpha moved without"}
+PENDING = {"model's state": "state_dict in mid-period lacks what"}
 
 MEMBERS = [
     Member(
@@ -190,6 +191,7 @@ MEMBERS = [
         **LOSSES,
         shows=("lr", "rank", "nu", "v_dist", "momentum"),
         refuses=BY_HOOKS,
+        warns=PENDING,
     ),
     Member(
         "LOZO-M, factored",
@@ -197,6 +199,7 @@ MEMBERS = [
         **LOSSES,
         shows=("lr", "rank", "momentum"),
         refuses=BY_HOOKS,
+        warns=PENDING,
     ),
     Member(
         "LOZO, in place",

@@ -38,7 +38,7 @@ def equal_ends(member, one, two):
 def test_through_a_file(member, at):
     model, optimizer = started(member)
     train(member, optimizer, loss_of(model), at)
-    saved = stored(model=model, optimizer=optimizer)
+    saved = stored(optimizer=optimizer, model=model)
     other, again = started(member)
     train(member, again, loss_of(other), 2)  # what it holds already must not matter
     other.load_state_dict(saved["model"])
@@ -76,7 +76,7 @@ def test_with_a_scheduler_in_any_order(member, order):
         return
     start = optimizer.param_groups[0]["lr"]
     assert scheduled(member, model, optimizer, scheduler, 5) == pytest.approx(start / 4)
-    saved = stored(model=model, optimizer=optimizer, scheduler=scheduler)
+    saved = stored(optimizer=optimizer, model=model, scheduler=scheduler)
     other, again = started(member)
     other.load_state_dict(saved["model"])
     for act in ORDERS[order]:
@@ -111,7 +111,8 @@ def test_a_copy_goes_on_by_itself(member, how, at):
     train(member, pair[1], loss_of(pair[0]), at)
     twin = COPIES[how](pair)
     assert type(twin[1]) is type(pair[1])
-    held = copy.deepcopy(twin[0].state_dict())
+    with known_warnings(member):
+        held = copy.deepcopy(twin[0].state_dict())
     train(member, pair[1], loss_of(pair[0]), 5)
     settle(pair[1])
     assert all(torch.equal(held[name], value) for name, value in twin[0].state_dict().items())
@@ -146,3 +147,18 @@ def test_a_state_of_another_shape_is_refused(member):
     other = member.make(list(model[0].parameters()), model)
     with pytest.raises(ValueError, match="group"):
         other.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("member", [m for m in MEMBERS if "model's state" in m.warns], ids=str)
+def test_a_models_state_that_lacks_something_says_so(member):
+    model, optimizer = started(member)
+    model.state_dict()
+    train(member, optimizer, loss_of(model), 1)
+    optimizer.state_dict()  # a checkpoint: what is lacking there is here
+    model.state_dict()
+    train(member, optimizer, loss_of(model), 1)
+    with pytest.warns(UserWarning, match=member.warns["model's state"]):
+        model.state_dict()
+    model.state_dict()  # once
+    settle(optimizer)
+    model.state_dict()

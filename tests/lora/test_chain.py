@@ -310,7 +310,8 @@ def test_embedding_rows_are_chained_too(toys):
         )
         torch.testing.assert_close(chain.weight("emb"), expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(layer.weight.data.T, expected, rtol=0, atol=1e-12)
-        model = peft_model.unload()
+        with pytest.warns(UserWarning, match="unload after a merge"):
+            model = peft_model.unload()
         model.requires_grad_(True)
 
 

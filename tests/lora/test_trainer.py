@@ -210,7 +210,6 @@ def test_heads_keep_their_moments(tmp_path):
         ({"steps_per_block": None}, {}, "needs steps_per_block or blocks"),
         ({}, {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 6},
          "load_best_model_at_end"),
-        ({"train": "alternate"}, {}, "optimizer does not hold"),
     ],
 )  # fmt: skip
 def test_bad_arguments(tmp_path, config, arguments, message):
@@ -219,9 +218,11 @@ def test_bad_arguments(tmp_path, config, arguments, message):
         run.train()
 
 
-def test_both_sides_with_an_optimizer_of_one_s_own(tmp_path):
+@pytest.mark.parametrize("own", [True, False])
+def test_both_sides_are_in_the_optimizer(tmp_path, own):
     run, chain = trainer(tmp_path, config={"train": "alternate"})
-    run.optimizer = torch.optim.AdamW(chain.trainable_parameters(), lr=1e-2)
+    if own:
+        run.optimizer = torch.optim.AdamW(chain.trainable_parameters(), lr=1e-2)
     run.train()
     assert [r.trained for r in chain.reports] == ["B", "A", "B"]
 

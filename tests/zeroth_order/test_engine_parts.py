@@ -192,6 +192,7 @@ def test_the_check_sets_aside_a_part_and_finds_what_it_found(hidden):
     assert tensor.shown is tensor.b
 
 
+@pytest.mark.filterwarnings("ignore:state_dict in mid-period")
 @pytest.mark.parametrize("make", [LOZO, MeZO, ZOAdam])
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_a_copy_goes_its_own_way(make, how):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +18,16 @@ from surefoot.certificate import Certificate
 from surefoot.lora._block import optimizer_state, recording, state_files
 from surefoot.lora._block.adapted_layer import AdaptedLayer
 from surefoot.lora._block.companion import Companion
+from surefoot.lora._block.gradient_changes import PRIVATE
 from surefoot.lora._block.merge import Residuals, check_finite
 from surefoot.lora._block.packing import pack, unpack
 from surefoot.lora._block.past_blocks import History, bytes_per_block
 from surefoot.lora._block.save_guard import SaveGuard
 from surefoot.lora._block.sketch_constants import sketch_constants
+from surefoot.lora._block.step_watch import StepWatch
 from surefoot.lora.config import RacConfig, Side
-from surefoot.lora.doors.peft import adapted_layers
+from surefoot.lora.doors.base_guard import BaseGuard
+from surefoot.lora.doors.peft import adapted_layers, without_adapters
 from surefoot.lora.errors import ChainStateError
 from surefoot.lora.export import ExportReport, export_adapter, export_merged
 from surefoot.lora.guarantee import Constants, add_losses, certificates
@@ -75,12 +80,15 @@ class ChainOfLora:
         self._optimizer: Any = None
         self._warmup: optimizer_state.BlockWarmup | None = None
         self.resumed_from: Path | None = None
-        self.saves = SaveGuard(self.state)
+        self.guard = BaseGuard(self.state)
+        self.saves = SaveGuard(self.state, self.guard)
+        self._steps = StepWatch(layers, self._before_step)
         self._hooks = [
-            module.register_forward_pre_hook(self._before_forward)
+            module.register_forward_pre_hook(self._before_forward, with_kwargs=True)
             for module in (peft_model, peft_model.get_base_model())
         ]
         self.state.open_block()
+        self._show_both_sides()
 
     # -- where it stands -----------------------------------------------------------------------
 
@@ -204,15 +212,43 @@ class ChainOfLora:
         """Switch off the gradients of the frozen factors; each forward pass does it too."""
         self.state.refreeze()
 
-    def _before_forward(self, *_: Any) -> None:
+    def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self._refuse_private_sides()
+        if "adapter_names" in kwargs:
+            self.guard.asked("adapter_names", kwargs["adapter_names"])
         self.refreeze()
+
+    def _show_both_sides(self) -> None:
+        # DistributedDataParallel averages the gradients of those tensors only that require one while it
+        # looks; the first forward pass freezes the open block's again.
+        if self.config.switches and self.trained is not None:
+            for factor in self.factors().values():
+                factor.requires_grad_(True)
+
+    def _refuse_private_sides(self) -> None:
+        switches = self.config.switches and self.trained is not None
+        if switches and optimizer_state.in_private_model(self.factors().values()):
+            raise ValueError(
+                f"train={self.config.train!r} changes the trained factor, and Opacus takes per-sample "
+                "gradients of one and the same set of tensors; use train='A' or train='B'"
+            )
+
+    def _before_step(self, held: float) -> None:
+        trained = (p for p in self.factors().values() if p.requires_grad)
+        if any(getattr(p, "summed_grad", None) is not None for p in trained):
+            self.state.gradient.refuse(PRIVATE)
+            self.object(PRIVATE)
+        else:
+            self.state.gradient.before_step(held)
 
     # -- blocks --------------------------------------------------------------------------------
 
     def step(self, optimizer: Any) -> BlockReport | None:
         """Count one optimizer step; at the end of a block merge and restart.
 
-        Call it after `optimizer.step()`. Returns the report of a block that ended.
+        Call it after `optimizer.step()`. Returns the report of a block that ended. A step that the
+        optimizer did not take counts as none: a scaler leaves one out where a gradient overflows, and
+        Opacus where a batch goes on.
 
         Raises
         ------
@@ -238,12 +274,19 @@ class ChainOfLora:
                 f"the plan was {config.blocks} blocks and the run goes on; further blocks open",
                 stacklevel=2,
             )
-        plain = config.method == "fpft" or config.precondition
+        full = config.method == "fpft"
+        if not self._steps.was_taken(state.side, full):
+            state.skipped_steps += 1
+            state.gradient.step_skipped()
+            return None
+        plain = full or config.precondition
         state.steps.look(optimizer, state.layers, plain, self._warm_factor())
         if state.steps.changed:
             recording.write_steps(state.record, config.seed, state.block, state.steps)
         if state.step_in_block == 0:
             state.gradient.first_step_done()
+            if state.gradient.changed is not None:
+                self.object(state.gradient.changed)
         state.step_in_block += 1
         state.total_steps += 1
         if config.chained and state.step_in_block == state.steps_per_block:
@@ -256,6 +299,15 @@ class ChainOfLora:
         return self._end_block(optimizer)
 
     def _end_block(self, optimizer: Any) -> BlockReport:
+        optimizer = optimizer if optimizer is not None else self._optimizer
+        trained = list(self.state.factors().values())
+        with optimizer_state.rewriting(optimizer, trained, forget=self.config.reset_optimizer):
+            report = self._merge_and_open()
+        if optimizer is not None and self.config.method != "fpft":
+            self._restart_optimizer(optimizer, trained)
+        return report
+
+    def _merge_and_open(self) -> BlockReport:
         state = self.state
         moved = check_finite(state.layers)
         projected, full = state.gradient.norms() or (None, None)
@@ -270,11 +322,8 @@ class ChainOfLora:
         recording.write_block(state.record, self.config.seed, report, state.companion)
         state.block += 1
         state.step_in_block = 0
-        restarted = list(state.factors().values()) if self.config.method != "fpft" else []
         state.open_block()
-        optimizer = optimizer if optimizer is not None else self._optimizer
-        if optimizer is not None:
-            self._restart_optimizer(optimizer, restarted)
+        self._steps.restarted()
         return report
 
     def finish(self) -> BlockReport | None:
@@ -285,10 +334,23 @@ class ChainOfLora:
 
     # -- the optimizer -------------------------------------------------------------------------
 
-    def attach(self, optimizer: Any, *, late: bool = False) -> None:
+    def attach(self, optimizer: Any, *, late: bool = False, scaler: Any = None) -> None:
         """Meet the optimizer: needed before the first step only where blocks warm up.
 
-        Raises a ValueError where it does not hold a trained factor.
+        Parameters
+        ----------
+        optimizer
+            It holds every factor that some block trains.
+        late
+            Whether it has stepped already.
+        scaler
+            The `torch.amp.GradScaler`, whose scale the gradients carry in backward. A power of two is
+            seen without it.
+
+        Raises
+        ------
+        ValueError
+            The optimizer does not hold a trained factor, or the trained factor changes under Opacus.
         """
         absent = optimizer_state.missing(optimizer, self.factors())
         if absent:
@@ -297,6 +359,7 @@ class ChainOfLora:
                 f"{' and others' if len(absent) > 3 else ''}; build it from "
                 "chain.trainable_parameters() or chain.param_groups(gamma)"
             )
+        self._refuse_private_sides()
         warm = self.config.warmup_steps_per_block
         if warm and late:
             raise ValueError(
@@ -309,6 +372,8 @@ class ChainOfLora:
             factors = list(self.factors().values())
             self._warmup = optimizer_state.BlockWarmup(optimizer, factors, self._warm_factor)
         self._optimizer = optimizer
+        self.state.settle = functools.partial(optimizer_state.settle, optimizer)
+        self.state.gradient.scaler = scaler or getattr(optimizer, "scaler", None)
 
     def _warm_factor(self) -> float:
         warm = self.config.warmup_steps_per_block
@@ -317,6 +382,7 @@ class ChainOfLora:
     def _restart_optimizer(self, optimizer: Any, factors: list[nn.Parameter]) -> None:
         for factor in factors:
             factor.grad = None
+            optimizer_state.forget_samples(factor)
         if self.config.method == "relora":
             optimizer_state.prune(optimizer, factors, self.config.prune)
         elif self.config.reset_optimizer:
@@ -338,6 +404,7 @@ class ChainOfLora:
         Raises a ChainStateError where configuration, layers or base differ, or this chain has moved.
         """
         unpack(self.state, state)
+        self._show_both_sides()
 
     def save(self, folder: str | Path, optimizer: Any = None) -> None:
         """Write all that `resume` needs: state, extras, the optimizer if given, torch's generators."""
@@ -410,10 +477,45 @@ class ChainOfLora:
         original
             The original weights as (out, in) by layer, needed where no factors were kept.
         """
-        return export_adapter(self.state, folder, max_rank, dtype, original)
+        with self.guard.own():
+            return export_adapter(self.state, folder, max_rank, dtype, original)
+
+    def original(
+        self, weights: Mapping[str, Float[Tensor, "m n"]] | None = None
+    ) -> AbstractContextManager[Any]:
+        """A context in which the model is the original one, bit for bit; it gives the PeftModel.
+
+        Preference training takes its reference model so. Afterwards, an exception included, the chain is as
+        it was. The original weights lie on the CPU from the first merge on (`keep_original`); within the
+        context they are on the model's device beside the merged ones.
+
+        ```py
+        with chain.original() as reference, torch.no_grad():
+            logits = reference(**batch).logits
+        ```
+
+        Parameters
+        ----------
+        weights
+            The original weights as (out, in) by layer, where `keep_original=False` kept none.
+
+        Raises
+        ------
+        ChainStateError
+            No original weights were kept or given, or those given are not the chain's.
+        """
+        return self.state.original(weights, self._without_adapters)
+
+    @contextmanager
+    def _without_adapters(self) -> Iterator[None]:
+        with self.guard.own(), without_adapters(self.model):
+            yield
 
     def export_merged(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
-        """Write the merged model, which loads with its plain class; float32 for 16-bit bases."""
+        """Write the merged model, which loads with its plain class; float32 for 16-bit bases.
+
+        Heads of modules_to_save, trained tokens and other wrappers end up as PEFT's own merge has them.
+        """
         return export_merged(self.state, folder, dtype)
 
     def object(self, reason: str) -> None:

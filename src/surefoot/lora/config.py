@@ -71,6 +71,9 @@ class RacConfig:
         Standard deviation of "gaussian" entries; None means 1/sqrt(d), d the sampled dimension.
     companion_rank
         Largest rank of the companion adapter of "accumulate"; None means min(m, n).
+    keep_original
+        Copy the adapted weights to the CPU before the first merge, for `ChainOfLora.original`: once their
+        size.
     prune
         Fraction of Adam's moments that "relora" sets to zero at a restart, smallest first.
     """
@@ -90,6 +93,7 @@ class RacConfig:
     sketch_std: float | None = 1.0
     companion_rank: int | None = None
     prune: float = 0.9
+    keep_original: bool = True
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, get_args(Method))

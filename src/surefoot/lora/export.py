@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from surefoot._numerics.checks import check_number
 from surefoot._run.files import replacing
 from surefoot.lora._block.adapted_layer import AdaptedLayer, other
 from surefoot.lora._block.compress import compress, stack
 from surefoot.lora.config import Side
+from surefoot.lora.doors.merged_copy import merged_copy
 from surefoot.lora.doors.peft import adapter_state, resized_config
 from surefoot.lora.doors.safetensors import save_module, save_tensors
 from surefoot.lora.errors import ChainStateError, UnsupportedLayerError
@@ -73,6 +73,8 @@ def export_adapter(
     original
         The original weights, where they are needed.
     """
+    state.outside()
+    state.settle()
     if max_rank is not None:
         check_number("max_rank", max_rank, least=1, whole=True)
     folder = Path(folder)
@@ -156,45 +158,12 @@ def _blocks(state: ChainState, layer: AdaptedLayer) -> list[tuple[Tensor, Tensor
     return blocks
 
 
-@contextmanager
-def plain_model(state: ChainState, dtype: torch.dtype | None = None) -> Iterator[nn.Module]:
-    """The base model with the effective weights and without any LoRA module, for the time being.
-
-    Yields the model itself, not a copy; afterwards the chain goes on as if nothing had happened.
-    """
-    base: nn.Module = state.model.get_base_model()
-    swapped: list[tuple[nn.Module, str, nn.Module]] = []
-    weights: list[tuple[nn.Module, nn.Parameter]] = []
-    try:
-        for layer in state.layers:
-            if layer in state.companion:
-                raise UnsupportedLayerError(
-                    f"{layer.name}: a quantised base cannot hold the merged weights; use export_adapter"
-                )
-            total = state.weight(layer.name)
-            inner: nn.Module = layer.module.get_base_layer()
-            weight = layer.weight
-            exact = layer.like_weight(total.to(dtype or weight.dtype)).contiguous()
-            weights.append((inner, weight))
-            inner.weight = nn.Parameter(exact, requires_grad=False)
-            swapped.append(_swap(base, layer.name, inner))
-        for name, module in list(base.named_modules()):
-            saved = getattr(module, "modules_to_save", None)
-            if isinstance(saved, nn.ModuleDict) and state.adapter in saved:
-                swapped.append(_swap(base, name, saved[state.adapter]))
-        yield base
-    finally:
-        for parent, child, module in reversed(swapped):
-            setattr(parent, child, module)
-        for inner, weight in weights:
-            inner.weight = weight
-
-
 def export_merged(state: ChainState, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
     """Write the merged model with `save_pretrained`, or as `model.safetensors` if it has none.
 
-    `dtype` defaults to float32 where residuals are held, as 16-bit weights alone would lose what the
-    residuals keep, and to the model's own otherwise.
+    Every floating-point tensor gets one dtype, which the configuration names, so that a plain
+    `from_pretrained` loads what was written. By default it is the widest that any of them has, and at least
+    float32, as 16-bit weights alone would lose what the residuals keep.
 
     Parameters
     ----------
@@ -204,33 +173,29 @@ def export_merged(state: ChainState, folder: str | Path, dtype: torch.dtype | No
         Made where it is missing.
     dtype
         Of the weights.
+
+    Raises
+    ------
+    UnsupportedLayerError
+        A quantised base cannot hold the merged weights.
     """
+    state.outside()
+    state.settle()
+    for layer in state.layers:
+        if layer in state.companion:
+            raise UnsupportedLayerError(
+                f"{layer.name}: a quantised base cannot hold the merged weights; use export_adapter"
+            )
     folder = Path(folder)
-    wanted = dtype or (torch.float32 if state.residuals.held else None)
-    with plain_model(state, wanted) as model:
-        if not hasattr(model, "save_pretrained"):
-            folder.mkdir(parents=True, exist_ok=True)
-            save_module(model, folder / "model.safetensors")
-            return folder
-        saved: Any = model
-        if wanted is None:
-            saved.save_pretrained(str(folder))
-            return folder
-        weights = {
-            k: v.to(wanted) if v.is_floating_point() else v for k, v in model.state_dict().items()
-        }
-        before = saved.config.dtype
-        saved.config.dtype = wanted
-        try:
-            saved.save_pretrained(str(folder), state_dict=weights)
-        finally:
-            saved.config.dtype = before
+    totals = {layer.name: layer.like_weight(state.weight(layer.name)) for layer in state.layers}
+    if dtype is None:
+        tensors = state.model.state_dict().values()
+        kinds = {t.dtype for t in tensors if t.is_floating_point() and t.dtype.itemsize > 1}
+        dtype = functools.reduce(torch.promote_types, kinds, torch.float32)
+    model: Any = merged_copy(state.model, state.adapter, totals, dtype)
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(str(folder))
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_module(model, folder / "model.safetensors")
     return folder
-
-
-def _swap(base: nn.Module, name: str, new: nn.Module) -> tuple[nn.Module, str, nn.Module]:
-    path, _, child = name.rpartition(".")
-    parent = base.get_submodule(path) if path else base
-    old = getattr(parent, child)
-    setattr(parent, child, new)
-    return parent, child, old

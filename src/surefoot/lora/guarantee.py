@@ -67,15 +67,15 @@ def descent(c: Constants, of: str = "", name: str = "one-block descent (G1)") ->
 
     def bound(record: Record) -> Float[np.ndarray, "seeds steps"]:
         found = record.curves(column("loss", of))
-        loss, moved = found.values, record[column("projected_grad_norm2", of)]
+        squares = record.curves(column("projected_grad_norm2", of))
+        loss, moved = found.values, squares.values[:, np.isin(squares.steps, found.steps[:-1])]
         factor = np.array(
             [
                 s.gamma * s.sketch_low * (1 - c.L * s.gamma * s.sketch_high / 2)
                 for s in settings_of(record, of, [int(i) for i in found.seeds])
             ]
         )
-        steps = loss.shape[1]
-        after = loss[:, :-1] - factor[:, None] * moved[:, : steps - 1]
+        after = loss[:, :-1] - factor[:, None] * moved
         return np.concatenate([loss[:, :1], after], axis=1)
 
     def assumed(record: Record) -> tuple[Assumption, ...]:
@@ -454,4 +454,10 @@ def _certified(record: Record, guarantee: Guarantee, of: str, confidence: float)
     wanted = [column(name, of) for name in needed.get(quantity, (quantity,))]
     if not all(name in record for name in wanted):
         return unmeasured(record, guarantee, TODO.get(quantity, "it is not in the record"))
+    if quantity == "loss":
+        losses, squares = (record.curves(name) for name in wanted)
+        if not squares.complete or not np.isin(losses.steps[:-1], squares.steps).all():
+            return unmeasured(
+                record, guarantee, "the gradient of some block was not seen as it was"
+            )
     return certify(record, guarantee, confidence)

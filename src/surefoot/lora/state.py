@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from surefoot.lora._block.companion import Companion
 from surefoot.lora._block.frozen_factor import FrozenGuard
 from surefoot.lora._block.gradient_tap import GradientTap
 from surefoot.lora._block.merge import Residuals
+from surefoot.lora._block.original_weights import OriginalWeights
 from surefoot.lora._block.past_blocks import History
 from surefoot.lora._block.steps_seen import StepsSeen
 from surefoot.lora.config import BOTH_TRAINED, PROJECTIONS, RacConfig, Side
@@ -43,6 +46,8 @@ class ChainState:
         Those weights themselves as (m, n), where nothing else tells by how much they moved ("fpft").
     block, step_in_block, total_steps, steps_per_block
         Where the chain stands, counted from 0, and how long its blocks are.
+    skipped_steps
+        How often the optimizer left a step out, which is in none of these counts.
     side
         The factor that the open block trains.
     finished
@@ -51,12 +56,16 @@ class ChainState:
         The step size that parameter groups were made for.
     companion, residuals, history
         Past blocks: on quantised weights, below the rounding of 16-bit ones, and their factors.
+    originals
+        Copies of what the chain changes of the base.
     gradient, steps, guard
         What was seen of the open block: its first gradient, the optimizer's steps, the frozen factor.
     reports
         One a block that has ended.
     record
         What the chain wrote down of itself; its one seed is that of the sketches.
+    settle
+        Lets an optimizer that keeps an iterate of its own put it into the parameters.
     """
 
     model: Any
@@ -67,12 +76,14 @@ class ChainState:
     residuals: Residuals
     history: History
     gradient: GradientTap
+    originals: OriginalWeights
     original_base: str
     original_weights: dict[str, Float[Tensor, "m n"]]
     steps_per_block: int | Literal["epoch"] | None
     block: int = 0
     step_in_block: int = 0
     total_steps: int = 0
+    skipped_steps: int = 0
     side: Side = "B"
     finished: bool = False
     gamma: float | None = None
@@ -80,6 +91,7 @@ class ChainState:
     steps: StepsSeen = field(default_factory=StepsSeen)
     guard: FrozenGuard = field(default_factory=FrozenGuard)
     record: Record = field(default_factory=Record)
+    settle: Callable[[], None] = field(default=lambda: None)
 
     @classmethod
     def begin(
@@ -102,12 +114,13 @@ class ChainState:
             model, adapter, config, layers, companion, Residuals(config.merge_dtype),
             History(config.keep_history),
             GradientTap(layers, config.precondition, config.sketch in PROJECTIONS),
-            base_hash(layers),
+            OriginalWeights(config.keep_original), base_hash(layers),
             {x.name: x.as_matrix(x.weight.detach()).to("cpu", copy=True) for x in layers if full},
             config.steps_per_block,
         )  # fmt: skip
-        extras = bool(state.extras())
-        recording.note_settings(state.record, config, layers, bool(companion.layers), extras)
+        extras = state.extras()
+        state.originals.begin(model, adapter, extras)
+        recording.note_settings(state.record, config, layers, bool(companion.layers), bool(extras))
         return state
 
     # -- what trains ---------------------------------------------------------------------------
@@ -233,6 +246,7 @@ class ChainState:
 
     def verify(self) -> None:
         """Raise a ChainStateError where somebody merged, disabled or changed what a block relies on."""
+        self.outside()
         for layer in self.layers:
             if layer.module.merged or layer.module.disable_adapters:
                 raise ChainStateError(
@@ -255,6 +269,8 @@ class ChainState:
 
     def merge(self, layer: AdaptedLayer) -> None:
         """Add the open block to the weight, or to the companion of a quantised one."""
+        if layer not in self.companion:
+            self.originals.before_merge(layer)
         (self.companion if layer in self.companion else self.residuals).merge(layer)
 
     # -- the weights ---------------------------------------------------------------------------
@@ -266,6 +282,56 @@ class ChainState:
             return self.total_steps > 0
         return any(report.update_norm > 0 for report in self.reports)
 
+    @property
+    def base_moved_in_place(self) -> bool:
+        """Whether the base weights themselves hold trained blocks."""
+        return self.base_has_moved and len(self.companion.layers) < len(self.layers)
+
+    @contextmanager
+    def original(
+        self,
+        given: Mapping[str, Float[Tensor, "m n"]] | None,
+        without_adapters: Callable[[], AbstractContextManager[None]],
+    ) -> Iterator[Any]:
+        """As `ChainOfLora.original`.
+
+        Parameters
+        ----------
+        given
+            Original weights that were not kept.
+        without_adapters
+            Switches adapters off.
+        """
+        if self.originals.inside:
+            yield self.model
+            return
+        self.settle()
+        flags = [(p, p.requires_grad) for p in self.model.parameters()]
+        in_place = [x for x in self.layers if x not in self.companion]
+        moved = in_place if self.base_has_moved else []
+        copies = dict(given or {})
+        if self.config.method == "fpft":
+            copies = self.original_weights | copies
+        try:
+            with self.originals.in_place(
+                moved,
+                copies,
+                lambda: base_hash(self.layers) == self.original_base,
+                without_adapters,
+            ):
+                yield self.model
+        finally:
+            # PEFT lets every factor train when it switches adapters on.
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+
+    def outside(self) -> None:
+        """Raise a ChainStateError within `original`, where the weights are not the chain's."""
+        if self.originals.inside:
+            raise ChainStateError(
+                "within chain.original() the weights are not the chain's; leave it first"
+            )
+
     def layer(self, name: str) -> AdaptedLayer:
         """The adapted layer of that name; a ValueError lists the names there are."""
         for layer in self.layers:
@@ -276,6 +342,8 @@ class ChainState:
 
     def weight(self, name: str) -> Float[Tensor, "m n"]:
         """The effective weight of a base module: merged, residual and open block, at least float32."""
+        self.outside()
+        self.settle()
         layer = self.layer(name)
         total = (self.companion if layer in self.companion else self.residuals).total(layer)
         return total + layer.delta(total.dtype)

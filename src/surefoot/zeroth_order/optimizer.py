@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from surefoot.zeroth_order._engine import hooks, parameters
 from surefoot.zeroth_order._engine.distributed import Reducer
 from surefoot.zeroth_order._engine.engine import Engine
 from surefoot.zeroth_order._engine.evaluation import Closure
+from surefoot.zeroth_order._engine.leaving import PendingFactors
 from surefoot.zeroth_order._engine.recording import Recording
 from surefoot.zeroth_order._engine.rules import Rule
 from surefoot.zeroth_order._engine.settings import Settings
@@ -70,6 +72,7 @@ class ZerothOrder(torch.optim.Optimizer):
         self._names = {} if model is None else {id(p): n for n, p in model.named_parameters()}
         self._tensors: list[TrainedTensor] = []
         self._engine: Engine | None = None
+        self._pending: PendingFactors | None = None
         defaults = {
             "lr": check_number("lr", lr, least=0),
             "rank": rank,
@@ -79,7 +82,7 @@ class ZerothOrder(torch.optim.Optimizer):
         super().__init__(parameters.groups_of(params_or_model, frozen), defaults)
         if settings.mode == "factored":
             assert model is not None
-            hooks.install(model, self._tensors)
+            self._pending = hooks.install(model, self._tensors)
         parameters.check_drift(self._tensors, allow_drift)
         self._engine = Engine(
             self.method, settings, rule, self._tensors, self.param_groups,
@@ -157,7 +160,7 @@ class ZerothOrder(torch.optim.Optimizer):
         return f"{super().__repr__()[:-1]}Settings\n{lines})"
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("model", "_names", "_tensors", "_engine", "_recording")
+        own = ("model", "_names", "_tensors", "_engine", "_pending", "_recording")
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -239,6 +242,8 @@ class ZerothOrder(torch.optim.Optimizer):
             )
         self._recording.before(self.engine)
         self.engine.apply()
+        if self._pending is not None:
+            self._pending.covered = False
         self._recording.after(self.engine)
 
     @torch.no_grad()
@@ -277,19 +282,59 @@ class ZerothOrder(torch.optim.Optimizer):
         """
         self.engine.flush()
 
+    @contextmanager
+    def rewriting(self, params: Iterable[Tensor], *, forget: bool = True) -> Iterator[None]:
+        """A context in which somebody else writes into trained parameters, as a merge does.
+
+        Factors are folded before it, so that the parameters hold the iterate; what they hold after it is
+        the iterate from then on.
+
+        Parameters
+        ----------
+        params
+            The parameters that are written.
+        forget
+            Drop the momenta that were gathered along their old values.
+
+        Raises
+        ------
+        ValueError
+            With `fold=False`, which never writes weights, or a log, which cannot tell a replay of this.
+        """
+        if not self.settings.fold:
+            raise ValueError(
+                "fold=False keeps factors apart from the weights, which are about to be merged and written "
+                "anew: make the optimizer with fold=True"
+            )
+        if self.log is not None:
+            raise ValueError(
+                "weights are about to be written by something else than this optimizer, which the log cannot "
+                "tell a replay: go on without log="
+            )
+        written = {id(p) for p in params}
+        self.flush()
+        yield
+        for tensor in self.tensors:
+            if id(tensor.param) in written:
+                tensor.reread(forget=forget)
+
     # -- checkpoints --------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """t, factors, dense copies and momenta; V is not in it, nor are weights or the record.
 
-        Save the model's state_dict beside it: in factored mode that is the weights of the period's start.
+        Save the model's state_dict beside it, after it: in factored mode that is the weights of the period's
+        start, of which the model warns where this was not called.
 
         Raises
         ------
         ValueError
             Between estimate() and apply().
         """
-        return state.state_of(self.engine)
+        found = state.state_of(self.engine)
+        if self._pending is not None:
+            self._pending.covered = True
+        return found
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -74,12 +74,18 @@ class AdaptedLayer:
     @property
     def weight(self) -> nn.Parameter:
         """The base weight, in its own layout."""
+        found = self.weight_or_none
+        assert isinstance(found, nn.Parameter)
+        return found
+
+    @property
+    def weight_or_none(self) -> nn.Parameter | None:
+        """The base weight; None where a quantised base holds none that torch knows."""
         base = self.module
         while "base_layer" in base._modules:
             base = base._modules["base_layer"]
-        found = base.weight
-        assert isinstance(found, nn.Parameter)
-        return found
+        found = getattr(base, "weight", None)
+        return found if isinstance(found, nn.Parameter) else None
 
     def as_matrix(self, weight: Tensor) -> Float[Tensor, "m n"]:
         """A tensor in the weight's layout as (m, n)."""

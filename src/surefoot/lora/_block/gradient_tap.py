@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot.lora._block import gradient_changes
 from surefoot.lora._block.adapted_layer import AdaptedLayer
 from surefoot.lora.config import Side
 
@@ -23,8 +25,9 @@ class GradientTap:
     """Hooks on the factors: sums the raw gradient of a block's first step, preconditions every one.
 
     With A frozen and B = 0, dL/dB = s G A^T, so that dL/dB (A A^T)^+ dL/dB^T / s^2 has the trace
-    ||G H_A||_F^2, and d/r times that is an unbiased estimate of ||G||_F^2 (derived here). Under data
-    parallelism the gradient is that of this process.
+    ||G H_A||_F^2, and d/r times that is an unbiased estimate of ||G||_F^2 (derived here). Just before the
+    step they are compared with what the optimizer is about to use: that tells a loss scale, by which they
+    are divided, from clipping and noise, after which nothing is measured. `scaler` may name the scaler.
     """
 
     def __init__(
@@ -39,12 +42,16 @@ class GradientTap:
         self._listening = False
         self._handles: list[Any] = []
         self._measured: tuple[float, float] | None = None
+        self._scale = 1.0
+        self._changed: str | None = None
+        self.scaler: Any = None
 
     def open(self, side: Side, *, listen: bool = True) -> None:
         """Start a block whose trained factor is `side`; `listen` collects its first gradient."""
         self.close()
         self._side, self._listening, self._measured = side, listen, None
         self._raw, self._inverse = {}, {}
+        self._scale, self._changed = 1.0, None
         for layer in self.layers:
             self._inverse[layer.name] = self._gram_inverse(layer, side)
             parameter = layer.parameter(side)
@@ -69,31 +76,89 @@ class GradientTap:
                 raw = gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
                 held = self._raw.get(layer.name)
                 self._raw[layer.name] = raw.clone() if held is None else held + raw
-            if not self.precondition:
-                return None
-            inverse = self._inverse[layer.name] / layer.scaling**2
-            matrix = gradient.flatten(1).to(inverse.dtype)
-            new = matrix @ inverse if self._side == "B" else inverse @ matrix
-            return new.reshape(gradient.shape).to(gradient.dtype)
+            return self._preconditioned(layer, gradient) if self.precondition else None
 
         return hook
+
+    def _preconditioned(self, layer: AdaptedLayer, gradient: Tensor) -> Tensor:
+        inverse = self._inverse[layer.name] / layer.scaling**2
+        matrix = gradient.flatten(1).to(inverse.dtype)
+        new = matrix @ inverse if self._side == "B" else inverse @ matrix
+        return new.reshape(gradient.shape).to(gradient.dtype)
+
+    def before_step(self, held: float) -> None:
+        """Compare the gradients that a step is about to use with those that backward gave.
+
+        Parameters
+        ----------
+        held
+            What those of the step are still multiplied by.
+        """
+        if not self._listening or not self._raw:
+            return
+        pairs = [
+            (x, self._raw[x.name], x.parameter(self._side).grad)
+            for x in self.layers
+            if x.name in self._raw
+        ]
+        found = [(x, raw, used.detach()) for x, raw, used in pairs if used is not None]
+        if _processes() > 1:
+            # The step's gradient is the mean over processes, which none of them has seen by itself.
+            self._scale = held
+            for layer, raw, used in found:
+                self._raw[layer.name] = self._unconditioned(layer, used.to(raw))
+        elif found:
+            given = [
+                (self._preconditioned(x, raw) if self.precondition else raw, used)
+                for x, raw, used in found
+            ]
+            known = held if held != 1 else self._told_scale()
+            self._scale, self._changed = gradient_changes.compare(given, held, known)
+
+    def _unconditioned(self, layer: AdaptedLayer, gradient: Tensor) -> Tensor:
+        if not self.precondition:
+            return gradient.clone()
+        gram = torch.linalg.pinv(self._inverse[layer.name], hermitian=True) * layer.scaling**2
+        flat, gram = gradient.flatten(1), gram.to(gradient)
+        raw: Tensor = flat @ gram if self._side == "B" else gram @ flat
+        return raw.reshape(gradient.shape)
+
+    def _told_scale(self) -> float | None:
+        return None if self.scaler is None else float(self.scaler.get_scale())
+
+    @property
+    def changed(self) -> str | None:
+        """How the first step's gradients were none of the loss, as a sentence; None where they were."""
+        return self._changed
+
+    def step_skipped(self) -> None:
+        """Forget a gradient that no step has used."""
+        self._raw = {}
+
+    def refuse(self, reason: str) -> None:
+        """Measure nothing in this block: its gradients are not those of the loss."""
+        self._changed, self._raw = reason, {}
 
     def first_step_done(self) -> None:
         """Turn what was collected into two numbers and let the tensors go."""
         if self._listening and self._raw:
-            self._measured = self._measure()
+            self._measured = self._measure(self._scale)
         self._listening = False
         self._raw = {}
 
     def norms(self) -> tuple[float, float] | None:
         """(projected, estimated full) squared norm of the gradient; None before any was seen."""
-        return self._measure() if self._listening and self._raw else self._measured
+        if not (self._listening and self._raw):
+            return self._measured
+        return self._measure(self._told_scale() or 1.0)
 
     def restore(self, measured: tuple[float, float] | None) -> None:
         """Put back what an interrupted block had measured."""
         self._measured = measured
 
-    def _measure(self) -> tuple[float, float]:
+    def _measure(self, scale: float) -> tuple[float, float] | None:
+        if self._changed is not None:
+            return None
         projected = full = 0.0
         for layer in self.layers:
             if layer.name not in self._raw:
@@ -101,7 +166,12 @@ class GradientTap:
             raw = self._raw[layer.name].flatten(1).double()
             inverse = self._inverse[layer.name]
             inner = raw.T @ raw if self._side == "B" else raw @ raw.T
-            part = float((inner * inverse).sum()) / layer.scaling**2
+            part = float((inner * inverse).sum()) / (layer.scaling * scale) ** 2
             projected += part
             full += part * layer.sampled_dim(self._side) / layer.r
-        return projected, full
+        return (projected, full) if math.isfinite(full) else None
+
+
+def _processes() -> int:
+    group = torch.distributed
+    return group.get_world_size() if group.is_available() and group.is_initialized() else 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,14 @@ def inner(optimizer: Any) -> Any:
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     return optimizer
+
+
+def moving(optimizer: Any) -> Any:
+    """The torch optimizer that moves the weights, inside Opacus's wrapper too."""
+    found = inner(optimizer)
+    while hasattr(found, "original_optimizer"):
+        found = found.original_optimizer
+    return found
 
 
 def missing(optimizer: Any, factors: dict[str, nn.Parameter]) -> list[str]:
@@ -47,6 +56,43 @@ def prune(optimizer: Any, factors: list[nn.Parameter], fraction: float) -> None:
                 moment.mul_(moment.abs() > threshold)
 
 
+def rewriting(
+    optimizer: Any, factors: list[nn.Parameter], *, forget: bool
+) -> AbstractContextManager[Any]:
+    """For an optimizer that keeps an iterate of its own beside the parameters: it folds that first.
+
+    Parameters
+    ----------
+    optimizer
+        Or None.
+    factors
+        What is merged and written anew.
+    forget
+        Whether momenta are dropped.
+    """
+    method = getattr(inner(optimizer), "rewriting", None)
+    return nullcontext() if method is None else method(factors, forget=forget)
+
+
+def settle(optimizer: Any) -> None:
+    """Let such an optimizer put its iterate into the parameters, so that they can be read."""
+    method = getattr(inner(optimizer), "flush", None)
+    if method is not None:
+        method()
+
+
+def forget_samples(factor: nn.Parameter) -> None:
+    """Drop the per-sample gradients that Opacus left on a factor: it clears those of trained ones only."""
+    for name in ("grad_sample", "summed_grad"):
+        if getattr(factor, name, None) is not None:
+            setattr(factor, name, None)
+
+
+def in_private_model(factors: Iterable[nn.Parameter]) -> bool:
+    """Whether Opacus takes per-sample gradients of any of these factors."""
+    return any(hasattr(factor, "_forward_counter") for factor in factors)
+
+
 class BlockWarmup:
     """Multiply learning rates at the start of each block, just around the optimizer's own step.
 
@@ -58,7 +104,7 @@ class BlockWarmup:
         self, optimizer: Any, factors: list[nn.Parameter], factor: Callable[[], float]
     ) -> None:
         ids = {id(p) for p in factors}
-        target = inner(optimizer)
+        target = moving(optimizer)
         self._groups = [g for g in target.param_groups if any(id(p) in ids for p in g["params"])]
         self._factor = factor
         self._before: list[float | Tensor] = []

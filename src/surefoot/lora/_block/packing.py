@@ -18,12 +18,13 @@ from surefoot.lora.result import BlockReport
 from surefoot.lora.state import ChainState, base_hash
 
 FORMAT = 1
-MAY_DIFFER = ("blocks", "steps_per_block")
+MAY_DIFFER = ("blocks", "steps_per_block", "keep_original")
 Packed = dict[str, Any]
 
 
 def pack(state: ChainState) -> Packed:
     """`{"meta": JSON values, "tensors": name -> CPU tensor}`."""
+    state.outside()
     config = state.config
     tensors: dict[str, Tensor] = {}
     for layer in state.layers:
@@ -54,6 +55,7 @@ def pack(state: ChainState) -> Packed:
         "block": state.block,
         "step_in_block": state.step_in_block,
         "total_steps": state.total_steps,
+        "skipped_steps": state.skipped_steps,
         "steps_per_block": state.steps_per_block,
         "finished": state.finished,
         "gamma": state.gamma,
@@ -90,6 +92,7 @@ def unpack(state: ChainState, packed: Packed) -> None:
             layer.weight.data.copy_(tensors[f"weight.{layer.name}"])
     state.companion.cut = dict(meta["companion_cut"])
     state.block, state.total_steps = meta["block"], meta["total_steps"]
+    state.skipped_steps = meta.get("skipped_steps", 0)
     state.reports = [BlockReport(**report) for report in meta["reports"]]
     if state.steps_per_block is None:
         state.steps_per_block = meta["steps_per_block"]
@@ -186,6 +189,7 @@ def _put_dense(state: ChainState, tensors: dict[str, Tensor]) -> None:
                 layer, tensors[f"past.{layer.name}.B"], tensors[f"past.{layer.name}.A"]
             )
             continue
+        state.originals.before_merge(layer)
         layer.weight.data.copy_(tensors[f"weight.{layer.name}"])
         held = tensors.get(f"residual.{layer.name}")
         if held is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot._run.files import write_text
+from surefoot.lora.doors.base_guard import BaseGuard
 from surefoot.lora.export import export_adapter
 from surefoot.lora.state import ChainState
 
@@ -17,33 +18,85 @@ class SaveGuard:
     """Stands in for `save_pretrained` of the PeftModel.
 
     Before the first merge it saves as PEFT does. Afterwards it exports the whole chain as one plain
-    adapter of the original base. A Trainer's checkpoint must hold the open block as it is: there the
-    adapter's configuration names a type that plain PEFT refuses to load.
+    adapter of the original base, and other adapters as PEFT does. A Trainer's checkpoint must hold the open
+    block as it is: there the adapter's configuration names a type that plain PEFT refuses to load.
     """
 
-    def __init__(self, state: ChainState) -> None:
+    def __init__(self, state: ChainState, base: BaseGuard) -> None:
         self._state = state
+        self._base = base
         self._plain = state.model.save_pretrained
         self.checkpointing = False
         state.model.save_pretrained = self
 
-    def __call__(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Save in a way that cannot be mistaken."""
+    def __call__(
+        self,
+        save_directory: str | Path,
+        safe_serialization: bool = True,
+        selected_adapters: list[str] | None = None,
+        save_embedding_layers: str | bool = "auto",
+        is_main_process: bool = True,
+        path_initial_model_for_weight_conversion: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save in a way that cannot be mistaken; the arguments are PEFT's.
+
+        Parameters
+        ----------
+        save_directory, selected_adapters, is_main_process, kwargs
+            As in `PeftModel.save_pretrained`; every adapter by default.
+        safe_serialization, save_embedding_layers, path_initial_model_for_weight_conversion
+            Likewise, but refused after a merge where they are not PEFT's defaults.
+
+        Raises
+        ------
+        ValueError
+            An adapter that there is not, or an option that an exported chain cannot have.
+        """
+        state, companion = self._state, self._state.companion
+        chosen = self._chosen(selected_adapters)
+        options: dict[str, Any] = {
+            "safe_serialization": safe_serialization,
+            "save_embedding_layers": save_embedding_layers,
+            "path_initial_model_for_weight_conversion": path_initial_model_for_weight_conversion,
+        }
+        plain = {**options, **kwargs, "is_main_process": is_main_process}
+        exported = state.base_has_moved and not self.checkpointing and state.adapter in chosen
+        others = [name for name in chosen if not (exported and name == state.adapter)]
+        if exported:
+            usual = (True, "auto", None)
+            unusual = [k for k, v in zip(options, usual, strict=True) if options[k] != v]
+            if unusual:
+                raise ValueError(
+                    f"save_pretrained exports the chain as an adapter of the original base and has no "
+                    f"{unusual[0]}={options[unusual[0]]!r}; leave it out"
+                )
+            if is_main_process:
+                with self._base.own():
+                    export_adapter(state, _folder(Path(save_directory), state.adapter))
+        if others:
+            with self._base.own():
+                self._plain(str(save_directory), selected_adapters=others, **plain)
+        if state.base_has_moved and self.checkpointing and is_main_process:
+            for name in {state.adapter, companion.adapter} & set(others):
+                _mark(_folder(Path(save_directory), name))
+
+    def _chosen(self, selected: list[str] | None) -> list[str]:
         state = self._state
+        there = [name for name in state.model.peft_config if name != state.companion.adapter]
         # The companion adapter of a quantised base is part of the chain, not of the user's adapters.
-        kwargs.setdefault("selected_adapters", [state.adapter])
-        if not state.base_has_moved:
-            self._plain(str(save_directory), *args, **kwargs)
-        elif not self.checkpointing:
-            export_adapter(state, save_directory)
-        else:
-            self._plain(str(save_directory), *args, **kwargs)
-            if kwargs.get("is_main_process", True):
-                _mark(Path(save_directory), state.adapter)
+        wrong = [name for name in selected or () if name not in there]
+        if wrong:
+            raise ValueError(f"selected_adapters must be among {there}, got {wrong[0]!r}")
+        return there if selected is None else list(selected)
 
 
-def _mark(folder: Path, adapter: str) -> None:
-    path = (folder if adapter == "default" else folder / adapter) / "adapter_config.json"
+def _folder(folder: Path, adapter: str) -> Path:
+    return folder if adapter == "default" else folder / adapter
+
+
+def _mark(folder: Path) -> None:
+    path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["peft_type"] = BLOCK_TYPE
     write_text(path, json.dumps(config, indent=2))

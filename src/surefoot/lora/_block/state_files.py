@@ -123,7 +123,9 @@ class StoredChain:
                 f"the chain was made with the sketch {stored['sketch'][9:]!r}, which a file cannot hold; "
                 "pass config= with that callable"
             )
-        return RacConfig(**{f.name: stored[f.name] for f in dataclasses.fields(RacConfig)})
+        # A field that is younger than the file has its default.
+        names = [f.name for f in dataclasses.fields(RacConfig) if f.name in stored]
+        return RacConfig(**{name: stored[name] for name in names})
 
     def model(self, base_model: nn.Module) -> Any:
         """The PeftModel of the original base, its adapter at zero."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import tempfile
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,19 @@ def resized_config(
     }
     config.inference_mode, config.init_lora_weights = True, True
     return config
+
+
+@contextmanager
+def without_adapters(model: Any) -> Iterator[None]:
+    """PEFT's own `disable_adapter`, without what stands in for it on a chained model.
+
+    PEFT warns that trained biases stay; whoever calls this has put the original ones back.
+    """
+    with contextlib.ExitStack() as stack:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Careful, disabling adapter layers with bias")
+            stack.enter_context(type(model).disable_adapter(model))
+        yield
 
 
 def add_rank_one(model: Any, adapter: str, targets: Sequence[str]) -> None:

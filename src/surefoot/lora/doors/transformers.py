@@ -62,13 +62,13 @@ class RacCallback(TrainerCallback):
                 "load_best_model_at_end=True loads the best adapter onto weights that later blocks "
                 "have changed; set it to False and rebuild the best checkpoint by resuming from it"
             )
-        if state.global_step > 0 and chain.total_steps != state.global_step:
+        if state.global_step > 0 and self._calls() != state.global_step:
             folder = self.resume_dir or Path(args.output_dir) / f"checkpoint-{state.global_step}"
             chain.load_state_dict(read_state(folder))
-            if chain.total_steps != state.global_step:
+            if self._calls() != state.global_step:
                 raise ChainStateError(
                     f"the Trainer resumes at step {state.global_step}, the chain state in {folder} is "
-                    f"of step {chain.total_steps}; pass resume_dir= to RacCallback"
+                    f"of step {self._calls()}; pass resume_dir= to RacCallback"
                 )
         config = chain.config
         if config.chained and chain.steps_per_block is None:
@@ -82,6 +82,10 @@ class RacCallback(TrainerCallback):
         if optimizer is not None:
             chain.attach(optimizer)
         chain.saves.checkpointing = True
+
+    def _calls(self) -> int:
+        """Steps as a Trainer counts them: those that a scaler skipped are among them."""
+        return self.chain.total_steps + self.chain.state.skipped_steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the optimizer step; merge and restart at the end of a block."""

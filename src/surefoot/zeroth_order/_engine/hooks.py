@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot.zeroth_order._engine.leaving import PendingFactors
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 
 
@@ -87,8 +88,12 @@ def hook_for(module: nn.Module, parameter: str) -> type[LowRankHook] | None:
     return None
 
 
-def install(model: nn.Module, tensors: list[TrainedTensor]) -> None:
-    """Hook every matrix all of whose owners can be hooked; the others get a copy that is written."""
+def install(model: nn.Module, tensors: list[TrainedTensor]) -> PendingFactors:
+    """Hook every matrix all of whose owners can be hooked; the others get a copy that is written.
+
+    What comes back watches over a `state_dict` that would lack what the hooks add.
+    """
+    pending = PendingFactors(tensors)
     owners: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -106,4 +111,7 @@ def install(model: nn.Module, tensors: list[TrainedTensor]) -> None:
             tensor.hooks.append(
                 module.register_forward_hook(kind(tensor), prepend=True, with_kwargs=True)
             )
+            handle = module.register_state_dict_pre_hook(pending)  # type: ignore[no-untyped-call]
+            tensor.hooks.append(handle)
         tensor.storage = "hooked"
+    return pending

@@ -235,6 +235,22 @@ class TrainedTensor:
         self.kept_v.append(self.v)
         self.b.zero_()
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether the iterate is more than the parameter holds: hooks add the rest."""
+        moved = self.b is not None and bool(self.b.any())
+        return self.storage == "hooked" and (moved or bool(self.kept))
+
+    def reread(self, *, forget: bool) -> None:
+        """Somebody wrote the parameter: what it holds is the iterate, and `forget` drops the moments."""
+        if self.b is not None:
+            self.b.zero_()
+        if self.base is not None:
+            self.base.copy_(self.param.data.view_as(self.base))
+        if forget:
+            self.moments.clear()
+        self.shown, self.position = self.b, 0.0
+
     # -- what hooks add -----------------------------------------------------------------------------------
 
     def factors(self) -> list[tuple[Tensor, Tensor]]:
