@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from surefoot.privacy.result import FORWARD_ONLY
+
 if TYPE_CHECKING:
     from surefoot.privacy.linear_weights import LinearWeights
 
 Array = np.ndarray
-FORWARD_ONLY = (
-    "{name} takes forward passes only: every step releases one number along a direction that the seed gives "
-    "away, and the final weights give all of these numbers back, so no intermediate release is hidden and "
-    "only the proven value says anything"
-)
 APART = (
     "the learning rates of the parameter groups differ by constant factors: "
     "every step counts the same in each"

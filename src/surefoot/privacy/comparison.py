@@ -12,13 +12,13 @@ from jaxtyping import Float
 
 from surefoot._numerics.checks import check_choice
 from surefoot.privacy._checks import check_delta, check_steps, real
-from surefoot.privacy._weighing import FORWARD_ONLY, Weighing, weigh
+from surefoot.privacy._weighing import Weighing, weigh
 from surefoot.privacy.audit.result import BOUND, HEURISTIC, PROVEN
 from surefoot.privacy.composition import REFUSED, as_history, epochs, standard
 from surefoot.privacy.facts import CLAIMED, WEIGHT, distinct, merged, setting_facts
 from surefoot.privacy.gaussian_mechanism import full_batch
 from surefoot.privacy.heuristic import PerStep, Sampling, last_iterate
-from surefoot.privacy.result import HONESTY, Value
+from surefoot.privacy.result import FORWARD_ONLY, HONESTY, Value
 from surefoot.record import Record
 
 if TYPE_CHECKING:

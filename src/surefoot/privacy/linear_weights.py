@@ -27,9 +27,8 @@ from surefoot.privacy._impulses import (
     recipe_of,
     unwrapped,
 )
-from surefoot.privacy._weighing import FORWARD_ONLY
 from surefoot.privacy.facts import WEIGHT
-from surefoot.privacy.result import HONESTY
+from surefoot.privacy.result import FORWARD_ONLY, HONESTY
 from surefoot.record import Record
 
 if TYPE_CHECKING:

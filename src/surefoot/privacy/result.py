@@ -13,6 +13,11 @@ from surefoot._numerics.checks import check_choice
 Array = np.ndarray
 Kind = Literal["heuristic", "guarantee"]
 HONESTY = "heuristic: assumes linear losses and hidden intermediate models; not a DP guarantee"
+FORWARD_ONLY = (
+    "{name} takes forward passes only: every step releases one number along a direction that the seed gives "
+    "away, and the final weights give all of these numbers back, so no intermediate release is hidden and "
+    "only the proven value says anything"
+)
 
 
 def _refuse(what: str) -> TypeError:
