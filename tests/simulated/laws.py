@@ -121,8 +121,8 @@ LAWS = {
 }  # fmt: skip
 BOUNDED = [name for name, law in LAWS.items() if law.top < np.inf]
 
-AT_ONCE = 400_000
-"""Values of one batch: what fits a cache's size class rather than memory."""
+AT_ONCE = 30_000
+"""Values of one batch: what stays in a cache."""
 
 
 def batches(law, n, steps, correlation, repetitions):

@@ -1,13 +1,11 @@
-"""The rule for a mean over many records at once: what `judge` says of each, from the same parts.
+"""The rule for a mean over many records at once: what `judge` says of each, with bets written out again.
 
 Records are (seeds, steps, repetitions). `test_the_rule_at_once_is_judges` holds it against `judge`.
 """
 
-import math
-
 import numpy as np
 
-from surefoot._verdict import betting, student
+from surefoot._verdict import student
 from surefoot.guarantee import Verdict
 
 ALPHA = 1 - 0.99
@@ -17,32 +15,38 @@ MIN_SEEDS = 5
 NEVER = 10**9
 
 
-def _columns(x):
-    return x.reshape(len(x), -1)
+BETS = (0.05, 0.2, 0.5, 0.9)
+
+
+def fortunes(gain):
+    """Each bet's fortune after each seed, its stake spread evenly over the bets: as products, without logs."""
+    found = np.zeros_like(gain)
+    with np.errstate(over="ignore"):
+        for bet in BETS:
+            found += np.cumprod(1 + bet * gain, axis=0)
+    return found / len(BETS)
 
 
 def above(x, edge):
-    """Log fortunes of bets against "mean <= edge", after each seed."""
-    fair = (x >= -student.AGREE).all(axis=0).ravel()
-    gains = betting.gains_above(np.maximum(_columns(x), 0), edge)
-    return betting.fortunes(np.where(fair, gains, -np.inf)).reshape(x.shape)
+    """Fortunes of bets against "mean <= edge"; no bets at a step with values below 0."""
+    fair = (x >= -student.AGREE).all(axis=0)
+    return np.where(fair, fortunes(np.maximum(x, 0) / edge - 1), 0.0)
 
 
 def below(x, edge, top):
-    """Log fortunes of bets against "mean >= edge"; `top` a number, or one a step."""
-    tops = _columns(np.broadcast_to(np.asarray(top, dtype=float).reshape(-1, 1), x.shape))
-    return betting.fortunes(betting.gains_below(_columns(x), edge, tops)).reshape(x.shape)
+    """Fortunes of bets against "mean >= edge"; `top` a number, or one a step."""
+    most = np.asarray(top, dtype=float).reshape(-1, 1) / edge
+    return fortunes((1 - np.minimum(x / edge, most)) / np.maximum(most - 1, 1e-12))
 
 
 def over_steps(fortune):
     """The fortune whose stake is spread over the steps, after each seed: (seeds, repetitions)."""
-    n, steps, runs = fortune.shape
-    return betting.spread(fortune.transpose(0, 2, 1).reshape(-1, steps)).reshape(n, runs)
+    return fortune.mean(axis=1)
 
 
 def first(fortune, level):
     """How many seeds there are when a fortune first is 1/level; `NEVER`. Nobody judges fewer than five."""
-    there = fortune >= -math.log(level)
+    there = fortune >= 1 / level
     return np.where(there.any(axis=0), np.maximum(there.argmax(axis=0) + 1, MIN_SEEDS), NEVER)
 
 
@@ -126,7 +130,7 @@ def verdicts(x, sense="upper", *, tolerance=ROUNDING, top=None, law=None, look=N
         else:
             edge = 1 + side * tolerance
             fortune = below(x, edge, top) if side > 0 else above(x, edge)
-            sure = fortune.max(axis=0) >= -math.log(level)
+            sure = fortune.max(axis=0) >= 1 / level
             if side > 0:
                 sure |= np.asarray(top, dtype=float).reshape(-1, 1) <= edge
             sure[0] |= start[0] & direct[0]
