@@ -6,6 +6,8 @@ Student's limits called the first of these BROKEN in 20 to 93 % of studies, the 
 import numpy as np
 import pytest
 import torch
+from tests.simulated.equalities import chains, contraction, coordinates, haar, start
+from tests.simulated.tables import at_most, error
 
 from surefoot._problems.convex import Problem
 from surefoot.certificate import certify
@@ -13,8 +15,6 @@ from surefoot.guarantee import Verdict
 from surefoot.lora import RacConfig
 from surefoot.lora.experiments.runs import chain_on, descend
 from surefoot.record import Record
-from tests.simulated.equalities import chains, contraction, coordinates, haar, start
-from tests.simulated.tables import at_most, error
 
 D, BLOCKS, SEEDS = 32, 16, 8
 CASES = {

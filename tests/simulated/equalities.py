@@ -1,7 +1,7 @@
 """Problems that meet a theorem of the package with equality, many runs at once.
 
-Each gives a `Case`: n independent runs, and what it takes to put some of them into a record that notes every
-fact the theorem reads, so that the numbers alone decide. The mean of measured over promised is exactly 1 at every step, for any start, as
+Each gives a `Case`: n independent runs, and the facts that the theorem reads, all of them as it asks, so that
+the numbers alone decide. The mean of measured over promised is exactly 1 at every step, for any start, as
 f = |W|^2/2 is the same in all directions.
 """
 

@@ -64,7 +64,9 @@ def _beta_table():
     z = np.linspace(-9, 9, 100_001)
     # Above 0 by the complement: half of the mass lies within 1e-3 of the end.
     upper = 1 - special.betaincinv(b, a, special.ndtr(-z[z > 0]))
-    return z, np.concatenate([special.betaincinv(a, b, special.ndtr(z[z <= 0])), upper]) * (a + b) / a
+    return z, np.concatenate([special.betaincinv(a, b, special.ndtr(z[z <= 0])), upper]) * (
+        a + b
+    ) / a
 
 
 def beta(z):
@@ -113,7 +115,11 @@ LAWS = {
         Law("uniform", uniform, 2.0),
         Law("beta(1.5, .15)", beta, (BETA[0] + BETA[1]) / BETA[0]),
         *(
-            Law(f"zero in {100 * p:g} %, else {name}", lambda z, p=p, of=of: _or_zero(z, p, of), top / (1 - p))
+            Law(
+                f"zero in {100 * p:g} %, else {name}",
+                lambda z, p=p, of=of: _or_zero(z, p, of),
+                top / (1 - p),
+            )
             for p in (0.01, 0.05, 0.2)
             for name, of, top in (("constant", _constant, 1 + JITTER), ("normal", _normal, 2.0))
         ),

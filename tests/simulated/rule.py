@@ -19,7 +19,7 @@ BETS = (0.05, 0.2, 0.5, 0.9)
 
 
 def fortunes(gain):
-    """Each bet's fortune after each seed, its stake spread evenly over the bets: as products, without logs."""
+    """The fortune after each seed, its stake spread evenly over the bets: as products, without logs."""
     found = np.zeros_like(gain)
     with np.errstate(over="ignore"):
         for bet in BETS:
