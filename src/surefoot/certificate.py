@@ -17,7 +17,7 @@ from surefoot._numerics.checks import check_number
 from surefoot._run.files import write_text
 from surefoot._verdict.comparison import compare, on_steps
 from surefoot._verdict.curve import PlotCurve, thinned
-from surefoot.errors import FileFormatError
+from surefoot.errors import FileFormatError, UnknownNameError
 from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.record import Curves, Record
 
@@ -283,22 +283,43 @@ def certify(
     check_number("confidence", confidence, least=0.5, below=1)
     curves = record.curves(guarantee.quantity)
     if not len(curves.steps):
-        raise ValueError(f"no step of {guarantee.quantity!r} was recorded by every seed")
+        raise ValueError(
+            f"no step of {guarantee.quantity!r} was recorded by every seed: {_first_steps(record, guarantee)}"
+        )
+    if expected is not None and expected not in list(Verdict):
+        raise UnknownNameError("verdict", str(expected), list(Verdict))
+    if steps is not None:
+        check_number("steps", steps, least=2, whole=True)
     bound = on_steps(guarantee.bound(record), "bound", guarantee, curves)
     if look is not None:
         check_number("look", look, least=1, whole=True)
     found = compare(record, curves, bound, guarantee, confidence, steps, look)
     assumptions = tuple(guarantee.assumptions(record))
     verdict, reason = found.verdict, found.reason
-    if verdict is Verdict.KEPT and not curves.complete:
+    lacking = record.lacking(guarantee.quantity)
+    on_mean = guarantee.holds_in == "expectation"
+    if not curves.complete and not on_mean and verdict is not Verdict.BROKEN:
+        worse = _broken_alone(record, guarantee, steps)
+        verdict, reason = (Verdict.BROKEN, worse) if worse else (verdict, reason)
+    # Which seeds and steps are there may depend on what would have been measured.
+    if not curves.complete and (verdict is Verdict.KEPT or (on_mean and verdict is Verdict.BROKEN)):
         verdict = Verdict.UNDECIDED
-        reason = "some seed lacks a step that another one has; only the shared ones were checked"
+        reason = (
+            "some seed lacks a step that another one has; only the shared ones were checked: "
+            + _first_steps(record, guarantee)
+        )
+    if lacking and on_mean and verdict in (Verdict.KEPT, Verdict.BROKEN):
+        verdict = Verdict.UNDECIDED
+        reason = f"seeds {', '.join(map(str, lacking))} did not record {guarantee.quantity}"
     failing = _failing(assumptions)
     if failing:
         verdict, reason = Verdict.NOT_PROMISED, failing
     elif verdict is not Verdict.BROKEN and _is_vacuous(record, guarantee, curves, bound):
         verdict = Verdict.VACUOUS
         reason = "at no recorded step is the bound stronger than what holds trivially"
+    elif guarantee.sense == "upper" and np.isposinf(bound).all() and verdict is not Verdict.BROKEN:
+        verdict, reason = Verdict.VACUOUS, "the bound is infinite at every recorded step"
+    said = (f"seeds {', '.join(map(str, lacking))} did not record it",) if lacking else ()
     return Certificate(
         name=guarantee.name, statement=guarantee.statement, source=guarantee.source,
         quantity=guarantee.quantity, sense=guarantee.sense, holds_in=guarantee.holds_in,
@@ -308,9 +329,31 @@ def certify(
         low=found.low.tolist(), high=found.high.tolist(),
         worst_step=int(curves.steps[found.worst]),
         assumptions=assumptions, curve=thinned(curves, bound), more_seeds=found.more_seeds,
-        notes=found.notes + (found.caveats if verdict is found.verdict else ()),
+        notes=found.notes + said + (found.caveats if verdict is found.verdict else ()),
         latex=guarantee.latex, expected=expected, final=found.final,
     )  # fmt: skip
+
+
+def _broken_alone(record: Record, guarantee: Guarantee, steps: int | None) -> str:
+    """Why one seed by itself breaks a claim on every run, at a step that others lack; else nothing."""
+    for seed in record.curves(guarantee.quantity).seeds:
+        alone = record.of_seed(int(seed))
+        curves = alone.curves(guarantee.quantity)
+        bound = on_steps(guarantee.bound(alone), "bound", guarantee, curves)
+        found = compare(alone, curves, bound, guarantee, 0.99, steps, None)
+        if found.verdict is Verdict.BROKEN:
+            return found.reason
+    return ""
+
+
+def _first_steps(record: Record, guarantee: Guarantee) -> str:
+    """Which seed has which steps, of the two that differ most."""
+    counts = {
+        int(s): len(record.of_seed(int(s)).curves(guarantee.quantity).steps)
+        for s in record.curves(guarantee.quantity).seeds
+    }
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    return f"seed {least} has {counts[least]} steps, seed {most} has {counts[most]}"
 
 
 def _failing(assumptions: Iterable[Assumption]) -> str:

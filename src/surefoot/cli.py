@@ -297,7 +297,9 @@ def run_command(name: str, words: Sequence[str]) -> int:
             folder = RunFolder.open(arguments.resume)
             if folder.study != study.name:
                 raise SurefootError(f"{arguments.resume} is a run of {folder.study}, not {name}")
-            config = config_of(study, folder)
+            stored = config_of(study, folder)
+            _refuse_changes(config, stored)
+            config = stored
         else:
             try:
                 folder = start(study, config, execution)
@@ -325,6 +327,22 @@ def run_command(name: str, words: Sequence[str]) -> int:
         print_certificates(folders)
         print(f"report: {folders[0].path / 'index.html' if len(folders) == 1 else index}")
     return max(_exit_code(folder) for folder in folders)
+
+
+def _refuse_changes(asked: Any, stored: Any) -> None:
+    """A resumed run keeps its configuration; a flag that asks for another one would be ignored."""
+    default = type(asked)()
+    changed = [
+        "--" + f.name.replace("_", "-")
+        for f in dataclasses.fields(asked)
+        if getattr(asked, f.name)
+        not in (getattr(default, f.name, None), getattr(stored, f.name, None))
+    ]
+    if changed:
+        raise SurefootError(
+            f"a resumed run keeps its configuration, and {', '.join(changed)} asks for another; leave it "
+            "out, or start a new run (to add seeds: --until-decided --max-seeds N)"
+        )
 
 
 def _exit_code(folder: RunFolder) -> int:

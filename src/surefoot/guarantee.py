@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.checks import check_number
+
 if TYPE_CHECKING:
     from surefoot.record import Fact, Record
 
@@ -137,7 +139,8 @@ class Guarantee:
     bound
         The promised curve over the steps that all seeds recorded (`Record.curves`): one row for all
         seeds or one a seed, or a number in its place. It must be positive where the claim is about
-        an expectation.
+        an expectation, and then fixed beforehand or each seed's own: a bound that averages what the seeds
+        happened to record is itself random, and no verdict on it holds.
     assumptions
         The conditions, as measured on this run.
     heuristic
@@ -189,6 +192,21 @@ class Guarantee:
     latex: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("bound", "assumptions"):
+            if not callable(getattr(self, name)):
+                raise TypeError(
+                    f"{name} must be a function of the record, got {getattr(self, name)!r}; "
+                    "for a number write lambda record: 1.0"
+                )
+        for name in ("tolerance", "atol"):
+            check_number(name, getattr(self, name))
+        if not callable(self.size):
+            check_number("size", self.size, least=0)
+        if not callable(self.value_range) and not isinstance(self.value_range, (tuple, type(None))):
+            raise ValueError(
+                "value_range must be (0, c) with 0 < c < inf, or a function of the record, "
+                f"got {self.value_range!r}"
+            )
         if self.sense not in get_args(Sense):
             raise ValueError(f"sense must be one of {get_args(Sense)}, got {self.sense!r}")
         if self.holds_in not in get_args(HoldsIn):
@@ -198,10 +216,17 @@ class Guarantee:
                 "tolerance must be in [0, 1) and atol in [0, inf), "
                 f"got {self.tolerance} and {self.atol}"
             )
+        if self.holds_in == "every run" and (self.value_range or self.law) is not None:
+            raise ValueError(
+                "value_range and law are about a mean; a claim on every run compares each seed directly"
+            )
+        if self.holds_in == "expectation" and self.atol:
+            raise ValueError("atol is for claims on every run; of a mean give size or tolerance")
         if self.law is not None and self.law not in get_args(Law):
             raise ValueError(f"law must be None or one of {get_args(Law)}, got {self.law!r}")
         if isinstance(self.value_range, tuple) and not (
             len(self.value_range) == 2
+            and all(isinstance(v, (int, float)) for v in self.value_range)
             and self.value_range[0] == 0
             and 0 < self.value_range[1] < math.inf
         ):

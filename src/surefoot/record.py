@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import time
 from array import array
 from collections.abc import Iterable, Mapping
@@ -84,6 +85,25 @@ def _seeds(seeds: Iterable[int]) -> str:
     return ("seed " if len(listed) == 1 else "seeds ") + ", ".join(map(str, listed))
 
 
+def _whole(name: str, value: Any) -> int:
+    """A seed or a step: 0.25 of an epoch would be written over 0."""
+    if type(value) is int:
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, (float, np.floating)) and float(value).is_integer():
+            return int(value)
+        raise ValueError(f"a {name} must be a whole number, got {value!r}") from None
+
+
+def _real(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name!r} must be one number, got {value!r}") from None
+
+
 @dataclass
 class _Column:
     seed: array[int] = field(default_factory=lambda: array("q"))
@@ -128,8 +148,8 @@ class Record:
     def update(self, seed: int, step: int, values: Mapping[str, float]) -> None:
         """Add one row whose quantities have names that are not Python identifiers."""
         # Converted first: a value that is no number must not leave half a row behind.
-        seed, step = int(seed), int(step)
-        numbers = {name: float(value) for name, value in values.items()}
+        seed, step = _whole("seed", seed), _whole("step", step)
+        numbers = {name: _real(name, value) for name, value in values.items()}
         for name, number in numbers.items():
             column = self._columns.get(name)
             if column is None:
@@ -147,18 +167,22 @@ class Record:
         steps: Iterable[int] | None = None,
     ) -> None:
         """Add a whole curve at once; `steps` defaults to 0, 1, 2, ..."""
-        data = array("d", (float(v) for v in values))
-        where = array("q", range(len(data)) if steps is None else (int(s) for s in steps))
+        data = array("d", (_real(quantity, v) for v in values))
+        where = array(
+            "q", range(len(data)) if steps is None else (_whole("step", s) for s in steps)
+        )
         if len(where) != len(data):
             raise ValueError(
                 f"steps and values must be equally long, got {len(where)} and {len(data)}"
             )
+        if len(set(where)) < len(where):
+            raise ValueError(f"{quantity!r} has two values at one step; each step takes one")
         if not len(data):
             return
         column = self._columns.setdefault(quantity, _Column())
         column.value.extend(data)
         column.step.extend(where)
-        column.seed.extend(array("q", [int(seed)]) * len(data))
+        column.seed.extend(array("q", [_whole("seed", seed)]) * len(data))
         self._flush_if_due()
 
     def note(self, seed: int | None = None, of: str = "", /, **facts: Fact) -> None:
@@ -262,6 +286,27 @@ class Record:
             if seed not in last or step >= last[seed][0]:
                 last[seed] = (step, value)
         return np.array([last[s][1] for s in sorted(last)])
+
+    def of_seed(self, seed: int) -> Record:
+        """The numbers and facts of one seed."""
+        found = Record()
+        for name, column in self._columns.items():
+            own = [i for i, s in enumerate(column.seed) if s == seed]
+            if own:
+                found._columns[name] = _Column(
+                    array("q", [seed] * len(own)),
+                    array("q", (column.step[i] for i in own)),
+                    array("d", (column.value[i] for i in own)),
+                )
+        for name, noted in self._facts.items():
+            found._facts[name] = {s: v for s, v in noted.items() if s in (None, seed)}
+        return found
+
+    def lacking(self, quantity: str) -> list[int]:
+        """The seeds that recorded other quantities of the same run ("arm: ...") and not this one."""
+        arm = quantity.rpartition(": ")[0]
+        family = [c for name, c in self._columns.items() if name.rpartition(": ")[0] == arm]
+        return sorted({s for c in family for s in c.seed} - set(self._column(quantity).seed))
 
     def frame(self) -> pd.DataFrame:
         """A data frame indexed by (seed, step), one column a quantity, NaN where none was taken."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from surefoot._run.folder import RunFolder
@@ -46,7 +47,9 @@ def conclude(study: Study, config: StudyConfig, folder: RunFolder, confidence: f
                 _store(part, config, records[part.name], folder)
         except Exception as error:
             # Whatever a study's own code raises; an interrupt is no Exception and goes through.
-            found.problems[part.name] = f"{type(error).__name__}: {error}"
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(at.filename).name}, line {at.lineno}"
+            found.problems[part.name] = f"{type(error).__name__}: {error} ({where})"
             folder.write_problem(part.name, traceback.format_exc())
     folder.write_certificates(found.certificates)
     return found
@@ -66,7 +69,13 @@ def _certificates(
         guarantees = [g for g in guarantees if g.quantity in record]
     made = [certify(record, g, confidence, look=look) for g in guarantees]
     made += part.certificates(config, record)
-    names = {c.name for c in made}
+    names = [c.name for c in made]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"part {part.name} has {names.count(name)} certificates of the name {name!r}; each needs a "
+                "name of its own"
+            )
     for name in part.expects:
         if not missing and name not in names:
             raise UnknownNameError(f"certificate that part {part.name} announces", name, names)

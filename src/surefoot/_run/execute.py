@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -38,14 +39,22 @@ class Execution:
     """Confidence of the verdicts on expectations."""
     until_decided: bool = False
     """Double the seeds of a part for as long as a claim on its mean is UNDECIDED."""
-    max_seeds: int = 300
-    """The most seeds that a part gets that way."""
+    max_seeds: int | None = None
+    """The most seeds that a part gets that way; 300 where nothing is said."""
 
     def __post_init__(self) -> None:
         check_number("confidence", self.confidence, least=0.5, below=1)
-        check_number("max_seeds", self.max_seeds, least=1, whole=True)
+        if self.max_seeds is not None:
+            check_number("max_seeds", self.max_seeds, least=1, whole=True)
+            if not self.until_decided:
+                raise ValueError("max_seeds is for until_decided; for a fixed number give seeds")
         if self.jobs == 0 or self.jobs < -1:
             raise ValueError(f"jobs must be -1 or at least 1, got {self.jobs}")
+
+    @property
+    def most_seeds(self) -> int:
+        """`max_seeds`, or its default."""
+        return 300 if self.max_seeds is None else self.max_seeds
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ def start(study: Study, config: StudyConfig, execution: Execution) -> RunFolder:
     """Make the run folder and write down what is about to happen."""
     # First, as it refuses: what cannot run leaves no folder behind.
     parts = study.runnable(config)
+    planned = {p.name: _about(p, config, execution) for p in parts}
     folder = RunFolder.create(execution.out, study.name)
     skipped = {p.name: sorted(p.missing) for p in study.chosen(config) if p not in parts}
     write_json(
@@ -99,7 +109,7 @@ def start(study: Study, config: StudyConfig, execution: Execution) -> RunFolder:
             "paper": study.paper,
             "config": dataclasses.asdict(config),
             "confidence": execution.confidence,
-            "parts": {p.name: _about(p, config, execution) for p in parts},
+            "parts": planned,
             "skipped": skipped,
             "command": reproduce(study, config, execution),
         },
@@ -110,6 +120,11 @@ def start(study: Study, config: StudyConfig, execution: Execution) -> RunFolder:
 
 def _about(part: Part, config: StudyConfig, execution: Execution) -> dict[str, Any]:
     about: dict[str, Any] = {"title": part.title, "seeds": part.seeds_for(config)}
+    if execution.until_decided and len(about["seeds"]) > execution.most_seeds:
+        raise ValueError(
+            f"max_seeds must be at least the {len(about['seeds'])} seeds that part {part.name} starts with, "
+            f"got {execution.most_seeds}"
+        )
     # Looked at more than once, a limit for a fixed number of seeds is too short.
     return about | ({"look": 1} if execution.until_decided and not part.deterministic else {})
 
@@ -124,7 +139,7 @@ def reproduce(study: Study, config: StudyConfig, execution: Execution | None = N
         values = value if isinstance(value, (tuple, list)) else [value]
         words += ["--" + f.name.replace("_", "-"), *map(str, values)]
     if execution is not None and execution.until_decided:
-        words += ["--until-decided", "--max-seeds", str(execution.max_seeds)]
+        words += ["--until-decided", "--max-seeds", str(execution.most_seeds)]
     return shlex.join(words)
 
 
@@ -151,7 +166,7 @@ def execute(
     An interrupt leaves a valid folder with the seeds that were done, and is raised again.
     """
     found = _once(study, config, folder, execution, progress)
-    while execution.until_decided and _grow(study, folder, found, execution.max_seeds):
+    while execution.until_decided and _grow(study, folder, found, execution.most_seeds):
         found = _once(study, config, folder, execution, progress)
     return found
 
@@ -170,6 +185,8 @@ def _grow(study: Study, folder: RunFolder, found: list[Certificate], most: int) 
             continue
         seeds: list[int] = about["seeds"]
         total = min(2 * len(seeds), most)
+        if total == len(seeds):
+            _say_full(folder, part.name, total)
         if total > len(seeds) and all(folder.is_done(part.name, s) for s in seeds):
             about["seeds"] = list(range(seeds[0], seeds[0] + total))
             about["look"] = about.get("look", 1) + 1
@@ -177,6 +194,13 @@ def _grow(study: Study, folder: RunFolder, found: list[Certificate], most: int) 
     if grown:
         write_json(folder.path / "config.json", config)
     return grown
+
+
+def _say_full(folder: RunFolder, part: str, total: int) -> None:
+    print(
+        f"part {part} of {folder.study} is undecided at {total} seeds, the most allowed (max_seeds)",
+        file=sys.stderr,
+    )
 
 
 def _once(
@@ -227,7 +251,7 @@ def run_study(
     out: str | Path = "runs",
     confidence: float = 0.99,
     until_decided: bool = False,
-    max_seeds: int = 300,
+    max_seeds: int | None = None,
     progress: Callable[[SeedResult], None] = lambda result: None,
 ) -> RunFolder:
     """Run a study from Python, as `surefoot run` does: seeds, certificates and the report's page.

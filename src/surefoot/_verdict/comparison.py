@@ -42,7 +42,12 @@ def on_steps(
     raw: Any, what: str, guarantee: Guarantee, curves: Curves
 ) -> Float[np.ndarray, "seeds steps"]:
     """A `Curve` that a guarantee computed, one row a seed; `what` names it in the error."""
-    curve = np.asarray(raw, dtype=np.float64)
+    if raw is None:
+        raise TypeError(f"the {what} of {guarantee.name!r} is None; is a return missing?")
+    try:
+        curve = np.asarray(raw, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"the {what} of {guarantee.name!r} is no number, got {raw!r}") from None
     shape = curves.values.shape
     if np.isnan(curve).any():
         raise ValueError(f"the {what} of {guarantee.name!r} is NaN at some step")
@@ -107,16 +112,16 @@ def _expectation(
     top = _top(record, guarantee, curves)
     eps = eps_of(record, guarantee.quantity, guarantee.of)
     rounding = ROUNDINGS * eps
-    slack = forgiven(
-        eps, curves.values[:, at], bound[:, at], _size(record, guarantee, curves)[:, at]
-    )
+    size = _size(record, guarantee, curves)[:, at]
+    slack = forgiven(eps, curves.values[:, at], bound[:, at], size)
     below = bound[:, at] <= slack
     drowned = (below & (np.abs(curves.values[:, at]) <= bound[:, at] + slack)).all(axis=0)
-    if not drowned.all():
-        at, slack = at[~drowned], slack[:, ~drowned]
+    empty = np.isinf(bound[:, at]).any(axis=0)
+    left = ~(drowned | empty)
+    if left.any():
+        at, slack, size = at[left], slack[:, left], size[:, left]
     y, b = curves.values[:, at], bound[:, at]
-    if top is not None:
-        y = np.where((y < 0) & (y >= -slack), 0.0, y)
+    y = np.where((y < 0) & (y >= -slack), 0.0, y)
     with np.errstate(invalid="ignore", over="ignore"):
         # A bound far below what its quantity was computed from would be compared with rounding.
         if guarantee.sense == "upper":
@@ -129,7 +134,7 @@ def _expectation(
         sense=guarantee.sense,
         confidence=confidence,
         tolerance=max(guarantee.tolerance, rounding),
-        top=None if top is None else (top[:, at] + slack) / b,
+        top=None if top is None else (top[:, at] + forgiven(eps, top[:, at], b, size)) / b,
         law=guarantee.law,
         look=look,
     )
@@ -139,15 +144,25 @@ def _expectation(
     if found.carrier is not None:
         where.append(f"seed {curves.seeds[found.carrier]}")
     reason = found.reason + (f" ({', '.join(where)})" if where else "")
-    notes: tuple[str, ...] = ()
-    if drowned.any() and not drowned.all():
-        notes = (f"{int(drowned.sum())} steps at which both sides drown in rounding were left out",)
+    notes: list[str] = []
+    if left.any() and drowned.any():
+        notes.append(
+            f"{int(drowned.sum())} steps at which both sides drown in rounding were left out"
+        )
+    if left.any() and empty.any():
+        notes.append(f"{int(empty.sum())} steps at which the bound is infinite were left out")
+    if look is not None:
+        notes.append(f"this was look {look} at a growing number of seeds")
+    if (y < 0).any():
+        notes.append(
+            f"{guarantee.quantity} is below zero at some step: of such a quantity no bets are fair"
+        )
     with np.errstate(divide="ignore"):
         within = 1 / found.mean if guarantee.sense == "lower" else found.mean
     final, tightness, worst = _headline(within, guarantee)
     return Finding(
         found.verdict, reason, final, tightness, at, found.mean, found.low, found.high,
-        int(at[worst]), found.more_seeds, notes, found.notes,
+        int(at[worst]), found.more_seeds, tuple(notes), found.notes,
     )  # fmt: skip
 
 
@@ -200,15 +215,25 @@ def _every_run(
     if violated.any():
         seed, step = np.argwhere(violated)[0]
         verdict, shown = Verdict.BROKEN, np.union1d(shown, [step])
+        told, limit = _apart(y[seed, step], b[seed, step])
         reason = (
-            f"seed {curves.seeds[seed]} has {guarantee.quantity} = {y[seed, step]:.6g} at step "
-            f"{curves.steps[at[step]]} where the bound is {b[seed, step]:.6g}"
+            f"seed {curves.seeds[seed]} has {guarantee.quantity} = {told} at step "
+            f"{curves.steps[at[step]]} where the bound is {limit}"
             f" ({int(violated.sum())} of {violated.size} comparisons fail)"
         )
     return Finding(
         verdict, reason, final, tightness, at[shown], by_step[shown], by_step[shown],
         by_step[shown], int(at[worst]), None, notes,
     )  # fmt: skip
+
+
+def _apart(a: float, b: float) -> tuple[str, str]:
+    """Two numbers with as many digits as it takes to tell them apart."""
+    for digits in (6, 9, 12, 17):
+        pair = f"{a:.{digits}g}", f"{b:.{digits}g}"
+        if pair[0] != pair[1]:
+            break
+    return pair
 
 
 def _ratio(y: Float[np.ndarray, "*s"], b: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:

@@ -86,8 +86,8 @@ class _Ratios:
     def against(self, side: int) -> Float[np.ndarray, "bets n steps"] | None:
         """Log gains of bets against the mean being on the promised side; None: there is no fair bet."""
         if side > 0:
-            # Values a hair below zero are rounding; at a step with others the gambler stays at home.
-            fair = (self.x >= -student.AGREE).all(axis=0)
+            # At a step with a negative value the gambler stays at home.
+            fair = (self.x >= 0).all(axis=0)
             gains = betting.gains_above(np.maximum(self.x, 0), self.edge(side))
             return np.where(fair, gains, -np.inf) if fair.any() else None
         return None if self.top is None else betting.gains_below(self.x, self.edge(side), self.top)
@@ -162,6 +162,9 @@ def _judge(r: _Ratios) -> Evidence:
     nan = np.full(steps, np.nan)
     mean = x.mean(axis=0) if n else nan
     worst = _worst(mean, r.sense)
+    if (left := _outside(r)) is not None:
+        verdict, reason, (seed, step) = left
+        return Evidence(verdict, reason, mean, nan, nan, worst, open_step=step, carrier=seed)
     if n < MIN_SEEDS:
         return Evidence(
             Verdict.UNDECIDED,
@@ -171,7 +174,7 @@ def _judge(r: _Ratios) -> Evidence:
     if not np.isfinite(x).all():
         seed, step = np.argwhere(~np.isfinite(x))[0]
         return Evidence(
-            Verdict.UNDECIDED, "a value is not finite",
+            Verdict.UNDECIDED, "a value, or its ratio to the bound, is not finite",
             mean, nan, nan, worst, open_step=int(step), carrier=int(seed),
         )  # fmt: skip
     low, high = (student.limit(x, r.fixed_level, s) for s in (-1, +1))
@@ -182,17 +185,13 @@ def _judge(r: _Ratios) -> Evidence:
             Verdict.UNDECIDED, "seeds change nothing, or no rare event was seen",
             mean, low, high, worst,
         )  # fmt: skip
-    if (left := _outside(r)) is not None:
-        verdict, reason, (seed, step) = left
-        return Evidence(
-            verdict, reason, mean, low, high, worst, open_step=step, carrier=seed
-        )  # fmt: skip
-    if any(_refuted(r, s) for s in r.sides):
+    took = min((k for s in r.sides if (k := _refuted(r, s)) is not None), default=None)
+    if took is not None:
         return Evidence(
             Verdict.BROKEN,
-            f"the mean of {n} seeds is on the wrong side of the bound at confidence {1 - r.alpha:g} "
-            "over all checked steps together, whenever one looks and whatever the law of a quantity that is "
-            "never negative",
+            f"bets against the bound made {1 / r.level:.4g} of 1 within the first {took} of {n} seeds, over "
+            f"all checked steps together: refuted at confidence {1 - r.alpha:g}, whenever one looks and whatever "
+            "the law of a quantity that is never negative",
             mean, low, high, worst,
         )  # fmt: skip
     beyond = tuple(s for s in r.sides if _suspect(r, s, start))
@@ -212,7 +211,7 @@ def _judge(r: _Ratios) -> Evidence:
     if silent.any() and not beyond:
         return Evidence(
             Verdict.UNDECIDED, "all seeds agree where they had differed before: no rare event was seen",
-            mean, low, high, worst, open_step=int(np.argmax(silent)),
+            mean, low, high, worst, more_seeds=n, open_step=int(np.argmax(silent)),
         )  # fmt: skip
     return _open(r, mean, low, high, worst, within, beyond)
 
@@ -221,7 +220,7 @@ def _outside(r: _Ratios) -> tuple[Verdict, str, tuple[int, int]] | None:
     """Where a run left the range that its theorem gives."""
     if r.top is None:
         return None
-    below, above = r.x < -student.AGREE, r.x > r.top * (1 + student.AGREE)
+    below, above = r.x < 0, r.x > r.top * (1 + student.AGREE)
     if below.any():
         seed, step = np.argwhere(below)[0]
         return (
@@ -240,13 +239,13 @@ def _outside(r: _Ratios) -> tuple[Verdict, str, tuple[int, int]] | None:
     return None
 
 
-def _refuted(r: _Ratios, side: int) -> bool:
-    """Whether bets against the mean's being on the promised side made a fortune, at any time."""
+def _refuted(r: _Ratios, side: int) -> int | None:
+    """After how many seeds bets against the mean's being on the promised side had made a fortune."""
     gains = r.against(side)
     if gains is None:
-        return False
-    fortune = betting.spread(betting.fortunes(gains))
-    return bool(fortune.max() >= -math.log(r.level))
+        return None
+    rich = betting.spread(betting.fortunes(gains)) >= -math.log(r.level)
+    return int(np.argmax(rich)) + 1 if rich.any() else None
 
 
 def _suspect(r: _Ratios, side: int, start: Bool[np.ndarray, " steps"]) -> bool:
@@ -287,7 +286,7 @@ def _kept(r: _Ratios) -> tuple[str]:
             "for any law within the range",
         )
     return (
-        f"the {100 * (1 - r.fixed_level):g} % limit of the mean is within the bound at every checked step",
+        f"the {100 * (1 - r.fixed_level):.10g} % limit of the mean is within the bound at every checked step",
     )
 
 
@@ -310,8 +309,8 @@ def _caveats(r: _Ratios) -> tuple[str, ...]:
     if 1 in r.sides:
         many = "11 % of studies that add seeds" if r.look else "9 % of studies of 8 seeds"
         notes.append(
-            "no range of the quantity is known: under strong skew (lognormal 1) a KEPT of a bound met with "
-            f"equality is wrong in up to {many} instead of {100 * r.alpha:g} %"
+            "no range of the quantity is known: under strong skew a KEPT of a bound met with equality errs "
+            f"more often than {100 * r.alpha:g} % (lognormal 1 at confidence .99: {many})"
         )
     if -1 in r.sides:
         notes.append(
