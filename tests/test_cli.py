@@ -27,13 +27,13 @@ def test_help_needs_no_torch():
         "heavy = {'torch', 'pandas', 'plotly', 'sklearn', 'transformers'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=600)
 
 
 def test_help_is_quick_beside_importing_torch():
     def seconds(*words: str) -> float:
         started = time.perf_counter()
-        subprocess.run([sys.executable, *words], check=True, capture_output=True, timeout=60)
+        subprocess.run([sys.executable, *words], check=True, capture_output=True, timeout=600)
         return time.perf_counter() - started
 
     helped = min(seconds("-m", "surefoot.cli", "--help") for _ in range(3))

@@ -89,7 +89,7 @@ def test_a_study_in_the_current_folder_is_found_without_naming_its_module(here, 
     code = "import sys; sys.path = [p for p in sys.path if p]; from surefoot.cli import main; "
     done = subprocess.run(
         [sys.executable, "-c", f"{code}sys.exit(main(['run', '{name}', '--jobs', '2']))"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "KEPT" in done.stdout

@@ -59,7 +59,7 @@ def test_every_fence_says_what_it_holds(page):
 def test_examples_run_when_pasted(code, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.search("KEPT|BROKEN|UNDECIDED|VACUOUS|NOT_PROMISED", done.stdout)

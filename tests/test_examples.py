@@ -42,7 +42,7 @@ def test_an_example_runs_with_what_it_names(path, tmp_path):
     missing = {m for e in ("llm", "federated", "privacy", "bench") for m in modules(e)} - there
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUN.format(missing=sorted(missing), path=str(path))],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.search("KEPT|BROKEN|UNDECIDED|VACUOUS|NOT_PROMISED", done.stdout)

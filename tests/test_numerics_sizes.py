@@ -61,8 +61,8 @@ def test_what_watch_records(case):
     optimizer = torch.optim.SGD(model, lr=0.0)
     model[0].grad = g.clone()
     with watch(model, optimizer, probes=("gradient_norm", "parameter_norm"), every=1) as found:
-        optimizer.step()
         found.log(loss=0.0)
+        optimizer.step()
     for name in ("gradient_norm", "parameter_norm"):
         close(found.record[name][0, 0], g.double().norm())
 

@@ -189,7 +189,7 @@ def test_registry_reads_titles_without_importing():
         "assert all(study_title(n) for n in study_names())\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
     assert "nesterov" in study_names()
     assert study_title("nesterov")
 
@@ -225,7 +225,7 @@ def test_interrupt_leaves_a_valid_folder(tmp_path):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert "KeyboardInterrupt" in errors
     folder = RunFolder.all(tmp_path)[0]
     assert folder.status["state"] == "interrupted"

@@ -46,8 +46,8 @@ BY_NAME = {
     "mu_aim": np.array([0.5, 1.0]), "gap_y": np.array([1.0, 2.0]), "g_sq": np.array([3.0, 4.0]),
     "lams": [0.5, 2.0], "x0": [1.0, 1.0], "sigma_mult": 0.5, "target_epsilon": 2.0, "delta": 1e-5,
     "sample_rate": 0.1, "steps": 10, "noise_multiplier": 2.0, "number": 3, "tp": 8, "fp": 2, "runs": 10,
-    "guesses": 6, "correct": 5, "scores": np.array([3.0, 2.5, 2.0, 1.0, 0.5, 0.2]),
-    "included": np.array([True, True, True, False, False, False]), "shapes": [(4, 6)], "sigma2": 1.0,
+    "guesses": 6, "correct": 5, "scores": np.linspace(3.0, 0.2, 12),
+    "included": np.arange(12) < 6, "shapes": [(4, 6)], "sigma2": 1.0,
     "delta0": 1.0, "depths": (1, 1), "widths": (4, 4), "replies": None,
     "samples": [(1.0, 2.0), (2.0, 3.5), (3.0, 5.0)],
 }  # fmt: skip

@@ -31,7 +31,7 @@ def ends(tmp_path_factory):
         for i in range(SIZE)
     ]  # fmt: skip
     for worker in workers:
-        said, _ = worker.communicate(timeout=300)
+        said, _ = worker.communicate(timeout=600)
         assert worker.returncode == 0, said
     return [torch.load(folder / f"rank{i}.pt", weights_only=True) for i in range(SIZE)]
 

@@ -126,7 +126,7 @@ def test_importing_and_listing_need_nothing_heavy():
         "heavy = {'torch', 'sklearn', 'pandas', 'numpy', 'transformers'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 
 
 def test_types_are_found_when_asked_for():

@@ -133,7 +133,7 @@ LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
 def test_a_full_disk(make_toy, content, stage):
     toy = make_toy({"a.bin": content})
     process = toy.start(LIMIT.format(400_000))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (2, "")
     assert out.splitlines()[-1].startswith(f"no room to {stage} ")
     assert f"the disk that holds {toy.cache} is full" in out
@@ -156,7 +156,7 @@ def test_two_processes_at_once_download_once(make_toy, monkeypatch, tmp_path):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.01)
     gate.touch()
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert {out.splitlines()[-1] for out, _ in outputs} == {str(toy.cache / "toy")}
     assert (tmp_path / "pip.log").read_text().count("Saved ") == 1
@@ -176,7 +176,7 @@ def test_a_killed_process_leaves_nothing_that_counts(make_toy):
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "archives._copy = once\n"
     )
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert process.returncode == -9
     assert not (toy.cache / "toy").exists()
     assert any(name.endswith(".part") for name in toy.left_behind())
@@ -249,7 +249,7 @@ def test_constraints_of_a_project_do_not_interfere(make_toy, tmp_path, monkeypat
 def test_no_pip(make_toy):
     toy = make_toy()
     process = toy.start("import sys; sys.modules['pip'] = None")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 2
     assert "pip, which is not installed here; run: python -m ensurepip" in out
     assert toy.left_behind() == []

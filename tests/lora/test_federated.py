@@ -112,10 +112,10 @@ def test_ordering_on_digits_without_iid(measured):
 
 @pytest.fixture(scope="module")
 def paths():
-    """Thirty rounds at rank 16 under five seeds."""
+    """Thirty rounds at rank 16 under eight seeds."""
     found, record = two_labels(), Record()
     gamma = federation.step_of(found, "fed_rac")
-    for s in range(5):
+    for s in range(8):
         out = fed_reference(
             found.losses, torch.zeros(M, N, dtype=torch.float64), "fed_rac", 16, 30, 5,
             gamma=gamma, weights=found.weights, seed=s, keep_path=True,

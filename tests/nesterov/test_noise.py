@@ -200,7 +200,9 @@ def test_no_noise_at_all():
 
 
 def test_kind_is_checked_before_anything_else():
-    with pytest.raises(ValueError, match='kind must be "envelope" or "least_squares"'):
+    with pytest.raises(
+        ValueError, match="kind must be one of 'envelope', 'least_squares', got 'median'"
+    ):
         fit_noise([(0.0, 1.0)], "median")
     with pytest.raises(ValueError, match="finite"):
         fit_noise([(1.0, float("nan"))])

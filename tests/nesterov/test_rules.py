@@ -326,7 +326,7 @@ def test_constants_of_the_benign_landscapes():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: agnes_parameters(0.0, 1.0), r"mu must be in \(0, L\]"),
+        (lambda: agnes_parameters(0.0, 1.0), "mu must be positive and finite, got 0.0"),
         (lambda: agnes_parameters(2.0, 1.0), r"mu must be in \(0, L\] = \(0, 1.0\], got 2.0"),
         (lambda: agnes_parameters(1.0, float("nan")), "L must be a number, got nan"),
         (

@@ -309,7 +309,7 @@ def test_every_object_with_a_heuristic_says_that_it_is_no_guarantee():
         mechanism.profile(np.ones(2)), mechanism.envelope(DELTA), full_batch(1.0, 0.1, 5),
         compare(1.0, 0.1, 5, DELTA), compare(1.0, 0.1, 5, DELTA, releases="all"),
         compare(1.0, 0.1, 5, DELTA).rows[1], calibrate(3.0, DELTA, 1.0, 2, by="heuristic"),
-        max_steps(3.0, DELTA, 1.0, 0.1, by="heuristic", limit=9), LinearWeights([1.0, 2.0]),
+        max_steps(3.0, DELTA, 1.0, 0.1, by="heuristic", limit=9), LinearWeights(np.array([1.0, 2.0])),
         meter, meter.measure(), gradient_drift(torch.ones(2, 3)), example, example.run(),
         counterexamples.malicious_data(0.3, 0.01, 4, 1e-3),
         counterexamples.encoding(0.3, 0.01, 4, 1e-3, threshold=1.0),

@@ -39,7 +39,7 @@ def condition(holds):
 
 GUARANTEES = (
     (guarantee("kept", 2.0, assumptions=condition(True)), Verdict.KEPT),
-    (guarantee("broken", 0.5), Verdict.BROKEN),
+    (guarantee("broken", 0.05), Verdict.BROKEN),
     (guarantee("undecided", 1.02, assumptions=condition(None)), Verdict.UNDECIDED),
     (guarantee("vacuous", 3.0, trivial=0.001), Verdict.VACUOUS),
     (guarantee("not promised", 2.0, assumptions=condition(False)), Verdict.NOT_PROMISED),

@@ -139,7 +139,8 @@ def test_c_is_that_of_one_mask():
     fixed[1].forward = lambda x: x * mask
     other = MeZO(fixed, 0.0, eps=1e-3, seed=4)
     other.step(lambda: fixed(X).square().mean())
-    assert optimizer.last["c"] == pytest.approx(other.last["c"], rel=1e-5)
+    # Of float32 losses near 1: half an eps of each over 2 eps of the perturbation is 6e-5.
+    assert optimizer.last["c"] == pytest.approx(other.last["c"], abs=6e-5)
 
 
 def test_draws_from_what_the_closure_holds():

@@ -190,8 +190,8 @@ def _judge(r: _Ratios) -> Evidence:
         return Evidence(
             Verdict.BROKEN,
             f"bets against the bound made {1 / r.level:.4g} of 1 within the first {took} of {n} seeds, over "
-            f"all checked steps together: refuted at confidence {1 - r.alpha:g}, whenever one looks and whatever "
-            "the law of a quantity that is never negative",
+            f"all checked steps together: refuted at confidence {1 - r.alpha:g}, whenever one looks and "
+            "whatever the law of a quantity that is never negative",
             mean, low, high, worst,
         )  # fmt: skip
     beyond = tuple(s for s in r.sides if _suspect(r, s, start))

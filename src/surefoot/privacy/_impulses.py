@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.sizes import norm_of
+
 ADDITIVE = 1e-9
 UNWEIGHTED = (
     "call last_iterate without weights for the plain heuristic, "
@@ -230,5 +232,7 @@ def answers(
 
 def proportional(one: Float[Tensor, " steps"], two: Float[Tensor, " steps"]) -> bool:
     """Whether one is a multiple of the other: what each step counts is then the same."""
-    a, b = one / one.norm().clamp_min(1e-300), two / two.norm().clamp_min(1e-300)
+    # Steps are counted in float64.
+    a, b = one.double(), two.double()
+    a, b = a / norm_of([a]).clamp_min(1e-300), b / norm_of([b]).clamp_min(1e-300)
     return bool((a - b).abs().max() <= ADDITIVE or not bool(one.any()) or not bool(two.any()))

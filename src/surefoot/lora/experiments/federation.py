@@ -27,7 +27,7 @@ from surefoot.record import Record
 M, N, CLIENTS, LABELS, L2 = 10, 64, 5, 2, 0.05
 LOCAL_STEPS, EVERY = 5, 10
 # Rounds at rank 4; rank 16 gets a quarter of them, so that r T is the same.
-ROUNDS = {"quick": 20, "standard": 1500, "paper": 1500}
+ROUNDS = {"quick": 40, "standard": 1500, "paper": 1500}
 FAST, LORA_STEP = 4, 10
 ARMS: tuple[tuple[str, FedMethod, int | None], ...] = (
     ("FedAvg", "fedavg", None),

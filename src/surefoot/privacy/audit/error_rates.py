@@ -114,7 +114,10 @@ def clopper_pearson(tp: int, fp: int, runs: int, delta: float, confidence: float
         If a count is outside [0, runs], or another argument outside its range.
     """
     runs = whole("runs", runs, 1)
-    tp, fp = whole("tp", tp, 0, runs), whole("fp", fp, 0, runs)
+    for name, count in (("tp", tp), ("fp", fp)):
+        if whole(name, count, 0) > runs:
+            raise ValueError(f"{name} must be at most runs = {runs}, got {count}")
+    tp, fp = whole("tp", tp, 0), whole("fp", fp, 0)
     return error_limits(fp, runs, runs - tp, runs, delta, confidence)
 
 
