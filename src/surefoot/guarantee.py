@@ -199,7 +199,8 @@ class Guarantee:
                     "for a number write lambda record: 1.0"
                 )
         for name in ("tolerance", "atol"):
-            check_number(name, getattr(self, name))
+            if not isinstance(getattr(self, name), (int, float)):
+                raise TypeError(f"{name} must be a number, got {getattr(self, name)!r}")
         if not callable(self.size):
             check_number("size", self.size, least=0)
         if not callable(self.value_range) and not isinstance(self.value_range, (tuple, type(None))):
@@ -216,12 +217,6 @@ class Guarantee:
                 "tolerance must be in [0, 1) and atol in [0, inf), "
                 f"got {self.tolerance} and {self.atol}"
             )
-        if self.holds_in == "every run" and (self.value_range or self.law) is not None:
-            raise ValueError(
-                "value_range and law are about a mean; a claim on every run compares each seed directly"
-            )
-        if self.holds_in == "expectation" and self.atol:
-            raise ValueError("atol is for claims on every run; of a mean give size or tolerance")
         if self.law is not None and self.law not in get_args(Law):
             raise ValueError(f"law must be None or one of {get_args(Law)}, got {self.law!r}")
         if isinstance(self.value_range, tuple) and not (
@@ -231,3 +226,9 @@ class Guarantee:
             and 0 < self.value_range[1] < math.inf
         ):
             raise ValueError(f"value_range must be (0, c) with 0 < c < inf, got {self.value_range}")
+        if self.holds_in == "every run" and (self.value_range or self.law) is not None:
+            raise ValueError(
+                "value_range and law are about a mean; a claim on every run compares each seed directly"
+            )
+        if self.holds_in == "expectation" and self.atol:
+            raise ValueError("atol is for claims on every run; of a mean give size or tolerance")

@@ -175,6 +175,7 @@ def write_motions(path, rng):
         (path / f"Toy_{half}.ts").write_text("\n".join(lines))
 
 
+@pytest.mark.acceptance
 def test_motions_are_told_apart_by_a_real_mdm(tmp_path):
     pytest.importorskip("pyriemann")
     write_motions(tmp_path, np.random.default_rng(0))

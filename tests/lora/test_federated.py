@@ -112,12 +112,12 @@ def test_ordering_on_digits_without_iid(measured):
 
 @pytest.fixture(scope="module")
 def paths():
-    """Thirty rounds at rank 16 under eight seeds."""
+    """Ten rounds at rank 16 under ten seeds: within its range a later promise takes more."""
     found, record = two_labels(), Record()
     gamma = federation.step_of(found, "fed_rac")
-    for s in range(8):
+    for s in range(10):
         out = fed_reference(
-            found.losses, torch.zeros(M, N, dtype=torch.float64), "fed_rac", 16, 30, 5,
+            found.losses, torch.zeros(M, N, dtype=torch.float64), "fed_rac", 16, 10, 5,
             gamma=gamma, weights=found.weights, seed=s, keep_path=True,
         )  # fmt: skip
         federation.path_columns(record, s, NAME, found, out)
@@ -133,9 +133,11 @@ def promise():
 
 def test_the_bound_on_digits_without_iid(paths, measured):
     found = certify(paths, promise())
-    measured("11 G6 at 30 rounds: measured / promised", "<= 1", f"{found.tightness:.3f}")
+    measured("11 G6 at 10 rounds: measured / promised", "<= 1", f"{found.tightness:.3f}")
     assert found.verdict == "KEPT"
-    assert all(a.holds for a in found.assumptions)
+    # The spread was measured where the runs went, which bounds it nowhere else.
+    assert [a.name for a in found.assumptions if not a.holds] == ["clients"]
+    assert all(a.holds is not False for a in found.assumptions)
 
 
 def copy(record, skip=()):
@@ -154,7 +156,7 @@ def copy(record, skip=()):
 def test_the_bound_breaks_with_a_start_and_a_spread_that_are_too_small(paths):
     wrong = copy(paths, skip=(f"{NAME}.lam", f"{NAME}.lam_max"))
     wrong.note(None, NAME, lam=1.0, lam_max=1.0)
-    for s in range(5):
+    for s in range(10):
         gap = 1e-3 * float(paths[f"{NAME}: gap"][s, 0])
         wrong.append(s, 0, **{f"{NAME}: gap": gap, f"{NAME}: zeta2": 0.0})
     assert certify(wrong, promise()).verdict == "BROKEN"
@@ -191,7 +193,7 @@ def test_the_record_of_a_reference_run():
         norm2, spread = found.gradients(W)
         out.record.append(0, t, loss=float(found.f(W)), grad_norm2=norm2, zeta2=spread)
     (made,) = certificates(out.record, federation.constants(), found.f_star, law="fed")
-    assert all(a.holds for a in made.assumptions)
+    assert {a.name: a.holds for a in made.assumptions if a.holds is not True} == {"clients": None}
     assert made.verdict == "UNDECIDED"
     with pytest.raises(ValueError, match="needs mu"):
         linear_rate(federation.constants(), "fed")

@@ -40,6 +40,7 @@ def folders(tmp_path_factory):
     return model, data
 
 
+@pytest.mark.acceptance
 def test_every_method_runs_and_the_easy_task_is_learnt(folders, monkeypatch):
     monkeypatch.setattr(glue, "LENGTH", 12)
     monkeypatch.setattr(glue, "BLOCKS", 2)

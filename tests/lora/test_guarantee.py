@@ -402,6 +402,7 @@ def test_the_one_by_one_example_attains_it():
 # -- G9 --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.acceptance
 def test_where_asymm_lora_ends(measured):
     problem = counterexample(0)
 

@@ -36,6 +36,7 @@ def test_the_counterexample(monkeypatch):
     assert gaps["RAC-LoRA", "1/20"] < 0.1 < gaps["AsymmLoRA", "1/20"]
 
 
+@pytest.mark.acceptance
 def test_divergence_depends_on_the_scale():
     record = Record()
     for seed in (0, 1):
@@ -89,6 +90,7 @@ def test_memory(measured):
 
 
 @pytest.mark.parametrize("method", ["rac_lora", "asymm_lora", "lora", "cola", "fpft"])
+@pytest.mark.acceptance
 def test_the_net_of_table_three(method):
     _, task = digits_net.digits()
     start = digits_net.pretrained()

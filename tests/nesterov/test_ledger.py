@@ -104,6 +104,7 @@ def three_or_eight_record():
     return record
 
 
+@pytest.mark.acceptance
 def test_s6_promise_kept_and_falsifiable(three_or_eight_record):
     good = restore(three_or_eight_record, "digits 3 vs 8, mu = 6e-4")
     assert good.landscape == "benign-by-ledger"

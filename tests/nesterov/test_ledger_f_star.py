@@ -106,6 +106,7 @@ def test_an_anchor_that_is_wrong_for_a_while_is_noticed():
 
 @pytest.mark.parametrize("offset", [1.0, -5.0, 1000.0])
 @pytest.mark.parametrize(("anchor", "steps"), [("callable", 200), ("tensor", 200), ("final", 400)])
+@pytest.mark.acceptance
 def test_rounding_of_f_is_no_news_about_the_landscape(anchor, steps, offset):
     """Shifted by a constant, f has the same landscape; its last digits end the judging early."""
     found = quadratic(anchor, steps, offset=offset, f_star=offset)

@@ -249,8 +249,8 @@ def test_all_sixteen_outcomes_of_two_guesses_by_enumeration():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((100, 50, 51, 1e-5), "correct must be a whole number between 0 and 50, got 51"),
-        ((100, 101, 50, 1e-5), "guesses must be .* between 0 and 100, got 101"),
+        ((100, 50, 51, 1e-5), "correct must be at most guesses = 50, got 51"),
+        ((100, 101, 50, 1e-5), "guesses must be at most m = 100, got 101"),
         ((0, 0, 0, 1e-5), "m must be .*got 0"),
         ((100, 50, 40, 1.0), r"delta must be in \[0, 1\), got 1.0"),
         ((100, 50, 40, -1e-5), r"delta must be in \[0, 1\), got -1e-05"),
@@ -263,5 +263,5 @@ def test_bad_arguments(arguments, message):
         epsilon_one_run(*arguments)
     with pytest.raises(ValueError, match="delta must be positive for method 'one_run_fdp'"):
         epsilon_one_run(100, 50, 40, 0, method="one_run_fdp")
-    with pytest.raises(ValueError, match="tp must be .*between 0 and 10, got 11"):
+    with pytest.raises(ValueError, match="tp must be at most runs = 10, got 11"):
         clopper_pearson(11, 0, 10, 0)

@@ -136,6 +136,7 @@ def seen():
     return audit.from_scores(np.arange(100.0), coins, delta=1e-5, k=10)
 
 
+@pytest.mark.acceptance
 def test_an_audit_of_shuffled_batches_is_not_promised():
     engine, _, _, data = train(poisson=False)
     # Poisson said by the caller is a claim; shuffled seen by the loader is what ran.
@@ -366,6 +367,7 @@ class TestReport:
     def test_no_noise(self):
         assert compare(0, 0.1, 20, 1e-5).standard.value == math.inf
 
+    @pytest.mark.acceptance
     def test_plot(self):
         figure = compare(1.0, 0.1, 5, 1e-5).plot()
         assert next(t.name for t in figure.data) == "proven (guarantee)"

@@ -158,6 +158,7 @@ class TestCalibration:
         assert next(iter(found.to_dict())) == "proven_epsilon"
 
     @pytest.mark.parametrize("target", [1e-3, 0.1, 30.0, 1e4])
+    @pytest.mark.acceptance
     def test_far_targets(self, target):
         found = calibrate(target, 1e-5, 0.01, 100, by="heuristic")
         assert found.heuristic_epsilon.value == pytest.approx(target, rel=1e-7, abs=1e-7)
@@ -178,6 +179,7 @@ class TestCalibration:
 
 
 class TestMaxSteps:
+    @pytest.mark.acceptance
     def test_the_heuristic_keeps_a_target_on_an_interval_that_does_not_begin_at_one(self):
         found = max_steps(1.2, 1e-6, 0.5, 0.01, by="heuristic", limit=75)
         each = [last_iterate(0.5, 0.01, t).epsilon(1e-6).value <= 1.2 for t in range(1, 76)]

@@ -73,6 +73,7 @@ def answers(seed, number, most_steps=9.0, shares=SHARES):
     return wrong
 
 
+@pytest.mark.acceptance
 def test_a_hundred():
     assert answers(0, 100, most_steps=4.0, shares=FEW) == []
 
@@ -111,6 +112,7 @@ class TestCalibrate:
         assert found.proven_epsilon.value <= 8.0
         assert 0.01 < found.sigma < 0.3
 
+    @pytest.mark.acceptance
     def test_delta_as_large_as_the_rate(self):
         """Took 41 s; the noise is small and the loss of one draw large."""
         found = calibrate(8, 1e-3, 1e-3, 10, "standard")

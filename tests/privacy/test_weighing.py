@@ -94,6 +94,7 @@ def test_weighted_by_what_the_hook_sees(name):
     assert any("as the accountant saw" in note for note in report.notes)
 
 
+@pytest.mark.acceptance
 def test_the_numbers_of_momentum_and_decay():
     """Plain 3.526; 3.401 with momentum 0.9; 2.07 where a quarter is forgotten at every step."""
     plain, *_ = train(lambda m: SGD(m.parameters(), 0.1))

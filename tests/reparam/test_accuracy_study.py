@@ -79,6 +79,7 @@ def test_an_arm_that_always_diverges_has_no_row(tiny, monkeypatch):
     assert accuracy.tables(ReparamConfig(), record) == {}
 
 
+@pytest.mark.acceptance
 def test_both_parts_on_images_of_ones_own(tiny, tmp_path, measured):
     """Fashion-MNIST's format from a folder: two kinds of squares, which a few steps tell apart."""
     g = np.random.default_rng(0)

@@ -64,6 +64,7 @@ def test_the_mask_is_read_and_the_splits_are_apart(folders):
     assert not torch.equal(task.rows["train"]["ids"], other.rows["train"]["ids"])
 
 
+@pytest.mark.acceptance
 def test_arms_are_tuned_tested_and_reported(folders, monkeypatch):
     monkeypatch.setattr(few_shot, "LENGTH", 32)
     monkeypatch.setattr(few_shot, "LOOKS", 4)

@@ -264,6 +264,7 @@ def test_what_is_missing_for_a_comparison_is_said():
     assert "measure_gradient" in found.reason
 
 
+@pytest.mark.acceptance
 def test_mezo_is_the_case_of_no_matrix():
     record = Record()
     for seed in range(8):

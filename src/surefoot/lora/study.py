@@ -123,7 +123,7 @@ STUDY = Study(
             federation.run,
             federation.guarantees,
             tables=federation.tables,
-            seeds={"quick": 8, "standard": 5, "paper": 10},
+            seeds={"quick": 4, "standard": 5, "paper": 10},
         ),
         Part(
             "encoder",

@@ -43,8 +43,13 @@ def check_confidence(given: object) -> float:
 
 def _check(m: object, guesses: object, correct: object) -> tuple[int, int, int]:
     total = whole("m", m, 1)
-    r = whole("guesses", guesses, 0, total)
-    return total, r, whole("correct", correct, 0, r)
+    r = whole("guesses", guesses, 0)
+    if r > total:
+        raise ValueError(f"guesses must be at most m = {total}, got {r}")
+    right = whole("correct", correct, 0)
+    if right > r:
+        raise ValueError(f"correct must be at most guesses = {r}, got {right}")
+    return total, r, right
 
 
 def p_value_one_run(m: int, guesses: int, correct: int, eps: float, delta: float) -> float:

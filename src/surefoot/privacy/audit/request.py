@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -98,6 +98,8 @@ def check_request(
     ValueError
         If something is not as it must be, with its name and value.
     """
+    if not isinstance(method, Iterable):
+        raise ValueError(f"method must name at least one of {get_args(Statistic)}, got {method!r}")
     statistics: tuple[str, ...] = (method,) if isinstance(method, str) else tuple(method)
     if not statistics:
         raise ValueError(f"method must name at least one of {get_args(Statistic)}, got {method!r}")

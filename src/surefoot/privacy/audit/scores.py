@@ -33,7 +33,12 @@ def calibrated(scores: Float[Array, " m"], reference: Any) -> Float[Array, " m"]
     ValueError
         If the reference does not fit or is not finite.
     """
-    shadows: Array = np.atleast_2d(np.asarray(reference, dtype=float))
+    try:
+        shadows: Array = np.atleast_2d(np.asarray(reference, dtype=float))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"reference must be scores of shadow trainings, got {reference!r}"
+        ) from None
     if shadows.ndim != 2 or shadows.shape[1] != len(scores) or not len(shadows):
         raise ValueError(
             f"reference must have shape (K, {len(scores)}) with K >= 1, got {np.shape(reference)}"
