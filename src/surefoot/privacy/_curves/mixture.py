@@ -27,7 +27,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtri
 
-from surefoot.privacy._curves.mills import EPS, log_drop, log_mills, log_rise
+from surefoot.privacy._curves.mills import EPS, HALF_LOG_2PI, log_drop, log_mills, log_rise
 
 Array = np.ndarray
 FLOOR = 1e-12
@@ -157,6 +157,11 @@ def evaluate(support: Support, tail: Support, u: float, direction: int) -> Point
         lost_terms = None if noise is None else noise + log_tail
         parts = 4 * np.abs(log_tail) + 2 * (a + abs(u)) * (1 + np.maximum(0.0, u - a))
         log_cost = total + float(log_ndtr(-u))
+        if u > 1:
+            # The same, where both terms are of the size of u^2: the sum of the densities, times M(u).
+            away = u - support.shifts
+            log_cost = log_sum(support.log_weights - away * away / 2) + float(log_mills(u))
+            log_cost -= HALF_LOG_2PI
     else:
         tail = support
         a, log_w, noise, scale = tail.shifts, tail.log_weights, tail.log_noise, float(log_ndtr(u))

@@ -185,7 +185,7 @@ class Bounds:
             if worst is not None and _positive(order.bound) <= worst.value:
                 continue
             best = Proven(_positive(order.bound), _renyi(order))
-            law = composition.law(order)
+            law = composition.law(order, eps)
             if law is not None and law.log_delta(eps) <= order.bound:
                 best = Proven(_positive(law.log_delta(eps)), _distribution(law.h))
             worst = best if worst is None or best.value > worst.value else worst
@@ -215,7 +215,7 @@ class Bounds:
         for composition in self._compositions(self._reach(math.log(1e-12))):
             side: Array = np.zeros(len(eps))
             for anchor in anchors:
-                law = composition.law(composition.renyi_log_delta(float(anchor)))
+                law = composition.law(composition.renyi_log_delta(float(anchor)), float(anchor))
                 if law is not None:
                     side = np.minimum(side, [law.log_delta(float(e)) for e in eps])
             sides.append(side)
