@@ -77,7 +77,8 @@ class TiltedSum:
     def log_delta(self, eps: float) -> float:
         """An upper bound on log delta(eps), for eps at least at the window's lower end."""
         eps = eps - self.shift
-        start = max(math.floor(eps / self.h) + 1 - self.first, 0)
+        place = math.floor(min(eps / self.h, float(self.first + len(self.mass))))
+        start = max(place + 1 - self.first, 0)
         reach = len(self.mass) if self.theta == 0 else math.ceil(FAR / (self.theta * self.h)) + 2
         mass = self.mass[start : start + reach]
         above = (self.first + start + np.arange(len(mass))) * self.h - eps
@@ -278,7 +279,7 @@ class Composition:
         return best
 
     def _loose(self, order: Order, eps: float, log_delta: float) -> bool:
-        """Whether Renyi's bound is so far above delta that the grid's cost of the one says nothing of the other.
+        """Whether Renyi's bound is too far above delta for what the grid costs of it to matter.
 
         Where few steps rarely draw the example the cumulant is made by losses near 0, delta by its tail.
         """

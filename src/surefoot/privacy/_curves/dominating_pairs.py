@@ -29,6 +29,11 @@ class GaussianPair(Pair):
         """mu."""
         return self.mu
 
+    @property
+    def most(self) -> float:
+        """mu."""
+        return self.mu
+
     def support(self, u: float, side: int = 0) -> Support:
         """One shift, of weight 1."""
         return Support(np.array([self.mu]), np.array([0.0]))
@@ -51,6 +56,11 @@ class BinomialPair(Pair):
     def variance(self) -> float:
         """T q (1 - q) spacing^2."""
         return self.mean * self.spacing * (1 - self.q)
+
+    @property
+    def most(self) -> float:
+        """T spacing."""
+        return self.steps * self.spacing
 
     @functools.cached_property
     def floor(self) -> float:

@@ -31,6 +31,7 @@ from surefoot.privacy._curves.mills import EPS, HALF_LOG_2PI, log_drop, log_mill
 
 Array = np.ndarray
 FLOOR = 1e-12
+BEYOND = 40.0
 REMOVE, ADD = 1, -1
 
 
@@ -214,6 +215,11 @@ class Pair(ABC):
 
     @property
     @abstractmethod
+    def most(self) -> float:
+        """Largest shift."""
+
+    @property
+    @abstractmethod
     def floor(self) -> float:
         """L(-inf): log of the weight at shift 0, -inf where there is none."""
 
@@ -253,6 +259,9 @@ class Pair(ABC):
         """H at a given eps >= 0."""
         if direction == ADD and -eps <= self.floor:
             return Bounded(0.0, 0.0, 0.0)
+        if math.sqrt(2) * math.sqrt(eps) > self.most + BEYOND:
+            # L(u) <= u^2 / 2: no float64 is as small as what lies beyond.
+            return Bounded(0.0, 0.0, 5e-324)
         p = self.point(self._threshold(direction * eps), direction)
         p = self.point(p.u - direction * (p.eps - eps) / max(p.slope, 1e-300), direction)
         step = 4 * EPS * (1 + abs(p.u)) + (2 * p.eps_error + abs(p.eps - eps)) / max(
