@@ -82,6 +82,8 @@ class BinomialPair(Pair):
         else:
             x = 1 + math.expm1(rate) / q
             log_x = math.log(x) if x > 0 else -math.inf
+            if x == math.inf:
+                log_x = math.log(math.expm1(rate)) - math.log(q)
         low = log_x / d + d / 2
         return (low, max(low, high)) if low > -math.inf else super().bracket(target)
 

@@ -259,8 +259,8 @@ class Pair(ABC):
         """H at a given eps >= 0."""
         if direction == ADD and -eps <= self.floor:
             return Bounded(0.0, 0.0, 0.0)
-        if math.sqrt(2) * math.sqrt(eps) > self.most + BEYOND:
-            # L(u) <= u^2 / 2: no float64 is as small as what lies beyond.
+        if eps > self.most * (BEYOND + self.most / 2):
+            # |L(u)| <= most |u| + most^2 / 2: no float64 is as small as what lies beyond such a threshold.
             return Bounded(0.0, 0.0, 5e-324)
         p = self.point(self._threshold(direction * eps), direction)
         p = self.point(p.u - direction * (p.eps - eps) / max(p.slope, 1e-300), direction)

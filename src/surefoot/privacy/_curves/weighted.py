@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Float
 
 from surefoot.privacy._checks import SMALLEST_DELTA
-from surefoot.privacy._curves.dominating_pairs import BinomialPair, NoiselessPair
+from surefoot.privacy._curves.dominating_pairs import NoiselessPair
 from surefoot.privacy._curves.lattice import LatticePair
 from surefoot.privacy._curves.mixture import Bounded
+from surefoot.privacy._curves.resolved import binomial_shift
 from surefoot.privacy.gaussian_mechanism import gaussian_pair
 from surefoot.privacy.mechanism import Directed
 
@@ -169,7 +170,7 @@ def weighted_pair(
             )
         return WeightedPair(a / s, rates, tolerance, mixed)
     if (rates == rates[0]).all():
-        return BinomialPair(len(a), float(rates[0]), float(a[0]) / s)
+        return binomial_shift(len(a), float(rates[0]), float(a[0]) / s)
     exact = _grouped(np.ones(len(a), dtype=np.int64), rates, float(a[0]) / s)
     assert exact is not None
     return exact
