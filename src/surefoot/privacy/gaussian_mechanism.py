@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from surefoot.privacy._checks import check_noise, check_rate, check_steps
-from surefoot.privacy._curves.dominating_pairs import GaussianPair, NoiselessPair
+from surefoot.privacy._curves.resolved import gaussian_shift
 from surefoot.privacy.mechanism import Directed, Mechanism
 
 FULL_BATCH = "full-batch simplification: every step averages the sampling away; no bound either"
@@ -13,9 +13,7 @@ FULL_BATCH = "full-batch simplification: every step averages the sampling away; 
 
 def gaussian_pair(mu: float) -> Directed:
     """N(mu, 1) against N(0, 1), also for mu = 0 and infinity."""
-    if mu == 0 or mu == math.inf:
-        return NoiselessPair(0.0 if mu == 0 else 1.0)
-    return GaussianPair(mu)
+    return gaussian_shift(mu)
 
 
 def gaussian(mu: float) -> Mechanism:

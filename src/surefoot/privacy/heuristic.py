@@ -25,9 +25,10 @@ from surefoot.privacy._checks import (
     per_step,
     real,
 )
-from surefoot.privacy._curves.dominating_pairs import BinomialPair, NoiselessPair
+from surefoot.privacy._curves.dominating_pairs import NoiselessPair
 from surefoot.privacy._curves.envelope import envelope
 from surefoot.privacy._curves.mixture import ADD, REMOVE, Bounded
+from surefoot.privacy._curves.resolved import binomial_shift
 from surefoot.privacy._curves.weighted import MIXED, UNREACHED, WeightedPair, weighted_pair
 from surefoot.privacy.gaussian_mechanism import gaussian_pair
 from surefoot.privacy.mechanism import Directed, Mechanism
@@ -55,7 +56,7 @@ def poisson_pair(noise_multiplier: float, sample_rate: float, steps: int) -> Dir
         return NoiselessPair(-math.expm1(steps * math.log1p(-q)) if q < 1 else 1.0)
     if q == 1:
         return gaussian_pair(math.sqrt(steps) / sigma)
-    return BinomialPair(steps, q, 1 / (sigma * math.sqrt(steps)))
+    return binomial_shift(steps, q, 1 / sigma / math.sqrt(steps))
 
 
 class Heuristic(Mechanism):

@@ -9,9 +9,9 @@ from typing import get_args
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps
-from surefoot.privacy._curves.dominating_pairs import BinomialPair
 from surefoot.privacy._curves.mixture import ADD, REMOVE
 from surefoot.privacy._curves.proven import proven_epsilon
+from surefoot.privacy._curves.resolved import binomial_shift
 from surefoot.privacy.calibration import By
 from surefoot.privacy.heuristic import poisson_pair
 from surefoot.privacy.mechanism import Directed
@@ -166,7 +166,7 @@ def _kept(target: float, delta: float, sigma: float, q: float, limit: int) -> li
 def _pair(steps: int, q: float, spacing: float) -> Directed:
     if q == 1:
         return poisson_pair(1 / (spacing * math.sqrt(steps)), 1.0, steps)
-    return BinomialPair(steps, q, spacing)
+    return binomial_shift(steps, q, spacing)
 
 
 def _larger(pair: Directed, delta: float) -> tuple[float, float, float]:

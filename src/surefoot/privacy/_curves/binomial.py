@@ -73,7 +73,12 @@ def deviance(
     value = difference * v + 2 * x * v * tail
     if near.all():
         return value
-    return np.where(near, value, x * np.log(np.where(near, 1.0, x / mean)) - difference)
+    if mean < 1e-280:
+        # x / mean may be beyond the largest float.
+        log_ratio = np.log(np.where(near, 1.0, x)) - math.log(mean)
+    else:
+        log_ratio = np.log(np.where(near, 1.0, x / mean))
+    return np.where(near, value, x * log_ratio - difference)
 
 
 @functools.lru_cache(maxsize=256)

@@ -31,9 +31,13 @@ from surefoot.privacy._curves.step_loss import GridLaw, StepLoss, edge_error
 Array = np.ndarray
 # What the grid may cost before it is as fine as it need be: of epsilon, and absolutely.
 SETTLED = 1e-4
+# A quarter of the grid that lowers log delta by less is fine enough; and how far below Renyi's bound
+# delta may be before what a grid costs is looked for in delta itself.
+REFINED = 1e-3
+LOOSE = math.log(30)
 MOST_POINTS = 2**21
 MOST_CELLS = 2**18
-OUTSIDE = 20.0
+OUTSIDE = 24.0
 # Exponents from which on terms are bounded together instead of summed.
 FAR = 50.0
 # Relative error of a mass on the grid and of a quadrature, observed 2e-14.
@@ -73,7 +77,8 @@ class TiltedSum:
     def log_delta(self, eps: float) -> float:
         """An upper bound on log delta(eps), for eps at least at the window's lower end."""
         eps = eps - self.shift
-        start = max(math.floor(eps / self.h) + 1 - self.first, 0)
+        place = math.floor(min(eps / self.h, float(self.first + len(self.mass))))
+        start = max(place + 1 - self.first, 0)
         reach = len(self.mass) if self.theta == 0 else math.ceil(FAR / (self.theta * self.h)) + 2
         mass = self.mass[start : start + reach]
         above = (self.first + start + np.arange(len(mass))) * self.h - eps
@@ -207,8 +212,9 @@ class Composition:
         first = low
         mass = np.roll(mass, -((first - offset) % size))
         levels = 8 * (math.log2(size) + 4)
-        each = EPS * levels + MASS_ERROR
-        eta = weight * (EPS * levels + each * loss_of_digits) + 2 * math.exp(-OUTSIDE)
+        # Rounding of the transform is spread over all places; an error relative to each mass stays one.
+        eta = weight * EPS * levels * (1 + loss_of_digits)
+        eta += MASS_ERROR * loss_of_digits + 2 * math.exp(-OUTSIDE)
         ratio = (abs(mean) + (high - low)) * h
         size_of = sum(count * step.size for step, count in self.steps) / self.number
         lost = sum(
@@ -245,21 +251,55 @@ class Composition:
         h = self.settle(order.theta, scale)
         if h is None:
             return None
-        law = self.transform(order.theta, h)
-        low = max(0.0, law.first * h)
-        high = (law.first + len(law.mass)) * h
-        if law.log_delta(low) <= log_delta:
-            return low, h
-        if high <= low or law.log_delta(high) > log_delta:
-            return None
-        root = float(
-            brentq(lambda e: law.log_delta(e) - log_delta, low, high, xtol=1e-300, rtol=1e-8)
-        )
-        while law.log_delta(root) > log_delta:
-            root = root * (1 + 1e-8) + 1e-300
-        return root, h
+        best = _crossing(self.transform(order.theta, h), log_delta)
+        while (h := self._finer(order.theta, h)) is not None:
+            there = scale if best is None else best[0]
+            if best is not None and (best[0] == 0 or not self._loose(order, there, log_delta)):
+                break
+            found = _crossing(self.transform(order.theta, h), log_delta)
+            before, best = best, min(filter(None, (best, found)), default=None)
+            if before is not None and best is not None and best[0] >= before[0] * (1 - SETTLED):
+                break
+        return best
 
-    def law(self, order: Order) -> TiltedSum | None:
-        """The sum, tilted for an order, on a grid settled for delta; None where none is affordable."""
+    def law(self, order: Order, eps: float) -> TiltedSum | None:
+        """The sum, tilted for an order, on a grid settled for delta(eps); None where none is affordable."""
         h = self.settle(order.theta, 10 / order.theta)
-        return None if h is None else self.transform(order.theta, h)
+        if h is None:
+            return None
+        best = self.transform(order.theta, h)
+        while (h := self._finer(order.theta, h)) is not None:
+            before = best.log_delta(eps)
+            if not self._loose(order, eps, before):
+                break
+            finer = self.transform(order.theta, h)
+            best = min(best, finer, key=lambda law: law.log_delta(eps))
+            if finer.log_delta(eps) > before - REFINED:
+                break
+        return best
+
+    def _loose(self, order: Order, eps: float, log_delta: float) -> bool:
+        """Whether Renyi's bound is too far above delta for what the grid costs of it to matter.
+
+        Where few steps rarely draw the example the cumulant is made by losses near 0, delta by its tail.
+        """
+        bound = self._cumulant(order.theta) + log_share(order.theta) - order.theta * eps
+        return bound - log_delta > LOOSE
+
+    def _finer(self, theta: float, h: float) -> float | None:
+        cells = sum(step.cells(h / 4) for step, _ in self.steps)
+        return None if cells > MOST_CELLS or self._too_fine(h / 4, self._spread(theta)) else h / 4
+
+
+def _crossing(law: TiltedSum, log_delta: float) -> tuple[float, float] | None:
+    """The least eps that a law proves for delta, and its grid; None where its errors eat delta."""
+    low = max(0.0, law.first * law.h)
+    high = (law.first + len(law.mass)) * law.h
+    if law.log_delta(low) <= log_delta:
+        return low, law.h
+    if high <= low or law.log_delta(high) > log_delta:
+        return None
+    root = float(brentq(lambda e: law.log_delta(e) - log_delta, low, high, xtol=1e-300, rtol=1e-8))
+    while law.log_delta(root) > log_delta:
+        root = root * (1 + 1e-8) + 1e-300
+    return root, law.h

@@ -29,6 +29,11 @@ class GaussianPair(Pair):
         """mu."""
         return self.mu
 
+    @property
+    def most(self) -> float:
+        """mu."""
+        return self.mu
+
     def support(self, u: float, side: int = 0) -> Support:
         """One shift, of weight 1."""
         return Support(np.array([self.mu]), np.array([0.0]))
@@ -52,6 +57,11 @@ class BinomialPair(Pair):
         """T q (1 - q) spacing^2."""
         return self.mean * self.spacing * (1 - self.q)
 
+    @property
+    def most(self) -> float:
+        """T spacing."""
+        return self.steps * self.spacing
+
     @functools.cached_property
     def floor(self) -> float:
         """T log(1 - q)."""
@@ -72,6 +82,8 @@ class BinomialPair(Pair):
         else:
             x = 1 + math.expm1(rate) / q
             log_x = math.log(x) if x > 0 else -math.inf
+            if x == math.inf:
+                log_x = math.log(math.expm1(rate)) - math.log(q)
         low = log_x / d + d / 2
         return (low, max(low, high)) if low > -math.inf else super().bracket(target)
 

@@ -11,8 +11,8 @@ import heapq
 import math
 from collections.abc import Callable
 
-from surefoot.privacy._curves.dominating_pairs import BinomialPair
 from surefoot.privacy._curves.mixture import Bounded
+from surefoot.privacy._curves.resolved import binomial_shift
 from surefoot.privacy.mechanism import Directed
 
 BUDGET = 2000
@@ -41,7 +41,8 @@ def envelope(
     def bound(first: int, last: int) -> float:
         if first == last:
             return at(first).upper
-        return BinomialPair(last, q, 1 / (sigma * math.sqrt(first))).epsilon(delta, direction).upper
+        spacing = 1 / sigma / math.sqrt(first)
+        return binomial_shift(last, q, spacing).epsilon(delta, direction).upper
 
     best = max(at(1), at(steps), key=lambda b: b.value)
     heap = [(-bound(1, steps), 1, steps)]

@@ -57,6 +57,11 @@ class LatticePair(Pair):
         squares = self.counts * self.shifts.astype(float) ** 2
         return float(squares @ (self.rates * (1 - self.rates))) * self.spacing**2
 
+    @property
+    def most(self) -> float:
+        """All steps together."""
+        return float(self.counts @ self.shifts) * self.spacing
+
     @functools.cached_property
     def floor(self) -> float:
         """sum log(1 - q)."""

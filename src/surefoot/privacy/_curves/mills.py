@@ -40,7 +40,8 @@ def mills_slope(x: float) -> float:
     """-(d/dx) log M(x) = 1/M(x) - x > 0."""
     if x > 30:
         # 1/M(x) and x agree to all digits; the asymptotic series of their difference.
-        return (1 - 2 / x**2 + 10 / x**4 - 74 / x**6) / x
+        r = 1 / x / x
+        return (1 - r * (2 - r * (10 - 74 * r))) / x
     return math.exp(-float(log_mills(x))) - x
 
 

@@ -27,10 +27,11 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtri
 
-from surefoot.privacy._curves.mills import EPS, log_drop, log_mills, log_rise
+from surefoot.privacy._curves.mills import EPS, HALF_LOG_2PI, log_drop, log_mills, log_rise
 
 Array = np.ndarray
 FLOOR = 1e-12
+BEYOND = 40.0
 REMOVE, ADD = 1, -1
 
 
@@ -157,6 +158,11 @@ def evaluate(support: Support, tail: Support, u: float, direction: int) -> Point
         lost_terms = None if noise is None else noise + log_tail
         parts = 4 * np.abs(log_tail) + 2 * (a + abs(u)) * (1 + np.maximum(0.0, u - a))
         log_cost = total + float(log_ndtr(-u))
+        if u > 1:
+            # The same, where both terms are of the size of u^2: the sum of the densities, times M(u).
+            away = u - support.shifts
+            log_cost = log_sum(support.log_weights - away * away / 2) + float(log_mills(u))
+            log_cost -= HALF_LOG_2PI
     else:
         tail = support
         a, log_w, noise, scale = tail.shifts, tail.log_weights, tail.log_noise, float(log_ndtr(u))
@@ -209,6 +215,11 @@ class Pair(ABC):
 
     @property
     @abstractmethod
+    def most(self) -> float:
+        """Largest shift."""
+
+    @property
+    @abstractmethod
     def floor(self) -> float:
         """L(-inf): log of the weight at shift 0, -inf where there is none."""
 
@@ -248,6 +259,9 @@ class Pair(ABC):
         """H at a given eps >= 0."""
         if direction == ADD and -eps <= self.floor:
             return Bounded(0.0, 0.0, 0.0)
+        if eps > self.most * (BEYOND + self.most / 2):
+            # |L(u)| <= most |u| + most^2 / 2: no float64 is as small as what lies beyond such a threshold.
+            return Bounded(0.0, 0.0, 5e-324)
         p = self.point(self._threshold(direction * eps), direction)
         p = self.point(p.u - direction * (p.eps - eps) / max(p.slope, 1e-300), direction)
         step = 4 * EPS * (1 + abs(p.u)) + (2 * p.eps_error + abs(p.eps - eps)) / max(

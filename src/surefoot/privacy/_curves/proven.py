@@ -13,9 +13,9 @@ from jaxtyping import Float
 from scipy.special import erf
 
 from surefoot.privacy._curves.composed import Composition, Order
-from surefoot.privacy._curves.dominating_pairs import BinomialPair, GaussianPair
 from surefoot.privacy._curves.hits import Hits
 from surefoot.privacy._curves.mixture import ADD, REMOVE
+from surefoot.privacy._curves.resolved import binomial_shift, gaussian_shift
 from surefoot.privacy._curves.step_loss import LEAST_NOISE, StepLoss
 from surefoot.privacy.facts import History
 
@@ -78,7 +78,7 @@ class Bounds:
     @functools.cached_property
     def _mu(self) -> float:
         """Of the Gaussian mechanism in which every step draws the example."""
-        return math.sqrt(sum(steps * (1 / sigma) ** 2 for sigma, _, steps in self.history))
+        return math.hypot(*(math.sqrt(steps) / sigma for sigma, _, steps in self.history))
 
     @property
     def _full(self) -> bool:
@@ -107,7 +107,7 @@ class Bounds:
             yield Proven(0.0, f"total variation {self.total_variation:.3g} <= delta")
             return
         if 0 < self._mu < math.inf:
-            pair = GaussianPair(self._mu)
+            pair = gaussian_shift(self._mu)
             exact = max(pair.epsilon(delta, way).upper for way in (REMOVE, ADD))
             yield Proven(exact, "Gaussian mechanism" + (", exact" if self._full else " (q = 1)"))
             if self._full:
@@ -115,7 +115,7 @@ class Bounds:
         if self._alike:
             sigma, q, steps = self.history[0]
             if steps == 1:
-                one = BinomialPair(1, q, 1 / sigma)
+                one = binomial_shift(1, q, 1 / sigma)
                 exact = max(one.epsilon(delta, way).upper for way in (REMOVE, ADD))
                 yield Proven(exact, "a single step, exact")
                 return
@@ -162,7 +162,7 @@ class Bounds:
     def _deltas(self, eps: float) -> Iterator[Proven]:
         yield Proven(self.total_variation, "total variation")
         if 0 < self._mu < math.inf:
-            pair = GaussianPair(self._mu)
+            pair = gaussian_shift(self._mu)
             exact = max(pair.delta(eps, way).upper for way in (REMOVE, ADD))
             yield Proven(exact, "Gaussian mechanism" + (", exact" if self._full else " (q = 1)"))
             if self._full:
@@ -170,7 +170,7 @@ class Bounds:
         if self._alike:
             sigma, q, steps = self.history[0]
             if steps == 1:
-                one = BinomialPair(1, q, 1 / sigma)
+                one = binomial_shift(1, q, 1 / sigma)
                 exact = max(one.delta(eps, way).upper for way in (REMOVE, ADD))
                 yield Proven(exact, "a single step, exact")
                 return
@@ -185,7 +185,7 @@ class Bounds:
             if worst is not None and _positive(order.bound) <= worst.value:
                 continue
             best = Proven(_positive(order.bound), _renyi(order))
-            law = composition.law(order)
+            law = composition.law(order, eps)
             if law is not None and law.log_delta(eps) <= order.bound:
                 best = Proven(_positive(law.log_delta(eps)), _distribution(law.h))
             worst = best if worst is None or best.value > worst.value else worst
@@ -205,7 +205,7 @@ class Bounds:
         """
         best: Array = np.full(len(eps), self.total_variation)
         if 0 < self._mu < math.inf:
-            pair = GaussianPair(self._mu)
+            pair = gaussian_shift(self._mu)
             exact = [max(pair.delta(e, way).upper for way in (REMOVE, ADD)) for e in eps]
             best = np.minimum(best, exact)
         if self._full or not len(eps):
@@ -215,7 +215,7 @@ class Bounds:
         for composition in self._compositions(self._reach(math.log(1e-12))):
             side: Array = np.zeros(len(eps))
             for anchor in anchors:
-                law = composition.law(composition.renyi_log_delta(float(anchor)))
+                law = composition.law(composition.renyi_log_delta(float(anchor)), float(anchor))
                 if law is not None:
                     side = np.minimum(side, [law.log_delta(float(e)) for e in eps])
             sides.append(side)
@@ -258,7 +258,7 @@ def _solve(log_delta: Callable[[float], float], target: float) -> float:
         if high > 1e300:
             return math.inf
     for _ in range(BISECTIONS):
-        middle = math.sqrt(low * high) if low > 0 else high / 16
+        middle = math.sqrt(low) * math.sqrt(high) if low > 0 else high / 16
         if not low < middle < high or high - low <= 1e-7 * high:
             break
         low, high = (low, middle) if log_delta(middle) <= target else (middle, high)

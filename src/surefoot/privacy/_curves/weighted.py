@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Float
 
 from surefoot.privacy._checks import SMALLEST_DELTA
-from surefoot.privacy._curves.dominating_pairs import BinomialPair, NoiselessPair
+from surefoot.privacy._curves.dominating_pairs import NoiselessPair
 from surefoot.privacy._curves.lattice import LatticePair
 from surefoot.privacy._curves.mixture import Bounded
+from surefoot.privacy._curves.resolved import binomial_shift
 from surefoot.privacy.gaussian_mechanism import gaussian_pair
 from surefoot.privacy.mechanism import Directed
 
@@ -28,6 +29,8 @@ COARSE = 1000
 FINEST = 1 << 20
 HAIR = 1e-14
 WORK = 6e7
+# Grids of sums of larger shifts would take minutes, and soon more memory than there is.
+MOST_SHIFT = 1000.0
 MIXED = (
     "weights of both signs: their absolute values give an upper bound, which is shown; "
     "the lower bound is 0"
@@ -148,7 +151,8 @@ def weighted_pair(
             raise ValueError("weights must not all be 0: nothing then reaches the final model")
         return NoiselessPair(0.0)
     a = a / a.max()
-    s = math.sqrt(float((a**2) @ (sigmas**2)))
+    top = float(sigmas.max())
+    s = top * math.sqrt(float((a**2) @ ((sigmas / top) ** 2))) if top > 0 else 0.0
     a, rates, positive = a[seen], rates[seen], weights[seen] > 0
     certain = bool((rates == 1).all())
     if s == 0:
@@ -158,9 +162,15 @@ def weighted_pair(
         return gaussian_pair(abs(float(np.where(positive, a, -a).sum())) / s)
     mixed = bool(positive.any() and not positive.all())
     if mixed or not (a == a[0]).all():
+        if not float(a.max()) / s <= MOST_SHIFT:
+            raise ValueError(
+                "noise_multiplier must be larger where weights or sample_rate differ by step: one "
+                f"gradient may be at most {MOST_SHIFT:g} times all noise that reaches the final model, "
+                f"got {float(a.max()) / s:.3g} times; equal steps may have any noise"
+            )
         return WeightedPair(a / s, rates, tolerance, mixed)
     if (rates == rates[0]).all():
-        return BinomialPair(len(a), float(rates[0]), float(a[0]) / s)
+        return binomial_shift(len(a), float(rates[0]), float(a[0]) / s)
     exact = _grouped(np.ones(len(a), dtype=np.int64), rates, float(a[0]) / s)
     assert exact is not None
     return exact
