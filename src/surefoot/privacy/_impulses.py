@@ -234,5 +234,5 @@ def proportional(one: Float[Tensor, " steps"], two: Float[Tensor, " steps"]) -> 
     """Whether one is a multiple of the other: what each step counts is then the same."""
     # Steps are counted in float64.
     a, b = one.double(), two.double()
-    a, b = a / norm_of([a]).clamp_min(1e-300), b / norm_of([b]).clamp_min(1e-300)
+    a, b = a / max(norm_of([a]), 1e-300), b / max(norm_of([b]), 1e-300)
     return bool((a - b).abs().max() <= ADDITIVE or not bool(one.any()) or not bool(two.any()))
