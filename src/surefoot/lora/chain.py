@@ -213,10 +213,14 @@ class ChainOfLora:
         self.state.refreeze()
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if not self.state.is_there:
+            return  # a model whose adapter was deleted is as any other
+        self._steps.stale()
         self._refuse_private_sides()
         if "adapter_names" in kwargs:
             self.guard.asked("adapter_names", kwargs["adapter_names"])
         self.refreeze()
+        self.state.gradient.follow()
 
     def _show_both_sides(self) -> None:
         # DistributedDataParallel averages the gradients of those tensors only that require one while it

@@ -54,10 +54,24 @@ class GradientTap:
         self._scale, self._changed = 1.0, None
         for layer in self.layers:
             self._inverse[layer.name] = self._gram_inverse(layer, side)
-            parameter = layer.parameter(side)
+        self._listen()
+
+    def _listen(self) -> None:
+        for layer in self.layers:
+            parameter = layer.parameter(self._side)
             if parameter.requires_grad:
                 handle = parameter.register_hook(self._hook(layer))  # type: ignore[no-untyped-call]
                 self._handles.append(handle)
+
+    def follow(self) -> None:
+        """Hook the factors again where they are others: torch copies a tensor without its hooks."""
+        factors = [x.parameter(self._side) for x in self.layers]
+        if len(self._handles) != len(factors):
+            return  # nothing is hooked where the weights themselves train
+        pairs = zip(factors, self._handles, strict=True)
+        if any(handle.id not in (p._backward_hooks or ()) for p, handle in pairs):
+            self.close()
+            self._listen()
 
     def _gram_inverse(self, layer: AdaptedLayer, side: Side) -> Float[Tensor, "r r"]:
         if self.orthonormal:
