@@ -205,3 +205,16 @@ def test_accumulated_chains_resume(toys, keep, tmp_path):
         ):
             assert torch.equal(x, y)
     assert again.companion.error == reference.companion.error > 0
+
+
+@pytest.mark.parametrize("export", ["export_merged", "export_adapter"])
+def test_a_dtype_may_be_named(export, tmp_path):
+    model = get_peft_model(One(8, torch.float32), LoraConfig(r=1, target_modules=["lin"]))
+    chain = ChainOfLora(model, RacConfig())
+    for name in ("bfloat16", "torch.bfloat16", torch.bfloat16):
+        getattr(chain, export)(tmp_path, dtype=name)
+        (file,) = tmp_path.glob("*.safetensors")
+        assert {t.dtype for t in load_file(file).values()} == {torch.bfloat16}
+    for wrong in ("half", "int8", torch.int64, torch.bool, torch.float8_e4m3fn, "cpu"):
+        with pytest.raises(ValueError, match=r"^dtype must be"):
+            getattr(chain, export)(tmp_path, dtype=wrong)
