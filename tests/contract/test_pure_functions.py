@@ -18,8 +18,8 @@ from surefoot.barycenter import (
     linear_rate,
     stationarity_bound,
 )
-from surefoot.federated import DeterministicFedAvg, ServerRule
-from surefoot.lora import lambda_min, shared_sketch, theory_lr
+from surefoot.federated import DeterministicFedAvg, ServerRule, draw_partitions, weighted_mean
+from surefoot.lora import lambda_min, rac_bound, shared_sketch, theory_lr
 from surefoot.nesterov import nag_bound
 from surefoot.privacy import LinearWeights
 from surefoot.reparam import ReparamConv2d, RepOptTask, repopt_vgg
@@ -119,6 +119,14 @@ REFUSED = {
     "tau": lambda: ServerRule("fedadam", tau=0),
     "fraction": lambda: DeterministicFedAvg(2, fraction=NAN),
     "seed": lambda: shared_sketch(True, 0, "a", (2, 8)),
+    "dtype": lambda: shared_sketch(0, 0, "a", (2, 8), dtype=torch.int64),
+    "mu": lambda: nag_bound(3, 1.0, 1.0, 2.0, 0.1, L=1.0),
+    "n  ": lambda: nag_bound(2.5, 1.0, 1.0, 0.5, 0.5),
+    "T": lambda: rac_bound(2.5, L=1.0, gamma=1.0, lam=0.5, gap0=1.0),
+    "lam": lambda: rac_bound(2, L=1.0, gamma=1.0, lam=1.5, gap0=1.0),
+    "replies": lambda: weighted_mean({0: ({"a": torch.ones(2)}, True)}),
+    "replies ": lambda: weighted_mean({i: ({"a": torch.tensor([i > 0])}, 1.0) for i in range(2)}),
+    "partitions": lambda: draw_partitions(0, 1, [0, 0, 1], 0.5),
     "weights": lambda: LinearWeights(np.array([1.0, 1j])),
     "covs": lambda: SUOTBarycenterLayer()(torch.ones(2, 2, 2, dtype=torch.bool)),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from surefoot.certificate import Verdict
-from surefoot.lora import ChainOfLora, RacCallback, RacConfig
+from surefoot.lora import ChainOfLora, ChainStateError, RacCallback, RacConfig
 
 STEPS, OVERFLOWS = 6, (0, 3, 4)
 
@@ -296,3 +296,77 @@ def test_a_bare_loop_over_accelerate(toys):
     assert [r.grad_norm2 for r in chain.reports] == pytest.approx(
         [r.grad_norm2 for r in plain.reports], rel=1e-4
     )
+
+
+@pytest.mark.parametrize("attached", [True, False])
+@pytest.mark.parametrize("interval", [2000, 1])
+def test_the_scaler_of_accelerate_is_known_whatever_its_scale(attached, interval):
+    plain = run()
+    x, y, _ = problem()
+    chain, inner = ridge()
+    accelerate.state.AcceleratorState._reset_state(True)
+    accelerator = accelerate.Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler(
+        "cpu", init_scale=1000.0, growth_interval=interval, growth_factor=3.0
+    )
+    optimizer = accelerator.prepare_optimizer(inner)
+    if attached:
+        chain.attach(optimizer)
+    for _ in range(STEPS):
+        loss = (chain.model(x) - y).square().sum() / (2 * len(x))
+        chain.observe(loss=loss.item())
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        chain.step(optimizer)
+    assert [r.grad_norm2 for r in chain.reports] == pytest.approx(
+        [r.grad_norm2 for r in plain.reports], rel=1e-5
+    )
+    certificate, guarantee = descent(chain)
+    assert certificate.verdict is Verdict.KEPT
+    assert guarantee.status == "covered"
+
+
+def test_clipping_under_accelerate_is_no_scale():
+    x, y, _ = problem()
+    chain, inner = ridge()
+    accelerate.state.AcceleratorState._reset_state(True)
+    accelerator = accelerate.Accelerator(cpu=True)
+    accelerator.scaler = scaler(1000.0)
+    optimizer = accelerator.prepare_optimizer(inner)
+    accelerator.backward((chain.model(x) - y).square().sum() / (2 * len(x)))
+    accelerator.scaler.unscale_(inner)
+    clip(inner, None)
+    optimizer.step()
+    assert chain.step(optimizer).grad_norm2 is None
+    assert descent(chain)[1].status == "not covered"
+
+
+@pytest.mark.parametrize(
+    ("between", "made", "why"),
+    [
+        (None, lambda: scaler(1000.0), r"chain\.attach\(optimizer, scaler=scaler\)"),
+        (clip, lambda: None, "clipping"), (noise, lambda: None, "changed between backward"),
+    ],
+)  # fmt: skip
+def test_an_estimate_that_there_is_not_says_why(between, made, why):
+    chain = run(made(), between=between)
+    with pytest.raises(ChainStateError, match=why):
+        chain.grad_norm2_estimate()
+
+
+def test_an_older_estimate_does_not_stand_for_one_that_there_is_not():
+    x, y, _ = problem()
+    chain, optimizer = ridge()
+    for clipped in (False, True, False):
+        optimizer.zero_grad()
+        ((chain.model(x) - y).square().sum() / (2 * len(x))).backward()
+        if clipped:
+            clip(optimizer, None)
+        optimizer.step()
+        report = chain.step(optimizer)
+        if clipped:
+            with pytest.raises(ChainStateError, match="clipping"):
+                chain.grad_norm2_estimate()
+        else:
+            assert chain.grad_norm2_estimate() == report.grad_norm2

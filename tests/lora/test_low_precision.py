@@ -60,6 +60,7 @@ def drift(relative, dtype=torch.bfloat16, **config):
         (torch.bfloat16, 1e-1, "auto", 0.01, 0.005), (torch.bfloat16, 1e-2, "auto", 0.01, 0.05),
         (torch.bfloat16, 1e-3, "auto", 0.01, 0.5), (torch.bfloat16, 1e-4, "auto", 0.05, 0.9),
         (torch.bfloat16, 1e-4, "float32", 1e-3, 0.9), (torch.float16, 1e-3, "auto", 1e-3, 0.05),
+        (torch.float16, 1e-4, "auto", 1e-3, 0.5),
         (torch.float32, 1e-4, "residual", 1e-6, 1e-4),
     ],
 )  # fmt: skip
@@ -71,6 +72,46 @@ def test_a_hundred_merges(dtype, relative, merge, ours_most, plain_least, measur
     )  # fmt: skip
     assert ours <= ours_most
     assert plain >= plain_least
+
+
+def test_small_updates_of_float16_weights_are_not_lost():
+    """At the size of AdamW's steps a plain float16 residual is below float16's normal numbers."""
+    size, made = 16, torch.Generator().manual_seed(2)
+    model = One(size, torch.float16)
+    with torch.no_grad():
+        model.lin.weight.copy_(0.02 * torch.randn(size, size, generator=made))
+    peft = get_peft_model(model, LoraConfig(r=2, lora_alpha=2, target_modules=["lin"]))
+    chain = ChainOfLora(peft, RacConfig())
+    start, exact = chain.weight("lin").double(), torch.zeros(size, size, dtype=torch.float64)
+    for _ in range(60):
+        drawn = 1e-7 * torch.randn(size, 2, generator=made)
+        chain.layers[0].parameter("B").data.copy_(drawn + 1e-7)
+        exact += chain.layers[0].delta(torch.float64)
+        chain.end_block()
+    error = (chain.weight("lin").double() - start - exact).norm() / exact.norm()
+    assert float(exact.abs().max()) < 1e-5
+    assert float(error) < 0.01  # .2 and more where the residual is held as it is
+    assert chain.residuals.held["lin"].dtype == torch.float16
+
+
+@pytest.mark.parametrize("size", [6.5e4, 1.0, 1e-3, 1e-7])
+def test_residuals_of_float16_are_finite_for_every_weight(size):
+    """Half a unit in the last place of the largest weight is 16."""
+    model = One(4, torch.float16)
+    with torch.no_grad():
+        model.lin.weight.fill_(size)
+    chain = ChainOfLora(
+        get_peft_model(model, LoraConfig(r=1, lora_alpha=1, target_modules=["lin"])), RacConfig()
+    )
+    layer, start = chain.layers[0], chain.weight("lin").double()
+    layer.parameter("B").data.fill_(float(torch.finfo(torch.float16).eps) * size * 0.4)
+    exact = start + layer.delta(torch.float64)
+    chain.end_block()
+    now, kept = chain.weight("lin").double(), chain.residuals.stored(layer)
+    assert torch.isfinite(kept).all()
+    assert float((now - exact).abs().max()) <= max(size * 2.0**-21, 2.0**-36)
+    chain.residuals.restore(layer, kept)
+    assert torch.equal(chain.weight("lin").double(), now)
 
 
 def test_exports_hold_what_the_weight_rounds_away(tmp_path):
@@ -205,3 +246,16 @@ def test_accumulated_chains_resume(toys, keep, tmp_path):
         ):
             assert torch.equal(x, y)
     assert again.companion.error == reference.companion.error > 0
+
+
+@pytest.mark.parametrize("export", ["export_merged", "export_adapter"])
+def test_a_dtype_may_be_named(export, tmp_path):
+    model = get_peft_model(One(8, torch.float32), LoraConfig(r=1, target_modules=["lin"]))
+    chain = ChainOfLora(model, RacConfig())
+    for name in ("bfloat16", "torch.bfloat16", torch.bfloat16):
+        getattr(chain, export)(tmp_path, dtype=name)
+        (file,) = tmp_path.glob("*.safetensors")
+        assert {t.dtype for t in load_file(file).values()} == {torch.bfloat16}
+    for wrong in ("half", "int8", torch.int64, torch.bool, torch.float8_e4m3fn, "cpu"):
+        with pytest.raises(ValueError, match=r"^dtype must be"):
+            getattr(chain, export)(tmp_path, dtype=wrong)

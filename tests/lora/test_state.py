@@ -77,24 +77,25 @@ def test_resume_is_bit_identical(toys, config, stop, tmp_path):
 
 
 @pytest.mark.parametrize("keep", ["factors", "none"])
-def test_sixteen_bit_residuals_resume_too(toys, keep, tmp_path):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bit_residuals_resume_too(toys, keep, dtype, tmp_path):
     config = {"keep_history": keep, "steps_per_block": 2}
 
     def run(chain, optimizer, start, stop):
         for i in range(start, stop):
             x, y = toys.batch(i)
-            out = chain.model(x.bfloat16()).float()
+            out = chain.model(x.to(dtype)).float()
             nn.functional.cross_entropy(out, y).backward()
             optimizer.step()
             optimizer.zero_grad()
             chain.step(optimizer)
 
-    reference, optimizer = toys.make(model=toys.mlp(dtype=torch.bfloat16), **config)
+    reference, optimizer = toys.make(model=toys.mlp(dtype=dtype), **config)
     run(reference, optimizer, 0, 9)
-    chain, optimizer = toys.make(model=toys.mlp(dtype=torch.bfloat16), **config)
+    chain, optimizer = toys.make(model=toys.mlp(dtype=dtype), **config)
     run(chain, optimizer, 0, 5)
     chain.save(tmp_path, optimizer)
-    resumed = ChainOfLora.resume(tmp_path, toys.mlp(dtype=torch.bfloat16))
+    resumed = ChainOfLora.resume(tmp_path, toys.mlp(dtype=dtype))
     optimizer = toys.adam(resumed)
     resumed.restore_optimizer(optimizer)
     run(resumed, optimizer, 5, 9)

@@ -241,3 +241,9 @@ def test_heads_of_another_dtype_are_not_rounded(tmp_path):
     head.data = head.data.float() + 1e-4
     chain.export_merged(tmp_path)
     assert torch.equal(GPT2LMHeadModel.from_pretrained(tmp_path).lm_head.weight, head)
+
+
+def test_tokens_of_a_tied_head_alone_are_not_merged(tmp_path):
+    chain = chained(gpt2, {**ATTENTION, "trainable_token_indices": {"lm_head": [1, 2]}})
+    with pytest.raises(UnsupportedLayerError, match=r"lm_head: .*wte.*tie_word_embeddings=False"):
+        chain.export_merged(tmp_path / "m")

@@ -111,7 +111,8 @@ def draw_partitions(
     Raises
     ------
     ValueError
-        A fraction outside of that, a seed or a round that is no whole number, or no partitions.
+        A fraction outside of that, a seed or a round that is no whole number, no partitions,
+        or one of them twice.
     """
     fraction = check_number("fraction", fraction, above=0, most=1)
     seed = check_number("seed", seed, whole=True)
@@ -119,6 +120,8 @@ def draw_partitions(
     if isinstance(partitions, str | bytes) or not np.iterable(partitions) or not len(partitions):
         raise ValueError(f"partitions must be a sequence of whole numbers, got {partitions!r}")
     partitions = [check_number("partitions", p, least=0, whole=True) for p in partitions]
+    if len(set(partitions)) < len(partitions):
+        raise ValueError(f"partitions must differ from each other, got {partitions}")
     count = max(1, round(fraction * len(partitions)))
     generator = np.random.default_rng(seed_for(seed, server_round, "draw"))
     chosen = generator.permutation(sorted(partitions))[:count]

@@ -118,7 +118,13 @@ def rac_bound(
         raise GuaranteeError(
             f"the step size gamma = {gamma:.6g} is above {name} = {most:.6g}; lower gamma"
         )
+    if gamma * L * lam > 1 + 1e-9:
+        raise ValueError(
+            f"lam must be at most 1/(gamma L) = {1 / (gamma * L):.6g}, that of a projection, got {lam}"
+        )
     t = check_numbers("T", T, nonnegative=True)
+    if (t != np.floor(t)).any():
+        raise ValueError(f"T must be whole numbers of blocks, got {T!r}")
     N = local_steps
     if law in ("gd", "sgd"):
         rate, floor = gamma * lam, gamma * L * sigma2 * lam_max / lam

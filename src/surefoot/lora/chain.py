@@ -213,10 +213,14 @@ class ChainOfLora:
         self.state.refreeze()
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if not self.state.is_there:
+            return  # a model whose adapter was deleted is as any other
+        self._steps.stale()
         self._refuse_private_sides()
         if "adapter_names" in kwargs:
             self.guard.asked("adapter_names", kwargs["adapter_names"])
         self.refreeze()
+        self.state.gradient.follow()
 
     def _show_both_sides(self) -> None:
         # DistributedDataParallel averages the gradients of those tensors only that require one while it
@@ -345,7 +349,7 @@ class ChainOfLora:
             Whether it has stepped already.
         scaler
             The `torch.amp.GradScaler`, whose scale the gradients carry in backward. A power of two is
-            seen without it.
+            seen without it, and accelerate's optimizer has its own.
 
         Raises
         ------
@@ -373,7 +377,8 @@ class ChainOfLora:
             self._warmup = optimizer_state.BlockWarmup(optimizer, factors, self._warm_factor)
         self._optimizer = optimizer
         self.state.settle = functools.partial(optimizer_state.settle, optimizer)
-        self.state.gradient.scaler = scaler or getattr(optimizer, "scaler", None)
+        told = scaler if scaler is not None else optimizer_state.scaler_of(optimizer)
+        self.state.gradient.scaler = told
 
     def _warm_factor(self) -> float:
         warm = self.config.warmup_steps_per_block
@@ -461,7 +466,7 @@ class ChainOfLora:
         self,
         folder: str | Path,
         max_rank: int | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         original: dict[str, Float[Tensor, "m n"]] | None = None,
     ) -> ExportReport:
         """Write all blocks, the open one included, as one plain adapter of the original base.
@@ -473,7 +478,7 @@ class ChainOfLora:
         max_rank
             Above this rank, and at min(m, n), the sum of the blocks is recompressed.
         dtype
-            Of the factors; their own by default.
+            Of the factors, or its name; their own by default.
         original
             The original weights as (out, in) by layer, needed where no factors were kept.
         """
@@ -511,7 +516,7 @@ class ChainOfLora:
         with self.guard.own(), without_adapters(self.model):
             yield
 
-    def export_merged(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
+    def export_merged(self, folder: str | Path, dtype: torch.dtype | str | None = None) -> Path:
         """Write the merged model, which loads with its plain class; float32 for 16-bit bases.
 
         Heads of modules_to_save, trained tokens and other wrappers end up as PEFT's own merge has them.
@@ -558,11 +563,19 @@ class ChainOfLora:
         Raises
         ------
         ChainStateError
-            No gradient was seen at all.
+            No gradient was seen at all, or the last one was not the loss's: clipped, noised, or scaled by a
+            factor that nobody told.
         """
-        norms = self.state.gradient.norms()
+        gradient = self.state.gradient
+        norms = gradient.norms()
         if norms is not None:
             return norms[1]
+        if gradient.unknown is not None:
+            raise ChainStateError(f"the last gradient is not known: {gradient.unknown}")
+        if self.config.method == "fpft":
+            raise ChainStateError(
+                "full fine-tuning has no sketch to estimate from; surefoot.lora.probe measures the gradient"
+            )
         seen = [r.grad_norm2 for r in self.reports if r.grad_norm2 is not None]
         if not seen:
             raise ChainStateError("no gradient was seen yet; call backward() first")

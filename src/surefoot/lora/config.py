@@ -59,7 +59,8 @@ class RacConfig:
         Forget the optimizer state of the restarted factors.
     merge_dtype
         "residual" keeps what the merged weight rounds away in the weight's own dtype, "float32" in
-        float32; "auto" is "residual" for 16-bit weights and nothing for others.
+        float32: the weight's memory once more, or twice for 16 bits in float32. "auto" is "residual"
+        for 16-bit weights and nothing for others.
     keep_history
         "factors" keeps both factors of every block, "seeds" the trained one, "none" neither; only
         the first two allow `export_adapter` without the original weights.

@@ -16,6 +16,7 @@ from surefoot._numerics.checks import check_number
 from surefoot._run.files import replacing
 from surefoot.lora._block.adapted_layer import AdaptedLayer, other
 from surefoot.lora._block.compress import compress, stack
+from surefoot.lora._block.dtypes import check_dtype
 from surefoot.lora.config import Side
 from surefoot.lora.doors.merged_copy import merged_copy
 from surefoot.lora.doors.peft import adapter_state, resized_config
@@ -51,7 +52,7 @@ def export_adapter(
     state: ChainState,
     folder: str | Path,
     max_rank: int | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     original: dict[str, Float[Tensor, "m n"]] | None = None,
 ) -> ExportReport:
     """Write the sum of all blocks as one adapter that plain PEFT loads onto the original base.
@@ -69,12 +70,20 @@ def export_adapter(
     max_rank
         The largest rank to write.
     dtype
-        Of the factors; their own by default.
+        Of the factors, or its name; their own by default.
     original
         The original weights, where they are needed.
+
+    Raises
+    ------
+    ValueError
+        `max_rank` is no whole number of at least 1, or `dtype` no floating-point type of 16 bits or more.
+    ChainStateError
+        No factors were kept and no original weights are given.
     """
     state.outside()
     state.settle()
+    kind = None if dtype is None else check_dtype("dtype", dtype)
     if max_rank is not None:
         check_number("max_rank", max_rank, least=1, whole=True)
     folder = Path(folder)
@@ -99,7 +108,7 @@ def export_adapter(
             elif layer.parameter("A").ndim > 2:
                 kernel = layer.parameter(side).shape[2:]
                 shape = (matrix.shape[0], -1, *kernel)
-            wanted = dtype or layer.parameter("A").dtype
+            wanted = kind or layer.parameter("A").dtype
             tensors[key] = matrix.to(wanted).cpu().reshape(shape).contiguous()
     scaling = {layer.name: layer.scaling for layer in state.layers}
     config = resized_config(state.model, state.adapter, ranks, scaling)
@@ -158,7 +167,9 @@ def _blocks(state: ChainState, layer: AdaptedLayer) -> list[tuple[Tensor, Tensor
     return blocks
 
 
-def export_merged(state: ChainState, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
+def export_merged(
+    state: ChainState, folder: str | Path, dtype: torch.dtype | str | None = None
+) -> Path:
     """Write the merged model with `save_pretrained`, or as `model.safetensors` if it has none.
 
     Every floating-point tensor gets one dtype, which the configuration names, so that a plain
@@ -172,15 +183,18 @@ def export_merged(state: ChainState, folder: str | Path, dtype: torch.dtype | No
     folder
         Made where it is missing.
     dtype
-        Of the weights.
+        Of the weights, or its name.
 
     Raises
     ------
+    ValueError
+        `dtype` is no floating-point type of 16 bits or more.
     UnsupportedLayerError
         A quantised base cannot hold the merged weights.
     """
     state.outside()
     state.settle()
+    kind = None if dtype is None else check_dtype("dtype", dtype)
     for layer in state.layers:
         if layer in state.companion:
             raise UnsupportedLayerError(
@@ -188,11 +202,11 @@ def export_merged(state: ChainState, folder: str | Path, dtype: torch.dtype | No
             )
     folder = Path(folder)
     totals = {layer.name: layer.like_weight(state.weight(layer.name)) for layer in state.layers}
-    if dtype is None:
+    if kind is None:
         tensors = state.model.state_dict().values()
         kinds = {t.dtype for t in tensors if t.is_floating_point() and t.dtype.itemsize > 1}
-        dtype = functools.reduce(torch.promote_types, kinds, torch.float32)
-    model: Any = merged_copy(state.model, state.adapter, totals, dtype)
+        kind = functools.reduce(torch.promote_types, kinds, torch.float32)
+    model: Any = merged_copy(state.model, state.adapter, totals, kind)
     if hasattr(model, "save_pretrained"):
         model.save_pretrained(str(folder))
     else:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import generator_for, seed_for
+from surefoot.lora._block.dtypes import check_dtype
 from surefoot.lora.config import Law, Side, Sketch
 
 LAWS = get_args(Law)
@@ -77,6 +78,7 @@ def shared_sketch(
     rows, columns = (check_number("shape", side, least=1, whole=True) for side in shape)
     shape = (rows, columns)
     std = None if std is None else check_number("std", std, above=0)
+    dtype = check_dtype("dtype", dtype)
     generator = generator_for(seed, block, layer)
     if callable(law):
         given = law(shape, generator)

@@ -263,6 +263,11 @@ class ChainState:
         self.refreeze()
 
     @property
+    def is_there(self) -> bool:
+        """Whether every layer still has the chain's adapter."""
+        return all(layer.is_there for layer in self.layers)
+
+    @property
     def is_open(self) -> bool:
         """Whether the open block holds anything that a merge would move the weights by."""
         return self.step_in_block > 0 or any(layer.delta_norm2() > 0 for layer in self.layers)
@@ -305,6 +310,7 @@ class ChainState:
         if self.originals.inside:
             yield self.model
             return
+        self.outside()
         self.settle()
         flags = [(p, p.requires_grad) for p in self.model.parameters()]
         in_place = [x for x in self.layers if x not in self.companion]
@@ -331,6 +337,8 @@ class ChainState:
             raise ChainStateError(
                 "within chain.original() the weights are not the chain's; leave it first"
             )
+        for layer in self.layers:
+            layer.parameter(self.side)  # which says that its adapter is gone
 
     def layer(self, name: str) -> AdaptedLayer:
         """The adapted layer of that name; a ValueError lists the names there are."""

@@ -139,6 +139,11 @@ def nag_bound(
         raise ValueError(f"mu and eta must be > 0 with mu * eta <= 1, got mu = {mu}, eta = {eta}")
     if L is not None and eta * check_number("L", L, above=0) > 1 + 1e-12:
         raise ValueError(f"eta must be at most 1/L = {1 / L:.6g}, got {eta}")
+    if L is not None and mu > L * (1 + 1e-12):
+        raise ValueError(f"mu must be at most L = {L:.6g}, got {mu}")
+    parts = _numbers(n) % 1
+    if parts != 0 if isinstance(parts, float) else bool((parts != 0).any()):
+        raise ValueError(f"n must be whole numbers of steps, got {n!r}")
     s, root = sqrt(mu * eta), sqrt(eta)
     params = AgnesParams(eta, eta, (1 - s) / (1 + s), s, root, root)
     return agnes_bound(n, params, f0_gap, dist0_sq, mu, 1 / eta if L is None else L, sigma_add)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot.lora.config import Side
+from surefoot.lora.errors import ChainStateError
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,38 @@ class AdaptedLayer:
     embedding: bool = False
 
     def parameter(self, side: Side) -> nn.Parameter:
-        """The tensor that holds a factor, in PEFT's own shape."""
+        """The tensor that holds a factor, in PEFT's own shape.
+
+        Raises
+        ------
+        ChainStateError
+            The adapter was deleted.
+        """
         # Straight from the dictionaries of torch: a restart asks dozens of times a layer.
         owners = self.module._modules
-        if self.embedding:
-            found = owners[f"lora_embedding_{side}"]._parameters[self.adapter]
-        else:
-            found = owners[f"lora_{side}"]._modules[self.adapter]._parameters["weight"]
+        try:
+            if self.embedding:
+                found = owners[f"lora_embedding_{side}"]._parameters[self.adapter]
+            else:
+                found = owners[f"lora_{side}"]._modules[self.adapter]._parameters["weight"]
+        except KeyError:
+            raise self._deleted() from None
         assert isinstance(found, nn.Parameter)
         return found
+
+    def _deleted(self) -> ChainStateError:
+        return ChainStateError(
+            f"{self.name}: the adapter {self.adapter!r} was deleted, and the chain with it; make a new "
+            "adapter and a new ChainOfLora, or go back to the last checkpoint"
+        )
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the module still has the adapter."""
+        owners = self.module._modules
+        if self.embedding:
+            return self.adapter in owners["lora_embedding_A"]._parameters
+        return self.adapter in owners["lora_A"]._modules
 
     @property
     def A(self) -> Float[Tensor, "r n"]:
@@ -50,6 +74,8 @@ class AdaptedLayer:
     @property
     def scaling(self) -> float:
         """s = alpha / r, or alpha / sqrt(r) with rsLoRA."""
+        if self.adapter not in self.module.scaling:
+            raise self._deleted()
         return float(self.module.scaling[self.adapter])
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,8 @@ def compare(
     Returns
     -------
     tuple of float and str or None
-        What to divide backward's gradients by, and the sentence why they are not the step's.
+        What to divide backward's gradients by, or by what they seem to be multiplied if that is no scale; and
+        the sentence why they are not the step's.
     """
     sums = torch.zeros(3, dtype=torch.float64)
     for given, used in pairs:
@@ -47,8 +49,7 @@ def compare(
         return known or 1.0, CHANGED if used2 else None
     ratio = both / given2
     apart2 = used2 - ratio * both
-    # Where gradients are summed in 16 bits the sum of what the hooks saw rounds otherwise.
-    tolerance = 0.02 if any(_is_half(used) for _, used in pairs) else 1e-4
+    tolerance = _tolerance(used for _, used in pairs)
     if apart2 > tolerance**2 * used2 or ratio <= 0:
         return 1.0, CHANGED
     scale = held / ratio
@@ -57,8 +58,27 @@ def compare(
     if abs(scale - 1) <= tolerance:
         return 1.0, None
     power = 2.0 ** round(math.log2(scale))
-    return power, None if abs(scale / power - 1) <= EXACT else MULTIPLIED
+    return (power, None) if abs(scale / power - 1) <= EXACT else (scale, MULTIPLIED)
 
 
-def _is_half(tensor: Tensor) -> bool:
-    return tensor.dtype.itemsize == 2
+def _tolerance(used: Iterable[Tensor]) -> float:
+    # Where gradients are summed in 16 bits the sum of what the hooks saw rounds otherwise.
+    return 0.02 if any(x.dtype.itemsize == 2 for x in used) else 1e-4
+
+
+def scale_before(scaler: Any, scale: float, used: Iterable[Tensor]) -> float | None:
+    """The scaler's scale in a step that has been taken, where it is the one that was seen in it.
+
+    Parameters
+    ----------
+    scaler
+        It may have grown its scale since.
+    scale
+        What the gradients were seen to be multiplied by.
+    used
+        The gradients of the step, for their precision.
+    """
+    now, most = float(scaler.get_scale()), _tolerance(used)
+    return next(
+        (x for x in (now, now / scaler.get_growth_factor()) if abs(scale / x - 1) <= most), None
+    )

@@ -27,7 +27,8 @@ class GradientTap:
     With A frozen and B = 0, dL/dB = s G A^T, so that dL/dB (A A^T)^+ dL/dB^T / s^2 has the trace
     ||G H_A||_F^2, and d/r times that is an unbiased estimate of ||G||_F^2 (derived here). Just before the
     step they are compared with what the optimizer is about to use: that tells a loss scale, by which they
-    are divided, from clipping and noise, after which nothing is measured. `scaler` may name the scaler.
+    are divided, from clipping and noise, after which nothing is measured. `scaler` may name the scaler, and
+    `unknown` says why the last block's gradient could not be measured.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class GradientTap:
         self._measured: tuple[float, float] | None = None
         self._scale = 1.0
         self._changed: str | None = None
+        self._untold = False
+        self.unknown: str | None = None
         self.scaler: Any = None
 
     def open(self, side: Side, *, listen: bool = True) -> None:
@@ -51,13 +54,27 @@ class GradientTap:
         self.close()
         self._side, self._listening, self._measured = side, listen, None
         self._raw, self._inverse = {}, {}
-        self._scale, self._changed = 1.0, None
+        self._scale, self._changed, self._untold = 1.0, None, False
         for layer in self.layers:
             self._inverse[layer.name] = self._gram_inverse(layer, side)
-            parameter = layer.parameter(side)
+        self._listen()
+
+    def _listen(self) -> None:
+        for layer in self.layers:
+            parameter = layer.parameter(self._side)
             if parameter.requires_grad:
                 handle = parameter.register_hook(self._hook(layer))  # type: ignore[no-untyped-call]
                 self._handles.append(handle)
+
+    def follow(self) -> None:
+        """Hook the factors again where they are others: torch copies a tensor without its hooks."""
+        factors = [x.parameter(self._side) for x in self.layers]
+        if len(self._handles) != len(factors):
+            return  # nothing is hooked where the weights themselves train
+        pairs = zip(factors, self._handles, strict=True)
+        if any(handle.id not in (p._backward_hooks or ()) for p, handle in pairs):
+            self.close()
+            self._listen()
 
     def _gram_inverse(self, layer: AdaptedLayer, side: Side) -> Float[Tensor, "r r"]:
         if self.orthonormal:
@@ -114,6 +131,7 @@ class GradientTap:
             ]
             known = held if held != 1 else self._told_scale()
             self._scale, self._changed = gradient_changes.compare(given, held, known)
+            self._untold = known is None and self._changed == gradient_changes.MULTIPLIED
 
     def _unconditioned(self, layer: AdaptedLayer, gradient: Tensor) -> Tensor:
         if not self.precondition:
@@ -141,8 +159,18 @@ class GradientTap:
 
     def first_step_done(self) -> None:
         """Turn what was collected into two numbers and let the tensors go."""
+        if self._untold and self.scaler is not None:
+            # The step was taken before the chain met the optimizer, which has a scaler.
+            used = [x.parameter(self._side) for x in self.layers]
+            scale = gradient_changes.scale_before(self.scaler, self._scale, used)
+            if scale is not None:
+                self._scale, self._changed = scale, None
         if self._listening and self._raw:
             self._measured = self._measure(self._scale)
+        if self._listening:
+            self.unknown = self._changed
+            if self._changed is None and self._raw and self._measured is None:
+                self.unknown = "it is not finite"
         self._listening = False
         self._raw = {}
 

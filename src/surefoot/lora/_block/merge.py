@@ -13,6 +13,9 @@ from surefoot.lora.config import MergeDtype
 from surefoot.lora.errors import ChainStateError
 
 HALVES = (torch.float16, torch.bfloat16)
+# A residual of float16 would reach its subnormal numbers: it is held 2^11 times as large. It is at most half
+# a unit in the last place of the weight, 16 for the largest, so that it stays finite.
+RAISED = {torch.float16: 2.0**11}
 
 
 def sum_dtype(weight: torch.dtype, merge_dtype: MergeDtype) -> torch.dtype:
@@ -32,18 +35,44 @@ def residual_dtype(weight: torch.dtype, merge_dtype: MergeDtype) -> torch.dtype 
 
 
 class Residuals:
-    """Rounding errors of the merged weights by layer name; the sum of both is what was trained."""
+    """Rounding errors of the merged weights by layer name; the sum of both is what was trained.
+
+    `held` has those of float16 in units of 2^-11; `stored` and `restore` have all of them as they are.
+    """
 
     def __init__(self, merge_dtype: MergeDtype) -> None:
         self.merge_dtype = merge_dtype
         self.held: dict[str, Tensor] = {}
 
+    def stored(self, layer: AdaptedLayer) -> Tensor | None:
+        """The residual of a layer in its weight's layout, None where there is none.
+
+        Exact: in float32 where `held` is in float16.
+        """
+        found = self.held.get(layer.name)
+        raised = None if found is None else RAISED.get(found.dtype)
+        return found if found is None or raised is None else found.float() / raised
+
+    def restore(self, layer: AdaptedLayer, residual: Tensor) -> None:
+        """Take a residual as `stored` gave it.
+
+        Parameters
+        ----------
+        layer
+            Whose residual it is.
+        residual
+            In the weight's layout.
+        """
+        kept = residual_dtype(layer.weight.dtype, self.merge_dtype) or residual.dtype
+        self.held[layer.name] = _raised(residual.to(layer.weight.device), kept)
+
     def total(self, layer: AdaptedLayer) -> Float[Tensor, "m n"]:
         """Weight plus residual as a matrix, in at least float32; a new tensor."""
         weight = layer.weight.data
         total = weight.to(sum_dtype(weight.dtype, self.merge_dtype), copy=True)
-        if layer.name in self.held:
-            total += self.held[layer.name]
+        residual = self.stored(layer)
+        if residual is not None:
+            total += residual
         return layer.as_matrix(total)
 
     def merge(self, layer: AdaptedLayer) -> None:
@@ -67,9 +96,15 @@ class Residuals:
                 f"{layer.name}: the merged weight is not finite in {weight.dtype}; lower the "
                 "learning rate"
             )
-        rest = (total - rounded.to(total.dtype)).to(kept)
+        rest = _raised(total - rounded.to(total.dtype), kept)
         weight.copy_(layer.like_weight(rounded))
         self.held[layer.name] = layer.like_weight(rest).contiguous()
+
+
+def _raised(residual: Tensor, dtype: torch.dtype) -> Tensor:
+    unit = RAISED.get(dtype)
+    # A power of two is exact in the wider type.
+    return residual.to(dtype) if unit is None else (residual.float() * unit).to(dtype)
 
 
 def _add(layer: AdaptedLayer) -> None:

@@ -21,6 +21,13 @@ def inner(optimizer: Any) -> Any:
     return optimizer
 
 
+def scaler_of(optimizer: Any) -> Any:
+    """The GradScaler that accelerate's wrapper holds, however deep it lies; None where there is none."""
+    while getattr(optimizer, "scaler", None) is None and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return getattr(optimizer, "scaler", None)
+
+
 def moving(optimizer: Any) -> Any:
     """The torch optimizer that moves the weights, inside Opacus's wrapper too."""
     found = inner(optimizer)

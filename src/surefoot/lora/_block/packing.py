@@ -34,8 +34,9 @@ def pack(state: ChainState) -> Packed:
             config.keep_history == "none" and layer not in state.companion
         ):
             tensors[f"weight.{layer.name}"] = layer.weight.data
-        if layer.name in state.residuals.held and config.keep_history == "none":
-            tensors[f"residual.{layer.name}"] = state.residuals.held[layer.name]
+        residual = state.residuals.stored(layer) if config.keep_history == "none" else None
+        if residual is not None:
+            tensors[f"residual.{layer.name}"] = residual
         if layer in state.companion and config.keep_history == "none":
             for side, matrix in zip("BA", state.companion.past[layer.name], strict=True):
                 tensors[f"past.{layer.name}.{side}"] = matrix
@@ -193,7 +194,7 @@ def _put_dense(state: ChainState, tensors: dict[str, Tensor]) -> None:
         layer.weight.data.copy_(tensors[f"weight.{layer.name}"])
         held = tensors.get(f"residual.{layer.name}")
         if held is not None:
-            state.residuals.held[layer.name] = held.to(layer.weight.device)
+            state.residuals.restore(layer, held)
 
 
 def to_json(meta: dict[str, Any]) -> str:

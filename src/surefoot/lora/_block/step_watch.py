@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +16,15 @@ from surefoot.lora._block.adapted_layer import AdaptedLayer
 from surefoot.lora._block.frozen_factor import checksum
 from surefoot.lora.config import Side
 
+Tensors = dict[int, weakref.ref[Tensor]]
+
 
 class StepWatch:
-    """Hooks of torch on every optimizer's step, for those that hold a tensor of an adapted layer.
+    """Sees every optimizer's step that moves a tensor of an adapted layer.
 
-    They are there from the start, as a chain meets its optimizer only after the first step; and they see
-    the step of the optimizer that moves the weights, inside whatever wraps it.
+    It looks from the start, as a chain meets its optimizer only after the first step; and it sees the step of
+    the optimizer that moves the weights, inside whatever wraps it. Optimizers that hold nothing of the chain
+    go on as if it were not there, also where its layers are gone.
 
     Parameters
     ----------
@@ -36,40 +40,40 @@ class StepWatch:
         self.seen = False
         self._ever = False
         self._sums: Tensor | None = None
-        self._register()
+        self._mine: Tensors | None = None
+        _watch(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_mine": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._register()
+        _watch(self)
 
-    def _register(self) -> None:
-        # torch keeps these hooks for as long as the process lives, so they must not keep a chain.
-        me = weakref.ref(self)
+    def stale(self) -> None:
+        """Tensors of the model may have been replaced since this last looked."""
+        self._mine = None
 
-        def begins(optimizer: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            found = me()
-            if found is not None and found._concerns(optimizer) and not is_skipped(optimizer):
-                found.before(held_scale(optimizer, kwargs))
+    def begins(self, optimizer: Any, kwargs: dict[str, Any]) -> None:
+        """Before an optimizer's step."""
+        if self._concerns(optimizer) and not is_skipped(optimizer):
+            self.before(held_scale(optimizer, kwargs))
 
-        def ended(optimizer: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            found = me()
-            if found is not None and found._concerns(optimizer) and not is_skipped(optimizer):
-                found.seen = found._ever = True
-
-        handles = (
-            torch_optimizers.register_optimizer_step_pre_hook(begins),
-            torch_optimizers.register_optimizer_step_post_hook(ended),
-        )
-        for handle in handles:
-            weakref.finalize(self, handle.remove)
+    def ended(self, optimizer: Any) -> None:
+        """After an optimizer's step."""
+        if self._concerns(optimizer) and not is_skipped(optimizer):
+            self.seen = self._ever = True
 
     def _concerns(self, optimizer: Any) -> bool:
-        mine = {
-            id(p)
-            for x in self.layers
-            for p in (x.parameter("A"), x.parameter("B"), x.weight_or_none)
-        }
-        return any(id(p) in mine for group in optimizer.param_groups for p in group["params"])
+        if self._mine is None:
+            self._mine = _tensors(self.layers)
+        mine = self._mine
+        for group in getattr(optimizer, "param_groups", ()):
+            for p in group["params"]:
+                # The number of a tensor that is gone may be that of another one now.
+                if (found := mine.get(id(p))) is not None and found() is p:
+                    return all(x.is_there for x in self.layers)
+        return False
 
     def was_taken(self, side: Side, weights: bool) -> bool:
         """Whether there was a step since this was last asked.
@@ -96,3 +100,45 @@ class StepWatch:
     def restarted(self) -> None:
         """A block was opened: its factors are others."""
         self._sums = None
+
+
+def _tensors(layers: list[AdaptedLayer]) -> Tensors:
+    found: Tensors = {}
+    for layer in layers:
+        if layer.is_there:
+            for p in (layer.parameter("A"), layer.parameter("B"), layer.weight_or_none):
+                if p is not None:
+                    found[id(p)] = weakref.ref(p)
+    return found
+
+
+# One pair of torch's hooks for the process, that stays: a hook taken away while torch goes through them, as
+# the garbage collector may do in any step, breaks that step. The tuple is replaced, never changed.
+_watches: tuple[weakref.ref[StepWatch], ...] = ()
+_adding = threading.Lock()
+_hooks: list[Any] = []
+
+
+def _watch(watch: StepWatch) -> None:
+    global _watches
+    with _adding:
+        _watches = (*(ref for ref in _watches if ref() is not None), weakref.ref(watch))
+        if not _hooks:
+            _hooks.append(torch_optimizers.register_optimizer_step_pre_hook(_begins))
+            _hooks.append(torch_optimizers.register_optimizer_step_post_hook(_ended))
+
+
+def _begins(optimizer: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    if torch.compiler.is_compiling():
+        return
+    for ref in _watches:
+        if (found := ref()) is not None:
+            found.begins(optimizer, kwargs)
+
+
+def _ended(optimizer: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    if torch.compiler.is_compiling():
+        return
+    for ref in _watches:
+        if (found := ref()) is not None:
+            found.ended(optimizer)

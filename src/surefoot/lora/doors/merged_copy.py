@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot.lora.errors import UnsupportedLayerError
+
 CONTAINERS = (list, dict, set)
 
 
@@ -29,14 +31,46 @@ def merged_copy(
         The merged weights of chained layers, in their own layout, by layer name.
     dtype
         Of every floating-point tensor.
+
+    Raises
+    ------
+    UnsupportedLayerError
+        Trained token rows of a weight that is tied to a module without them.
     """
     base = model.get_base_model()
+    _tokens_fit(base)
     chained = {id(base.get_submodule(name)): total for name, total in totals.items()}
     tuner = model.base_model
     shell = _Shells(chained, dtype).of(tuner)
     # Of the class: what stands in for a method of the chained model would act on that.
     merged: nn.Module = type(tuner).merge_and_unload(shell, adapter_names=[adapter])
     return merged
+
+
+def _tokens_fit(base: nn.Module) -> None:
+    """Tied modules have one weight, and so the same trained rows or none: PEFT's merge drops others."""
+    owners: dict[int, list[str]] = {}
+    for name, module in base.named_modules():
+        if module._parameters.get("weight") is not None:
+            owners.setdefault(id(module._parameters["weight"]), []).append(name)
+    trained: dict[int, list[tuple[str, int]]] = {}
+    for name, module in base.named_modules():
+        tokens: Any = module._modules.get("token_adapter")
+        if tokens is not None:
+            root = getattr(tokens, "tied_adapter", None) or tokens
+            weight = tokens.get_base_layer()._parameters.get("weight")
+            trained.setdefault(id(weight), []).append((name, id(root)))
+    for weight_id, found in trained.items():
+        if len(owners.get(weight_id, ())) > len(found) or len({root for _, root in found}) > 1:
+            # A module lies deeper in its wrapper: the shortest names tell the modules.
+            names = [
+                n.split(".token_adapter")[0].split(".original_module")[0] for n in owners[weight_id]
+            ]
+            raise UnsupportedLayerError(
+                f"{found[0][0]}: its tokens cannot be merged: {', '.join(dict.fromkeys(names))} "
+                "share one weight and not the trained rows; untie them (tie_word_embeddings=False), name the "
+                "embedding alone in trainable_token_indices, or use export_adapter"
+            )
 
 
 class _Shells:
