@@ -79,10 +79,10 @@ def rate_and_steps(
     if epochs < 0:
         raise SurefootError(f"--epochs must be at least 0, got {epochs}")
     batches = dataset_size // batch_size if drop_last else -(-dataset_size // batch_size)
-    rate = 1 / batches
-    # Opacus' Poisson sampler draws int(1 / rate) batches a pass: by rounding one less for some rates.
-    passes = int(1 / rate) if sampling == "poisson" else batches
-    return rate, epochs * passes
+    # Opacus' Poisson sampler draws int(1 / rate) batches a pass, by rounding one less for some rates, and its
+    # accountant takes the rate of so many, which is no smaller.
+    passes = int(1 / (1 / batches)) if sampling == "poisson" else batches
+    return 1 / passes, epochs * passes
 
 
 class ForwardOnly:
