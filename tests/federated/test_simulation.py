@@ -52,7 +52,7 @@ def simulate(out):
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
-            code = process.wait(300)
+            code = process.wait(900)
         finally:
             deadline = time.monotonic() + 15
             while (left := marked(value)) and time.monotonic() < deadline:
