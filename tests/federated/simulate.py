@@ -45,6 +45,9 @@ def main(out):
     def run_all(grid, context):
         for name, (rounds, fraction) in RUNS.items():
             own = {"num-server-rounds": rounds, "fraction": fraction, "out": str(out / name)}
+            own["node-timeout"] = (
+                600.0  # Ray's workers stand behind everything else on a busy machine
+            )
             app = make_server_app(repopt_task, repopt_strategy, SETTINGS | own)
             app(grid, context)
 
