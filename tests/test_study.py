@@ -217,8 +217,10 @@ execute(study, StudyConfig(seeds=2), folder, execution)
 def test_interrupt_leaves_a_valid_folder(tmp_path):
     code = SLOW.format(toys=str(TOYS), out=str(tmp_path))
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, env={**os.environ}, text=True
-    )
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, env={**os.environ}, text=True,
+        # Started in the background, a test run has the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("slow/*/seeds/one.0/done.json")):
         assert time.monotonic() < deadline, process.stderr.read()
