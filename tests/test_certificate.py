@@ -401,6 +401,10 @@ def test_an_infinite_bound_says_nothing():
     found = certify(record_of(noisy()), promise(late, holds_in="expectation"))
     assert found.verdict is Verdict.KEPT
     assert "1 steps at which the bound is infinite were left out" in found.notes
+    # Infinite for one seed alone, it hides no violation of the others.
+    some = np.where(np.arange(12)[:, None] == 3, np.inf, np.full((12, 16), 0.05))
+    broken = certify(record_of(noisy()), promise(some, holds_in="expectation"))
+    assert broken.verdict is Verdict.BROKEN
 
 
 def test_an_unmeasurable_assumption_does_not_fail_but_is_said():

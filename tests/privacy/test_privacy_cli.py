@@ -35,8 +35,8 @@ def test_human_units_and_json(capsys):
 
 def history_of_a_training(n, batch, epochs, poisson, drop_last=False):
     """What Opacus' accountant writes down where its loader is run through."""
-    torch = pytest.importorskip("torch")
-    opacus = pytest.importorskip("opacus", reason="needs the privacy extra")
+    import opacus
+    import torch
     from torch.utils.data import DataLoader, TensorDataset
 
     with warnings.catch_warnings():

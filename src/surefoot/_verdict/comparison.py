@@ -116,7 +116,7 @@ def _expectation(
     slack = forgiven(eps, curves.values[:, at], bound[:, at], size)
     below = bound[:, at] <= slack
     drowned = (below & (np.abs(curves.values[:, at]) <= bound[:, at] + slack)).all(axis=0)
-    empty = np.isinf(bound[:, at]).any(axis=0)
+    empty = np.isinf(bound[:, at]).all(axis=0)
     left = ~(drowned | empty)
     if left.any():
         at, slack, size = at[left], slack[:, left], size[:, left]
