@@ -12,7 +12,9 @@ from surefoot.guarantee import Verdict
 from surefoot.lora import RacConfig, shared_sketch
 from surefoot.lora._block.sketch_constants import sketch_stretch, smallest_share
 from surefoot.lora._theorem.settings import Settings
-from surefoot.lora.guarantee import Constants, linear_rate, stationarity
+from surefoot.lora.experiments.problems import ridge
+from surefoot.lora.experiments.runs import chain_on, descend
+from surefoot.lora.guarantee import Constants, certificates, linear_rate, stationarity
 from surefoot.record import Record
 
 
@@ -173,3 +175,16 @@ def test_a_variance_that_was_measured_on_the_way_is_no_bound_on_it():
     for sigma2, holds in ((1.0, True), (None, None)):
         found = linear_rate(Constants(L=1.0, mu=0.5, sigma2=sigma2), "sgd").assumptions(record)
         assert [a.holds for a in found if a.name == "noise"] == [holds]
+
+
+@pytest.mark.parametrize("sketch", ["gaussian", "rademacher"])
+def test_a_step_far_too_long_for_a_raw_sketch_is_not_promised_and_no_error(sketch):
+    """E[S] is r, so that a step of 1/L leaves no rate at all: a condition fails, the curve does not raise."""
+    problem, record = ridge(), Record()
+    for seed in range(5):
+        chain = chain_on(problem, 2, RacConfig(steps_per_block=1, sketch=sketch, seed=seed))
+        descend(problem, chain, 1 / problem.L, 3, seed=seed).into(record, seed, problem.f_star)
+    made = certificates(record, Constants(problem.L, problem.mu), problem.f_star)
+    found = {c.name: c for c in made if "free" not in c.name}
+    assert {c.verdict for c in found.values()} == {Verdict.NOT_PROMISED}
+    assert all("step size fails" in c.reason for c in found.values())

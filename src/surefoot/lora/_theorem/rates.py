@@ -115,7 +115,7 @@ def _promised(
     noise: float,
 ) -> Float[np.ndarray, " steps"]:
     # Outside its range the theorem says nothing; the assumption reports that, not the curve.
-    gamma = min(s.gamma, largest_step(law, c.L, s.steps))
+    gamma = min(s.gamma, largest_step(law, c.L, s.steps) / max(1.0, s.lam))
     epochs = law in ("rr", "fed")
     found = rac_bound(
         steps, law, L=c.L, gamma=gamma, lam=s.lam, gap0=gap0, mu=c.mu if which == "gap" else None,
