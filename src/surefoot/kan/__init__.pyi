@@ -1,0 +1,1 @@
+from ._basis.bspline import Grid as Grid

@@ -1,0 +1,1 @@
+"""The one-dimensional functions of which every edge is a sum."""

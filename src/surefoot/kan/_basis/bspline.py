@@ -1,0 +1,177 @@
+"""B-splines of a uniform grid by their local polynomials, and what their derivatives cannot exceed.
+
+G cells of width h on [lo, hi], degree k, C = G + k bases; basis j lives on k + 1 cells from lo + (j - k) h.
+On one cell with coordinate u in [0, 1) the k + 1 bases that are not zero are fixed polynomials in u.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from surefoot._numerics.checks import check_number
+
+
+@functools.cache
+def local_polynomials(order: int) -> Float64[np.ndarray, "order+1 order+1"]:
+    """Row r: the coefficients in 1, u, .., u^k of the r-th basis of a cell; exact rationals, rounded once.
+
+    By Cox-de Boor on integer knots, where the recursion keeps integers over k!.
+    """
+    # pieces[r]: basis r's polynomial on the cell [0, 1), degree by degree; knots of basis r start at r - d.
+    pieces = [[1]]
+    for d in range(1, order + 1):
+        higher = [[0] * (d + 1) for _ in range(d + 1)]
+        for r in range(d + 1):
+            left = r - d
+            if r > 0:  # (u - left) N^{d-1} of the basis that starts where this one does
+                for p, a in enumerate(pieces[r - 1]):
+                    higher[r][p] -= left * a
+                    higher[r][p + 1] += a
+            if r < d:  # (left + d + 1 - u) N^{d-1} of the next one
+                for p, a in enumerate(pieces[r]):
+                    higher[r][p] += (left + d + 1) * a
+                    higher[r][p + 1] -= a
+        pieces = higher
+    return np.array(pieces, dtype=np.float64) / math.factorial(order)
+
+
+@functools.cache
+def derived_polynomials(order: int, derivative: int) -> Float64[np.ndarray, "order+1 powers"]:
+    """The derivative in u of each local polynomial; one zero column beyond the degree."""
+    table = local_polynomials(order)
+    for _ in range(derivative):
+        table = table[:, 1:] * np.arange(1, table.shape[1])
+        if not table.shape[1]:
+            return np.zeros((order + 1, 1))
+    return table
+
+
+@functools.cache
+def largest_norm(order: int, derivative: int = 0) -> float:
+    """B_r = sup_x |b^(r)(x)|_2 for h = 1, over all bases; divide by h^r.
+
+    The maximum over one open cell; outside the grid fewer bases are active. Derivatives beyond the degree
+    are 0 except at the knots, where that of order k jumps: None of them has a bound on the next.
+    """
+    table = derived_polynomials(order, derivative)
+    # |b|^2 is one polynomial on the cell: its maximum is at an end or where its derivative vanishes.
+    square = np.zeros(2 * table.shape[1] - 1)
+    for row in table:
+        square += np.convolve(row, row)
+    polynomial = np.polynomial.Polynomial(square)
+    roots = polynomial.deriv().roots() if len(square) > 1 else np.zeros(0)
+    inner = roots.real[(abs(roots.imag) < 1e-9) & (roots.real > 0) & (roots.real < 1)]
+    return float(math.sqrt(max(polynomial(np.array([0.0, 1.0, *inner])))))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """G cells on [lo, hi], bases of degree `order`.
+
+    Attributes
+    ----------
+    lo, hi
+        The ends, in the units of the input.
+    size, order
+        Cells G and degree k.
+    """
+
+    lo: float = -1.0
+    hi: float = 1.0
+    size: int = 5
+    order: int = 3
+
+    def __post_init__(self) -> None:
+        check_number("grid_size", self.size, least=1, whole=True)
+        check_number("spline_order", self.order, least=1, most=5, whole=True)
+        check_number("grid_range[0]", self.lo)
+        check_number("grid_range[1]", self.hi, above=self.lo)
+
+    @property
+    def h(self) -> float:
+        """The width of a cell."""
+        return (self.hi - self.lo) / self.size
+
+    @property
+    def bases(self) -> int:
+        """C = G + k."""
+        return self.size + self.order
+
+    def largest_norm(self, derivative: int = 0) -> float:
+        """B_r = sup_x |b^(r)(x)|_2."""
+        return largest_norm(self.order, derivative) / self.h**derivative
+
+    def __call__(self, x: Float[Tensor, "*n"], derivative: int = 0) -> Float[Tensor, "*n bases"]:
+        """The bases, or their derivative of that order, at x; zero outside the extended knots."""
+        return spline_bases(x, self.lo, self.h, self.size, self.order, derivative)
+
+
+def cells(
+    x: Float[Tensor, "*n"], lo: float | Tensor, h: float | Tensor, size: int, order: int
+) -> tuple[Tensor, Float[Tensor, "*n"], Tensor]:
+    """The cell of each x (int64, from -k to G + k - 1), its coordinate u in [0, 1), and whether it is alive.
+
+    u is rounded once: computed in float64, where the plain float32 form loses two digits at G = 200. Of a
+    NaN, u is NaN and its cell alive, so that what it touches becomes NaN; of a dead x, u is 0.
+    """
+    t = (x.double() - lo) / h
+    whole = t.detach().floor()
+    nan = whole != whole
+    alive = nan | ((whole >= -order) & (whole < size + order))
+    whole = torch.where(alive, whole, 0.0).nan_to_num()
+    u = torch.where(alive, t - whole, 0.0).to(x.dtype)
+    return whole.to(torch.int64), u, alive
+
+
+def local_weights(
+    u: Float[Tensor, "*n"], h: float | Tensor, order: int, derivative: int = 0
+) -> Float[Tensor, "*n order+1"]:
+    """The k + 1 bases of a cell at its coordinate u, by Horner's rule."""
+    table = torch.from_numpy(derived_polynomials(order, derivative)).to(u)
+    weights = table[:, -1].expand(*u.shape, order + 1)
+    for p in range(table.shape[1] - 2, -1, -1):
+        weights = weights * u[..., None] + table[:, p]
+    if derivative:
+        scale = h**derivative
+        weights = weights / (scale[..., None] if isinstance(scale, Tensor) else scale)
+    # A constant polynomial would swallow a NaN.
+    return weights + 0 * u[..., None] if table.shape[1] == 1 else weights
+
+
+def spline_bases(
+    x: Float[Tensor, "*n"],
+    lo: float | Tensor,
+    h: float | Tensor,
+    size: int,
+    order: int,
+    derivative: int = 0,
+) -> Float[Tensor, "*n bases"]:
+    """All C bases at x, or a derivative of them.
+
+    Parameters
+    ----------
+    x
+        Any shape, in the units of the grid.
+    lo, h
+        The first knot of the range and the width of a cell; tensors broadcast against x.
+    size, order
+        Cells G and degree k.
+    derivative
+        Of that order in x. At a knot the right limit; beyond the degree zero.
+    """
+    cell, u, alive = cells(x, lo, h, size, order)
+    if isinstance(h, Tensor):
+        h = h.to(x.dtype).expand_as(x)
+    weights = local_weights(u, h, order, derivative)
+    weights = torch.where(alive[..., None], weights, torch.zeros_like(weights))
+    index = (cell + order)[..., None] + torch.arange(order + 1, device=x.device)
+    room = weights.new_zeros(*x.shape, size + 3 * order)
+    # Bases that would lie beyond either end fall off.
+    return room.scatter(-1, index, weights)[..., order : 2 * order + size]
