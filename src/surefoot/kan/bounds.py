@@ -193,11 +193,11 @@ def paper_width(
         An argument out of range.
     """
     check_choice("which", which, ("both", "first"))
-    for name, value in {"n": n, "g": g, "d": d}.items():
-        check_number(name, value, least=1, whole=True)
+    for name, given in {"n": n, "g": g, "d": d}.items():
+        check_number(name, given, least=1, whole=True)
     lambda0 = check_number("lambda0", lambda0, above=0)
     delta = check_number("delta", delta, above=0, below=1)
     if which == "both":
         return PaperWidth(g**9 * n**3 / lambda0**4, "g^9 n^3 / lambda0^4")
-    value = max(d**2 * g**6 * n**2 / lambda0**2 * math.log(n / delta), n)
+    value = max(d**2 * g**6 * n**2 / lambda0**2 * math.log(n / delta), float(n))
     return PaperWidth(value, "max(d^2 g^6 n^2 / lambda0^2 log(n / delta), n)")

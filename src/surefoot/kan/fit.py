@@ -14,8 +14,9 @@ from torch import Tensor
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
+from surefoot.kan._guarantee.conditions import GD, SGD
 from surefoot.kan.forecast import forecast, stability_limit
-from surefoot.kan.guarantee import ABOVE, GD, RATE, SGD, STOPPED, run_certificates
+from surefoot.kan.guarantee import ABOVE, RATE, STOPPED, run_certificates
 from surefoot.kan.local_rate import LocalRate
 from surefoot.kan.monitor import ConvergenceMonitor
 from surefoot.kan.problem import Normalisation, Problem, Regression, as_problem, parameters_of
@@ -131,8 +132,8 @@ def fit_gd(
     used = _chosen(eta, rule, mode, "lambda0 is 0" if mode == "certified" else "K is 0")
     if mode == "certified" and used > rule:
         raise ValueError(
-            f"eta must be at most T1's step {rule:.6g} in mode 'certified', got {used:.6g}; mode='gd' permits "
-            f"{_inverse(watch.local_rate.lambda_max):.6g}"
+            f"eta must be at most T1's step {rule:.6g} in mode 'certified', got {used:.6g}; "
+            f"mode='gd' permits {_inverse(watch.local_rate.lambda_max):.6g}"
         )
     watch.use(used)
     parameters = parameters_of(problem)
@@ -161,8 +162,8 @@ def fit_sgd(
 ) -> Run:
     """Mini-batches drawn with replacement, gradient (n/B) sum_{i in batch} r_i J_i, in place.
 
-    T3 speaks of the mean over seeds: one run leaves it UNDECIDED. Give each seed its own copy of the model and
-    one record to all.
+    T3 speaks of the mean over seeds: one run leaves it UNDECIDED. Give each seed its own copy of the model
+    and one record to all.
 
     Parameters
     ----------

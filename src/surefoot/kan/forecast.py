@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
@@ -53,8 +54,8 @@ def forecast(
     if batch is None:
         part, shrink = tangent.eigvecs.T @ r, (1 - eta * tangent.eigvals).abs()
         # By logarithms: a power of 1e6 of a shrink of 0.9 must be 0 and not an error.
-        t = torch.tensor(where, dtype=torch.float64)[:, None]
-        return 0.5 * (torch.pow(shrink, 2 * t) * part**2).sum(1)
+        twice = 2 * torch.tensor(where, dtype=torch.float64)[:, None]
+        return 0.5 * (torch.pow(shrink, twice) * part**2).sum(1)
     B = check_number("batch", batch, least=1, whole=True)
     wanted: dict[int, float] = {}
     M, K, n = torch.outer(r, r), tangent.K, len(r)
@@ -92,7 +93,8 @@ def steps_to(tangent: Tangent, r0: Float[Tensor, " n"], eta: float, eps: float) 
     eps = check_number("eps", eps, above=0)
     if eta * tangent.lambda_max >= 2:
         raise ValueError(
-            f"eta must be below 2 / lambda_max = {2 / tangent.lambda_max:.6g}, got {eta}: the forecast diverges"
+            f"eta must be below 2 / lambda_max = {2 / tangent.lambda_max:.6g}, got {eta}: the forecast "
+            "diverges"
         )
     r = _residual(tangent, r0)
     high = 1
@@ -103,7 +105,8 @@ def steps_to(tangent: Tangent, r0: Float[Tensor, " n"], eta: float, eps: float) 
     low = -1 if high == 1 else high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if float(forecast(tangent, r, eta, [middle])[0]) <= eps else (middle, high)
+        met = float(forecast(tangent, r, eta, [middle])[0]) <= eps
+        low, high = (low, middle) if met else (middle, high)
     return high
 
 
@@ -164,7 +167,7 @@ def _residual(tangent: Tangent, r0: Tensor) -> Float64[Tensor, " n"]:
     return r
 
 
-def _steps(steps: int | Sequence[int]) -> list[int]:
+def _steps(steps: Any) -> list[int]:
     if isinstance(steps, (list, tuple, range)) or getattr(steps, "ndim", 0) == 1:
-        return [check_number("steps", int(t) if not isinstance(t, float) else t, least=0, whole=True) for t in steps]  # type: ignore[union-attr]
+        return [check_number("steps", t, least=0, whole=True) for t in steps]
     return list(range(check_number("steps", steps, least=0, whole=True) + 1))

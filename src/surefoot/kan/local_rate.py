@@ -201,15 +201,17 @@ def local_rate_of(problem: Problem, tangent: Tangent | None = None) -> LocalRate
         _wide(Lambda, limit, R, needed),
     )  # fmt: skip
     parts = getattr(problem, "gram_parts", lambda: None)()
-    least = None
-    if parts is not None:
-        least = tuple(float(torch.linalg.eigvalsh(part)[0]) for part in parts)
+    least = None if parts is None else (_least(parts[0]), _least(parts[1]))
     dead = getattr(problem, "dead", lambda: None)()
     return LocalRate(
         t.lambda_min, t.lambda_max, beta, Lambda, R, limit, all(a.holds is True for a in rows), step,
         bounds.contraction_factor(step, lambda0), needed, r0, n, P, float(t.K.diagonal().max()), least, dead,
         rho, Lambda_rho, rows,
     )  # fmt: skip
+
+
+def _least(K: Tensor) -> float:
+    return float(torch.linalg.eigvalsh(K)[0])
 
 
 def coinciding(points: np.ndarray, first: int = 0) -> list[tuple[int, int]]:
@@ -241,8 +243,7 @@ def _distinct(problem: Problem) -> Assumption:
 def _nearest(points: np.ndarray) -> float:
     if len(points) < 2:
         return math.inf
-    distance: float = cKDTree(points).query(points, k=2)[0][:, 1].min()
-    return float(distance)
+    return float(np.asarray(cKDTree(points).query(points, k=2)[0])[:, 1].min())
 
 
 def _positive(t: Tangent) -> Assumption:

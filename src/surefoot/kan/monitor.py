@@ -17,7 +17,9 @@ from surefoot.certificate import Certificate
 from surefoot.errors import NonFiniteError
 from surefoot.guarantee import Verdict
 from surefoot.kan import bounds
-from surefoot.kan.guarantee import GD, REPLACED, SGD, run_certificates
+from surefoot.kan._guarantee.conditions import GD, REPLACED
+from surefoot.kan._monitor.rows import Checkpoint, table
+from surefoot.kan.guarantee import run_certificates
 from surefoot.kan.local_rate import LocalRate, local_rate_of
 from surefoot.kan.problem import Normalisation, Problem, as_problem, flat, parameters_of
 from surefoot.kan.tangent import Tangent, tangent_of
@@ -28,40 +30,6 @@ LARGEST = 3000
 KRYLOV = 200
 SAME_LOSS = 1e-6
 SAME_STEP = 1e-6
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One row of the report.
-
-    Attributes
-    ----------
-    step, loss
-        Where, and L there.
-    promised
-        T1's (1 - eta lambda0 / 2)^t L_0, whether its conditions hold or not; NaN without eta.
-    forecast, reanchored
-        T2 from the start, and from the checkpoint before.
-    lambda_min, drift
-        Of K here; |K_t - K_0| / |K_0|.
-    moved
-        |theta_t - theta_0|.
-    dead
-        The larger share of inputs or hidden values outside the grid; NaN where there is no grid.
-    violations
-        Steps so far with L_{t+1} > (1 - eta lambda0 / 2) L_t beyond rounding.
-    """
-
-    step: int
-    loss: float
-    promised: float
-    forecast: float
-    reanchored: float
-    lambda_min: float
-    drift: float
-    moved: float
-    dead: float
-    violations: int
 
 
 @dataclass
@@ -286,8 +254,8 @@ class ConvergenceMonitor:
         if abs(given - own) <= same * max(abs(own), abs(given)) + 100 * self._floor:
             return
         raise ValueError(
-            f"loss must be |r|^2 / 2 = {own:.9g} of the parameters as they are now, at step {self._step}, got "
-            f"{given:.9g}: call step() before optimizer.step(), with the loss of all rows; "
+            f"loss must be |r|^2 / 2 = {own:.9g} of the parameters as they are now, at step "
+            f"{self._step}, got {given:.9g}: call step() before optimizer.step(), with the loss of all rows; "
             "normalisation='mean' divides it by n; without a loss it is computed here"
         )
 
@@ -321,9 +289,11 @@ class ConvergenceMonitor:
             self.record.note(self.seed, dtype=dtype)
         self.record.note(self.seed, **facts)
         self.record.append(
-            self.seed, 0, lambda0=t.lambda_min, lambda_max=t.lambda_max, Lambda=c.Lambda, r0=c.r0,
-            rounding_floor=self._floor, largest_row=c.largest_row, rho=c.rho, Lambda_rho=c.Lambda_rho,
+            self.seed, 0, lambda0=t.lambda_min, lambda_max=t.lambda_max, r0=c.r0,
+            rounding_floor=self._floor, largest_row=c.largest_row,
         )  # fmt: skip
+        if order is not None:  # else Lambda is not known, and no infinity stands for it
+            self.record.append(self.seed, 0, Lambda=c.Lambda, rho=c.rho, Lambda_rho=c.Lambda_rho)
 
     def close(self) -> None:
         """Note the last parameters, and by what method they were reached; a second call does nothing."""
@@ -359,7 +329,7 @@ class ConvergenceMonitor:
             self._closed = True
 
     def certificates(self) -> list[Certificate]:
-        """T1 and T2 of the run so far, or T3 where it is stochastic; the method is known once it is closed."""
+        """T1 and T2 of the run, or T3 where it is stochastic; the method is known once it is closed."""
         return run_certificates(self.record)
 
     def to_dict(self) -> dict[str, Any]:
@@ -379,28 +349,14 @@ class ConvergenceMonitor:
             f"step size: {used}; the forecast needs at most 1/lambda_max = {permitted:.4g}, T1 at most "
             f"{self.local_rate.step:.4g}"
         )
+        said: dict[tuple[str, str], list[str]] = {}
         for c in self.certificates():
             told = "not covered: " if c.verdict is Verdict.NOT_PROMISED else ""
-            lines.append(f"{c.label}: {c.name}: {told}{c.reason}")
+            said.setdefault((c.label, told + c.reason), []).append(c.name)
+        lines += [f"{label}: {', '.join(names)}: {why}" for (label, why), names in said.items()]
         of = f" of {self.step_count} steps" if self.eta is not None else "; eta is not known"
-        lines += [f"violations of T1's rate: {self.violations}{of}", _table(self.rows)]
+        lines += [f"violations of T1's rate: {self.violations}{of}", table(self.rows)]
         return "\n".join(lines)
-
-
-def _table(rows: list[Checkpoint]) -> str:
-    names = list(asdict(rows[0])) if rows else []
-    cells = [[_cell(v) for v in asdict(row).values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    return "\n".join(
-        "  ".join(text.rjust(w) for text, w in zip(line, widths, strict=True))
-        for line in (names, *cells)
-    )
-
-
-def _cell(value: float) -> str:
-    if isinstance(value, int):
-        return str(value)
-    return "-" if math.isnan(value) else f"{value:.3g}"
 
 
 def monitor(

@@ -1,4 +1,4 @@
-"""What theory needs of a loss |r|^2 / 2: the residual, its Jacobian, their Gram matrix, a bound on curvature."""
+"""What theory needs of a loss |r|^2 / 2: the residual, its Jacobian, K = J J', a bound on curvature."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ class Regression:
 
         def outputs(free: dict[str, Tensor]) -> Tensor:
             def f(x: Tensor) -> Tensor:
-                return functional_call(self.model, {**fixed, **free}, (x,))
+                found: Tensor = functional_call(self.model, {**fixed, **free}, (x,))
+                return found
 
             return self._outputs(f, X)
 
@@ -168,7 +169,11 @@ class Regression:
 
     def hessian_bound(self, R: float) -> float:
         """That of a two-layer KAN; infinite where no bound is known."""
-        return self.scale * float(self.model.hessian_bound(self.X, R)) if self._two_layers else math.inf
+        return (
+            self.scale * float(self.model.hessian_bound(self.X, R))
+            if self._two_layers
+            else math.inf
+        )
 
     def rounding_floor(self) -> float:
         """F = sum_i (s e_i)^2 / 2, what rounding of f alone makes of the loss; e_i moves f(x_i) and y_i.

@@ -49,8 +49,8 @@ class Tangent:
         K = (K + K.T) / 2
         if not bool(K.isfinite().all()):
             raise SurefootError(
-                "the tangent matrix is not finite: the model's parameters, or its derivatives at these points, "
-                "are not"
+                "the tangent matrix is not finite: the model's parameters or its derivatives at these "
+                "points are not"
             )
         eigvals, eigvecs = torch.linalg.eigh(K)
         return cls(K, eigvals, eigvecs)
