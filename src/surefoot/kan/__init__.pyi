@@ -17,3 +17,4 @@ from .problem import Regression as Regression
 from .tangent import Tangent as Tangent
 from .tangent import step_size as step_size
 from .tangent import tangent as tangent
+from .two_layer import KAN2 as KAN2
