@@ -191,7 +191,7 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n in"]) -> Float[Tensor, "*n out"]:
         """The layer at x, of any number of leading dimensions."""
-kind = x.device.type if isinstance(x, Tensor) else "cpu"
+        kind = x.device.type if isinstance(x, Tensor) else "cpu"
         automatic = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         self._check(x, automatic)
         if not automatic:
