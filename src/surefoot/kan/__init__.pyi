@@ -8,10 +8,13 @@ from .fit import fit_sgd as fit_sgd
 from .forecast import forecast as forecast
 from .forecast import stability_limit as stability_limit
 from .forecast import steps_to as steps_to
+from .layer import KANLinear as KANLinear
+from .layer import OutOfGridWarning as OutOfGridWarning
 from .local_rate import LocalRate as LocalRate
 from .local_rate import certificate as certificate
 from .monitor import ConvergenceMonitor as ConvergenceMonitor
 from .monitor import monitor as monitor
+from .network import KAN as KAN
 from .problem import Problem as Problem
 from .problem import Regression as Regression
 from .tangent import Tangent as Tangent

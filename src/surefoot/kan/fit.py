@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from surefoot._numerics.checks import check_choice, check_number
@@ -79,8 +79,8 @@ class Run:
 
 def fit_gd(
     model: Any,
-    X: Float[Tensor, "n d"] | None = None,
-    y: Float[Tensor, " n"] | None = None,
+    X: Any = None,
+    y: Any = None,
     steps: int = 1000,
     eta: float | Literal["auto"] = "auto",
     mode: Literal["gd", "certified"] = "gd",
@@ -149,8 +149,8 @@ def fit_gd(
 
 def fit_sgd(
     model: Any,
-    X: Float[Tensor, "n d"] | None = None,
-    y: Float[Tensor, " n"] | None = None,
+    X: Any = None,
+    y: Any = None,
     steps: int = 1000,
     batch: int = 1,
     eta: float | Literal["auto"] = "auto",

@@ -6,11 +6,10 @@ For mini-batches the mean over the draws, by the recursion of second moments M =
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number, check_numbers
@@ -21,9 +20,9 @@ POWERS = 300
 
 def forecast(
     tangent: Tangent,
-    r0: Float[Tensor, " n"],
+    r0: Any,
     eta: float,
-    steps: int | Sequence[int],
+    steps: Any,
     batch: int | None = None,
 ) -> Float64[Tensor, " steps"]:
     """L_t of gradient descent, 1/2 sum_i (1 - eta lambda_i)^(2t) (v_i' r0)^2; its mean for mini-batches.
@@ -74,7 +73,7 @@ def forecast(
     return torch.tensor([wanted[t] for t in where], dtype=torch.float64)
 
 
-def steps_to(tangent: Tangent, r0: Float[Tensor, " n"], eta: float, eps: float) -> float:
+def steps_to(tangent: Tangent, r0: Any, eta: float, eps: float) -> float:
     """The first step at which the full-batch forecast is at most eps; infinite where there is none.
 
     Parameters

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -135,8 +134,8 @@ def _sentence(a: Assumption) -> str:
 
 def certificate(
     model: Any,
-    X: Float[Tensor, "n d"] | None = None,
-    y: Float[Tensor, " n"] | None = None,
+    X: Any = None,
+    y: Any = None,
     normalisation: Normalisation = "sum",
 ) -> LocalRate:
     """What T1 and T3 promise of descent from the present parameters, and which condition fails.

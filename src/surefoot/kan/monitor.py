@@ -361,8 +361,8 @@ class ConvergenceMonitor:
 
 def monitor(
     model: Any,
-    X: Float[Tensor, "n d"] | None = None,
-    y: Float[Tensor, " n"] | None = None,
+    X: Any = None,
+    y: Any = None,
     *,
     eta: float | None = None,
     every: int = 50,

@@ -70,8 +70,8 @@ class Regression:
     def __init__(
         self,
         model: nn.Module,
-        X: Float[Tensor, "n d"],
-        y: Float[Tensor, " n"] | None = None,
+        X: Any,
+        y: Any = None,
         normalisation: Normalisation = "sum",
         residual: Residual | None = None,
     ) -> None:

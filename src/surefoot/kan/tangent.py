@@ -82,7 +82,7 @@ class Tangent:
 
 def tangent(
     model: Any,
-    X: Float[Tensor, "n d"] | None = None,
+    X: Any = None,
     residual: Residual | None = None,
     normalisation: Normalisation = "sum",
 ) -> Tangent:
