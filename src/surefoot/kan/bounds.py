@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from scipy.optimize import brentq
+
 from surefoot._numerics.checks import check_choice, check_number
 
 SHARE = 1 - 1 / math.sqrt(2)
@@ -84,20 +86,20 @@ def stochastic_radius(lambda0: float, hessian_bound: Callable[[float], float]) -
     hessian_bound
         Lambda as a function of the radius, not decreasing.
     """
-    if lambda0 <= 0:
+    if lambda0 <= 0 or math.isinf(hessian_bound(0.0)):
         return 0.0
     target = SHARE * math.sqrt(lambda0)
     low, high = 0.0, 1.0
     while high * hessian_bound(high) < target:
-        low, high = high, 2 * high
+        low, high = high, 1e3 * high
         if high > 1e150:
             return math.inf
-    for _ in range(200):
-        middle = (low + high) / 2
-        if not low < middle < high:
-            break
-        low, high = (middle, high) if middle * hessian_bound(middle) <= target else (low, middle)
-    return low
+
+    def excess(R: float) -> float:
+        return R * hessian_bound(R) - target
+
+    found = brentq(excess, low, high, xtol=1e-300, rtol=1e-13)
+    return float(found) * (1 - 1e-12)
 
 
 def stochastic_rate(

@@ -15,7 +15,7 @@ from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
 from surefoot.kan._guarantee.conditions import GD, SGD
-from surefoot.kan.forecast import forecast, stability_limit
+from surefoot.kan.forecast import forecast
 from surefoot.kan.guarantee import ABOVE, RATE, STOPPED, run_certificates
 from surefoot.kan.local_rate import LocalRate
 from surefoot.kan.monitor import ConvergenceMonitor
@@ -49,7 +49,7 @@ class Run:
         for mini-batches.
     """
 
-    losses: Float64[Tensor, " steps+1"]
+    losses: Float64[Tensor, " losses"]
     eta: float
     violations: int
     moved: float
@@ -258,7 +258,7 @@ def _descend(
     steps: int,
     eta: float,
     gradient: Callable[[], tuple[Tensor | None, tuple[Tensor, ...]]],
-) -> Float64[Tensor, " steps+1"]:
+) -> Float64[Tensor, " losses"]:
     with watch, torch.enable_grad():
         for _ in range(steps):
             loss, found = gradient()
@@ -275,10 +275,8 @@ def _forecast_mean(watch: ConvergenceMonitor, steps: int, batch: int, eta: float
     """The mean loss that the linearised model forecasts, where that is affordable."""
     if watch.local_rate.n > MOMENT_ROWS:
         return
-    limit = stability_limit(watch.tangent, batch)
     ahead = forecast(watch.tangent, watch.residual, eta, steps, batch)
     watch.record.extend(watch.seed, "mean_forecast", ahead.tolist(), range(steps + 1))
-    watch.record.append(watch.seed, 0, stability_limit=limit)
 
 
 def _run(watch: ConvergenceMonitor, losses: Tensor, eta: float, headline: str) -> Run:
