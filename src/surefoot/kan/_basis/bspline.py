@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from surefoot._numerics.checks import check_number
 
 
 @functools.cache
-def local_polynomials(order: int) -> Float64[np.ndarray, "order+1 order+1"]:
+def local_polynomials(order: int) -> Float64[np.ndarray, "{order}+1 {order}+1"]:
     """Row r: the coefficients in 1, u, .., u^k of the r-th basis of a cell; exact rationals, rounded once.
 
     By Cox-de Boor on integer knots, where the recursion keeps integers over k!.
@@ -43,7 +44,7 @@ def local_polynomials(order: int) -> Float64[np.ndarray, "order+1 order+1"]:
 
 
 @functools.cache
-def derived_polynomials(order: int, derivative: int) -> Float64[np.ndarray, "order+1 powers"]:
+def derived_polynomials(order: int, derivative: int) -> Float64[np.ndarray, "{order}+1 powers"]:
     """The derivative in u of each local polynomial; one zero column beyond the degree."""
     table = local_polynomials(order)
     for _ in range(derivative):
@@ -113,34 +114,48 @@ class Grid:
         return spline_bases(x, self.lo, self.h, self.size, self.order, derivative)
 
 
-def cells(
-    x: Float[Tensor, "*n"], lo: float | Tensor, h: float | Tensor, size: int, order: int
-) -> tuple[Tensor, Float[Tensor, "*n"], Tensor]:
-    """The cell of each x (int64, from -k to G + k - 1), its coordinate u in [0, 1), and whether it is alive.
+Policy = Literal["zero", "clamp", "linear"]
+"""What a spline is beyond its grid: what its bases are there, its value at the end, or a straight line."""
 
-    u is rounded once: computed in float64, where the plain float32 form loses two digits at G = 200. Of a
-    NaN, u is NaN and its cell alive, so that what it touches becomes NaN; of a dead x, u is 0.
+
+def cells(
+    x: Float[Tensor, "*n"],
+    lo: float | Tensor,
+    h: float | Tensor,
+    size: int,
+    order: int,
+    inside: bool = False,
+) -> tuple[Tensor, Float[Tensor, "*n"], Tensor]:
+    """The cell of each x (int64), its coordinate u, and whether any basis may be other than 0 there.
+
+    Cells go from -k to G + k - 1 with u in [0, 1), or with `inside` from 0 to G - 1, where u of an x
+    outside the grid is below 0 or above 1. u is rounded once: computed in float64, where the plain float32
+    form loses two digits at G = 200. Of a NaN, u is NaN and its cell alive, so that what it touches becomes
+    NaN; of a dead x, u is 0.
     """
-    t = (x.double() - lo) / h
+    t = (x.double() - lo) * (1 / h)
     whole = t.detach().floor()
-    nan = whole != whole
-    alive = nan | ((whole >= -order) & (whole < size + order))
+    if inside:
+        whole = whole.clamp(0, size - 1).nan_to_num()
+        return (
+            whole.to(torch.int64),
+            (t - whole).to(x.dtype),
+            torch.ones_like(whole, dtype=torch.bool),
+        )
+    alive = (whole != whole) | ((whole >= -order) & (whole < size + order))
     whole = torch.where(alive, whole, 0.0).nan_to_num()
     u = torch.where(alive, t - whole, 0.0).to(x.dtype)
     return whole.to(torch.int64), u, alive
 
 
 def local_weights(
-    u: Float[Tensor, "*n"], h: float | Tensor, order: int, derivative: int = 0
-) -> Float[Tensor, "*n order+1"]:
-    """The k + 1 bases of a cell at its coordinate u, by Horner's rule."""
+    u: Float[Tensor, "*n"], order: int, derivative: int = 0
+) -> Float[Tensor, "*n {order}+1"]:
+    """The k + 1 bases of a cell at its coordinate u, or a derivative of them in u, by Horner's rule."""
     table = torch.from_numpy(derived_polynomials(order, derivative)).to(u)
     weights = table[:, -1].expand(*u.shape, order + 1)
     for p in range(table.shape[1] - 2, -1, -1):
         weights = weights * u[..., None] + table[:, p]
-    if derivative:
-        scale = h**derivative
-        weights = weights / (scale[..., None] if isinstance(scale, Tensor) else scale)
     # A constant polynomial would swallow a NaN.
     return weights + 0 * u[..., None] if table.shape[1] == 1 else weights
 
@@ -152,6 +167,7 @@ def spline_bases(
     size: int,
     order: int,
     derivative: int = 0,
+    policy: Policy = "zero",
 ) -> Float[Tensor, "*n bases"]:
     """All C bases at x, or a derivative of them.
 
@@ -165,12 +181,23 @@ def spline_bases(
         Cells G and degree k.
     derivative
         Of that order in x. At a knot the right limit; beyond the degree zero.
+    policy
+        What the bases are outside the grid; other than "zero" only without `derivative`.
     """
-    cell, u, alive = cells(x, lo, h, size, order)
-    if isinstance(h, Tensor):
-        h = h.to(x.dtype).expand_as(x)
-    weights = local_weights(u, h, order, derivative)
-    weights = torch.where(alive[..., None], weights, torch.zeros_like(weights))
+    cell, u, alive = cells(x, lo, h, size, order, policy != "zero")
+    if policy == "zero":
+        weights = local_weights(u, order, derivative)
+        if derivative:
+            scale = h**derivative
+            weights = weights / (
+                scale.to(x.dtype)[..., None] if isinstance(scale, Tensor) else scale
+            )
+        weights = torch.where(alive[..., None], weights, torch.zeros_like(weights))
+    else:
+        held = u.clamp(0, 1)
+        weights = local_weights(held, order)
+        if policy == "linear":
+            weights = weights + local_weights(held, order, 1) * (u - held)[..., None]
     index = (cell + order)[..., None] + torch.arange(order + 1, device=x.device)
     room = weights.new_zeros(*x.shape, size + 3 * order)
     # Bases that would lie beyond either end fall off.

@@ -1,0 +1,1 @@
+"""How a spline layer is computed: a C kernel where there is a compiler, torch everywhere."""

@@ -1,0 +1,426 @@
+"""A layer of splines in the place of a linear one: y_o = sum_i base_oi silu(x_i) + sum_j w_oij b_j(x_i)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from surefoot._numerics.checks import check_choice, check_number
+from surefoot.kan._basis.bspline import Policy
+from surefoot.kan._basis.edge import Basis, EdgeRule
+from surefoot.kan._grid import fitted_range, transfer
+from surefoot.kan._kernel.doors import Kernel, native_possible, spline_layer, watched
+
+RANGES = {"bspline": (-1.0, 1.0), "rbf": (-2.0, 2.0), "chebyshev": (-1.0, 1.0)}
+OFTEN = 0.05
+"""The share of inputs outside their grid from which on a layer warns."""
+HALF = (torch.float16, torch.bfloat16)
+
+
+class OutOfGridWarning(UserWarning):
+    """Many inputs lie outside the grid, where splines do not learn."""
+
+
+class KANLinear(nn.Module):
+    """A drop-in for `torch.nn.Linear` whose every edge is a learned function of one variable.
+
+    Source: arXiv 2404.19756, equation 2.10, with one weight a spline (its scale parameter is redundant).
+
+    Parameters
+    ----------
+    in_features, out_features
+        As in `torch.nn.Linear`.
+    grid_size
+        Cells G of the grid; every basis has C = G + spline_order functions of each input.
+    spline_order
+        Degree k, 1 to 5.
+    grid_range
+        The ends of the grid, in the units of the input; by default (-1, 1), and (-2, 2) for "rbf".
+    base_activation
+        "silu", None, or any function of a tensor: the branch beside the splines.
+    basis
+        "bspline"; "rbf": Gaussians of the normalised input (FastKAN); "chebyshev": polynomials of its tanh.
+    bias
+        Whether a constant is added to each output.
+    out_of_grid
+        What B-splines are outside the grid: "zero" (as in pykan and efficient-kan; such an input is dead),
+        "clamp" (their value at the end), "linear" (a straight line from there).
+    kernel
+        "c": compiled on first use, for B-splines in float32 on the CPU; "torch": never; "auto": where it can
+        be had, and otherwise torch after one warning.
+    higher_order
+        Torch's own operations always. Double backward is right either way: this is for what takes the graph
+        apart.
+    device, dtype
+        Of the weights. The grid is kept in float64.
+
+    Attributes
+    ----------
+    weight
+        (in (C + 1), out): the splines of each input in turn, then SiLU's rows.
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range; in a call, of an input that is no floating-point tensor of `in_features`
+        columns, of another dtype than the weight, or not finite.
+    RuntimeError
+        `kernel` is "c" and there is no compiler, or the layer is not one that it computes.
+    """
+
+    weight: nn.Parameter
+    grid_lo: Tensor
+    grid_hi: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        grid_size: int = 5,
+        spline_order: int = 3,
+        grid_range: tuple[float, float] | None = None,
+        base_activation: Literal["silu"] | Callable[[Tensor], Tensor] | None = "silu",
+        basis: Basis = "bspline",
+        bias: bool = False,
+        out_of_grid: Policy = "zero",
+        kernel: Kernel = "auto",
+        higher_order: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = check_number("in_features", in_features, least=1, whole=True)
+        self.out_features = check_number("out_features", out_features, least=1, whole=True)
+        check_choice("basis", basis, ("bspline", "rbf", "chebyshev"))
+        check_choice("out_of_grid", out_of_grid, ("zero", "clamp", "linear"))
+        check_choice("kernel", kernel, ("auto", "torch", "c"))
+        if isinstance(base_activation, str):
+            check_choice("base_activation", base_activation, ("silu",))
+        elif base_activation is not None and not callable(base_activation):
+            raise ValueError(
+                f"base_activation must be 'silu', None or a function, got {base_activation!r}"
+            )
+        lo, hi = _range(RANGES[basis] if grid_range is None else grid_range)
+        if basis != "bspline" and out_of_grid != "zero":
+            raise ValueError(
+                f"out_of_grid={out_of_grid!r} is for basis='bspline'; {basis!r} goes on outside its range"
+            )
+        if basis == "chebyshev" and grid_range is not None:
+            raise ValueError(
+                "grid_range has no meaning for basis='chebyshev', which takes tanh of its input"
+            )
+        if kernel == "c" and basis != "bspline":
+            raise ValueError(f"kernel='c' computes basis='bspline' alone, got {basis!r}")
+        self.kernel, self.higher_order = kernel, bool(higher_order)
+        self._base: Callable[[Tensor], Tensor] | None
+        # The normalised input of "rbf" is not the one that its base sees.
+        inside = base_activation == "silu" and basis != "rbf"
+        named = nn.functional.silu if base_activation == "silu" else base_activation
+        self._base = None if inside else named
+        self.rule = EdgeRule(
+            basis,
+            check_number("grid_size", grid_size, least=1, whole=True),
+            check_number("spline_order", spline_order, least=1, most=5, whole=True),
+            inside,
+            out_of_grid,
+        )
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.norm = nn.LayerNorm(in_features, **made) if basis == "rbf" else None
+        lines = in_features * (self.rule.bases + (base_activation is not None))
+        self.weight = nn.Parameter(torch.empty(lines, out_features, **made))
+        self.bias = nn.Parameter(torch.empty(out_features, **made)) if bias else None
+        if not self.weight.is_floating_point():
+            raise ValueError(f"dtype must be a real floating-point type, got {self.weight.dtype}")
+        wide: dict[str, Any] = {"device": device, "dtype": torch.float64}
+        self.register_buffer("grid_lo", torch.full((in_features,), lo, **wide))
+        self.register_buffer("grid_hi", torch.full((in_features,), hi, **wide))
+        # Two counts and not a share: checkpointing runs a forward pass twice.
+        self._outside = self._total = 0
+        self._warned = False
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw splines from N(0, 0.01 / in), the base from N(0, 1 / in); the bias is 0."""
+        scale = 1 / math.sqrt(self.in_features)
+        splines = self.in_features * self.rule.bases
+        with torch.no_grad():
+            self.weight[:splines].normal_(std=0.1 * scale)
+            self.weight[splines:].normal_(std=scale)
+            if self.bias is not None:
+                self.bias.zero_()
+        if self.norm is not None:
+            self.norm.reset_parameters()
+
+    @property
+    def grid_size(self) -> int:
+        """Cells G."""
+        return self.rule.size
+
+    @property
+    def spline_order(self) -> int:
+        """Degree k."""
+        return self.rule.order
+
+    @property
+    def spline_weight(self) -> Float[Tensor, "out in bases"]:
+        """A view of the splines' weights."""
+        splines = self.weight[: self.in_features * self.rule.bases]
+        return splines.view(self.in_features, self.rule.bases, -1).permute(2, 0, 1)
+
+    @property
+    def base_weight(self) -> Float[Tensor, "out in"] | None:
+        """A view of the base's weights; None without a base."""
+        found = self.weight[self.in_features * self.rule.bases :].T
+        return found if found.numel() else None
+
+    @property
+    def out_of_grid_fraction(self) -> float:
+        """The share of inputs outside their grid since the last `fit_grid`; 0 before any forward pass.
+
+        Counted for B-splines in eager mode: a compiled or transformed call reads no values.
+        """
+        return self._outside / self._total if self._total else 0.0
+
+    def forward(self, x: Float[Tensor, "*n in"]) -> Float[Tensor, "*n out"]:
+        """The layer at x, of any number of leading dimensions."""
+        kind = x.device.type if isinstance(x, Tensor) else "cpu"
+        automatic = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        self._check(x, automatic)
+        if not automatic:
+            return self._compute(x, self.weight.dtype)
+        with torch.autocast(kind, enabled=False):
+            return self._compute(x, torch.float32)
+
+    def _compute(self, x: Tensor, result: torch.dtype) -> Tensor:
+        # The kernel and the spline's cell want more digits than 16 bits have.
+        within = torch.float64 if self.weight.dtype == torch.float64 else torch.float32
+        flat, weight = x.reshape(-1, self.in_features).to(within), self.weight.to(within)
+        y = self._splines(flat, weight)
+        if self.bias is not None:
+            y = y + self.bias.to(within)
+        return y.reshape(*x.shape[:-1], self.out_features).to(result)
+
+    def _splines(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.kernel == "c" and not native_possible(self.rule, x):
+            raise RuntimeError(
+                f"kernel='c' computes float32 on the CPU, got {x.dtype} on {x.device}; kernel='auto' takes "
+                "torch there"
+            )
+        apart = self.in_features * self.rule.bases if self._base else None
+        inner = x if self.norm is None else self._normalised(x)
+        y, tally = spline_layer(
+            self.rule, inner, weight[:apart], self.grid_lo, self.grid_hi, self.kernel, self.higher_order
+        )  # fmt: skip
+        if watched():
+            self._look(x, tally)
+        return y + self._base(x) @ weight[apart:] if self._base else y
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        assert self.norm is not None
+        own = (self.norm.weight.to(x.dtype), self.norm.bias.to(x.dtype))
+        return nn.functional.layer_norm(x, (self.in_features,), *own, self.norm.eps)
+
+    def _check(self, x: Tensor, automatic: bool) -> None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"x must be a floating-point tensor, got {kind}")
+        if not x.ndim or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"x must have {self.in_features} columns (in_features), got shape {tuple(x.shape)}"
+            )
+        own = self.weight.dtype
+        if x.dtype != own and not (automatic and torch.float64 not in (x.dtype, own)):
+            raise ValueError(
+                f"x must have the layer's dtype {own}, got {x.dtype}; convert one of them"
+            )
+        if x.device != self.weight.device:
+            raise ValueError(
+                f"x must be on the layer's device {self.weight.device}, got {x.device}"
+            )
+
+    def _look(self, x: Tensor, tally: list[int] | None) -> None:
+        """Refuse what is not finite, count what is outside the grid."""
+        if x.device.type == "meta" or not x.numel():
+            return
+        if tally is None:
+            outside, wrong = 0, x.numel() - int(torch.isfinite(x).sum())
+            if self.rule.basis == "bspline":
+                outside = int(((x < self.grid_lo) | (x > self.grid_hi)).sum())
+        else:
+            outside, wrong = tally
+        if wrong:
+            raise ValueError(
+                f"x must be finite, got {wrong} of {x.numel()} values that are NaN or infinite"
+            )
+        self._outside += outside
+        self._total += x.numel()
+        if outside and not self._warned and self.rule.policy == "zero":
+            share = self.out_of_grid_fraction
+            if share > OFTEN:
+                self._warned = True
+                warnings.warn(
+                    f"{100 * share:.3g} % of the inputs lie outside the grid, where splines are 0 and do not "
+                    "learn; call fit_grid(x) with training inputs, widen grid_range, or choose "
+                    "out_of_grid='linear'",
+                    OutOfGridWarning,
+                    stacklevel=5,
+                )
+
+    def fit_grid(
+        self, x: Float[Tensor, "*n in"], *, quantile: float = 0.001, margin: float = 0.01, keep: bool = True
+    ) -> KANLinear:  # fmt: skip
+        """Set the grid of each feature to where its data are; the layer itself is changed and returned.
+
+        Parameters
+        ----------
+        x
+            Training inputs of this layer.
+        quantile
+            The grid spans from this quantile to 1 minus it.
+        margin
+            And so much of its width more, on either side. A constant feature gets half a unit.
+        keep
+            Whether splines are refitted so that the function stays what it was, as well as the new grid can
+            say it. The optimizer keeps its state: the parameter is the same one.
+
+        Raises
+        ------
+        ValueError
+            An argument is out of range, or the basis is "chebyshev", which has no grid.
+        """
+        self._check(x, False)
+        if self.rule.basis == "chebyshev":
+            raise ValueError("basis='chebyshev' has no grid to fit")
+        rows = x.reshape(-1, self.in_features)
+        if not len(rows):
+            raise ValueError("x must have at least one row")
+        if not torch.isfinite(rows).all():
+            raise ValueError("x must be finite, got NaN or infinity")
+        check_number("quantile", quantile, least=0, below=0.5)
+        check_number("margin", margin, least=0)
+        if self.norm is not None:
+            rows = self._normalised(rows.to(self.norm.weight.dtype))
+        with torch.no_grad():
+            lo, hi = fitted_range(rows, quantile, margin)
+            self._move(self.rule, lo, hi, keep)
+        self._outside = self._total = 0
+        self._warned = False
+        return self
+
+    def refine(self, grid_size: int) -> KANLinear:
+        """Go to another number of cells on the same range; the layer itself is changed and returned.
+
+        Exact for B-splines where the new number is a multiple of the old one, else by least squares. The
+        weight is a new parameter then: make a new optimizer.
+        """
+        check_number("grid_size", grid_size, least=1, whole=True)
+        if self.rule.basis == "chebyshev":
+            raise ValueError("basis='chebyshev' has no grid to refine")
+        rule = dataclasses.replace(self.rule, size=int(grid_size))
+        with torch.no_grad():
+            self._move(rule, self.grid_lo, self.grid_hi, keep=True)
+        return self
+
+    def _move(self, rule: EdgeRule, lo: Tensor, hi: Tensor, keep: bool) -> None:
+        splines = self.in_features * self.rule.bases
+        old = (self.rule, self.grid_lo, self.grid_hi)
+        if keep:
+            held = self.weight[:splines].view(self.in_features, self.rule.bases, -1)
+            found = transfer(held, old, (rule, lo, hi)).flatten(0, 1)
+            new = torch.cat([found, self.weight[splines:]])
+            if new.shape == self.weight.shape:
+                self.weight.copy_(new)
+            else:
+                self.weight = nn.Parameter(new, requires_grad=self.weight.requires_grad)
+        self.rule, self.grid_lo, self.grid_hi = rule, lo, hi
+
+    def curve(self, out_feature: int, in_feature: int) -> Callable[[Tensor], Tensor]:
+        """One edge as a function of a tensor of any shape, base included, bias not.
+
+        Of "rbf" the splines of a layer see the normalised input: this is the edge of normalised inputs, exact
+        without a base.
+        """
+        o = check_number("out_feature", out_feature, least=0, below=self.out_features, whole=True)
+        i = check_number("in_feature", in_feature, least=0, below=self.in_features, whole=True)
+        weight = self.spline_weight[o, i].detach()
+        base = None if self.base_weight is None else self.base_weight[o, i].detach()
+        act = self._base or nn.functional.silu
+
+        def evaluate(x: Tensor) -> Tensor:
+            at = x.to(weight)
+            lo, hi = self.grid_lo[i : i + 1], self.grid_hi[i : i + 1]
+            y: Tensor = self.rule(at[..., None], lo, hi)[..., 0, :] @ weight
+            return y if base is None else y + base * act(at)
+
+        return evaluate
+
+    def regularization(self, l1: float = 1.0, entropy: float = 1.0) -> Float[Tensor, ""]:
+        """L1 of the edges' mean absolute spline weights, and the entropy of how they share it.
+
+        As efficient-kan has it, for pykan's penalty of arXiv 2404.19756, equation 2.17, on activations.
+        """
+        edges = self.spline_weight.abs().mean(-1)
+        total = edges.sum()
+        share = edges / total.clamp(min=torch.finfo(edges.dtype).tiny)
+        spread: Tensor = torch.special.xlogy(share, share).sum()
+        return l1 * total - entropy * spread
+
+    def get_extra_state(self) -> Tensor:
+        """What the weight's shape does not tell: of (G, k) = (5, 3) and (6, 2) it is the same."""
+        return torch.tensor(self._signature())
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuse a state of a layer with another basis, grid size, order, base or policy."""
+        told, own = [round(v) for v in torch.as_tensor(state).tolist()], self._signature()
+        if told != own:
+            words = ("basis", "grid_size", "spline_order", "base_activation", "out_of_grid")
+            wrong = [w for w, a, b in zip(words, told, own, strict=True) if a != b]
+            raise ValueError(
+                f"the state is of a layer with another {', '.join(wrong)} than this one"
+            )
+
+    def _signature(self) -> list[int]:
+        base = 2 if self._base else int(self.rule.silu)
+        return [
+            ("bspline", "rbf", "chebyshev").index(self.rule.basis), self.rule.size, self.rule.order, base,
+            ("zero", "clamp", "linear").index(self.rule.policy),
+        ]  # fmt: skip
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:
+        held = self.grid_lo, self.grid_hi
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # A grid in 16 bits would be another grid.
+        self.grid_lo, self.grid_hi = (
+            old.to(new.device) if new.dtype != torch.float64 else new
+            for old, new in zip(held, (self.grid_lo, self.grid_hi), strict=True)
+        )
+        return self
+
+    def extra_repr(self) -> str:
+        """Sizes and whatever differs from the default."""
+        rule = self.rule
+        told = [
+            f"{self.in_features}, {self.out_features}, grid_size={rule.size}, spline_order={rule.order}"
+        ]
+        if rule.basis != "bspline":
+            told.append(f"basis={rule.basis!r}")
+        if rule.policy != "zero":
+            told.append(f"out_of_grid={rule.policy!r}")
+        return ", ".join([*told, f"bias={self.bias is not None}"])
+
+
+def _range(given: tuple[float, float]) -> tuple[float, float]:
+    try:
+        lo, hi = given
+    except (TypeError, ValueError):
+        raise ValueError(f"grid_range must be two numbers, got {given!r}") from None
+    lo = check_number("grid_range[0]", lo)
+    return lo, check_number("grid_range[1]", hi, above=lo)
