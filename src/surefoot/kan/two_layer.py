@@ -19,7 +19,7 @@ from surefoot.kan._basis.bspline import Grid
 from surefoot.kan._two_layer import rows
 from surefoot.kan._two_layer.infinite import infinite_gram
 from surefoot.kan._two_layer.points import check_points
-from surefoot.kan._two_layer.rows import BLOCK, Coefficients, Network
+from surefoot.kan._two_layer.rows import Coefficients, Network
 
 
 class Outside(NamedTuple):
@@ -181,15 +181,16 @@ class KAN2(nn.Module):
     def features(self, X: Float[Tensor, "n d"]) -> Features:
         """Bases, hidden values and outer functions at the points, in float64."""
         x, net = self._points(X), self.network
-        (inner,), z, _ = net.hidden(x, 0)
+        inner = net.inner(x, 0)
+        z = net.hidden(inner)
         outer, phi = net.outer(z, 1)
-        return Features(inner, z, outer[0], phi[0], phi[1])
+        return Features(inner[0], z, outer[0], phi[0], phi[1])
 
     @torch.no_grad()
     def outside(self, X: Float[Tensor, "n d"]) -> Outside:
         """How much of x and of z lies outside the grid."""
-        x, grid = self._points(X), self.grid
-        _, z, _ = self.network.hidden(x, 0)
+        x, grid, net = self._points(X), self.grid, self.network
+        z = net.hidden(net.inner(x, 0))
         margin = grid.order * grid.h
 
         def beyond(t: Tensor, by: float) -> float:
@@ -207,8 +208,9 @@ class KAN2(nn.Module):
         one of order k is the right limit.
         """
         x, net = self._points(X), self.network
-        inner, z, slopes = net.hidden(x, 2)
-        _, phi = net.outer(z, 2)
+        inner = net.inner(x, 2)
+        slopes = net.slopes(inner)
+        _, phi = net.outer(net.hidden(inner), 2)
         bends = torch.einsum("npc,qpc->nqp", inner[2], net.a)
         first = torch.einsum("nq,nqp->np", phi[1], slopes)
         second = torch.einsum("nq,nqp->np", phi[2], slopes**2)
@@ -233,15 +235,12 @@ class KAN2(nn.Module):
         D = phi'(z) (n, m). In float64, n^2 m C multiplications and no Jacobian.
         """
         x, net = self._points(X), self.network
-        phi = self.grid(x).flatten(1)
+        inner = net.inner(x, 0)
+        phi = inner[0].flatten(1)
         in_a = phi.new_zeros(len(x), len(x))
         in_c = torch.zeros_like(in_a)
-        each = max(1, BLOCK // max(1, len(x) * self.grid.bases))
-        for start in range(0, self.m, each):
-            part = slice(start, start + each)
-            some = Network(net.a[part], net.c[part], self.grid)
-            _, z, _ = some.hidden(x, 0)
-            outer, functions = some.outer(z, 1)
+        for some in rows.neurons(net, len(x)):
+            outer, functions = some.outer(some.hidden(inner), 1)
             bases = outer[0].flatten(1)
             in_c += bases @ bases.T
             in_a += functions[1] @ functions[1].T
@@ -252,8 +251,8 @@ class KAN2(nn.Module):
     @torch.no_grad()
     def jacobian(self, X: Float[Tensor, "n d"]) -> Float64[Tensor, "n parameters"]:
         """df/dtheta at the points, columns as the parameters lie flat: a, then c."""
-        x = self._points(X)
-        return rows.jacobian(self.network, x, Coefficients.value(x))
+        x, net = self._points(X), self.network
+        return rows.jacobian(net, net.inner(x, 0), Coefficients.value(x))
 
     @torch.no_grad()
     def gram_infinite(self, X: Float[Tensor, "n d"]) -> Float64[Tensor, "n n"]:
@@ -280,7 +279,9 @@ class KAN2(nn.Module):
         x, radius = self._points(X), check_number("R", R, least=0, finite=False)
         if radius == math.inf:
             return math.inf
-        return float(rows.hessian_bounds(self.network, x, Coefficients.value(x), radius).norm())
+        net = self.network
+        of = Coefficients.value(x)
+        return float(rows.hessian_bounds(net, net.inner(x, 0), of, radius).norm())
 
     @torch.no_grad()
     def rounding(self, X: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
@@ -288,9 +289,9 @@ class KAN2(nn.Module):
 
         The neurons of a symmetric network cancel, so that |f| says nothing of it. eps of the model's dtype.
         """
-        x = self._points(X)
+        x, net = self._points(X), self.network
         eps = torch.finfo(self.a.dtype).eps
-        return eps * rows.magnitudes(self.network, x, Coefficients.value(x))
+        return eps * rows.magnitudes(net, net.inner(x, 0), Coefficients.value(x))
 
 
 def _grid(grid_range: Any, size: int, order: int) -> Grid:

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from surefoot.kan._basis.bspline import Grid
 
+Inner = list[Float64[Tensor, "n d C"]]
+
 # Numbers of a block of the Jacobian: 32 MiB in float64.
 BLOCK = 2**22
 
@@ -59,14 +61,17 @@ class Network:
         """m^{-1/2}."""
         return 1 / math.sqrt(len(self.a))
 
-    def hidden(
-        self, x: Float64[Tensor, "n d"], order: int
-    ) -> tuple[list[Float64[Tensor, "n d C"]], Float64[Tensor, "n m"], Float64[Tensor, "n m d"]]:
-        """The bases of the inputs and their derivatives up to `order`, z, and its slopes if order > 0."""
-        bases = [self.grid(x, r) for r in range(order + 1)]
-        z = torch.einsum("npc,qpc->nq", bases[0], self.a)
-        slopes = torch.einsum("npc,qpc->nqp", bases[1], self.a) if order else z.new_zeros(0)
-        return bases, z, slopes
+    def inner(self, x: Float64[Tensor, "n d"], order: int) -> Inner:
+        """The bases of the inputs and their derivatives up to `order`; they depend on no parameter."""
+        return [self.grid(x, r) for r in range(order + 1)]
+
+    def hidden(self, inner: Inner) -> Float64[Tensor, "n m"]:
+        """z."""
+        return torch.einsum("npc,qpc->nq", inner[0], self.a)
+
+    def slopes(self, inner: Inner) -> Float64[Tensor, "n m d"]:
+        """dz_q / dx_p."""
+        return torch.einsum("npc,qpc->nqp", inner[1], self.a)
 
     def outer(
         self, z: Float64[Tensor, "n m"], order: int
@@ -76,22 +81,36 @@ class Network:
         return bases, [torch.einsum("nqc,qc->nq", b, self.c) for b in bases]
 
 
-def values(net: Network, x: Float64[Tensor, "n d"], of: Coefficients) -> Float64[Tensor, " n"]:
+def values(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, " n"]:
     """D u at the points; autograd goes through it to a and c."""
-    return net.scale * _summands(net, x, of).sum(1)
+    return net.scale * _summands(net, inner, of).sum(1)
 
 
-def magnitudes(net: Network, x: Float64[Tensor, "n d"], of: Coefficients) -> Float64[Tensor, " n"]:
-    """m^{-1/2} sum_q |summand of neuron q|: what D u is rounded from, where neurons cancel."""
-    return net.scale * _summands(net, x, of).abs().sum(1)
+def magnitudes(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, " n"]:
+    """The sizes of the numbers that D u is summed from, where neurons and bases cancel.
+
+    Of u itself m^{-1/2} sum_q |phi_q|; of its derivatives every product with its absolute value, as second
+    derivatives of splines are differences of numbers h^-2 times as large.
+    """
+    plain = Coefficients(of.e, torch.zeros_like(of.b), torch.zeros_like(of.a), 0)
+    total = net.scale * _summands(net, inner, plain).abs().sum(1)
+    if not of.order:
+        return total
+    a, c = net.a.abs(), net.c.abs()
+    bare = Coefficients(torch.zeros_like(of.e), of.b.abs(), of.a.abs(), of.order)
+    z = net.hidden(inner)
+    first, second = _chain(Network(a, c, net.grid), [b.abs() for b in inner], bare)
+    for r, factor in ((1, first), (2, second))[: of.order]:
+        phi = torch.einsum("nqc,qc->nq", net.grid(z, r).abs(), c)
+        total = total + net.scale * (factor * phi).sum(1)
+    return total
 
 
-def _summands(net: Network, x: Float64[Tensor, "n d"], of: Coefficients) -> Float64[Tensor, "n m"]:
-    inner, z, slopes = net.hidden(x, of.order)
-    _, phi = net.outer(z, of.order)
+def _summands(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, "n m"]:
+    _, phi = net.outer(net.hidden(inner), of.order)
     total = of.e[:, None] * phi[0]
     if of.order:
-        first, second = _chain(net, inner, slopes, of)
+        first, second = _chain(net, inner, of)
         total = total + first * phi[1]
         if of.order == 2:
             total = total + second * phi[2]
@@ -99,12 +118,10 @@ def _summands(net: Network, x: Float64[Tensor, "n d"], of: Coefficients) -> Floa
 
 
 def _chain(
-    net: Network,
-    inner: list[Float64[Tensor, "n d C"]],
-    slopes: Float64[Tensor, "n m d"],
-    of: Coefficients,
+    net: Network, inner: Inner, of: Coefficients
 ) -> tuple[Float64[Tensor, "n m"], Float64[Tensor, "n m"]]:
     """P and Q."""
+    slopes = net.slopes(inner)
     first = torch.einsum("np,nqp->nq", of.b, slopes)
     if of.order < 2:
         return first, torch.zeros_like(first)
@@ -112,33 +129,31 @@ def _chain(
     return first, torch.einsum("np,nqp->nq", of.a, slopes**2)
 
 
-def jacobian_blocks(
-    net: Network, x: Float64[Tensor, "n d"], of: Coefficients
-) -> Iterator[tuple[Float64[Tensor, "n q d C"], Float64[Tensor, "n q C"]]]:
-    """The derivatives of the rows in a and in c, for a few neurons at a time."""
+def neurons(net: Network, points: int) -> Iterator[Network]:
+    """A few neurons at a time: as many as make a block of a Jacobian with that many rows."""
     m, d, bases = net.a.shape
-    each = max(1, BLOCK // max(1, len(x) * d * bases))
+    each = max(1, BLOCK // max(1, points * d * bases))
     for start in range(0, m, each):
         part = slice(start, start + each)
-        yield _jacobian(Network(net.a[part], net.c[part], net.grid), x, of, net.scale)
+        yield Network(net.a[part], net.c[part], net.grid)
 
 
-def _jacobian(
-    net: Network, x: Float64[Tensor, "n d"], of: Coefficients, scale: float
+def jacobian_of(
+    net: Network, inner: Inner, of: Coefficients, scale: float
 ) -> tuple[Float64[Tensor, "n q d C"], Float64[Tensor, "n q C"]]:
-    inner, z, slopes = net.hidden(x, of.order)
-    outer, phi = net.outer(z, of.order + 1)
+    """The derivatives of the rows in a and in c of some neurons; `scale` is m^{-1/2} of all of them."""
+    outer, phi = net.outer(net.hidden(inner), of.order + 1)
     alpha = of.e[:, None] * phi[1]
     in_c = of.e[:, None, None] * outer[0]
     if of.order:
-        first, second = _chain(net, inner, slopes, of)
+        first, second = _chain(net, inner, of)
         alpha = alpha + first * phi[2]
         in_c = in_c + first[..., None] * outer[1]
         beta = of.b[:, None, :] * phi[1][..., None]
         if of.order == 2:
             alpha = alpha + second * phi[3]
             in_c = in_c + second[..., None] * outer[2]
-            beta = beta + 2 * of.a[:, None, :] * phi[2][..., None] * slopes
+            beta = beta + 2 * of.a[:, None, :] * phi[2][..., None] * net.slopes(inner)
     in_a = alpha[:, :, None, None] * inner[0][:, None]
     if of.order:
         in_a += beta[..., None] * inner[1][:, None]
@@ -147,18 +162,14 @@ def _jacobian(
     return scale * in_a, scale * in_c
 
 
-def jacobian(
-    net: Network, x: Float64[Tensor, "n d"], of: Coefficients
-) -> Float64[Tensor, "n parameters"]:
+def jacobian(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, "n parameters"]:
     """All of it, columns as the parameters lie flat: a, then c."""
-    blocks = list(jacobian_blocks(net, x, of))
-    return torch.cat(
-        [*(a.flatten(1) for a, _ in blocks), *(c.flatten(1) for _, c in blocks)], dim=1
-    )
+    in_a, in_c = jacobian_of(net, inner, of, net.scale)
+    return torch.cat([in_a.flatten(1), in_c.flatten(1)], dim=1)
 
 
 def hessian_bounds(
-    net: Network, x: Float64[Tensor, "n d"], of: Coefficients, radius: float
+    net: Network, inner: Inner, of: Coefficients, radius: float
 ) -> Float64[Tensor, " n"]:
     """A bound on the norm of each row's Hessian in the parameters, over the ball of that radius.
 
@@ -166,7 +177,6 @@ def hessian_bounds(
     Infinite where a derivative of the bases that it needs does not exist: the degree is below order + 2.
     """
     k, order = net.grid.order, of.order
-    inner = [net.grid(x, r) for r in range(min(order, 2) + 1)]
     norms = [b.norm(dim=2) for b in inner]
     p0 = inner[0].flatten(1).norm(dim=1)
     zero = torch.zeros_like(p0)
