@@ -177,10 +177,10 @@ def test_a_wrong_lambda0_is_found_out():
 @pytest.fixture(scope="module")
 def drawn():
     """Eight seeds of a small problem, one record."""
-    model, X, y = certified(m=128, scale=1e-4, n=5)
+    model, X, y = certified(m=64, scale=1e-4, n=4)
     record = Record()
     for seed in range(8):
-        run = fit_sgd(copy.deepcopy(model), X, y, 150, 2, seed=seed, every=75, record=record)
+        run = fit_sgd(copy.deepcopy(model), X, y, 40, 2, seed=seed, every=40, record=record)
     return run, record
 
 
@@ -245,7 +245,7 @@ def test_the_draws_are_unbiased():
     """On a linear problem the mean over many seeds is the forecast of the mean, which is exact there."""
     A = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=torch.float64)
     record = Record()
-    for seed in range(200):
+    for seed in range(100):
         fit_sgd(
             Linear(A, torch.ones(2, dtype=torch.float64)),
             None,
@@ -257,7 +257,7 @@ def test_the_draws_are_unbiased():
             record=record,
         )
     losses, ahead = record["loss"], record["mean_forecast"][0]
-    spread = losses.std(axis=0) / math.sqrt(200)
+    spread = losses.std(axis=0) / math.sqrt(100)
     assert (abs(losses.mean(axis=0) - ahead) <= 4 * spread + 1e-12).all()
 
 
@@ -291,6 +291,20 @@ def test_the_spec_s_certified_case():
         run = fit_gd(model, X, y, 400, mode="certified" if sure else "gd", every=100)
         assert run.local_rate.certified is sure
         assert run.violations == 0
+
+
+@pytest.mark.acceptance
+def test_the_spec_s_stochastic_case():
+    """d = 1, m = 512, n = 8, B = 2, y = .05 sin 3x: the mean of eight seeds at three checkpoints."""
+    model, X, y = certified(m=512, scale=0.05, n=8)
+    record = Record()
+    for seed in range(8):
+        run = fit_sgd(copy.deepcopy(model), X, y, 700, 2, seed=seed, every=350, record=record)
+    rate, ahead = run.local_rate.stochastic(2), record["mean_forecast"][0]
+    mean = record["stopped_loss"].mean(axis=0)
+    for t in (100, 350, 700):
+        assert mean[t] <= rate.factor(run.eta) ** t * mean[0]
+        assert 1 / 3 <= mean[t] / ahead[t] <= 3
 
 
 @pytest.mark.acceptance
