@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64
-from torch import Tensor
+from torch import Tensor, nn
 
-from surefoot.kan._basis.bspline import Grid
+from surefoot.kan._basis.bspline import Grid, cells, local_polynomials
 
 Inner = list[Float64[Tensor, "n d C"]]
 
@@ -73,12 +73,30 @@ class Network:
         """dz_q / dx_p."""
         return torch.einsum("npc,qpc->nqp", inner[1], self.a)
 
-    def outer(
-        self, z: Float64[Tensor, "n m"], order: int
-    ) -> tuple[list[Float64[Tensor, "n m C"]], list[Float64[Tensor, "n m"]]]:
-        """The bases of the hidden values and phi_q with their derivatives up to `order`."""
-        bases = [self.grid(z, r) for r in range(order + 1)]
-        return bases, [torch.einsum("nqc,qc->nq", b, self.c) for b in bases]
+    def outer(self, z: Float64[Tensor, "n m"], order: int) -> list[Float64[Tensor, "n m C"]]:
+        """The bases of the hidden values and their derivatives up to `order`."""
+        return [self.grid(z, r) for r in range(order + 1)]
+
+    def functions(self, z: Float64[Tensor, "n m"], order: int) -> list[Float64[Tensor, "n m"]]:
+        """phi_q at z and its derivatives up to `order`, by the polynomials of the cells.
+
+        A fifth of the time of the bases, with the same numbers; autograd goes through to c and z.
+        """
+        k, size, h = self.grid.order, self.grid.size, self.grid.h
+        cell, u, alive = cells(z, self.grid.lo, h, size, k)
+        table = torch.from_numpy(local_polynomials(k)).to(self.c)
+        pieces = nn.functional.pad(self.c, (k, k)).unfold(1, k + 1, 1) @ table
+        neuron = torch.arange(len(self.c), device=z.device) * (size + 2 * k) + k
+        polynomial = pieces.flatten(0, 1)[cell + neuron].unbind(-1)
+        # A constant polynomial would swallow a NaN.
+        nothing = 0 * u
+        found = []
+        for r in range(order + 1):
+            value = nothing
+            for p in range(k, r - 1, -1):
+                value = value * u + math.perm(p, r) * polynomial[p]
+            found.append(torch.where(alive, value, nothing) / h**r)
+        return found
 
 
 def values(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, " n"]:
@@ -107,7 +125,7 @@ def magnitudes(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, 
 
 
 def _summands(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, "n m"]:
-    _, phi = net.outer(net.hidden(inner), of.order)
+    phi = net.functions(net.hidden(inner), of.order)
     total = of.e[:, None] * phi[0]
     if of.order:
         first, second = _chain(net, inner, of)
@@ -142,7 +160,8 @@ def jacobian_of(
     net: Network, inner: Inner, of: Coefficients, scale: float
 ) -> tuple[Float64[Tensor, "n q d C"], Float64[Tensor, "n q C"]]:
     """The derivatives of the rows in a and in c of some neurons; `scale` is m^{-1/2} of all of them."""
-    outer, phi = net.outer(net.hidden(inner), of.order + 1)
+    z = net.hidden(inner)
+    outer, phi = net.outer(z, of.order), net.functions(z, of.order + 1)
     alpha = of.e[:, None] * phi[1]
     in_c = of.e[:, None, None] * outer[0]
     if of.order:
