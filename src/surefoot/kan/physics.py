@@ -23,7 +23,7 @@ from surefoot.kan._two_layer.rows import Coefficients, Inner
 from surefoot.kan.fresh import FreshCheck, fresh_check
 from surefoot.kan.residual import PDEResidual, operated, terms
 from surefoot.kan.two_layer import KAN2
-from surefoot.record import Record
+from surefoot.record import Fact, Record
 
 Values = Callable[[Float[Tensor, "n d"]], Tensor] | Tensor | np.ndarray | float
 
@@ -264,7 +264,7 @@ class PIKAN:
         seed, of
             As in `Record.note`.
         """
-        facts = {
+        facts: dict[str, Fact] = {
             "pde": self.pde.name,
             "pde_order": self.pde_order,
             "weight_interior": self.weights[0],

@@ -158,8 +158,8 @@ class KAN2(nn.Module):
             x has another shape, whole numbers, or one that is not finite.
         """
         x = check_points("x", x, self.d).to(self.a)
-        z = torch.einsum("npc,qpc->nq", self.grid(x), self.a)
-        return torch.einsum("nqc,qc->n", self.grid(z), self.c) / math.sqrt(self.m)
+        net = Network(self.a, self.c, self.grid)
+        return rows.values(net, net.inner(x, 0), Coefficients.value(x))
 
     def extra_repr(self) -> str:
         """The settings, as they were given."""
@@ -183,8 +183,8 @@ class KAN2(nn.Module):
         x, net = self._points(X), self.network
         inner = net.inner(x, 0)
         z = net.hidden(inner)
-        outer, phi = net.outer(z, 1)
-        return Features(inner[0], z, outer[0], phi[0], phi[1])
+        phi, slope = net.functions(z, 1)
+        return Features(inner[0], z, self.grid(z), phi, slope)
 
     @torch.no_grad()
     def outside(self, X: Float[Tensor, "n d"]) -> Outside:
@@ -210,7 +210,7 @@ class KAN2(nn.Module):
         x, net = self._points(X), self.network
         inner = net.inner(x, 2)
         slopes = net.slopes(inner)
-        _, phi = net.outer(net.hidden(inner), 2)
+        phi = net.functions(net.hidden(inner), 2)
         bends = torch.einsum("npc,qpc->nqp", inner[2], net.a)
         first = torch.einsum("nq,nqp->np", phi[1], slopes)
         second = torch.einsum("nq,nqp->np", phi[2], slopes**2)
@@ -240,10 +240,10 @@ class KAN2(nn.Module):
         in_a = phi.new_zeros(len(x), len(x))
         in_c = torch.zeros_like(in_a)
         for some in rows.neurons(net, len(x)):
-            outer, functions = some.outer(some.hidden(inner), 1)
-            bases = outer[0].flatten(1)
+            z = some.hidden(inner)
+            bases, slope = self.grid(z).flatten(1), some.functions(z, 1)[1]
             in_c += bases @ bases.T
-            in_a += functions[1] @ functions[1].T
+            in_a += slope @ slope.T
         in_a *= (phi @ phi.T) / self.m
         in_c /= self.m
         return (in_a, in_c) if parts else in_a + in_c

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from surefoot.kan._basis.bspline import Grid
+from surefoot.kan._basis.bspline import Grid, cells, local_polynomials
 
-Inner = list[Float64[Tensor, "n d C"]]
+Inner = list[Float[Tensor, "n d C"]]
 
 # Numbers of a block of the Jacobian: 32 MiB in float64.
 BLOCK = 2**22
@@ -37,13 +37,13 @@ class Coefficients:
         The highest derivative that the operator may take, 0 to 2, whatever its numbers are.
     """
 
-    e: Float64[Tensor, " n"]
-    b: Float64[Tensor, "n d"]
-    a: Float64[Tensor, "n d"]
+    e: Float[Tensor, " n"]
+    b: Float[Tensor, "n d"]
+    a: Float[Tensor, "n d"]
     order: int
 
     @classmethod
-    def value(cls, x: Float64[Tensor, "n d"]) -> Coefficients:
+    def value(cls, x: Float[Tensor, "n d"]) -> Coefficients:
         """The operator of regression: u itself."""
         return cls(x.new_ones(len(x)), torch.zeros_like(x), torch.zeros_like(x), 0)
 
@@ -52,8 +52,8 @@ class Coefficients:
 class Network:
     """The numbers of a two-layer network: a (m, d, C), c (m, C), one grid for both layers."""
 
-    a: Float64[Tensor, "m d C"]
-    c: Float64[Tensor, "m C"]
+    a: Float[Tensor, "m d C"]
+    c: Float[Tensor, "m C"]
     grid: Grid
 
     @property
@@ -61,32 +61,52 @@ class Network:
         """m^{-1/2}."""
         return 1 / math.sqrt(len(self.a))
 
-    def inner(self, x: Float64[Tensor, "n d"], order: int) -> Inner:
+    def inner(self, x: Float[Tensor, "n d"], order: int) -> Inner:
         """The bases of the inputs and their derivatives up to `order`; they depend on no parameter."""
         return [self.grid(x, r) for r in range(order + 1)]
 
-    def hidden(self, inner: Inner) -> Float64[Tensor, "n m"]:
+    def hidden(self, inner: Inner) -> Float[Tensor, "n m"]:
         """z."""
         return torch.einsum("npc,qpc->nq", inner[0], self.a)
 
-    def slopes(self, inner: Inner) -> Float64[Tensor, "n m d"]:
+    def slopes(self, inner: Inner) -> Float[Tensor, "n m d"]:
         """dz_q / dx_p."""
         return torch.einsum("npc,qpc->nqp", inner[1], self.a)
 
-    def outer(
-        self, z: Float64[Tensor, "n m"], order: int
-    ) -> tuple[list[Float64[Tensor, "n m C"]], list[Float64[Tensor, "n m"]]]:
-        """The bases of the hidden values and phi_q with their derivatives up to `order`."""
-        bases = [self.grid(z, r) for r in range(order + 1)]
-        return bases, [torch.einsum("nqc,qc->nq", b, self.c) for b in bases]
+    def outer(self, z: Float[Tensor, "n m"], order: int) -> list[Float[Tensor, "n m C"]]:
+        """The bases of the hidden values and their derivatives up to `order`."""
+        return [self.grid(z, r) for r in range(order + 1)]
+
+    def functions(self, z: Float[Tensor, "n m"], order: int) -> list[Float[Tensor, "n m"]]:
+        """phi_q at z and its derivatives up to `order`, by the polynomials of the cells.
+
+        A fifth of the time of the bases, with the same numbers; autograd goes through to c and z.
+        """
+        k, size, h = self.grid.order, self.grid.size, self.grid.h
+        cell, u, alive = cells(z, self.grid.lo, h, size, k)
+        table = torch.from_numpy(local_polynomials(k)).to(self.c)
+        there = size + 2 * k  # cells on which some base lives
+        padded = nn.functional.pad(self.c, (k, k))
+        pieces = torch.stack([padded[:, r : r + there] for r in range(k + 1)], -1) @ table
+        neuron = torch.arange(len(self.c), device=z.device) * there + k
+        polynomial = pieces.flatten(0, 1)[cell + neuron].unbind(-1)
+        # A constant polynomial would swallow a NaN.
+        nothing = 0 * u
+        found = []
+        for r in range(order + 1):
+            value = nothing
+            for p in range(k, r - 1, -1):
+                value = value * u + math.perm(p, r) * polynomial[p]
+            found.append(torch.where(alive, value, nothing) / h**r)
+        return found
 
 
-def values(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, " n"]:
+def values(net: Network, inner: Inner, of: Coefficients) -> Float[Tensor, " n"]:
     """D u at the points; autograd goes through it to a and c."""
     return net.scale * _summands(net, inner, of).sum(1)
 
 
-def magnitudes(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, " n"]:
+def magnitudes(net: Network, inner: Inner, of: Coefficients) -> Float[Tensor, " n"]:
     """The sizes of the numbers that D u is summed from, where neurons and bases cancel.
 
     Of u itself m^{-1/2} sum_q |phi_q|; of its derivatives every product with its absolute value, as second
@@ -106,8 +126,8 @@ def magnitudes(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, 
     return total
 
 
-def _summands(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, "n m"]:
-    _, phi = net.outer(net.hidden(inner), of.order)
+def _summands(net: Network, inner: Inner, of: Coefficients) -> Float[Tensor, "n m"]:
+    phi = net.functions(net.hidden(inner), of.order)
     total = of.e[:, None] * phi[0]
     if of.order:
         first, second = _chain(net, inner, of)
@@ -119,7 +139,7 @@ def _summands(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, "
 
 def _chain(
     net: Network, inner: Inner, of: Coefficients
-) -> tuple[Float64[Tensor, "n m"], Float64[Tensor, "n m"]]:
+) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
     """P and Q."""
     slopes = net.slopes(inner)
     first = torch.einsum("np,nqp->nq", of.b, slopes)
@@ -140,9 +160,10 @@ def neurons(net: Network, points: int) -> Iterator[Network]:
 
 def jacobian_of(
     net: Network, inner: Inner, of: Coefficients, scale: float
-) -> tuple[Float64[Tensor, "n q d C"], Float64[Tensor, "n q C"]]:
+) -> tuple[Float[Tensor, "n q d C"], Float[Tensor, "n q C"]]:
     """The derivatives of the rows in a and in c of some neurons; `scale` is m^{-1/2} of all of them."""
-    outer, phi = net.outer(net.hidden(inner), of.order + 1)
+    z = net.hidden(inner)
+    outer, phi = net.outer(z, of.order), net.functions(z, of.order + 1)
     alpha = of.e[:, None] * phi[1]
     in_c = of.e[:, None, None] * outer[0]
     if of.order:
@@ -162,7 +183,7 @@ def jacobian_of(
     return scale * in_a, scale * in_c
 
 
-def jacobian(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, "n parameters"]:
+def jacobian(net: Network, inner: Inner, of: Coefficients) -> Float[Tensor, "n parameters"]:
     """All of it, columns as the parameters lie flat: a, then c."""
     in_a, in_c = jacobian_of(net, inner, of, net.scale)
     return torch.cat([in_a.flatten(1), in_c.flatten(1)], dim=1)
@@ -170,7 +191,7 @@ def jacobian(net: Network, inner: Inner, of: Coefficients) -> Float64[Tensor, "n
 
 def hessian_bounds(
     net: Network, inner: Inner, of: Coefficients, radius: float
-) -> Float64[Tensor, " n"]:
+) -> Float[Tensor, " n"]:
     """A bound on the norm of each row's Hessian in the parameters, over the ball of that radius.
 
     The Hessian has one block a neuron, [[H_aa, H_ac], [H_ca, 0]], and its norm is at most |H_aa| + |H_ac|.
@@ -194,7 +215,7 @@ def hessian_bounds(
     def sup(r: int) -> float:
         return net.grid.largest_norm(r) if r <= k else math.inf
 
-    def times(r: int, factor: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+    def times(r: int, factor: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         # A derivative that does not exist harms no row that has no use for it.
         return torch.where(factor == 0, zero, sup(r) * factor)
 
