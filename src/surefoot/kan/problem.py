@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 from surefoot._numerics.checks import check_choice, check_numbers
+from surefoot.kan.two_layer import KAN2
 
 Normalisation = Literal["sum", "mean"]
 Residual = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
@@ -88,6 +89,9 @@ class Regression:
             shape = self._outputs(self.model, self.X).shape
         self.n = int(shape[0])
         self.y = torch.zeros(shape).to(like) if y is None else self._targets(y).to(like)
+        # The bases of the inputs depend on no parameter.
+        closed = isinstance(model, KAN2) and like.dtype == torch.float64 and residual is None
+        self._inner = model.network.inner(self.X, 0) if closed else None
         self.scale = 1.0 if normalisation == "sum" else self.n**-0.5
         self.normalisation: Normalisation = normalisation
 
@@ -109,6 +113,11 @@ class Regression:
 
     def residual(self, rows: Int[Tensor, " B"] | None = None) -> Float[Tensor, " n"]:
         """r, or some of its rows, with its graph."""
+        if self._inner is not None:
+            bases = self._inner[0] if rows is None else self._inner[0][rows]
+            net = self.model.network
+            f = net.scale * net.functions(net.hidden([bases]), 0)[0].sum(1)
+            return self.scale * (f - (self.y if rows is None else self.y[rows]))
         if rows is None:
             return self.scale * (self._outputs(self.model, self.X) - self.y)
         if self._own is not None or self.n != len(self.X):
@@ -152,10 +161,9 @@ class Regression:
 
     @property
     def _two_layers(self) -> bool:
-        """Whether the model knows its own numbers, as `KAN2` does, and they are those of this residual."""
-        own = all(hasattr(self.model, n) for n in ("grid", "gram", "jacobian", "hessian_bound"))
+        """Whether the model is a `KAN2`, whose closed forms are those of this residual."""
         whole = all(p.requires_grad for p in self.model.parameters())
-        return own and whole and self._own is None
+        return isinstance(self.model, KAN2) and whole and self._own is None
 
     @property
     def spline_order(self) -> int | None:
