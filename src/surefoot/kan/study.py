@@ -40,7 +40,7 @@ STUDY = Study(
             stochastic.certificates,
             tables=stochastic.tables,
             expects=stochastic.EXPECTS,
-            seeds={"quick": 5, "standard": 12, "paper": 30},
+            seeds={"quick": 12, "standard": 16, "paper": 30},
         ),
         Part(
             "labels",
@@ -49,6 +49,7 @@ STUDY = Study(
             labels.guarantees,
             labels.certificates,
             tables=labels.tables,
+            expects=labels.EXPECTS,
             seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
         Part(
@@ -58,6 +59,7 @@ STUDY = Study(
             certificates=diabetes.certificates,
             tables=diabetes.tables,
             figures=diabetes.figures,
+            expects=diabetes.EXPECTS,
             seeds={"quick": 2, "standard": 5, "paper": 10},
         ),
     ),
