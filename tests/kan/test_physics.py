@@ -320,7 +320,10 @@ class TestFreshPoints:
     @pytest.mark.parametrize(
         ("says", "arguments"),
         [
-            ("fresh must hold other points.*row 1", lambda p: {"fresh": torch.stack([0 * p.interior[0], p.interior[3]])}),
+            (
+                "fresh must hold other points.*row 1",
+                lambda p: {"fresh": torch.stack([0 * p.interior[0], p.interior[3]])},
+            ),
             ("fresh must have shape", lambda p: {"fresh": points(4, 3)}),
             ("fresh must have at least one", lambda p: {"fresh": points(0, 2)}),
             ("exact must have shape", lambda p: {"fresh": points(4, 2), "exact": lambda x: x}),
