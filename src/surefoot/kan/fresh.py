@@ -126,7 +126,7 @@ def _ratio(fresh: float, trained: float) -> float:
 def fresh_check(
     problem: PIKAN,
     fresh: Float64[Tensor, "n d"],
-    boundary: Float64[Tensor, "n d"] | None,
+    boundary: Float64[Tensor, "n_b d"] | None,
     exact: Callable[[Float[Tensor, "n d"]], Tensor] | None,
 ) -> FreshCheck:
     """As `PIKAN.check` says; a UserWarning where the check is not passed."""

@@ -281,7 +281,7 @@ class PIKAN:
         fresh: Float[Tensor, "n d"],
         exact: Callable[[Float[Tensor, "n d"]], Tensor] | None = None,
         *,
-        boundary: Float[Tensor, "n d"] | None = None,
+        boundary: Float[Tensor, "n_b d"] | None = None,
     ) -> FreshCheck:
         """Compare the residual on points that were not trained on with that on those that were.
 

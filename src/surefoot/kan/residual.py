@@ -191,15 +191,15 @@ def operated(model: nn.Module, x: Float64[Tensor, "n d"], of: Coefficients) -> F
     return sum_of_terms(terms(model, x, of))
 
 
-def sum_of_terms(found: list[Float[Tensor, "n terms"]]) -> Float[Tensor, " n"]:
+def sum_of_terms(found: list[Tensor]) -> Float[Tensor, " n"]:
     """D u of its terms."""
     return torch.cat(found, 1).sum(1)
 
 
 def terms(
     model: nn.Module, x: Float64[Tensor, "n d"], of: Coefficients
-) -> list[Float[Tensor, "n terms"]]:
-    """e u, b_p u_p and a_p u_pp, as far as the operator goes; of a `KAN2` in closed form."""
+) -> list[Tensor]:
+    """e u (n, 1), b_p u_p and a_p u_pp (n, d), as far as the operator goes; of a `KAN2` in closed form."""
     if isinstance(model, KAN2):
         u, *higher = model.derivatives(x)
     else:
@@ -210,9 +210,7 @@ def terms(
     return found
 
 
-def _by_autograd(
-    model: nn.Module, x: Float[Tensor, "n d"], order: int
-) -> list[Float[Tensor, "n *d"]]:
+def _by_autograd(model: nn.Module, x: Float[Tensor, "n d"], order: int) -> list[Tensor]:
     """u, and its first and second derivatives along each input as far as `order` asks."""
     x = x.requires_grad_(order > 0)
     with torch.enable_grad():
@@ -255,10 +253,9 @@ def _transport(
         return [p for p in range(d) if p != time % d]
 
     def b(x: Tensor) -> Tensor:
-        found = torch.zeros_like(x)
+        found, where = torch.zeros_like(x), space(x)
         if time is not None:
             found[:, time] = 1.0
-        where = space(x)
         if velocity is not None:
             found[:, where] = _vectors("velocity", velocity, x, len(where))
         return found
