@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from surefoot.kan.config import KanConfig
-from surefoot.kan.experiments import diabetes, labels, rates, stochastic
+from surefoot.kan.experiments import diabetes, labels, poisson, rates, stochastic
 from surefoot.study import Part, Study
 
 STUDY = Study(
@@ -41,6 +41,15 @@ STUDY = Study(
             tables=stochastic.tables,
             expects=stochastic.EXPECTS,
             seeds={"quick": 12, "standard": 16, "paper": 30},
+        ),
+        Part(
+            "poisson",
+            "Poisson's equation: a residual that is forecast, a solution that is found",
+            poisson.run,
+            certificates=poisson.certificates,
+            tables=poisson.tables,
+            expects=poisson.EXPECTS,
+            seeds=poisson.SEEDS,
         ),
         Part(
             "labels",

@@ -41,7 +41,7 @@ def run(config: Any, seed: int, record: Record) -> None:
         share=float(found.losses[-1] / found.losses[0]),
     )  # fmt: skip
     eta = 100 * certificate(start(), X, 0.05 * y).stochastic(BATCH).step
-    long = fit_sgd(start(), X, 0.05 * y, steps, BATCH, eta=eta, seed=seed, every=steps)
+    long = fit_sgd(start(), X, 0.05 * y, 20, BATCH, eta=eta, seed=seed, every=20)
     keep(record, seed, LONG, long.record)
     record.update(
         seed, 0,
