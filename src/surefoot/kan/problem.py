@@ -89,8 +89,9 @@ class Regression:
         self.n = int(shape[0])
         self.y = torch.zeros(shape).to(like) if y is None else self._targets(y).to(like)
         # The bases of the inputs depend on no parameter.
-        closed = isinstance(model, KAN2) and like.dtype == torch.float64 and residual is None
-        self._inner = model.network.inner(self.X, 0) if closed else None
+        self._inner = None
+        if isinstance(model, KAN2) and like.dtype == torch.float64 and residual is None:
+            self._inner = model.network.inner(self.X, 0)
         self.scale = 1.0 if normalisation == "sum" else self.n**-0.5
         self.normalisation: Normalisation = normalisation
 
@@ -115,7 +116,7 @@ class Regression:
         if self._inner is not None:
             bases = self._inner[0] if rows is None else self._inner[0][rows]
             net = self.model.network
-            f = net.scale * net.functions(net.hidden([bases]), 0)[0].sum(1)
+            f: Tensor = net.scale * net.functions(net.hidden([bases]), 0)[0].sum(1)
             return self.scale * (f - (self.y if rows is None else self.y[rows]))
         if rows is None:
             return self.scale * (self._outputs(self.model, self.X) - self.y)
