@@ -105,7 +105,7 @@ def test_tangent_matrix_by_blocks_of_neurons_and_with_a_layer_frozen(monkeypatch
     torch.testing.assert_close(outer.jacobian(), J[:, p.model.a.numel() :], rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     pde=st.sampled_from([POISSON, MIXED, DRIFT, PDEResidual.custom(e=2.0)]),
     order=st.integers(2, 5),

@@ -6,17 +6,14 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64
-from torch import Tensor
+from torch import Tensor, nn
 
 from surefoot.kan._two_layer.points import check_values
-from surefoot.kan.residual import sum_of_terms, terms
-
-if TYPE_CHECKING:
-    from surefoot.kan.physics import PIKAN
+from surefoot.kan.residual import PDEResidual, sum_of_terms, terms
 
 FACTOR = 10.0
 """A residual this many times larger on fresh points has been fitted at its points only."""
@@ -24,6 +21,21 @@ SMALL = 1e-3
 """Unless it is this small a share of the terms of the equation there too."""
 OPEN = 0.2
 """Above this share the equation is not solved, whatever the loss says."""
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """What a check needs of a `PIKAN`."""
+
+    model: nn.Module
+    pde: PDEResidual
+    interior: Float64[Tensor, "n d"]
+    boundary: Float64[Tensor, "n d"]
+    parameters: list[nn.Parameter]
+
+    def boundary_values(self, name: str, x: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+        """g at points of the boundary."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -124,7 +136,7 @@ def _ratio(fresh: float, trained: float) -> float:
 
 
 def fresh_check(
-    problem: PIKAN,
+    problem: Trained,
     fresh: Float64[Tensor, "n d"],
     boundary: Float64[Tensor, "n_b d"] | None,
     exact: Callable[[Float[Tensor, "n d"]], Tensor] | None,
@@ -161,7 +173,7 @@ def fresh_check(
     return result
 
 
-def values(problem: PIKAN, x: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+def values(problem: Trained, x: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
     """u at the points."""
     with torch.no_grad():
         found: Tensor = problem.model(x.to(problem.parameters[0]))

@@ -118,8 +118,8 @@ def run(config: Any, seed: int, record: Record) -> None:
     m, steps = THEORY[config.size]
     for k in DEGREES:
         arm = f"k = {k}, gradient descent"
-        model = KAN2(2, m, spline_order=k, seed=seed)
-        problem = PIKAN(model, equation(), inside(6), boundary(4))
+        start = KAN2(2, m, spline_order=k, seed=seed)
+        problem = PIKAN(start, equation(), inside(6), boundary(4))
         ran = fit_gd(problem, steps=steps, every=max(1, steps // 5))
         keep(record, seed, arm, ran.record)
         record.update(seed, 0, {f"{arm}: violations": float(ran.violations)})
@@ -201,7 +201,7 @@ def _promised(record: Record, arm: str) -> float:
     eta = [float(v[0]) for v in record.fact("eta", arm).values.values()]
     steps = loss.shape[1] - 1
     each = [(1 - e * v / 2) ** steps * own[0] for e, v, own in zip(eta, lambda0, loss, strict=True)]
-    return sum(each) / len(each)
+    return float(sum(each)) / len(each)
 
 
 def _solved(record: Record, arm: str) -> str:
