@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev
+from torch.func import functional_call
 
 from surefoot._numerics.checks import check_choice, check_numbers
 from surefoot.kan.two_layer import KAN2
 
 Normalisation = Literal["sum", "mean"]
 Residual = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
-ROWS_AT_ONCE = 64
 
 
 @runtime_checkable
@@ -129,20 +128,20 @@ class Regression:
         if self._two_layers:
             found: Tensor = self.model.jacobian(self.X)
             return self.scale * found.detach().double()
-        state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        fixed = {k: _double(v.detach()) for k, v in state.items()}
+        free = {k: p.detach().double() for k, p in self.model.named_parameters()}
         names = [k for k, p in self.model.named_parameters() if p.requires_grad]
-        X = self.X.double()
+        state = free | {k: _double(b) for k, b in self.model.named_buffers()}
+        trained = [state[k].requires_grad_() for k in names]
 
-        def outputs(free: dict[str, Tensor]) -> Tensor:
-            def f(x: Tensor) -> Tensor:
-                found: Tensor = functional_call(self.model, {**fixed, **free}, (x,))
-                return found
+        def f(x: Tensor) -> Tensor:
+            found: Tensor = functional_call(self.model, state, (x,))
+            return found
 
-            return self._outputs(f, X)
-
-        parts = jacrev(outputs, chunk_size=ROWS_AT_ONCE)({k: fixed[k] for k in names})
-        return self.scale * torch.cat([parts[k].reshape(self.n, -1) for k in names], dim=1).detach()
+        # A backward a row, and not torch.func: it takes every module, and does not load the compiler.
+        with torch.enable_grad():
+            outputs = self._outputs(f, self.X.double())
+            rows = [_row(o, trained) for o in outputs]
+        return self.scale * torch.stack(rows)
 
     def gram(self) -> Float64[Tensor, "n n"]:
         """The model's own closed form where it has one."""
@@ -208,6 +207,13 @@ class Regression:
         if self._own is not None or self.n != len(self.X):
             return ()
         return ((0, self.X.double().cpu().numpy()),)
+
+
+def _row(output: Tensor, trained: Sequence[Tensor]) -> Float64[Tensor, " P"]:
+    if not output.requires_grad:
+        return torch.cat([torch.zeros_like(t).reshape(-1) for t in trained])
+    found = torch.autograd.grad(output, trained, retain_graph=True, materialize_grads=True)
+    return torch.cat([g.reshape(-1) for g in found])
 
 
 def _double(t: Tensor) -> Tensor:

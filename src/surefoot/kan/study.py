@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from surefoot.kan.config import KanConfig
-from surefoot.kan.experiments import diabetes, labels, rates, stochastic
+from surefoot.kan.experiments import diabetes, labels, poisson, rates, stochastic
 from surefoot.study import Part, Study
 
 STUDY = Study(
@@ -40,7 +40,16 @@ STUDY = Study(
             stochastic.certificates,
             tables=stochastic.tables,
             expects=stochastic.EXPECTS,
-            seeds={"quick": 5, "standard": 12, "paper": 30},
+            seeds={"quick": 12, "standard": 16, "paper": 30},
+        ),
+        Part(
+            "poisson",
+            "Poisson's equation: a residual that is forecast, a solution that is found",
+            poisson.run,
+            certificates=poisson.certificates,
+            tables=poisson.tables,
+            expects=poisson.EXPECTS,
+            seeds=poisson.SEEDS,
         ),
         Part(
             "labels",
@@ -49,6 +58,7 @@ STUDY = Study(
             labels.guarantees,
             labels.certificates,
             tables=labels.tables,
+            expects=labels.EXPECTS,
             seeds={"quick": 1, "standard": 3, "paper": 5},
         ),
         Part(
@@ -58,6 +68,7 @@ STUDY = Study(
             certificates=diabetes.certificates,
             tables=diabetes.tables,
             figures=diabetes.figures,
+            expects=diabetes.EXPECTS,
             seeds={"quick": 2, "standard": 5, "paper": 10},
         ),
     ),

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from surefoot._problems.real import real
 from surefoot.certificate import Certificate
+from surefoot.guarantee import Verdict
 from surefoot.kan.experiments.arms import judged, keep, last, least, mlp, of_arm, rmse
 from surefoot.kan.experiments.figures import loss_figure
+from surefoot.kan.guarantee import CONDITIONED, CONFINED, CONTRACTION, RATE
 from surefoot.kan.monitor import monitor
 from surefoot.kan.tangent import step_size, tangent
 from surefoot.kan.two_layer import KAN2
@@ -32,6 +34,9 @@ SIZES = {
 TRAIN, VALID = 200, 100
 PENALTIES = tuple(10.0**e for e in range(-3, 5))
 MODELS = ("KAN", "MLP", "ridge")
+EXPECTS = {
+    f"{name}, KAN": Verdict.NOT_PROMISED for name in (RATE, CONTRACTION, CONFINED, CONDITIONED)
+}
 
 
 @dataclass(frozen=True)
