@@ -11,6 +11,7 @@ import json
 import sys
 import time
 import warnings
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -59,13 +60,12 @@ class FastKANLayer(nn.Module):
 
 
 def stack(layer, widths, *args):
-    pairs = zip(widths[:-1], widths[1:], strict=True)
-    return nn.Sequential(*(layer(a, b, *args) for a, b in pairs))
+    return nn.Sequential(*(layer(a, b, *args) for a, b in pairwise(widths)))
 
 
 def mlp(widths):
     layers = []
-    for a, b in zip(widths[:-1], widths[1:], strict=True):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.SiLU()]
     return nn.Sequential(*layers)
 
@@ -160,7 +160,8 @@ def measure(widths, grid, batch, rounds):
                 call()
                 spent = time.thread_time() - start
                 seconds[kind][name] = min(seconds[kind][name], spent)
-    return {"ms": {k: {n: 1e3 * s for n, s in v.items()} for k, v in seconds.items()}, "missing": missing, "failed": failed}  # fmt: skip
+    ms = {kind: {name: 1e3 * s for name, s in each.items()} for kind, each in seconds.items()}
+    return {"ms": ms, "missing": missing, "failed": failed}
 
 
 if __name__ == "__main__":

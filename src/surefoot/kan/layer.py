@@ -203,7 +203,7 @@ class KANLinear(nn.Module):
             return self._compute(x, torch.float32)
 
     def _compute(self, x: Tensor, result: torch.dtype) -> Tensor:
-        weight = self.weight
+        weight: Tensor = self.weight
         # The kernel and the spline's cell want more digits than 16 bits have.
         within = torch.float64 if weight.dtype == torch.float64 else torch.float32
         flat = x if x.ndim == 2 else x.reshape(-1, self.in_features)

@@ -20,7 +20,7 @@ from surefoot._numerics.checks import check_number
 
 
 @functools.cache
-def local_polynomials(order: int) -> Float64[np.ndarray, "order+1 order+1"]:
+def local_polynomials(order: int) -> Float64[np.ndarray, "k1 k1"]:
     """Row r: the coefficients in 1, u, .., u^k of the r-th basis of a cell; exact rationals, rounded once.
 
     By Cox-de Boor on integer knots, where the recursion keeps integers over k!.
@@ -44,7 +44,7 @@ def local_polynomials(order: int) -> Float64[np.ndarray, "order+1 order+1"]:
 
 
 @functools.cache
-def derived_polynomials(order: int, derivative: int) -> Float64[np.ndarray, "order+1 powers"]:
+def derived_polynomials(order: int, derivative: int) -> Float64[np.ndarray, "k1 powers"]:
     """The derivative in u of each local polynomial; one zero column beyond the degree."""
     table = local_polynomials(order)
     for _ in range(derivative):
@@ -150,7 +150,7 @@ def cells(
 
 def local_weights(
     u: Float[Tensor, "*n"], order: int, derivative: int = 0
-) -> Float[Tensor, "*n order+1"]:
+) -> Float[Tensor, "*n k1"]:
     """The k + 1 bases of a cell at its coordinate u, or a derivative of them in u, by Horner's rule."""
     table = torch.from_numpy(derived_polynomials(order, derivative)).to(u)
     weights = table[:, -1].expand(*u.shape, order + 1)

@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from ctypes import POINTER, Structure, c_int, c_int64, c_void_p
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from surefoot.kan._basis.bspline import local_polynomials
 
@@ -160,7 +160,8 @@ def kernel(order: int) -> ctypes.CDLL:
         library = ctypes.CDLL(str(build(order)))
     except OSError as error:
         raise NoKernel(f"the compiled kernel cannot be loaded: {error}") from error
-    shape, grid = POINTER(Shape), [c_int64, c_void_p, c_void_p]
+    shape = POINTER(Shape)
+    grid: tuple[Any, ...] = (c_int64, c_void_p, c_void_p)
     library.kan_floats.argtypes = [shape, c_int]
     library.kan_floats.restype = c_int64
     library.kan_forward.argtypes = [shape, *grid, *[c_void_p] * 5]

@@ -92,11 +92,6 @@ def bases_and_slopes(
     if rule.basis == "bspline":
         h = (hi - lo) / rule.size
         return dense_splines(x, lo, h, rule.size, rule.order, rule.policy, slopes)
-    if not slopes:
-        found = rule(x, lo, hi).permute(2, 0, 1)
-        return found, found
-    forward_ad = torch.autograd.forward_ad
-    with torch.enable_grad(), forward_ad.dual_level():
-        dual = forward_ad.make_dual(x.detach(), torch.ones_like(x))
-        value, slope = forward_ad.unpack_dual(rule(dual, lo, hi).permute(2, 0, 1))
-    return value.detach(), (torch.zeros_like(value) if slope is None else slope.detach())
+    found = rule(x, lo, hi)
+    slope = rule.slopes(x, lo, hi) if slopes else found
+    return found.permute(2, 0, 1), slope.permute(2, 0, 1)
