@@ -226,7 +226,7 @@ INLINE void forward_block(const int V, BLOCK, float *restrict Y) {
 }
 
 /* Rows' derivative in x, summed over a block of outputs lane by lane. */
-INLINE void slope_block(const int V, BLOCK, const float *restrict G, float inverse, vec *restrict sum) {
+INLINE void slope_block(const int V, BLOCK, const float *restrict G, float inverse, int first, vec *restrict sum) {
   vec D[DEGREES][V];
   const vec none = {0};
   UNROLL for (int v = 0; v < V; v++) {
@@ -244,7 +244,7 @@ INLINE void slope_block(const int V, BLOCK, const float *restrict G, float inver
       UNROLL for (int p = ORDER - 2; p >= 0; p--) d = d * u + D[p][v];
       t += load(g + LANES * v) * (D[ORDER][v] * s + d);
     }
-    sum[n] += t;
+    sum[n] = first ? t : sum[n] + t;
   }
 }
 
@@ -298,7 +298,7 @@ static __attribute__((noinline)) void forward_cell(BLOCK, float *Y) {
 #undef CALL
 }
 static __attribute__((noinline)) void slope_cell(BLOCK, const float *G, float inverse, vec *sum) {
-#define CALL(V) slope_block(V, GIVEN, G + o, inverse, sum)
+#define CALL(V) slope_block(V, GIVEN, G + o, inverse, o == 0, sum)
   BLOCKS(CALL)
 #undef CALL
 }
@@ -345,7 +345,7 @@ static void narrow(float *to, int64_t out, const float *from, int64_t width, int
   for (int64_t r = 0; r < many; r++) memcpy(to + r * out, from + r * width, 4 * out);
 }
 
-/* One output: rows in the lanes, each looks up the coefficients of its cell; P is coefficient by cell. */
+/* One output: each row looks up the coefficients of its cell, which lie side by side: gathers would be slower. */
 static void tabulate(const Layer *l, const float *spline, Ends ends, float *P) {
   const int64_t cells = cells_of(l->size), C = l->size + ORDER;
   memset(P, 0, 4 * DEGREES * cells);
@@ -354,29 +354,28 @@ static void tabulate(const Layer *l, const float *spline, Ends ends, float *P) {
     for (int r = 0; r < DEGREES; r++) {
       if ((uint64_t)(cell.first + r) >= (uint64_t)C) continue;
       const float *A = cell.edge < 0 ? STANDARD[r] : ends[cell.edge][r];
-      for (int p = 0; p < DEGREES; p++) P[p * cells + c] += spline[cell.first + r] * A[p];
+      for (int p = 0; p < DEGREES; p++) P[c * DEGREES + p] += spline[cell.first + r] * A[p];
     }
   }
 }
 
-static void forward_one(const Rows *restrict w, int64_t m, int64_t cells, const float *restrict P, float base,
-                        float *restrict y) {
+static void forward_one(const Rows *restrict w, int64_t m, const float *restrict P, float base, float *restrict y) {
   for (int64_t n = 0; n < m; n++) {
-    const int32_t c = w->id[n];
-    float t = P[ORDER * cells + c];
-    UNROLL for (int p = ORDER - 1; p >= 0; p--) t = t * w->u[0][n] + P[p * cells + c];
+    const float *own = P + (int64_t)w->id[n] * DEGREES, u = w->u[0][n];
+    float t = own[ORDER];
+    UNROLL for (int p = ORDER - 1; p >= 0; p--) t = t * u + own[p];
     y[n] += t + base * w->silu[n];
   }
 }
 
 /* Returns the gradient of the base weight. */
-static float slope_one(const Rows *restrict w, int64_t m, int64_t cells, const float *restrict P, float base,
-                       float inverse, const float *restrict g, float *restrict to) {
+static float slope_one(const Rows *restrict w, int64_t m, const float *restrict P, float base, float inverse,
+                       const float *restrict g, float *restrict to) {
   float silu = 0;
   for (int64_t n = 0; n < m; n++) {
-    const int32_t c = w->id[n];
-    float d = ORDER * P[ORDER * cells + c];
-    UNROLL for (int p = ORDER - 1; p >= 1; p--) d = d * w->u[0][n] + p * P[p * cells + c];
+    const float *own = P + (int64_t)w->id[n] * DEGREES, u = w->u[0][n];
+    float d = ORDER * own[ORDER];
+    UNROLL for (int p = ORDER - 1; p >= 1; p--) d = d * u + p * own[p];
     to[n] = g[n] * (d * inverse + base * w->slope[n]);
     silu += g[n] * w->silu[n];
   }
@@ -426,7 +425,7 @@ void kan_forward(const Shape *s, int64_t rows, const double *lo, const double *h
       features(work.rows, m, l, i, counts);
       if (one) {
         tabulate(l, W + i * C, ends, work.P);
-        forward_one(work.rows, m, cells, work.P, l->base ? W[l->in * C + i] : 0, Y);
+        forward_one(work.rows, m, work.P, l->base ? W[l->in * C + i] : 0, Y);
         continue;
       }
       sort_rows(work.rows, m, cells, work.start);
@@ -493,14 +492,15 @@ void kan_backward(const Shape *s, int64_t rows, const double *lo, const double *
       float *column = work.rows->out[i % ACROSS];
       if (one) {
         tabulate(l, W + i * C, ends, work.P);
-        float silu = slope_one(work.rows, m, cells, work.P, l->base ? W[l->in * C + i] : 0, inverse, G, column);
+        float silu = slope_one(work.rows, m, work.P, l->base ? W[l->in * C + i] : 0, inverse, G, column);
         if (gW) weights_one(l, work.rows, m, ends, G, work.M, gW + i * C);
         if (gW && l->base) gW[l->in * C + i] += silu;
         if (gx) turn_back(work.rows, m, gx + n0 * l->in, l->in, i);
         continue;
       }
       sort_rows(work.rows, m, cells, work.start);
-      if (gx) memset(sum, 0, 4 * LANES * m);
+      /* The first block of a cell writes its rows' sums; without a base the dead have no block. */
+      if (gx && !l->base) memset(sum, 0, 4 * LANES * m);
       const float *spline = W + i * C * width, *base = l->base ? W + (l->in * C + i) * width : 0;
       float *gspline = gW ? gW + i * C * width : 0, *gbase = gW && base ? gW + (l->in * C + i) * width : 0;
       for (int64_t c = 0; c < cells; c++) {
