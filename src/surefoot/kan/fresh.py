@@ -44,10 +44,14 @@ class FreshCheck:
 
     Attributes
     ----------
-    trained, fresh
-        Of D u - f at the points of the training, and at fresh ones.
-    boundary, fresh_boundary
-        Of u - g on the boundary; None where no fresh points were given.
+    trained
+        Of D u - f at the points of the training.
+    fresh
+        The same at fresh ones.
+    boundary
+        Of u - g on the boundary.
+    fresh_boundary
+        The same at fresh points of it; None where none were given.
     terms
         Of |e u| + sum_p |b_p u_p| + sum_p |a_p u_pp| + |f| at the fresh points, what the residual is a
         difference of.
@@ -55,8 +59,10 @@ class FreshCheck:
         Of u and g there, by the larger one.
     error
         |u - exact| / |exact| at the fresh points, in the 2-norm; None where the solution was not given.
-    points, fresh_points
-        How many of each, inside.
+    points
+        How many were trained on, inside.
+    fresh_points
+        How many fresh ones there were, inside.
     """
 
     trained: float
