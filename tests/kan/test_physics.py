@@ -174,6 +174,7 @@ class TestFourth:
     def test_kept(self):
         run = fit_gd(self.problem(), steps=40, mode="certified", every=20)
         assert self.rate(run).verdict == Verdict.KEPT, self.rate(run).reason
+        assert self.problem().certificate().certified
         assert run.violations == 0
         # And it says something: the loss has to fall by four per cent a step.
         assert run.eta * run.local_rate.lambda0 / 2 > 0.04
@@ -191,6 +192,7 @@ class TestFourth:
         assert self.rate(run).verdict == Verdict.BROKEN
 
     def test_not_promised_where_the_right_side_is_large(self):
+        assert not self.problem(scale=1.0).certificate().certified
         run = fit_gd(self.problem(scale=1.0), steps=3, every=3)
         assert self.rate(run).verdict == Verdict.NOT_PROMISED
         assert "wide enough" in self.rate(run).reason
