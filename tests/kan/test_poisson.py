@@ -49,6 +49,7 @@ def test_the_solution_solves_the_equation():
     assert float(poisson.solution(poisson.boundary(30)).abs().max()) < 1e-15
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_small_study(monkeypatch):
     monkeypatch.setitem(poisson.THEORY, "quick", (16, 4))
     monkeypatch.setitem(poisson.PRACTICE, "quick", (5, 3, 4))
@@ -66,6 +67,7 @@ def test_a_small_study(monkeypatch):
     assert set(few["solved"]) == {"0 of 1"}
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.acceptance
 def test_practical_run_within_150_iterations(measured):
     errors = {
@@ -89,6 +91,7 @@ def test_practical_run_within_150_iterations(measured):
     assert all(k < m for k, m in zip(errors["k = 5"], errors["tanh MLP"], strict=True))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.acceptance
 def test_forecast_of_the_theory_run():
     config, record = Config("standard"), Record()

@@ -6,17 +6,14 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64
-from torch import Tensor
+from torch import Tensor, nn
 
 from surefoot.kan._two_layer.points import check_values
-from surefoot.kan.residual import sum_of_terms, terms
-
-if TYPE_CHECKING:
-    from surefoot.kan.physics import PIKAN
+from surefoot.kan.residual import PDEResidual, sum_of_terms, terms
 
 FACTOR = 10.0
 """A residual this many times larger on fresh points has been fitted at its points only."""
@@ -26,16 +23,35 @@ OPEN = 0.2
 """Above this share the equation is not solved, whatever the loss says."""
 
 
+@runtime_checkable
+class Trained(Protocol):
+    """What a check needs of a `PIKAN`."""
+
+    model: nn.Module
+    pde: PDEResidual
+    interior: Float64[Tensor, "n d"]
+    boundary: Float64[Tensor, "n d"]
+    parameters: list[nn.Parameter]
+
+    def boundary_values(self, name: str, x: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+        """g at points of the boundary."""
+        ...
+
+
 @dataclass(frozen=True)
 class FreshCheck:
     """Root mean squares, without the weights of the loss.
 
     Attributes
     ----------
-    trained, fresh
-        Of D u - f at the points of the training, and at fresh ones.
-    boundary, fresh_boundary
-        Of u - g on the boundary; None where no fresh points were given.
+    trained
+        Of D u - f at the points of the training.
+    fresh
+        The same at fresh ones.
+    boundary
+        Of u - g on the boundary.
+    fresh_boundary
+        The same at fresh points of it; None where none were given.
     terms
         Of |e u| + sum_p |b_p u_p| + sum_p |a_p u_pp| + |f| at the fresh points, what the residual is a
         difference of.
@@ -43,8 +59,10 @@ class FreshCheck:
         Of u and g there, by the larger one.
     error
         |u - exact| / |exact| at the fresh points, in the 2-norm; None where the solution was not given.
-    points, fresh_points
-        How many of each, inside.
+    points
+        How many were trained on, inside.
+    fresh_points
+        How many fresh ones there were, inside.
     """
 
     trained: float
@@ -124,7 +142,7 @@ def _ratio(fresh: float, trained: float) -> float:
 
 
 def fresh_check(
-    problem: PIKAN,
+    problem: Trained,
     fresh: Float64[Tensor, "n d"],
     boundary: Float64[Tensor, "n_b d"] | None,
     exact: Callable[[Float[Tensor, "n d"]], Tensor] | None,
@@ -161,7 +179,7 @@ def fresh_check(
     return result
 
 
-def values(problem: PIKAN, x: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+def values(problem: Trained, x: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
     """u at the points."""
     with torch.no_grad():
         found: Tensor = problem.model(x.to(problem.parameters[0]))

@@ -143,7 +143,7 @@ class KANLinear(nn.Module):
         self.register_buffer("grid_lo", torch.full((in_features,), lo, **wide))
         self.register_buffer("grid_hi", torch.full((in_features,), hi, **wide))
         # Two counts and not a share: checkpointing runs a forward pass twice.
-        self._outside = self._total = 0
+        self._seen = [0, 0]
         self._warned = False
         self.reset_parameters()
 
@@ -187,12 +187,15 @@ class KANLinear(nn.Module):
 
         Counted for B-splines in eager mode: a compiled or transformed call reads no values.
         """
-        return self._outside / self._total if self._total else 0.0
+        outside, total = self._seen
+        return outside / total if total else 0.0
 
     def forward(self, x: Float[Tensor, "*n in"]) -> Float[Tensor, "*n out"]:
         """The layer at x, of any number of leading dimensions."""
-        kind = x.device.type if isinstance(x, Tensor) else "cpu"
-        automatic = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        if not isinstance(x, Tensor):
+            raise ValueError(f"x must be a floating-point tensor, got {type(x).__name__}")
+        kind = x.device.type
+        automatic = kind != "meta" and torch.is_autocast_enabled(kind)
         self._check(x, automatic)
         if not automatic:
             return self._compute(x, self.weight.dtype)
@@ -200,28 +203,34 @@ class KANLinear(nn.Module):
             return self._compute(x, torch.float32)
 
     def _compute(self, x: Tensor, result: torch.dtype) -> Tensor:
+        weight: Tensor = self.weight
         # The kernel and the spline's cell want more digits than 16 bits have.
-        within = torch.float64 if self.weight.dtype == torch.float64 else torch.float32
-        flat, weight = x.reshape(-1, self.in_features).to(within), self.weight.to(within)
+        within = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        flat = x if x.ndim == 2 else x.reshape(-1, self.in_features)
+        if flat.dtype != within or weight.dtype != within:
+            flat, weight = flat.to(within), weight.to(within)
         y = self._splines(flat, weight)
         if self.bias is not None:
             y = y + self.bias.to(within)
-        return y.reshape(*x.shape[:-1], self.out_features).to(result)
+        if x.ndim != 2:
+            y = y.reshape(*x.shape[:-1], self.out_features)
+        return y if result == within else y.to(result)
 
     def _splines(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.kernel == "c" and not native_possible(self.rule, x):
+        rule, base = self.rule, self._base
+        if self.kernel == "c" and not native_possible(rule, x):
             raise RuntimeError(
                 f"kernel='c' computes float32 on the CPU, got {x.dtype} on {x.device}; kernel='auto' takes "
                 "torch there"
             )
-        apart = self.in_features * self.rule.bases if self._base else None
-        inner = x if self.norm is None else self._normalised(x)
+        inner = x if rule.basis != "rbf" else self._normalised(x)
+        splines = weight if base is None else weight[: self.in_features * rule.bases]
         y, tally = spline_layer(
-            self.rule, inner, weight[:apart], self.grid_lo, self.grid_hi, self.kernel, self.higher_order
-        )  # fmt: skip
+            rule, inner, splines, self.grid_lo, self.grid_hi, self.kernel, self.higher_order
+        )
         if watched():
             self._look(x, tally)
-        return y + self._base(x) @ weight[apart:] if self._base else y
+        return y if base is None else y + base(x) @ weight[len(splines) :]
 
     def _normalised(self, x: Tensor) -> Tensor:
         assert self.norm is not None
@@ -229,22 +238,19 @@ class KANLinear(nn.Module):
         return nn.functional.layer_norm(x, (self.in_features,), *own, self.norm.eps)
 
     def _check(self, x: Tensor, automatic: bool) -> None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"x must be a floating-point tensor, got {kind}")
+        own = self.weight
+        if not x.is_floating_point():
+            raise ValueError(f"x must be a floating-point tensor, got {x.dtype}")
         if not x.ndim or x.shape[-1] != self.in_features:
             raise ValueError(
                 f"x must have {self.in_features} columns (in_features), got shape {tuple(x.shape)}"
             )
-        own = self.weight.dtype
-        if x.dtype != own and not (automatic and torch.float64 not in (x.dtype, own)):
+        if x.dtype != own.dtype and not (automatic and torch.float64 not in (x.dtype, own.dtype)):
             raise ValueError(
-                f"x must have the layer's dtype {own}, got {x.dtype}; convert one of them"
+                f"x must have the layer's dtype {own.dtype}, got {x.dtype}; convert one of them"
             )
-        if x.device != self.weight.device:
-            raise ValueError(
-                f"x must be on the layer's device {self.weight.device}, got {x.device}"
-            )
+        if x.device != own.device:
+            raise ValueError(f"x must be on the layer's device {own.device}, got {x.device}")
 
     def _look(self, x: Tensor, tally: list[int] | None) -> None:
         """Refuse what is not finite, count what is outside the grid."""
@@ -260,8 +266,8 @@ class KANLinear(nn.Module):
             raise ValueError(
                 f"x must be finite, got {wrong} of {x.numel()} values that are NaN or infinite"
             )
-        self._outside += outside
-        self._total += x.numel()
+        self._seen[0] += outside
+        self._seen[1] += x.numel()
         if outside and not self._warned and self.rule.policy == "zero":
             share = self.out_of_grid_fraction
             if share > OFTEN:
@@ -311,7 +317,7 @@ class KANLinear(nn.Module):
         with torch.no_grad():
             lo, hi = fitted_range(rows, quantile, margin)
             self._move(self.rule, lo, hi, keep)
-        self._outside = self._total = 0
+        self._seen = [0, 0]
         self._warned = False
         return self
 

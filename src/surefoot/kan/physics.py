@@ -21,6 +21,7 @@ from surefoot.kan._two_layer import rows
 from surefoot.kan._two_layer.points import check_points, check_values
 from surefoot.kan._two_layer.rows import Coefficients, Inner
 from surefoot.kan.fresh import FreshCheck, fresh_check
+from surefoot.kan.local_rate import LocalRate, certificate
 from surefoot.kan.residual import PDEResidual, operated, terms
 from surefoot.kan.two_layer import KAN2
 from surefoot.record import Fact, Record
@@ -253,6 +254,10 @@ class PIKAN:
         """First row and points of each set of rows in which two equal points make K singular."""
         inside, border = self.interior.cpu().numpy(), self.boundary.cpu().numpy()
         return ((0, inside), (len(inside), border))
+
+    def certificate(self) -> LocalRate:
+        """What T1 says of a run from the present parameters; the verdict on a run is `fit_gd`'s."""
+        return certificate(self)
 
     def note(self, record: Record, seed: int | None = None, of: str = "") -> None:
         """Note what is being solved: the equation, its order, the splines, weights and points.

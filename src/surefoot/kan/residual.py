@@ -35,9 +35,11 @@ class PDEResidual:
         What it is called in records and messages.
     e
         A number or a function (n, d) -> (n,).
-    b, a
-        None where the equation has no such derivative; else a number (the same along every input), d numbers,
-        or a function (n, d) -> (n, d).
+    b
+        None where the equation has no first derivative; else a number (the same along every input), d
+        numbers, or a function (n, d) -> (n, d).
+    a
+        The same for second derivatives.
     f
         The right side: a number or a function (n, d) -> (n,).
     """
@@ -196,9 +198,7 @@ def sum_of_terms(found: list[Tensor]) -> Float[Tensor, " n"]:
     return torch.cat(found, 1).sum(1)
 
 
-def terms(
-    model: nn.Module, x: Float64[Tensor, "n d"], of: Coefficients
-) -> list[Tensor]:
+def terms(model: nn.Module, x: Float64[Tensor, "n d"], of: Coefficients) -> list[Tensor]:
     """e u (n, 1), b_p u_p and a_p u_pp (n, d), as far as the operator goes; of a `KAN2` in closed form."""
     if isinstance(model, KAN2):
         u, *higher = model.derivatives(x)

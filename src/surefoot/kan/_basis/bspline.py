@@ -20,7 +20,7 @@ from surefoot._numerics.checks import check_number
 
 
 @functools.cache
-def local_polynomials(order: int) -> Float64[np.ndarray, "{order}+1 {order}+1"]:
+def local_polynomials(order: int) -> Float64[np.ndarray, "k1 k1"]:
     """Row r: the coefficients in 1, u, .., u^k of the r-th basis of a cell; exact rationals, rounded once.
 
     By Cox-de Boor on integer knots, where the recursion keeps integers over k!.
@@ -44,7 +44,7 @@ def local_polynomials(order: int) -> Float64[np.ndarray, "{order}+1 {order}+1"]:
 
 
 @functools.cache
-def derived_polynomials(order: int, derivative: int) -> Float64[np.ndarray, "{order}+1 powers"]:
+def derived_polynomials(order: int, derivative: int) -> Float64[np.ndarray, "k1 powers"]:
     """The derivative in u of each local polynomial; one zero column beyond the degree."""
     table = local_polynomials(order)
     for _ in range(derivative):
@@ -150,7 +150,7 @@ def cells(
 
 def local_weights(
     u: Float[Tensor, "*n"], order: int, derivative: int = 0
-) -> Float[Tensor, "*n {order}+1"]:
+) -> Float[Tensor, "*n k1"]:
     """The k + 1 bases of a cell at its coordinate u, or a derivative of them in u, by Horner's rule."""
     table = torch.from_numpy(derived_polynomials(order, derivative)).to(u)
     weights = table[:, -1].expand(*u.shape, order + 1)
@@ -202,3 +202,39 @@ def spline_bases(
     room = weights.new_zeros(*x.shape, size + 3 * order)
     # Bases that would lie beyond either end fall off.
     return room.scatter(-1, index, weights)[..., order : 2 * order + size]
+
+
+def dense_splines(
+    x: Float[Tensor, "n in"],
+    lo: Float[Tensor, " in"],
+    h: Float[Tensor, " in"],
+    size: int,
+    order: int,
+    policy: Policy,
+    slopes: bool,
+) -> tuple[Float[Tensor, "bases n in"], Float[Tensor, "bases n in"]]:
+    """All bases and, where wanted (else the bases again), their derivatives in x, by Cox-de Boor.
+
+    Every level is a few operations on whole tensors, where `spline_bases` scatters: several times faster,
+    without a graph. Bases come first, so that the levels' slices are in one piece.
+    """
+    cell, u, alive = cells(x, lo, h, size, order, policy != "zero")
+    held = u if policy == "zero" else u.clamp(0, 1)
+    # Counted from the start of each basis's support; the dead start nowhere.
+    start = torch.where(alive, cell + order, -order).to(x.dtype)
+    at = start - torch.arange(size + 2 * order, device=x.device, dtype=x.dtype)[:, None, None]
+    level = (at == 0).to(x.dtype)
+    at += held
+    slope = level
+    for r in range(1, order + 1):
+        if r == order and (slopes or policy == "linear"):
+            slope = (level[:-1] - level[1:]).div_(h.to(x.dtype))
+        own = at[: len(level) - 1]
+        # t B_j + (r + 1 - t) B_{j+1}
+        level = (level[:-1] - level[1:]).mul_(own).add_(level[1:], alpha=r + 1).div_(r)
+    if policy == "zero":
+        return level, slope if slopes else level
+    beyond = u - held
+    if policy == "linear":
+        return level + slope * (beyond * h.to(x.dtype)), slope
+    return level, torch.where(beyond == 0, slope, torch.zeros_like(slope)) if slopes else level

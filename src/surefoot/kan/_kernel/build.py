@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from ctypes import POINTER, Structure, c_double, c_int, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_int, c_int64, c_void_p
 from pathlib import Path
+from typing import Any, ClassVar
 
 from surefoot.kan._basis.bspline import local_polynomials
 
@@ -28,18 +29,15 @@ PATIENCE = 300
 """Seconds a compiler may take before it is given up."""
 
 
-class Layer(Structure):
+class Shape(Structure):
     """What the kernel is told of a layer, as in the C file."""
 
-    _fields_ = [
-        ("rows", c_int64),
+    _fields_: ClassVar = [
         ("in_features", c_int64),
         ("out_features", c_int64),
         ("size", c_int64),
         ("base", c_int64),
         ("policy", c_int64),
-        ("lo", POINTER(c_double)),
-        ("hi", POINTER(c_double)),
     ]
 
 
@@ -162,12 +160,13 @@ def kernel(order: int) -> ctypes.CDLL:
         library = ctypes.CDLL(str(build(order)))
     except OSError as error:
         raise NoKernel(f"the compiled kernel cannot be loaded: {error}") from error
-    layer = POINTER(Layer)
-    library.kan_floats.argtypes = [layer, c_int]
+    shape = POINTER(Shape)
+    grid: tuple[Any, ...] = (c_int64, c_void_p, c_void_p)
+    library.kan_floats.argtypes = [shape, c_int]
     library.kan_floats.restype = c_int64
-    library.kan_forward.argtypes = [layer, *[c_void_p] * 5]
+    library.kan_forward.argtypes = [shape, *grid, *[c_void_p] * 5]
     library.kan_forward.restype = None
-    library.kan_backward.argtypes = [layer, *[c_void_p] * 6]
+    library.kan_backward.argtypes = [shape, *grid, *[c_void_p] * 6]
     library.kan_backward.restype = None
     return library
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,30 +10,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.kan._basis.edge import EdgeRule
-from surefoot.kan._kernel import build, torch_path
+from surefoot.kan._kernel import build, native, torch_path
 from surefoot.kan._kernel.function import SplineFunction
 from surefoot.kan._kernel.operator import kan_layer
 
 Kernel = Literal["auto", "torch", "c"]
 
 
-def transformed() -> bool:
-    """Whether torch.func (vmap, grad, jvp, ..) is at work.
-
-    torch has no public name for it.
-    """
-    return torch._C._functorch.peek_interpreter_stack() is not None
+# torch has no public name for whether torch.func (vmap, grad, jvp, ..) is at work.
+transform: Callable[[], object | None] = torch._C._functorch.peek_interpreter_stack
+compiling = torch.compiler.is_compiling
+# Where torch cannot tell exporting from compiling, compiling counts.
+exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", compiling)
 
 
 def watched() -> bool:
     """Whether values may be read: neither compiled, nor exported, nor transformed."""
-    return not (torch.compiler.is_compiling() or exporting() or transformed())
-
-
-def exporting() -> bool:
-    """Whether torch.export traces; where torch cannot tell it from compiling, compiling counts."""
-    told = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    return bool(told())
+    return not compiling() and transform() is None and not exporting()
 
 
 def native_possible(rule: EdgeRule, x: Tensor) -> bool:
@@ -55,17 +49,19 @@ def spline_layer(
     without a word (torch 2.13), and a Function is refused; an exported graph has to load where surefoot is
     not installed; under torch.compile a Function would break the graph.
     """
-    if higher_order or x.device.type != "cpu" or transformed() or exporting():
-        return torch_path.plain(rule, x, weight, lo, hi), None
-    if x.dtype not in (torch.float32, torch.float64):
+    if higher_order or x.device.type != "cpu" or transform() is not None or exporting():
         return torch_path.plain(rule, x, weight, lo, hi), None
     fast = kernel != "torch" and native_possible(rule, x) and available(rule.order, kernel)
-    if torch.compiler.is_compiling():
-        if not fast:
-            return torch_path.plain(rule, x, weight, lo, hi), None
-        return kan_layer(x, weight, lo, hi, rule.size, rule.order, rule.silu, rule.policy), None
+    if compiling():
+        if fast:
+            return kan_layer(x, weight, lo, hi, rule.size, rule.order, rule.silu, rule.policy), None
+        return torch_path.plain(rule, x, weight, lo, hi), None
+    x, weight = x.contiguous(), weight.contiguous()
+    if fast and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+        y, *counts = native.forward(rule, x, weight, lo, hi)
+        return y, counts
     tally = [0, 0] if fast else None
-    y: Tensor = SplineFunction.apply(x.contiguous(), weight.contiguous(), lo, hi, rule, tally)  # type: ignore[no-untyped-call]
+    y = SplineFunction.apply(x, weight, lo, hi, rule, tally)  # type: ignore[no-untyped-call]
     return y, tally
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import POINTER, byref, c_double
+from ctypes import byref, c_int64
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from surefoot.kan._basis.edge import EdgeRule
-from surefoot.kan._kernel.build import Layer, kernel
+from surefoot.kan._kernel.build import Shape, kernel
 
 POLICIES = {"zero": 0, "clamp": 1, "linear": 2}
 ROWS_A_THREAD = 500
@@ -21,6 +21,7 @@ ROWS_A_THREAD = 500
 ALIGNED = 64
 
 _own = threading.local()
+_Counts = c_int64 * 2
 
 
 def _room(floats: int) -> int:
@@ -51,18 +52,29 @@ class _Pool:
 _pool = _Pool()
 
 
-def _layer(rule: EdgeRule, x: Tensor, out: int, lo: Tensor, hi: Tensor) -> Layer:
-    return Layer(
-        x.shape[0], x.shape[1], out, rule.size, rule.silu, POLICIES[rule.policy],
-        ctypes.cast(lo.data_ptr(), POINTER(c_double)), ctypes.cast(hi.data_ptr(), POINTER(c_double)),
-    )  # fmt: skip
+class _Plan:
+    """The kernel of one shape of layer, and how much room it takes."""
+
+    def __init__(
+        self, order: int, size: int, silu: bool, policy: str, in_features: int, out_features: int
+    ) -> None:
+        library = kernel(order)
+        self.forward, self.backward = library.kan_forward, library.kan_backward
+        shape = Shape(in_features, out_features, size, silu, POLICIES[policy])
+        self.shape = byref(shape)
+        self.floats = tuple(library.kan_floats(shape, backward) for backward in (0, 1))
 
 
-def _shares(rows: int) -> list[tuple[int, int]]:
-    """Row ranges, one a thread of `torch.get_num_threads()`."""
-    many = max(1, min(torch.get_num_threads(), rows // ROWS_A_THREAD))
-    ends = [rows * k // many for k in range(many + 1)]
-    return list(pairwise(ends))
+_plan = functools.lru_cache(maxsize=256)(_Plan)
+
+
+def _threads(rows: int) -> int:
+    """As many as `torch.get_num_threads()`, if there is work for them."""
+    return 1 if rows < 2 * ROWS_A_THREAD else min(torch.get_num_threads(), rows // ROWS_A_THREAD)
+
+
+def _shares(rows: int, many: int) -> list[tuple[int, int]]:
+    return list(pairwise(rows * k // many for k in range(many + 1)))
 
 
 def forward(
@@ -72,24 +84,25 @@ def forward(
 
     All float32 on the CPU and contiguous; lo and hi float64.
     """
-    library = kernel(rule.order)
-    y = weight.new_empty(x.shape[0], weight.shape[1])
+    rows, (inputs, out) = x.shape[0], (x.shape[1], weight.shape[1])
+    plan = _plan(rule.order, rule.size, rule.silu, rule.policy, inputs, out)
+    y = weight.new_empty((rows, out))
+    at = lo.data_ptr(), hi.data_ptr(), x.data_ptr(), weight.data_ptr(), y.data_ptr()
 
     def some(a: int, b: int) -> tuple[int, int]:
-        layer = _layer(rule, x[a:b], weight.shape[1], lo, hi)
-        counts = (ctypes.c_int64 * 2)()
-        library.kan_forward(
-            byref(layer), x.data_ptr() + 4 * a * x.shape[1], weight.data_ptr(),
-            y.data_ptr() + 4 * a * y.shape[1], _room(library.kan_floats(byref(layer), 0)), counts,
+        counts = _Counts()
+        plan.forward(
+            plan.shape, b - a, at[0], at[1], at[2] + 4 * a * inputs, at[3], at[4] + 4 * a * out,
+            _room(plan.floats[0]), counts,
         )  # fmt: skip
         return counts[0], counts[1]
 
-    shares = _shares(x.shape[0])
-    if len(shares) == 1:
-        found = [some(*shares[0])]
-    else:
-        others = [_pool(len(shares) - 1).submit(some, *share) for share in shares[1:]]
-        found = [some(*shares[0]), *(other.result() for other in others)]
+    many = _threads(rows)
+    if many == 1:
+        return y, *some(0, rows)
+    shares = _shares(rows, many)
+    others = [_pool(many - 1).submit(some, *share) for share in shares[1:]]
+    found = [some(*shares[0]), *(other.result() for other in others)]
     return y, sum(f[0] for f in found), sum(f[1] for f in found)
 
 
@@ -103,23 +116,27 @@ def backward(
     wants: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and of the weight, where wanted."""
-    library = kernel(rule.order)
+    rows, (inputs, out) = x.shape[0], (x.shape[1], weight.shape[1])
+    plan = _plan(rule.order, rule.size, rule.silu, rule.policy, inputs, out)
     gx = torch.empty_like(x) if wants[0] else None
+    at = lo.data_ptr(), hi.data_ptr(), x.data_ptr(), weight.data_ptr(), grad.data_ptr()
+    to = None if gx is None else gx.data_ptr()
 
     def some(a: int, b: int) -> Tensor | None:
         # Every thread sums its rows into a gradient of its own.
         gw = torch.empty_like(weight) if wants[1] else None
-        layer = _layer(rule, x[a:b], weight.shape[1], lo, hi)
-        library.kan_backward(
-            byref(layer), x.data_ptr() + 4 * a * x.shape[1], weight.data_ptr(),
-            grad.data_ptr() + 4 * a * grad.shape[1],
-            None if gx is None else gx.data_ptr() + 4 * a * x.shape[1],
-            None if gw is None else gw.data_ptr(), _room(library.kan_floats(byref(layer), 1)),
+        plan.backward(
+            plan.shape, b - a, at[0], at[1], at[2] + 4 * a * inputs, at[3], at[4] + 4 * a * out,
+            None if to is None else to + 4 * a * inputs, None if gw is None else gw.data_ptr(),
+            _room(plan.floats[1]),
         )  # fmt: skip
         return gw
 
-    shares = _shares(x.shape[0])
-    others = [_pool(len(shares) - 1).submit(some, *share) for share in shares[1:]]
+    many = _threads(rows)
+    if many == 1:
+        return gx, some(0, rows)
+    shares = _shares(rows, many)
+    others = [_pool(many - 1).submit(some, *share) for share in shares[1:]]
     gw = some(*shares[0])
     for other in others:
         part = other.result()

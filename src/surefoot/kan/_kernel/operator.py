@@ -15,7 +15,14 @@ def _rule(size: int, order: int, silu: bool, policy: str) -> EdgeRule:
     return EdgeRule("bspline", size, order, silu, policy)  # type: ignore[arg-type]
 
 
-@torch.library.custom_op("surefoot::kan_layer", mutates_args=())
+SETTINGS = "int size, int order, bool silu, str policy"
+GIVEN = "Tensor x, Tensor weight, Tensor lo, Tensor hi"
+
+
+# Schemas are written out: torch would read them off annotations, which a type checker's wrapper hides.
+@torch.library.custom_op(
+    "surefoot::kan_layer", mutates_args=(), schema=f"({GIVEN}, {SETTINGS}) -> Tensor"
+)
 def kan_layer(
     x: Tensor, weight: Tensor, lo: Tensor, hi: Tensor, size: int, order: int, silu: bool, policy: str
 ) -> Tensor:  # fmt: skip
@@ -24,7 +31,11 @@ def kan_layer(
     return native.forward(rule, x.contiguous(), weight.contiguous(), lo, hi)[0]
 
 
-@torch.library.custom_op("surefoot::kan_layer_backward", mutates_args=())
+@torch.library.custom_op(
+    "surefoot::kan_layer_backward",
+    mutates_args=(),
+    schema=f"({GIVEN}, Tensor grad, {SETTINGS}) -> (Tensor, Tensor)",
+)
 def kan_layer_backward(
     x: Tensor, weight: Tensor, lo: Tensor, hi: Tensor, grad: Tensor, size: int, order: int, silu: bool,
     policy: str,

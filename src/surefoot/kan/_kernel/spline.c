@@ -46,9 +46,13 @@ typedef struct {
 } Rows;
 
 typedef struct {
+  int64_t in, out, size, base, policy;
+} Shape;
+typedef struct {
   int64_t rows, in, out, size, base, policy;
   const double *lo, *hi;
 } Layer;
+#define LAYER (Layer){rows, s->in, s->out, s->size, s->base, s->policy, lo, hi}
 
 static const float STANDARD[DEGREES][DEGREES] = TABLE;
 enum { ZERO, CLAMP, LINEAR };
@@ -222,7 +226,7 @@ INLINE void forward_block(const int V, BLOCK, float *restrict Y) {
 }
 
 /* Rows' derivative in x, summed over a block of outputs lane by lane. */
-INLINE void slope_block(const int V, BLOCK, const float *restrict G, float inverse, vec *restrict sum) {
+INLINE void slope_block(const int V, BLOCK, const float *restrict G, float inverse, int first, vec *restrict sum) {
   vec D[DEGREES][V];
   const vec none = {0};
   UNROLL for (int v = 0; v < V; v++) {
@@ -240,7 +244,7 @@ INLINE void slope_block(const int V, BLOCK, const float *restrict G, float inver
       UNROLL for (int p = ORDER - 2; p >= 0; p--) d = d * u + D[p][v];
       t += load(g + LANES * v) * (D[ORDER][v] * s + d);
     }
-    sum[n] += t;
+    sum[n] = first ? t : sum[n] + t;
   }
 }
 
@@ -277,19 +281,32 @@ INLINE void weight_block(const int V, BLOCK, const float *restrict G, float *res
   }
 }
 
-#define GIVEN w, list, many, W, base, stride, cell, bases, ends
-#define SIZES(V) \
-  static __attribute__((noinline)) void forward_##V(BLOCK, float *Y) { forward_block(V, GIVEN, Y); } \
-  static __attribute__((noinline)) void slope_##V(BLOCK, const float *G, float inverse, vec *sum) { \
-    slope_block(V, GIVEN, G, inverse, sum); } \
-  static __attribute__((noinline)) void weight_##V(BLOCK, const float *G, float *gW, float *gbase) { \
-    weight_block(V, GIVEN, G, gW, gbase); }
-SIZES(1)
-SIZES(2)
-SIZES(3)
-SIZES(4)
-#define CALL(name, V, ...) \
-  ((V) == 4 ? name##_4(__VA_ARGS__) : (V) == 3 ? name##_3(__VA_ARGS__) : (V) == 2 ? name##_2(__VA_ARGS__) : name##_1(__VA_ARGS__))
+#define GIVEN w, list, many, W + o, base ? base + o : 0, stride, cell, bases, ends
+/* All outputs of one cell, the widest blocks first. */
+#define BLOCKS(call)                                                     \
+  int64_t o = 0;                                                         \
+  for (; o + LANES * WIDEST <= stride; o += LANES * WIDEST) call(WIDEST); \
+  if (WIDEST > 2 && o + LANES * 2 <= stride) {                           \
+    call(2);                                                             \
+    o += LANES * 2;                                                      \
+  }                                                                      \
+  for (; o < stride; o += LANES) call(1);
+
+static __attribute__((noinline)) void forward_cell(BLOCK, float *Y) {
+#define CALL(V) forward_block(V, GIVEN, Y + o)
+  BLOCKS(CALL)
+#undef CALL
+}
+static __attribute__((noinline)) void slope_cell(BLOCK, const float *G, float inverse, vec *sum) {
+#define CALL(V) slope_block(V, GIVEN, G + o, inverse, o == 0, sum)
+  BLOCKS(CALL)
+#undef CALL
+}
+static __attribute__((noinline)) void weight_cell(BLOCK, const float *G, float *gW, float *gbase) {
+#define CALL(V) weight_block(V, GIVEN, G + o, gW + o, gbase ? gbase + o : 0)
+  BLOCKS(CALL)
+#undef CALL
+}
 
 /* Workspace: rows of a chunk, starts of cells, a padded chunk of outputs, padded weights, their gradient. */
 INLINE int64_t padded(int64_t out) { return (out + LANES - 1) / LANES * LANES; }
@@ -301,7 +318,7 @@ INLINE int64_t chunk_of(int64_t width) {
 }
 typedef struct { Rows *rows; int32_t *start; float *Y, *W, *gW, *P, *M; } Work;
 
-int64_t kan_workspace(const Layer *l, int backward, float *at, Work *work) {
+static int64_t divide(const Layer *l, int backward, float *at, Work *work) {
   int64_t width = padded(l->out), used = 0, one = l->out == 1, pad = !one && width != l->out;
   int64_t tables = one ? whole(cells_of(l->size) * DEGREES) : 0;
   int64_t sizes[7] = {whole(sizeof(Rows) / 4), whole(cells_of(l->size) + 2), pad ? chunk_of(width) * width : 0,
@@ -312,7 +329,11 @@ int64_t kan_workspace(const Layer *l, int backward, float *at, Work *work) {
   if (work) *work = (Work){(Rows *)places[0], (int32_t *)places[1], places[2], places[3], places[4], places[5], places[6]};
   return used;
 }
-int64_t kan_floats(const Layer *l, int backward) { return kan_workspace(l, backward, 0, 0); }
+int64_t kan_floats(const Shape *s, int backward) {
+  const int64_t rows = 0;
+  const double *lo = 0, *hi = 0;
+  return divide(&LAYER, backward, 0, 0);
+}
 
 static void widen(float *to, int64_t width, const float *from, int64_t out, int64_t many) {
   for (int64_t r = 0; r < many; r++) {
@@ -324,7 +345,7 @@ static void narrow(float *to, int64_t out, const float *from, int64_t width, int
   for (int64_t r = 0; r < many; r++) memcpy(to + r * out, from + r * width, 4 * out);
 }
 
-/* One output: rows in the lanes, each looks up the coefficients of its cell; P is coefficient by cell. */
+/* One output: each row looks up the coefficients of its cell, which lie side by side: gathers would be slower. */
 static void tabulate(const Layer *l, const float *spline, Ends ends, float *P) {
   const int64_t cells = cells_of(l->size), C = l->size + ORDER;
   memset(P, 0, 4 * DEGREES * cells);
@@ -333,29 +354,28 @@ static void tabulate(const Layer *l, const float *spline, Ends ends, float *P) {
     for (int r = 0; r < DEGREES; r++) {
       if ((uint64_t)(cell.first + r) >= (uint64_t)C) continue;
       const float *A = cell.edge < 0 ? STANDARD[r] : ends[cell.edge][r];
-      for (int p = 0; p < DEGREES; p++) P[p * cells + c] += spline[cell.first + r] * A[p];
+      for (int p = 0; p < DEGREES; p++) P[c * DEGREES + p] += spline[cell.first + r] * A[p];
     }
   }
 }
 
-static void forward_one(const Rows *restrict w, int64_t m, int64_t cells, const float *restrict P, float base,
-                        float *restrict y) {
+static void forward_one(const Rows *restrict w, int64_t m, const float *restrict P, float base, float *restrict y) {
   for (int64_t n = 0; n < m; n++) {
-    const int32_t c = w->id[n];
-    float t = P[ORDER * cells + c];
-    UNROLL for (int p = ORDER - 1; p >= 0; p--) t = t * w->u[0][n] + P[p * cells + c];
+    const float *own = P + (int64_t)w->id[n] * DEGREES, u = w->u[0][n];
+    float t = own[ORDER];
+    UNROLL for (int p = ORDER - 1; p >= 0; p--) t = t * u + own[p];
     y[n] += t + base * w->silu[n];
   }
 }
 
 /* Returns the gradient of the base weight. */
-static float slope_one(const Rows *restrict w, int64_t m, int64_t cells, const float *restrict P, float base,
-                       float inverse, const float *restrict g, float *restrict to) {
+static float slope_one(const Rows *restrict w, int64_t m, const float *restrict P, float base, float inverse,
+                       const float *restrict g, float *restrict to) {
   float silu = 0;
   for (int64_t n = 0; n < m; n++) {
-    const int32_t c = w->id[n];
-    float d = ORDER * P[ORDER * cells + c];
-    UNROLL for (int p = ORDER - 1; p >= 1; p--) d = d * w->u[0][n] + p * P[p * cells + c];
+    const float *own = P + (int64_t)w->id[n] * DEGREES, u = w->u[0][n];
+    float d = ORDER * own[ORDER];
+    UNROLL for (int p = ORDER - 1; p >= 1; p--) d = d * u + p * own[p];
     to[n] = g[n] * (d * inverse + base * w->slope[n]);
     silu += g[n] * w->silu[n];
   }
@@ -385,9 +405,11 @@ static void weights_one(const Layer *l, const Rows *restrict w, int64_t m, Ends 
 }
 
 /* counts[0] += inputs outside their grid, counts[1] += inputs that are not finite. */
-void kan_forward(const Layer *l, const float *x, const float *weight, float *y, float *space, int64_t *counts) {
+void kan_forward(const Shape *s, int64_t rows, const double *lo, const double *hi, const float *x, const float *weight,
+                 float *y, float *space, int64_t *counts) {
+  const Layer layer = LAYER, *l = &layer;
   Work work;
-  kan_workspace(l, 0, space, &work);
+  divide(l, 0, space, &work);
   Ends ends;
   continue_ends(ends, l->policy);
   const int one = l->out == 1;
@@ -403,7 +425,7 @@ void kan_forward(const Layer *l, const float *x, const float *weight, float *y, 
       features(work.rows, m, l, i, counts);
       if (one) {
         tabulate(l, W + i * C, ends, work.P);
-        forward_one(work.rows, m, cells, work.P, l->base ? W[l->in * C + i] : 0, Y);
+        forward_one(work.rows, m, work.P, l->base ? W[l->in * C + i] : 0, Y);
         continue;
       }
       sort_rows(work.rows, m, cells, work.start);
@@ -413,11 +435,7 @@ void kan_forward(const Layer *l, const float *x, const float *weight, float *y, 
         if (!many || (c == 0 && !base)) continue;
         Cell cell = cell_of(c, l->size);
         const uint16_t *list = work.rows->row + work.start[c];
-        for (int64_t o = 0, V; o < width; o += LANES * V) {
-          V = (width - o) / LANES;
-          if (V > WIDEST) V = WIDEST;
-          CALL(forward, V, work.rows, list, many, spline + o, base ? base + o : 0, width, cell, C, ends, Y + o);
-        }
+        forward_cell(work.rows, list, many, spline, base, width, cell, C, ends, Y);
       }
     }
     if (width != l->out) narrow(y + n0 * l->out, l->out, Y, width, m);
@@ -444,10 +462,11 @@ static void turn_back(const Rows *restrict w, int64_t m, float *restrict gx, int
 }
 
 /* gx or gW may be NULL where it is not wanted. */
-void kan_backward(const Layer *l, const float *x, const float *weight, const float *gy, float *gx, float *gweight,
-                  float *space) {
+void kan_backward(const Shape *s, int64_t rows, const double *lo, const double *hi, const float *x, const float *weight,
+                  const float *gy, float *gx, float *gweight, float *space) {
+  const Layer layer = LAYER, *l = &layer;
   Work work;
-  kan_workspace(l, 1, space, &work);
+  divide(l, 1, space, &work);
   Ends ends;
   continue_ends(ends, l->policy);
   const int one = l->out == 1;
@@ -473,14 +492,15 @@ void kan_backward(const Layer *l, const float *x, const float *weight, const flo
       float *column = work.rows->out[i % ACROSS];
       if (one) {
         tabulate(l, W + i * C, ends, work.P);
-        float silu = slope_one(work.rows, m, cells, work.P, l->base ? W[l->in * C + i] : 0, inverse, G, column);
+        float silu = slope_one(work.rows, m, work.P, l->base ? W[l->in * C + i] : 0, inverse, G, column);
         if (gW) weights_one(l, work.rows, m, ends, G, work.M, gW + i * C);
         if (gW && l->base) gW[l->in * C + i] += silu;
         if (gx) turn_back(work.rows, m, gx + n0 * l->in, l->in, i);
         continue;
       }
       sort_rows(work.rows, m, cells, work.start);
-      if (gx) memset(sum, 0, 4 * LANES * m);
+      /* The first block of a cell writes its rows' sums; without a base the dead have no block. */
+      if (gx && !l->base) memset(sum, 0, 4 * LANES * m);
       const float *spline = W + i * C * width, *base = l->base ? W + (l->in * C + i) * width : 0;
       float *gspline = gW ? gW + i * C * width : 0, *gbase = gW && base ? gW + (l->in * C + i) * width : 0;
       for (int64_t c = 0; c < cells; c++) {
@@ -488,15 +508,8 @@ void kan_backward(const Layer *l, const float *x, const float *weight, const flo
         if (!many || (c == 0 && !base)) continue;
         Cell cell = cell_of(c, l->size);
         const uint16_t *list = work.rows->row + work.start[c];
-        for (int64_t o = 0, V; o < width; o += LANES * V) {
-          V = (width - o) / LANES;
-          if (V > WIDEST) V = WIDEST;
-          if (gx)
-            CALL(slope, V, work.rows, list, many, spline + o, base ? base + o : 0, width, cell, C, ends, G + o, inverse, sum);
-          if (gW)
-            CALL(weight, V, work.rows, list, many, spline + o, base ? base + o : 0, width, cell, C, ends, G + o,
-                 gspline + o, gbase ? gbase + o : 0);
-        }
+        if (gx) slope_cell(work.rows, list, many, spline, base, width, cell, C, ends, G, inverse, sum);
+        if (gW) weight_cell(work.rows, list, many, spline, base, width, cell, C, ends, G, gspline, gbase);
       }
       if (gx) {
         reduce(work.rows, m, column);

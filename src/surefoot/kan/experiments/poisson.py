@@ -27,13 +27,14 @@ from surefoot.kan.physics import PIKAN
 from surefoot.kan.residual import PDEResidual
 from surefoot.kan.two_layer import KAN2
 from surefoot.record import Record
+from surefoot.study import Size
 
 DEGREES = (3, 4, 5)
 THEORY = {"quick": (64, 60), "standard": (256, 1500), "paper": (256, 1500)}
 """Neurons and steps of gradient descent, on 6 x 6 points inside and 16 on the boundary."""
 PRACTICE = {"quick": (12, 15, 60), "standard": (20, 30, 150), "paper": (20, 30, 150)}
 """Points inside along one side, boundary points a side, iterations of L-BFGS."""
-SEEDS = {"quick": 2, "standard": 3, "paper": 5}
+SEEDS: dict[Size, int] = {"quick": 2, "standard": 3, "paper": 5}
 MLP = "MLP, L-BFGS"
 FRESH = 41
 CHECKED = ("trained", "fresh", "boundary", "error")
@@ -118,8 +119,8 @@ def run(config: Any, seed: int, record: Record) -> None:
     m, steps = THEORY[config.size]
     for k in DEGREES:
         arm = f"k = {k}, gradient descent"
-        model = KAN2(2, m, spline_order=k, seed=seed)
-        problem = PIKAN(model, equation(), inside(6), boundary(4))
+        start = KAN2(2, m, spline_order=k, seed=seed)
+        problem = PIKAN(start, equation(), inside(6), boundary(4))
         ran = fit_gd(problem, steps=steps, every=max(1, steps // 5))
         keep(record, seed, arm, ran.record)
         record.update(seed, 0, {f"{arm}: violations": float(ran.violations)})
@@ -201,7 +202,7 @@ def _promised(record: Record, arm: str) -> float:
     eta = [float(v[0]) for v in record.fact("eta", arm).values.values()]
     steps = loss.shape[1] - 1
     each = [(1 - e * v / 2) ** steps * own[0] for e, v, own in zip(eta, lambda0, loss, strict=True)]
-    return sum(each) / len(each)
+    return float(sum(each)) / len(each)
 
 
 def _solved(record: Record, arm: str) -> str:
