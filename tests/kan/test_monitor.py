@@ -177,7 +177,7 @@ def test_the_dead_are_counted():
 def test_many_rows_take_lanczos(monkeypatch):
     model, X, y = certified(m=16, scale=0.5)
     plain = fit_gd(model, X, y, 4, eta=0.02, every=2).monitor.rows
-    monkeypatch.setattr(importlib.import_module("surefoot.kan.monitor"), "LARGEST", 3)
+    monkeypatch.setattr(importlib.import_module("surefoot.kan.monitoring"), "LARGEST", 3)
     again, *_ = certified(m=16)
     long = fit_gd(again, X, y, 4, eta=0.02, every=2).monitor.rows
     for a, b in zip(plain, long, strict=True):

@@ -46,8 +46,10 @@ class StochasticRate:
 
     Attributes
     ----------
-    batch, n
-        Rows drawn a step, and rows there are.
+    batch
+        Rows drawn a step.
+    n
+        Rows there are.
     rho
         The radius; inside, lambda_min(K) >= lambda0 / 2.
     mu

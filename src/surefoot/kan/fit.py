@@ -15,10 +15,10 @@ from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
 from surefoot.kan._guarantee.conditions import GD, SGD
-from surefoot.kan.forecast import forecast
+from surefoot.kan.forecasting import forecast
 from surefoot.kan.guarantee import ABOVE, RATE, STOPPED, run_certificates
 from surefoot.kan.local_rate import LocalRate
-from surefoot.kan.monitor import ConvergenceMonitor
+from surefoot.kan.monitoring import ConvergenceMonitor
 from surefoot.kan.problem import Normalisation, Problem, Regression, as_problem, parameters_of
 from surefoot.record import Record
 

@@ -16,7 +16,7 @@ from surefoot._numerics.checks import check_number
 from surefoot.guarantee import Assumption
 from surefoot.kan import bounds
 from surefoot.kan.problem import Normalisation, Problem, as_problem, parameters_of
-from surefoot.kan.tangent import SINGULAR, Tangent, tangent_of
+from surefoot.kan.spectrum import SINGULAR, Tangent, tangent_of
 
 LISTED = 10
 DISTINCT, POSITIVE, SMOOTH, WIDE = (
@@ -30,10 +30,14 @@ class LocalRate:
 
     Attributes
     ----------
-    lambda0, lambda_max
-        Ends of the spectrum of K.
-    beta, Lambda
-        Bounds of |J| and of its Lipschitz constant on the ball of radius R.
+    lambda0
+        The smallest eigenvalue of K.
+    lambda_max
+        The largest one.
+    beta
+        A bound of |J| on the ball of radius R.
+    Lambda
+        A bound of the Lipschitz constant of J there; infinite where none is known.
     R
         2 sqrt2 |r0| / sqrt(lambda0): how far a run that is promised anything can go.
     threshold
@@ -48,8 +52,10 @@ class LocalRate:
         m (Lambda / threshold)^2, as Lambda falls like m^(-1/2); NaN where m is not known.
     r0
         |r| at the start.
-    n, parameters
-        Rows, and numbers trained.
+    n
+        Rows.
+    parameters
+        Numbers trained.
     largest_row
         max_i K_ii.
     parts
@@ -57,8 +63,10 @@ class LocalRate:
     dead
         Shares of inputs and of hidden values outside the grid, where gradients vanish; None where there is no
         grid. No condition of T1, whose lambda0 has it already.
-    rho, Lambda_rho
-        T3's ball and Lambda on it.
+    rho
+        The radius of T3's ball.
+    Lambda_rho
+        Lambda on it.
     assumptions
         The conditions, as measured.
     """

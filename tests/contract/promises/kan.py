@@ -4,7 +4,7 @@ from tests.contract.promise import Promise
 
 from surefoot.kan import guarantee as kan
 
-# lambda0 = 1, lambda_max = 2, |r0| = .01: Lambda may be 10.3, R = .0283, and eta .4 is below 1/(1.44^2 + .01).
+# lambda0 = 1, lambda_max = 2, |r0| = .01: Lambda may be 10.3, R = .0283, eta 1/(1.44^2 + .01) = .48.
 START = {
     "lambda0": [1.0], "lambda_max": [2.0], "Lambda": [1.0], "r0": [0.01], "rounding_floor": [0.0],
 }  # fmt: skip
@@ -70,7 +70,8 @@ PROMISES = [
         numbers=("positive definite K",), seeds=12, spread=0.05,
     ),
     Promise(
-        kan.stays_in_ball, kan.stays_in_ball, {**MANY, "r0": [0.004], "left": [0.0, 0.01, 0.01, 0.01]},  # p = .28
+        kan.stays_in_ball, kan.stays_in_ball,
+        {**MANY, "r0": [0.004], "left": [0.0, 0.01, 0.01, 0.01]},  # p = .28
         {"left": [0.0, 0.8, 0.8, 0.8]}, DRAWN, DRAWN_SPOILS,
         numbers=("positive definite K",), seeds=30, spread=0.05,
     ),

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from surefoot.guarantee import Assumption, assume_fact
 from surefoot.kan import bounds
-from surefoot.kan.tangent import SINGULAR
+from surefoot.kan.spectrum import SINGULAR
 from surefoot.record import Record
 
 GD, SGD = "gradient descent", "stochastic gradient descent"

@@ -18,8 +18,9 @@ from surefoot.guarantee import Verdict
 from surefoot.kan.experiments.arms import judged, keep, last, least, mlp, of_arm, rmse
 from surefoot.kan.experiments.figures import loss_figure
 from surefoot.kan.guarantee import CONDITIONED, CONFINED, CONTRACTION, RATE
-from surefoot.kan.monitor import monitor
-from surefoot.kan.tangent import step_size, tangent
+from surefoot.kan.monitoring import monitor
+from surefoot.kan.spectrum import tangent
+from surefoot.kan.step_sizes import step_size
 from surefoot.kan.two_layer import KAN2
 from surefoot.record import Record
 

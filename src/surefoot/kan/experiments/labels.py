@@ -16,7 +16,7 @@ from surefoot.kan.experiments.arms import judged, keep, last, least, mlp, of_arm
 from surefoot.kan.experiments.diabetes import scaled
 from surefoot.kan.fit import fit_gd
 from surefoot.kan.guarantee import ABOVE, ANCHORED_ABOVE, BELOW, T2
-from surefoot.kan.tangent import tangent
+from surefoot.kan.spectrum import tangent
 from surefoot.kan.two_layer import KAN2
 from surefoot.record import Record
 

@@ -11,10 +11,10 @@ from surefoot.certificate import Certificate
 from surefoot.guarantee import Guarantee, Verdict
 from surefoot.kan.experiments.arms import judged, keep, last, least, mlp
 from surefoot.kan.fit import Run, fit_sgd
-from surefoot.kan.forecast import stability_limit
+from surefoot.kan.forecasting import stability_limit
 from surefoot.kan.guarantee import STOPPED, mean_forecast, stays_in_ball, stochastic_linear_rate
 from surefoot.kan.local_rate import certificate
-from surefoot.kan.tangent import tangent
+from surefoot.kan.spectrum import tangent
 from surefoot.kan.two_layer import KAN2
 from surefoot.record import Record
 

@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number, check_numbers
-from surefoot.kan.tangent import SINGULAR, Tangent
+from surefoot.kan.spectrum import SINGULAR, Tangent
 
 POWERS = 300
 

@@ -1,20 +1,16 @@
-"""The tangent (Gram) matrix K = J J' of a model on its points, and the step sizes that it permits."""
+"""The tangent (Gram) matrix K = J J' of a model on its points, and its spectrum."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from surefoot._numerics.checks import check_choice, check_number
 from surefoot.errors import SurefootError
 from surefoot.kan.problem import Normalisation, Problem, Residual, as_problem
-
-if TYPE_CHECKING:
-    from surefoot.kan.local_rate import LocalRate
 
 SINGULAR = 1e-12
 """lambda0 / lambda_max at which float64 can no longer tell K from a singular matrix."""
@@ -28,8 +24,10 @@ class Tangent:
     ----------
     K
         The matrix, a row and a column a residual.
-    eigvals, eigvecs
-        K = eigvecs diag(eigvals) eigvecs'.
+    eigvals
+        The eigenvalues, rising.
+    eigvecs
+        The eigenvectors as columns: K = eigvecs diag(eigvals) eigvecs'.
     """
 
     K: Float64[Tensor, "n n"]
@@ -118,45 +116,3 @@ def tangent(
 def tangent_of(problem: Problem) -> Tangent:
     """That of a problem, at its present parameters."""
     return Tangent.of(problem.gram())
-
-
-def step_size(
-    tangent: Tangent,
-    mode: Literal["gd", "certified", "sgd"] = "gd",
-    *,
-    certificate: LocalRate | None = None,
-    batch: int | None = None,
-) -> float:
-    """The step size that K permits, for L = |r|^2 / 2.
-
-    Parameters
-    ----------
-    tangent
-        At the start.
-    mode
-        "gd": 1 / lambda_max, where the spectral forecast holds. "certified": T1's, from the certificate.
-        "sgd": T3's, for a batch drawn with replacement.
-    certificate
-        What `certificate(model, X, y)` gave; for the last two.
-    batch
-        Rows drawn a step; for "sgd".
-
-    Raises
-    ------
-    ValueError
-        The mode is none, or needs an argument that is missing: which.
-    """
-    check_choice("mode", mode, ("gd", "certified", "sgd"))
-    if mode == "gd":
-        if not tangent.lambda_max > 0:
-            raise ValueError("tangent must have a positive eigenvalue, got K = 0: nothing trains")
-        return 1 / tangent.lambda_max
-    if certificate is None:
-        raise ValueError(
-            f"certificate must be what certificate(model, X, y) returns for mode {mode!r}, got None"
-        )
-    if mode == "certified":
-        return certificate.step
-    if batch is None:
-        raise ValueError("batch must be the rows drawn a step for mode 'sgd', got None")
-    return certificate.stochastic(check_number("batch", batch, least=1, whole=True)).step

@@ -22,7 +22,7 @@ from surefoot.kan._monitor.rows import Checkpoint, table
 from surefoot.kan.guarantee import run_certificates
 from surefoot.kan.local_rate import LocalRate, local_rate_of
 from surefoot.kan.problem import Normalisation, Problem, as_problem, flat, parameters_of
-from surefoot.kan.tangent import Tangent, tangent_of
+from surefoot.kan.spectrum import Tangent, tangent_of
 from surefoot.record import Record
 
 LARGEST = 3000
