@@ -78,10 +78,14 @@ class Grid:
 
     Attributes
     ----------
-    lo, hi
-        The ends, in the units of the input.
-    size, order
-        Cells G and degree k.
+    lo
+        The lower end, in the units of the input.
+    hi
+        The upper end.
+    size
+        Cells G.
+    order
+        Degree k.
     """
 
     lo: float = -1.0
