@@ -3,6 +3,7 @@
 from tests.contract.promises import (
     barycenter,
     federated,
+    kan,
     lora,
     nesterov,
     privacy,
@@ -13,6 +14,7 @@ from tests.contract.promises import (
 PROMISES = [
     *barycenter.PROMISES,
     *federated.PROMISES,
+    *kan.PROMISES,
     *lora.PROMISES,
     *nesterov.PROMISES,
     *privacy.PROMISES,
