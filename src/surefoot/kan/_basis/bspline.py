@@ -79,9 +79,9 @@ class Grid:
     Attributes
     ----------
     lo
-        The left end, in the units of the input.
+        The lower end, in the units of the input.
     hi
-        The right end.
+        The upper end.
     size
         Cells G.
     order
