@@ -9,6 +9,13 @@ from .forecast import forecast as forecast
 from .forecast import stability_limit as stability_limit
 from .forecast import steps_to as steps_to
 from .fresh import FreshCheck as FreshCheck
+from ._edges.formula import Formula as Formula
+from ._edges.formula import formula as formula
+from ._edges.norms import curve_norms as curve_norms
+from ._edges.prune import PruneResult as PruneResult
+from ._edges.prune import prune as prune
+from .doors.sklearn import KANClassifier as KANClassifier
+from .doors.sklearn import KANRegressor as KANRegressor
 from .layer import KANLinear as KANLinear
 from .layer import OutOfGridWarning as OutOfGridWarning
 from .lbfgs import LBFGSRun as LBFGSRun

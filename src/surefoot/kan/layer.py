@@ -153,7 +153,9 @@ class KANLinear(nn.Module):
         self.reset_parameters()
 
     @classmethod
-    def from_pykan(cls, layer: Any, *, kernel: Kernel = "auto", higher_order: bool = False) -> KANLinear:
+    def from_pykan(
+        cls, layer: Any, *, kernel: Kernel = "auto", higher_order: bool = False
+    ) -> KANLinear:
         """The same function as a pykan 0.2 `KANLayer`, which is only read; its scales become weights.
 
         Its zeros in `mask` become a mask here, so that they stay zero.
@@ -241,7 +243,9 @@ class KANLinear(nn.Module):
         if len(live) < len(self.weight):
             live = torch.cat([live, self.mask.T])
         # A product would keep a NaN.
-        return torch.where(live, self.weight, torch.zeros((), dtype=self.weight.dtype, device=live.device))
+        return torch.where(
+            live, self.weight, torch.zeros((), dtype=self.weight.dtype, device=live.device)
+        )
 
     @property
     def out_of_grid_fraction(self) -> float:

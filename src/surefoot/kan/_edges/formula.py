@@ -53,7 +53,8 @@ class Formula:
     def __call__(self, x: Any) -> Any:
         """At a number, an array or a tensor; outside of `interval` nothing is known of the edge."""
         if self.name == "constant":
-            return x * 0 + self.d
+            like = torch.full_like if isinstance(x, Tensor) else np.full_like
+            return like(x if isinstance(x, Tensor) else np.asarray(x, dtype=float), self.d)
         shape = LIBRARY[self.name]
         if isinstance(x, Tensor):
             return self.a * shape.torch(self.b * x + self.c) + self.d
@@ -65,7 +66,8 @@ class Formula:
         inner = _sum(_product(self.b, "x"), self.c)
         if self.name == "x":
             return _sum(_product(self.a * self.b, "x"), self.a * self.c + self.d)
-        return _sum(_product(self.a, LIBRARY[self.name].text.format(inner)), self.d)
+        text = LIBRARY[self.name].text.format(inner).replace("(x)^", "x^").replace("/(x)", "/x")
+        return _sum(_product(self.a, text), self.d)
 
 
 def formula(
@@ -125,7 +127,7 @@ def formula(
     found = Formula(
         chosen, a, b / half, c - b * mid / half, d, 1 - fits[chosen][0], (lo, hi), ranked
     )
-    if found.R2 < least:
+    if least > found.R2:
         raise ValueError(
             f"edge {in_feature} -> {out_feature} is none of {', '.join(names)}: the best is {found} with R2 = "
             f"{found.R2:.4g}, and least_R2 is {least:g}"
@@ -152,4 +154,8 @@ def _product(factor: float, text: str) -> str:
 
 
 def _sum(text: str, more: float) -> str:
-    return text if f"{more:.4g}" in ("0", "-0") else f"{text} {'-' if more < 0 else '+'} {abs(more):.4g}"
+    return (
+        text
+        if f"{more:.4g}" in ("0", "-0")
+        else f"{text} {'-' if more < 0 else '+'} {abs(more):.4g}"
+    )

@@ -92,7 +92,11 @@ def _points(
     splined = rows
     if layer.norm is not None:
         splined = copy.deepcopy(layer.norm).double()(rows).detach()
-    return splined, rows, torch.full((len(rows),), 1 / len(rows), dtype=rows.dtype, device=rows.device)
+    return (
+        splined,
+        rows,
+        torch.full((len(rows),), 1 / len(rows), dtype=rows.dtype, device=rows.device),
+    )
 
 
 def checked_rows(x: Tensor, width: int) -> Tensor:

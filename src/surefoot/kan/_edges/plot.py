@@ -35,9 +35,7 @@ class Panel:
     shade: tuple[float, float]
 
 
-def plot_layers(
-    modules: Sequence[nn.Module], x: Float[Tensor, "n in"] | None, most: int
-) -> Figure:
+def plot_layers(modules: Sequence[nn.Module], x: Float[Tensor, "n in"] | None, most: int) -> Figure:
     """The curves of all layers among the modules; see `KAN.plot`."""
     most = check_number("most", most, least=1, most=400, whole=True)
     layers = [m for m in modules if isinstance(m, KANLinear)]
@@ -133,7 +131,9 @@ def _curve(layer: KANLinear, panel: Panel) -> tuple[list[float], list[float]]:
     lo, hi = float(layer.grid_lo[panel.in_feature]), float(layer.grid_hi[panel.in_feature])
     lo, hi = min(lo, panel.shade[0]), max(hi, panel.shade[1])
     pad = BEYOND * (hi - lo)
-    at = torch.linspace(lo - pad, hi + pad, POINTS, dtype=torch.float64, device=layer.grid_lo.device)
+    at = torch.linspace(
+        lo - pad, hi + pad, POINTS, dtype=torch.float64, device=layer.grid_lo.device
+    )
     with torch.no_grad():
         y = layer.curve(panel.out_feature, panel.in_feature)(at)
     return at.tolist(), y.double().tolist()

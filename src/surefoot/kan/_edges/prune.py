@@ -142,9 +142,7 @@ def _size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _mask(
-    layer: KANLinear, mask: Bool[Tensor, "out in"], means: Float64[Tensor, "out in"]
-) -> None:
+def _mask(layer: KANLinear, mask: Bool[Tensor, "out in"], means: Float64[Tensor, "out in"]) -> None:
     """Hold edges at 0, their weights too, and their means in the bias."""
     if layer.bias is None:
         layer.bias = nn.Parameter(layer.weight.new_zeros(layer.out_features))
