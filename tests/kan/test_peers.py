@@ -198,12 +198,16 @@ def test_masked_edges_of_pykan_stay_zero_in_training():
     assert not ours.spline_weight[o, i].any()
 
 
+def symbolic(mask):
+    return types.SimpleNamespace(mask=mask)
+
+
 def pykan_model(*layers, **change):
     one = [torch.ones(layer.out_dim) for layer in layers]
     zero = [torch.zeros(layer.out_dim) for layer in layers]
     model = types.SimpleNamespace(
         act_fun=list(layers), symbolic_enabled=True, input_id=torch.arange(layers[0].in_dim),
-        symbolic_fun=[types.SimpleNamespace(mask=torch.zeros(a.out_dim, a.in_dim)) for a in layers],
+        symbolic_fun=[symbolic(torch.zeros(a.out_dim, a.in_dim)) for a in layers],
         width=[[layers[0].in_dim, 0], *([a.out_dim, 0] for a in layers)],
         node_scale=one, node_bias=zero, subnode_scale=one, subnode_bias=zero,
     )  # fmt: skip
@@ -234,7 +238,7 @@ def test_a_model_of_pykan_with_its_affine_maps():
     ("change", "words"),
     [
         ({"width": [[2, 0], [3, 2], [1, 0]]}, "2 multiplication nodes in layer 1"),
-        ({"symbolic_fun": [types.SimpleNamespace(mask=torch.eye(3)), types.SimpleNamespace(mask=torch.zeros(1, 3))]},
+        ({"symbolic_fun": [symbolic(torch.eye(3)), symbolic(torch.zeros(1, 3))]},
          "symbolic functions in layer 0"),
         ({"input_id": torch.tensor([0, 2])}, r"columns \[0, 2\]"),
     ],

@@ -88,8 +88,8 @@ def read_pykan_model(model: Any) -> list[Imported]:
     for at, width in enumerate(model.width):
         if isinstance(width, Sequence) and width[1]:
             raise ValueError(
-                f"model has {width[1]} multiplication nodes in layer {at}, which KAN does not have; import its "
-                "layers one by one with KANLinear.from_pykan"
+                f"model has {width[1]} multiplication nodes in layer {at}, which KAN does not have; import "
+                "its layers one by one with KANLinear.from_pykan"
             )
     for at, symbolic in enumerate(model.symbolic_fun):
         if model.symbolic_enabled and bool((symbolic.mask != 0).any()):
@@ -149,7 +149,8 @@ def _uniform(
     """The range of each input and the number of cells of extended knots that are evenly spaced."""
     if order < 1 or knots.ndim != 2 or knots.shape[1] < 2 * order + 2:
         raise ValueError(
-            f"layer.grid must be (in, G + 2 k + 1) with G, k >= 1, got shape {tuple(knots.shape)} and k = {order}"
+            f"layer.grid must be (in, G + 2 k + 1) with G, k >= 1, got shape {tuple(knots.shape)} and k = "
+            f"{order}"
         )
     eps = torch.finfo(knots.dtype).eps
     t = knots.detach().double()
@@ -164,8 +165,8 @@ def _uniform(
     if wrong.any():
         i = int(wrong.nonzero()[0])
         raise ValueError(
-            f"layer.grid must be uniform, got knots of input {i} up to {float(off[i] / h[i].abs()):.2g} cells "
-            "off an even spacing; train with update_grid=False or grid_eps=1, or fit a new KANLinear to its "
+            f"layer.grid must be uniform, got knots of input {i} up to {float(off[i] / h[i].abs()):.2g} "
+            "cells off an even spacing; train with update_grid=False or grid_eps=1, or fit a new KANLinear to its "
             "outputs"
         )
     return lo.clone(), hi.clone(), size

@@ -16,7 +16,7 @@ from surefoot.kan._edges.library import LIBRARY, fitted
 from surefoot.kan._edges.norms import checked_rows
 from surefoot.kan.layer import KANLinear
 
-POINTS_A_CELL = 40
+POINTS_A_CELL = 8
 ALIKE = 2.0
 """A simpler function is told if it leaves at most so many times the variance that the best one leaves .."""
 NOISE = 1e-6
@@ -88,8 +88,8 @@ def formula(
     x
         Inputs of the layer: the points are spread over their range, which is where the edge was trained.
     library
-        Names out of x, x^2, x^3, x^4, exp, log, sqrt, 1/x, abs, sin, cos, tanh, arctan, gaussian (exp(-u^2)); by
-        default all.
+        Names out of x, x^2, x^3, x^4, exp, log, sqrt, 1/x, abs, sin, cos, tanh, arctan, gaussian, which is
+        exp(-u^2); by default all.
     least_R2
         A worse fit is refused.
 
@@ -106,8 +106,7 @@ def formula(
     if not names:
         raise ValueError(f"library must name at least one of {', '.join(LIBRARY)}, got none")
     lo, hi = _interval(layer, in_feature, x)
-    many = POINTS_A_CELL * layer.grid_size + 1
-    t = np.linspace(-1, 1, min(max(many, 201), 1001))
+    t = np.linspace(-1, 1, max(200, POINTS_A_CELL * layer.grid_size) + 1)
     mid, half = (lo + hi) / 2, (hi - lo) / 2
     with torch.no_grad():
         at = torch.from_numpy(mid + half * t).to(layer.grid_lo.device)
@@ -129,8 +128,8 @@ def formula(
     )
     if least > found.R2:
         raise ValueError(
-            f"edge {in_feature} -> {out_feature} is none of {', '.join(names)}: the best is {found} with R2 = "
-            f"{found.R2:.4g}, and least_R2 is {least:g}"
+            f"edge {in_feature} -> {out_feature} is none of {', '.join(names)}: the best is {found} with "
+            f"R2 = {found.R2:.4g}, and least_R2 is {least:g}"
         )
     return found
 

@@ -16,7 +16,7 @@ from jaxtyping import Float64
 from scipy.optimize import minimize, minimize_scalar
 
 Array = Float64[np.ndarray, "..."]
-REFINED = 4
+REFINED = 2
 """So many points of the lattice are refined."""
 
 
@@ -141,7 +141,7 @@ def _refined(
 
     if len(start) == 1:
         width = steps[0]
-        options: Any = {"xatol": 1e-11}
+        options: Any = {"xatol": 1e-9}
         r = minimize_scalar(
             lambda p: loss([p]), bounds=(start[0] - width, start[0] + width), method="bounded",
             options=options,
@@ -149,7 +149,7 @@ def _refined(
         point = np.array([float(r.x)])
     else:
         simplex = start + np.array([[0.0, 0.0], [steps[0] / 2, 0.0], [0.0, steps[1] / 2]])
-        options = {"xatol": 1e-9, "fatol": 1e-6, "maxiter": 400, "initial_simplex": simplex}
+        options = {"xatol": 1e-7, "fatol": 1e-3, "maxiter": 120, "initial_simplex": simplex}
         point = np.asarray(minimize(loss, start, method="Nelder-Mead", options=options).x)
     return float(_losses(shape, point[None], t, y)[0]), point
 

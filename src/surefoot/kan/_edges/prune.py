@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -54,13 +55,14 @@ class PruneResult:
     def __str__(self) -> str:
         return (
             f"KAN {'-'.join(map(str, self.widths))}: {self.edges_left} of {self.edges} edges left "
-            f"({100 * self.share:.3g} %), {self.parameters_left} of {self.parameters} parameters; on the rows "
-            f"given the outputs change by {self.rms_error:.3g} (root mean square), {self.max_error:.3g} at most"
+            f"({100 * self.share:.3g} %), {self.parameters_left} of {self.parameters} parameters; on the "
+            f"rows given the outputs change by {self.rms_error:.3g} (root mean square), at most by "
+            f"{self.max_error:.3g}"
         )
 
 
 def prune(
-    model: KAN, x: Float[Tensor, "n in"], *, threshold: float | None = None, keep: float | None = None
+    model: nn.Module, x: Float[Tensor, "n in"], *, threshold: float | None = None, keep: float | None = None
 ) -> PruneResult:  # fmt: skip
     """Remove the edges whose curves hardly vary over the data, and the hidden units that are left without.
 
@@ -73,7 +75,7 @@ def prune(
     Parameters
     ----------
     model
-        Is not changed. Make a new optimizer for the result.
+        A KAN; it is not changed. Make a new optimizer for the result.
     x
         Inputs, as in training.
     threshold
@@ -88,7 +90,8 @@ def prune(
         An argument is out of range, not exactly one of `threshold` and `keep` is given, or the model has
         other layers than KANLinear.
     """
-    layers = _layers(model)
+    model = _checked(model)
+    layers = model.layers
     rows = checked_rows(x, layers[0].in_features)
     got = inputs_of(layers, rows)
     moments = [edge_moments(layer, each) for layer, each in zip(layers, got, strict=False)]
@@ -114,13 +117,13 @@ def prune(
     )  # fmt: skip
 
 
-def _layers(model: KAN) -> list[KANLinear]:
+def _checked(model: nn.Module) -> KAN:
     if not isinstance(model, KAN):
         raise ValueError(f"model must be a KAN, got {type(model).__name__}")
     other = [type(m).__name__ for m in model if not isinstance(m, KANLinear)]
     if other:
         raise ValueError(f"model must have no layers but KANLinear, got {', '.join(other)}")
-    return model.layers
+    return model
 
 
 def _cut(
@@ -155,7 +158,7 @@ def _drop(layers: list[KANLinear]) -> None:
     """Take out hidden units that nothing enters or nothing leaves, until there are none."""
     # A unit without inputs may take the last input of units after it, one without outputs the last output of
     # units before it: forwards, then backwards, is enough, as constants move forwards only.
-    for first, second in zip(layers, layers[1:], strict=False):
+    for first, second in pairwise(layers):
         if second.norm is None:
             _fold(first, second)
     for first, second in zip(layers[-2::-1], layers[:0:-1], strict=True):
