@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,9 +43,10 @@ def test_the_norm_of_a_straight_line_and_of_a_constant():
     assert torch.allclose(curve_norms(layer, at)[0], torch.tensor([3.0, 0.0], dtype=torch.float64))
 
 
-@pytest.mark.parametrize(
-    "how", [{}, {"basis": "rbf"}, {"basis": "chebyshev"}, {"base_activation": torch.tanh}]
-)
+KINDS = ({}, {"basis": "rbf"}, {"basis": "chebyshev"}, {"base_activation": torch.tanh})
+
+
+@pytest.mark.parametrize("how", KINDS)
 def test_norms_over_data_are_those_of_what_the_layer_computes(x, how):
     layer = made([3, 2], **how)[0]
     for i in range(3):
@@ -77,14 +79,7 @@ def test_norms_of_edges_without_a_grid_ask_for_data(x):
 
 
 @pytest.mark.parametrize(
-    "how",
-    [
-        {},
-        {"bias": True},
-        {"basis": "rbf"},
-        {"base_activation": torch.tanh},
-        {"dtype": torch.float32, "kernel": "auto"},
-    ],
+    "how", [*KINDS, {"bias": True}, {"dtype": torch.float32, "kernel": "auto"}]
 )
 def test_a_masked_edge_is_the_layer_with_zero_weights(x, how):
     layer = made([3, 4], **how)[0]
@@ -169,20 +164,20 @@ def test_a_removed_edge_leaves_its_mean():
     g = torch.Generator().manual_seed(0)
     x = 2 * torch.rand(500, 3, dtype=torch.float64, generator=g) - 1
     with torch.no_grad():
-        layer[0].spline_weight[0, 1] = 7 + 0.01 * torch.randn(8, generator=g, dtype=torch.float64)
+        layer[0].spline_weight[0, 1] = 7 + 0.001 * torch.randn(8, generator=g, dtype=torch.float64)
         layer[0].base_weight[0, 1] = 0
     result = prune(layer, x, threshold=0.1)
     norm = float(curve_norms(layer[0], x)[0, 1])
     assert result.edges_left == 2
     assert result.rms_error == pytest.approx(norm, rel=1e-10)
-    assert result.rms_error < 0.02
+    assert result.rms_error < 2e-3
 
 
 @pytest.mark.parametrize(
     "optimizer",
     [
         lambda p: torch.optim.AdamW(p, lr=0.05, weight_decay=0.1),
-        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+        lambda p: torch.optim.SGD(p, lr=0.01),
     ],
 )
 def test_removed_edges_stay_removed_in_training(x, optimizer):
@@ -221,7 +216,7 @@ def test_any_shape(widths, keep, seed, bias):
     assert result.edges_left <= max(1, round(keep * result.edges))
     difference = (result.model(x) - model(x)).detach().abs().max()
     assert float(difference) == pytest.approx(result.max_error, abs=1e-12)
-    for first, second in zip(layers, layers[1:], strict=False):
+    for first, second in pairwise(layers):
         for unit in range(first.out_features):
             useful = first.mask[unit].any() and second.mask[:, unit].any()
             # A layer must have one input, even if nothing of it is left.
@@ -263,14 +258,9 @@ def test_bad_pruning(x):
     for how in ({}, {"keep": 0.5, "threshold": 0.1}):
         with pytest.raises(ValueError, match="exactly one of threshold and keep"):
             prune(model, x, **how)
-    for how, name in (
-        ({"keep": 0}, "keep"),
-        ({"keep": 1.5}, "keep"),
-        ({"threshold": -1}, "threshold"),
-        ({"threshold": 1}, "threshold"),
-    ):
+    for name, value in (("keep", 0), ("keep", 1.5), ("threshold", -1), ("threshold", 1)):
         with pytest.raises(ValueError, match=f"{name} must be"):
-            prune(model, x, **how)
+            prune(model, x, **{name: value})
     with pytest.raises(ValueError, match="model must be a KAN, got KANLinear"):
         prune(model[0], x, keep=0.5)
     with pytest.raises(ValueError, match="no layers but KANLinear, got Softmax"):
@@ -305,7 +295,7 @@ def test_a_picture_has_every_curve(x):
     shades = [(s.x0, s.x1) for s in figure.layout.shapes]
     assert len(shades) == 20
     assert shades[0] == (float(x[:, 0].min()), float(x[:, 0].max()))
-    hidden = model[0](x)
+    hidden = model[0](x).detach()
     assert shades[-1][0] == pytest.approx(float(hidden[:, 3].min()))
     figure.to_json()
 

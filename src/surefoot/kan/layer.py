@@ -473,7 +473,7 @@ class KANLinear(nn.Module):
         if self.mask is None and prefix + "mask" in state_dict:
             shape = (self.out_features, self.in_features)
             self.mask = torch.ones(shape, dtype=torch.bool, device=self.weight.device)
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:
         held = self.grid_lo, self.grid_hi

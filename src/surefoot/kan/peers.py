@@ -166,8 +166,8 @@ def _uniform(
         i = int(wrong.nonzero()[0])
         raise ValueError(
             f"layer.grid must be uniform, got knots of input {i} up to {float(off[i] / h[i].abs()):.2g} "
-            "cells off an even spacing; train with update_grid=False or grid_eps=1, or fit a new KANLinear to its "
-            "outputs"
+            "cells off an even spacing; train with update_grid=False or grid_eps=1, or fit a new KANLinear "
+            "to its outputs"
         )
     return lo.clone(), hi.clone(), size
 

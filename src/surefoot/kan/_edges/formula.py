@@ -53,8 +53,9 @@ class Formula:
     def __call__(self, x: Any) -> Any:
         """At a number, an array or a tensor; outside of `interval` nothing is known of the edge."""
         if self.name == "constant":
-            like = torch.full_like if isinstance(x, Tensor) else np.full_like
-            return like(x if isinstance(x, Tensor) else np.asarray(x, dtype=float), self.d)
+            if isinstance(x, Tensor):
+                return torch.full_like(x, self.d)
+            return np.full_like(np.asarray(x, dtype=float), self.d)
         shape = LIBRARY[self.name]
         if isinstance(x, Tensor):
             return self.a * shape.torch(self.b * x + self.c) + self.d
@@ -112,10 +113,10 @@ def formula(
         at = torch.from_numpy(mid + half * t).to(layer.grid_lo.device)
         y = curve(at).double().cpu().numpy()
     scale = float(np.abs(y).max())
-    # Bases that sum to 1 do so up to rounding of the weight's dtype.
-    if float(np.ptp(y)) <= 8 * torch.finfo(layer.weight.dtype).eps * scale or not scale:
+    # Of a constant the weights are alike, and the bases sum to 1, up to roundings of the weight's dtype.
+    if float(np.ptp(y)) <= 64 * torch.finfo(layer.weight.dtype).eps * scale or not scale:
         return Formula("constant", 0.0, 0.0, 0.0, float(y.mean()), 1.0, (lo, hi))
-    fits = {n: fitted(n, t, y, max(12.0, np.pi * layer.grid_size / 2)) for n in names}
+    fits = fitted(names, t, y, max(12.0, np.pi * layer.grid_size / 2))
     smallest = min(loss for loss, _ in fits.values())
     chosen = next(n for n in LIBRARY if n in fits and fits[n][0] <= ALIKE * smallest + NOISE)
     # The same curve, and in the library for its other name.

@@ -6,16 +6,15 @@ over one or two numbers from a fixed lattice, the best of which are then refined
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 from scipy.optimize import minimize, minimize_scalar
 
-Array = Float64[np.ndarray, "..."]
+Array = np.ndarray[Any, np.dtype[np.float64]]
 REFINED = 2
 """So many points of the lattice are refined."""
 
@@ -90,20 +89,25 @@ LIBRARY: dict[str, Shape] = {
 """By simplicity: of two that fit alike the first is told."""
 
 
-def fitted(name: str, t: Array, y: Array, fastest: float) -> tuple[float, Array]:
-    """The share of the variance of y that is left, and (a, b, c, d).
+def fitted(
+    names: Sequence[str], t: Array, y: Array, fastest: float
+) -> dict[str, tuple[float, Array]]:
+    """The share of the variance of y that each function leaves, and its (a, b, c, d).
 
     Parameters
     ----------
-    name
+    names
         Of `LIBRARY`.
     t, y
         Points in [-1, 1] and the curve there, which must vary.
     fastest
         The largest frequency of a sine, in radians a unit of t.
     """
-    if name in ("sin", "cos"):
-        return _wave(name, t, y, fastest)
+    waves = _waves(t, y, fastest) if {"sin", "cos"} & {*names} else {}
+    return {n: waves[n] if n in waves else _fitted(n, t, y) for n in names}
+
+
+def _fitted(name: str, t: Array, y: Array) -> tuple[float, Array]:
     shape = LIBRARY[name]
     lattice = np.stack([g.ravel() for g in np.meshgrid(*shape.lattices, indexing="ij")], 1)
     losses = np.concatenate([_losses(shape, p, t, y) for p in np.array_split(lattice, 8) if len(p)])
@@ -134,7 +138,7 @@ def _losses(shape: Shape, points: Array, t: Array, y: Array) -> Array:
 def _refined(
     shape: Shape, start: Array, steps: list[float], t: Array, y: Array
 ) -> tuple[float, Array]:
-    def loss(p: Any) -> float:
+    def loss(p: Any) -> Any:
         value = float(_losses(shape, np.atleast_2d(np.asarray(p, dtype=float)), t, y)[0])
         # Logarithms, as the loss of an exact fit falls by ten orders near its minimum.
         return float(np.log(value + 1e-30)) if value < np.inf else 1e9
@@ -161,29 +165,32 @@ def _line(f: Array, y: Array) -> tuple[float, float]:
     return a, float(y.mean() - a * f.mean())
 
 
-def _wave(name: str, t: Array, y: Array, fastest: float) -> tuple[float, Array]:
-    """a sin(b t + c) is linear in a sin c and a cos c: one frequency alone is looked for."""
+def _waves(t: Array, y: Array, fastest: float) -> dict[str, tuple[float, Array]]:
+    """a sin(b t + c) is linear in a sin c and a cos c: one frequency alone is looked for, for both names."""
 
-    def solved(b: float) -> tuple[float, Array]:
+    def solved(b: Any) -> Any:
         columns = np.stack([np.sin(b * t), np.cos(b * t), np.ones_like(t)], 1)
         w, *_ = np.linalg.lstsq(columns, y, rcond=None)
         return float(((y - columns @ w) ** 2).sum() / ((y - y.mean()) ** 2).sum()), w
 
-    lattice = np.geomspace(0.2, fastest, max(60, int(6 * fastest)))
+    lattice = np.geomspace(0.2, fastest, max(60, int(4 * fastest)))
     losses = np.array([solved(b)[0] for b in lattice])
     best = np.argsort(losses, kind="stable")[:REFINED]
     found = [(float(losses[n]), float(lattice[n])) for n in best]
     for n in best:
-        options: Any = {"xatol": 1e-11}
+        options: Any = {"xatol": 1e-9}
         r = minimize_scalar(
-            lambda b: float(np.log(solved(b)[0] + 1e-30)), method="bounded", options=options,
+            lambda b: np.log(solved(b)[0] + 1e-30), method="bounded", options=options,
             bounds=(lattice[max(n - 1, 0)], lattice[min(n + 1, len(lattice) - 1)]),
         )  # fmt: skip
         found.append((solved(float(r.x))[0], float(r.x)))
     loss, b = min(found)
     s, k, d = solved(b)[1]
-    a = float(np.hypot(s, k))
-    c = float(np.arctan2(k, s)) if name == "sin" else float(np.arctan2(-s, k))
-    if abs(c) > np.pi / 2:  # the nearer of two phases
-        a, c = -a, c - np.pi * np.sign(c)
-    return loss, np.array([a, b, c, float(d)])
+    size = float(np.hypot(s, k))
+    both = {}
+    for name, phase in (("sin", np.arctan2(k, s)), ("cos", np.arctan2(-s, k))):
+        a, c = size, float(phase)
+        if abs(c) > np.pi / 2:  # the nearer of two phases
+            a, c = -a, c - np.pi * np.sign(c)
+        both[name] = (loss, np.array([a, b, c, float(d)]))
+    return both

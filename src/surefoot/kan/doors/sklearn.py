@@ -96,8 +96,8 @@ class KANRegressor(RegressorMixin, _KANEstimator):  # type: ignore[misc]
         Of every layer, as in `KANLinear`. New rows may lie outside the data's range: there splines go on as
         straight lines by default.
     lr, epochs, batch_size, weight_decay
-        Of AdamW. A batch as large as the data is all of it: then, and in float64, weighting a row is the same as
-        repeating it up to rounding.
+        Of AdamW. A batch as large as the data is all of it: then weighting a row is the same as repeating it,
+        up to rounding.
     dtype
         Of training: "float32", or "float64", which the C kernel does not compute. Predictions are float64.
     random_state
