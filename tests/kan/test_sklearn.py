@@ -135,7 +135,7 @@ def test_weights(smooth):
     assert np.allclose(
         KANRegressor(**SMALL).fit(X, y, w * 7).predict(X), without.predict(X), atol=1e-4
     )
-    for wrong, words in ((-w, "not be negative, got -1"), (0 * w, "positive entry")):
+    for wrong, words in ((-w, "not be negative, got -1"), (0 * w, "at least one non-zero")):
         with pytest.raises(ValueError, match=words):
             KANRegressor(**SMALL).fit(X, y, sample_weight=wrong)
 

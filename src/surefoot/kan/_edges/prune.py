@@ -149,7 +149,7 @@ def _mask(layer: KANLinear, mask: Bool[Tensor, "out in"], means: Float64[Tensor,
     """Hold edges at 0, their weights too, and their means in the bias."""
     if layer.bias is None:
         layer.bias = nn.Parameter(layer.weight.new_zeros(layer.out_features))
-    layer.bias += (means * ~mask).sum(1).to(layer.bias)
+    layer.bias.add_((means * ~mask).sum(1).to(layer.bias))
     layer.mask = mask.clone()
     layer.weight.copy_(layer.live_weight())
 

@@ -79,7 +79,7 @@ class _KANEstimator(BaseEstimator):  # type: ignore[misc]
         rows = self._tensor(_validated(self, X, reset=False, dtype=np.float64), torch.float64)
         model = copy.deepcopy(self.model_).double()
         with torch.no_grad():
-            return np.concatenate([model(some).numpy() for some in rows.split(ROWS)])
+            return np.concatenate([model(some).numpy() for some in torch.split(rows, ROWS)])
 
 
 class KANRegressor(RegressorMixin, _KANEstimator):  # type: ignore[misc]
@@ -145,7 +145,7 @@ class KANRegressor(RegressorMixin, _KANEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> Array:
         """The targets of new rows, (n,) or (n, t) as in `fit`."""
         outputs = self._outputs(X)
-        found = outputs * self.y_scale_ + self.y_mean_
+        found: Array = outputs * self.y_scale_ + self.y_mean_
         return found[:, 0] if self._column else found
 
     def _loss(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -230,8 +230,8 @@ def _weights(given: Any, X: Array) -> tuple[Array, Any]:
     if (weight < 0).any():
         raise ValueError(f"sample_weight must not be negative, got {weight.min():g}")
     used = weight > 0
-    if not used.any():
-        raise ValueError("sample_weight must have a positive entry, got zeros")
+    if not used.any():  # which scikit-learn < 1.7 lets through
+        raise ValueError("sample_weight must contain at least one non-zero number, got zeros")
     return weight[used], used
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import cos, pi
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -50,7 +51,7 @@ def built(
 
 def forget(layer: KANLinear) -> None:
     """Count inputs outside the grid from here on."""
-    layer._outside = layer._total = 0
+    layer._seen = [0, 0]
 
 
 def weighted_quantile(
@@ -102,7 +103,7 @@ def trained(
                 group["lr"] = how.lr * (1 + cos(pi * step / steps)) / 2
             optimizer.zero_grad()
             each = share[rows] * loss(_outputs(model, x[rows], step), y[rows])
-            each.mean().backward()
+            torch.autograd.backward(each.mean())
             optimizer.step()
             found = float(each.detach().sum())
             if not abs(found) < float("inf"):
