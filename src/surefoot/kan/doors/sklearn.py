@@ -28,7 +28,7 @@ class _KANEstimator(BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self, hidden: Any = (16,), *, grid_size: int = 5, spline_order: int = 3,
-        out_of_grid: str = "linear", lr: float = 0.005, epochs: int = 50, batch_size: int = 64,
+        out_of_grid: str = "linear", lr: float = 0.02, epochs: int = 50, batch_size: int = 64,
         weight_decay: float = 0.5, dtype: str = "float32", kernel: str = "auto",
         random_state: Any = None,
     ) -> None:  # fmt: skip
@@ -96,7 +96,8 @@ class KANRegressor(RegressorMixin, _KANEstimator):  # type: ignore[misc]
         Of every layer, as in `KANLinear`. New rows may lie outside the data's range: there splines go on as
         straight lines by default.
     lr, epochs, batch_size, weight_decay
-        Of AdamW. A batch as large as the data is all of it: then weighting a row is the same as repeating it,
+        Of AdamW. Choose `weight_decay` by a search: no weight exceeds about 1 / weight_decay, so that 0 fits what
+        has no noise, and 1 what is mostly noise. A batch as large as the data is all of it: then weighting a row is the same as repeating it,
         up to rounding.
     dtype
         Of training: "float32", or "float64", which the C kernel does not compute. Predictions are float64.
