@@ -213,7 +213,7 @@ def test_any_shape(widths, keep, seed, bias):
     assert result.widths[0] == widths[0]
     assert result.widths[-1] == widths[-1]
     assert all(a <= b for a, b in zip(result.widths, widths, strict=True))
-    assert result.edges_left <= max(1, round(keep * result.edges))
+    assert result.edges_left <= max(len(layers), round(keep * result.edges))
     difference = (result.model(x) - model(x)).detach().abs().max()
     assert float(difference) == pytest.approx(result.max_error, abs=1e-12)
     for first, second in pairwise(layers):

@@ -81,8 +81,9 @@ def prune(
     threshold
         At least 0 and below 1: edges of a smaller relative norm go. 0 removes what is removed already.
     keep
-        The share of the edges to keep, those with the largest relative norm; above 0, at most 1. Edges that
-        then no path joins to an output and to something that varies are dropped too.
+        The share of the edges to keep, those with the largest relative norm, and so the largest of every
+        layer; above 0, at most 1. Edges that then no path joins to an output and to something that varies are
+        dropped too.
 
     Raises
     ------

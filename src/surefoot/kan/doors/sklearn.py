@@ -96,9 +96,9 @@ class KANRegressor(RegressorMixin, _KANEstimator):  # type: ignore[misc]
         Of every layer, as in `KANLinear`. New rows may lie outside the data's range: there splines go on as
         straight lines by default.
     lr, epochs, batch_size, weight_decay
-        Of AdamW. Choose `weight_decay` by a search: no weight exceeds about 1 / weight_decay, so that 0 fits what
-        has no noise, and 1 what is mostly noise. A batch as large as the data is all of it: then weighting a row is the same as repeating it,
-        up to rounding.
+        Of AdamW. Search for `weight_decay`: no weight exceeds about 1 / weight_decay, so that 0 suits data
+        without noise, and 1 data that are mostly noise. A batch as large as the data is all of it: then
+        weighting a row is the same as repeating it, up to rounding.
     dtype
         Of training: "float32", or "float64", which the C kernel does not compute. Predictions are float64.
     random_state

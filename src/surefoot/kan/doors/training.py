@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import cos, pi
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -95,7 +96,10 @@ def trained(
     share = weight / weight.mean()
     curve, step = [], 0
     for _ in range(how.epochs):
-        order = torch.randperm(n, generator=generator).split(batch) if batch < n else (slice(None),)
+        order: Sequence[Any] = [slice(None)]
+        if batch < n:
+            shuffled = torch.randperm(n, generator=generator)
+            order = [shuffled[first : first + batch] for first in range(0, n, batch)]
         total = 0.0
         for rows in order:
             for group in optimizer.param_groups:
