@@ -29,7 +29,7 @@ class _KANEstimator(BaseEstimator):  # type: ignore[misc]
     def __init__(
         self, hidden: Any = (16,), *, grid_size: int = 5, spline_order: int = 3,
         out_of_grid: str = "linear", lr: float = 0.02, epochs: int = 50, batch_size: int = 64,
-        weight_decay: float = 0.5, dtype: str = "float32", kernel: str = "auto",
+        weight_decay: float = 1.0, dtype: str = "float32", kernel: str = "auto",
         random_state: Any = None,
     ) -> None:  # fmt: skip
         self.hidden = hidden
