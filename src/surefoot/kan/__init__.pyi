@@ -1,7 +1,14 @@
 from ._basis.bspline import Grid as Grid
+from ._edges.formula import Formula as Formula
+from ._edges.formula import formula as formula
+from ._edges.norms import curve_norms as curve_norms
+from ._edges.prune import PruneResult as PruneResult
+from ._edges.prune import prune as prune
 from .bounds import PaperWidth as PaperWidth
 from .bounds import StochasticRate as StochasticRate
 from .bounds import paper_width as paper_width
+from .doors.sklearn import KANClassifier as KANClassifier
+from .doors.sklearn import KANRegressor as KANRegressor
 from .fit import Run as Run
 from .fit import fit_gd as fit_gd
 from .fit import fit_sgd as fit_sgd

@@ -17,6 +17,7 @@ from surefoot.kan._basis.bspline import Policy
 from surefoot.kan._basis.edge import Basis, EdgeRule
 from surefoot.kan._grid import fitted_range, transfer
 from surefoot.kan._kernel.doors import Kernel, native_possible, spline_layer, watched
+from surefoot.kan.peers import Imported, read_efficient_kan, read_pykan
 
 RANGES = {"bspline": (-1.0, 1.0), "rbf": (-2.0, 2.0), "chebyshev": (-1.0, 1.0)}
 OFTEN = 0.05
@@ -65,6 +66,8 @@ class KANLinear(nn.Module):
     ----------
     weight
         (in (C + 1), out): the splines of each input in turn, then SiLU's rows.
+    mask
+        (out, in), False where an edge is 0 whatever its weights are and is not trained; None: all edges live.
 
     Raises
     ------
@@ -78,6 +81,7 @@ class KANLinear(nn.Module):
     weight: nn.Parameter
     grid_lo: Tensor
     grid_hi: Tensor
+    mask: Tensor | None
 
     def __init__(
         self,
@@ -142,18 +146,63 @@ class KANLinear(nn.Module):
         wide: dict[str, Any] = {"device": device, "dtype": torch.float64}
         self.register_buffer("grid_lo", torch.full((in_features,), lo, **wide))
         self.register_buffer("grid_hi", torch.full((in_features,), hi, **wide))
+        self.register_buffer("mask", None)
         # Two counts and not a share: checkpointing runs a forward pass twice.
         self._seen = [0, 0]
         self._warned = False
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
+    @classmethod
+    def from_pykan(
+        cls, layer: Any, *, kernel: Kernel = "auto", higher_order: bool = False
+    ) -> KANLinear:
+        """The same function as a pykan 0.2 `KANLayer`, which is only read; its scales become weights.
+
+        Its zeros in `mask` become a mask here, so that they stay zero.
+
+        Raises
+        ------
+        ValueError
+            It is no such layer, or its grid is not uniform, as `update_grid` leaves it with `grid_eps` < 1.
+        """
+        return cls._of(read_pykan(layer), kernel=kernel, higher_order=higher_order)
+
+    @classmethod
+    def from_efficient_kan(
+        cls, layer: Any, *, kernel: Kernel = "auto", higher_order: bool = False
+    ) -> KANLinear:
+        """The same function as efficient-kan's `KANLinear`, which is only read; its scaler becomes weights.
+
+        Raises
+        ------
+        ValueError
+            It is no such layer, or its grid is not uniform, as `update_grid` leaves it with `grid_eps` < 1.
+        """
+        return cls._of(read_efficient_kan(layer), kernel=kernel, higher_order=higher_order)
+
+    @classmethod
+    def _of(cls, found: Imported, **how: Any) -> KANLinear:
+        layer = cls(
+            found.spline.shape[1], found.spline.shape[0], grid_size=found.size, spline_order=found.order,
+            base_activation=found.activation, bias=found.bias is not None, device=found.spline.device,
+            dtype=found.spline.dtype, **how,
+        )  # fmt: skip
+        with torch.no_grad():
+            layer.spline_weight.copy_(found.spline)
+            if layer.base_weight is not None:
+                layer.base_weight.copy_(found.base)
+            if layer.bias is not None and found.bias is not None:
+                layer.bias.copy_(found.bias)
+        layer.grid_lo, layer.grid_hi, layer.mask = found.lo, found.hi, found.mask
+        return layer
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw splines from N(0, 0.01 / in), the base from N(0, 1 / in); the bias is 0."""
         scale = 1 / math.sqrt(self.in_features)
         splines = self.in_features * self.rule.bases
         with torch.no_grad():
-            self.weight[:splines].normal_(std=0.1 * scale)
-            self.weight[splines:].normal_(std=scale)
+            self.weight[:splines].normal_(std=0.1 * scale, generator=generator)
+            self.weight[splines:].normal_(std=scale, generator=generator)
             if self.bias is not None:
                 self.bias.zero_()
         if self.norm is not None:
@@ -182,6 +231,23 @@ class KANLinear(nn.Module):
         return found if found.numel() else None
 
     @property
+    def base_activation(self) -> Callable[[Tensor], Tensor] | None:
+        """The function beside the splines; None without a base."""
+        return self._base or (None if self.base_weight is None else nn.functional.silu)
+
+    def live_weight(self) -> Float[Tensor, "lines out"]:
+        """The weight with 0 where the mask removes an edge."""
+        if self.mask is None:
+            return self.weight
+        live = self.mask.T.repeat_interleave(self.rule.bases, 0)
+        if len(live) < len(self.weight):
+            live = torch.cat([live, self.mask.T])
+        # A product would keep a NaN.
+        return torch.where(
+            live, self.weight, torch.zeros((), dtype=self.weight.dtype, device=live.device)
+        )
+
+    @property
     def out_of_grid_fraction(self) -> float:
         """The share of inputs outside their grid since the last `fit_grid`; 0 before any forward pass.
 
@@ -203,7 +269,7 @@ class KANLinear(nn.Module):
             return self._compute(x, torch.float32)
 
     def _compute(self, x: Tensor, result: torch.dtype) -> Tensor:
-        weight: Tensor = self.weight
+        weight: Tensor = self.weight if self.mask is None else self.live_weight()
         # The kernel and the spline's cell want more digits than 16 bits have.
         within = torch.float64 if weight.dtype == torch.float64 else torch.float32
         flat = x if x.ndim == 2 else x.reshape(-1, self.in_features)
@@ -356,15 +422,16 @@ class KANLinear(nn.Module):
         """
         o = check_number("out_feature", out_feature, least=0, below=self.out_features, whole=True)
         i = check_number("in_feature", in_feature, least=0, below=self.in_features, whole=True)
-        weight = self.spline_weight[o, i].detach()
-        base = None if self.base_weight is None else self.base_weight[o, i].detach()
-        act = self._base or nn.functional.silu
+        live = self.mask is None or bool(self.mask[o, i])
+        weight = self.spline_weight[o, i].detach() * live
+        base = None if self.base_weight is None else self.base_weight[o, i].detach() * live
+        act = self.base_activation
 
         def evaluate(x: Tensor) -> Tensor:
             at = x.to(weight)
             lo, hi = self.grid_lo[i : i + 1], self.grid_hi[i : i + 1]
             y: Tensor = self.rule(at[..., None], lo, hi)[..., 0, :] @ weight
-            return y if base is None else y + base * act(at)
+            return y if base is None or act is None else y + base * act(at)
 
         return evaluate
 
@@ -374,6 +441,8 @@ class KANLinear(nn.Module):
         As efficient-kan has it, for pykan's penalty of arXiv 2404.19756, equation 2.17, on activations.
         """
         edges = self.spline_weight.abs().mean(-1)
+        if self.mask is not None:
+            edges = edges * self.mask
         total = edges.sum()
         share = edges / total.clamp(min=torch.finfo(edges.dtype).tiny)
         spread: Tensor = torch.special.xlogy(share, share).sum()
@@ -399,6 +468,12 @@ class KANLinear(nn.Module):
             ("bspline", "rbf", "chebyshev").index(self.rule.basis), self.rule.size, self.rule.order, base,
             ("zero", "clamp", "linear").index(self.rule.policy),
         ]  # fmt: skip
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        if self.mask is None and prefix + "mask" in state_dict:
+            shape = (self.out_features, self.in_features)
+            self.mask = torch.ones(shape, dtype=torch.bool, device=self.weight.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:
         held = self.grid_lo, self.grid_hi
