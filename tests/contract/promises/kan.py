@@ -13,7 +13,13 @@ PATH = {
     **START, "loss": LOSS, "moved": [0.0, 0.005, 0.006, 0.007], "lambda_min": [1.0, 0.99, 0.98, 0.98],
     "drift": [0.0, 0.01, 0.01, 0.01], "forecast": LOSS, "reanchored": LOSS,
 }  # fmt: skip
-READ = {"method": "gradient descent", "dtype": "float64", "eta": 0.4, "spline_order": 3, "pde_order": 0}
+READ = {
+    "method": "gradient descent",
+    "dtype": "float64",
+    "eta": 0.4,
+    "spline_order": 3,
+    "pde_order": 0,
+}
 SPOILS = [
     {"method": "other: steps are off -eta grad L by 40.0% of it"}, {"method": "AdamW"},
     {"method": "stochastic gradient descent"}, {"dtype": "float32"}, {"eta": 0.5}, {"eta": -0.1},
