@@ -241,6 +241,7 @@ def test_the_same_seed_draws_the_same_rows():
     assert runs[2].record.seeds == [4]
 
 
+@pytest.mark.acceptance
 def test_the_draws_are_unbiased():
     """On a linear problem the mean over many seeds is the forecast of the mean, which is exact there."""
     A = torch.tensor([[1.0, 0.0], [0.5, 1.0]], dtype=torch.float64)

@@ -30,8 +30,14 @@ def whole(estimator):
     return estimator(**SMALL, dtype="float64", batch_size=1000)
 
 
-@parametrize_with_checks([whole(KANRegressor), whole(KANClassifier)])
+@parametrize_with_checks([whole(KANRegressor)])
 def test_scikit_learn_s_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.acceptance
+@parametrize_with_checks([whole(KANClassifier)])
+def test_scikit_learn_s_checks_of_the_classifier(estimator, check):
     check(estimator)
 
 
@@ -81,6 +87,7 @@ def test_saved_by_pickle(smooth, regressor):
     assert np.array_equal(again.predict(smooth[0]), regressor.predict(smooth[0]))
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 def test_units_do_not_matter(smooth, unit):
     X, y = smooth
@@ -109,6 +116,7 @@ def test_constant_columns_and_targets():
     assert np.isfinite(KANRegressor(**SMALL).fit(X, X[:, 1]).predict(X + 5)).all()
 
 
+@pytest.mark.acceptance
 def test_a_sum_of_splines_without_hidden_units():
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (400, 2))
@@ -162,6 +170,7 @@ def test_a_quantile_counts_a_weighted_row_as_repeated_rows():
         assert np.array_equal(got.numpy(), wanted)
 
 
+@pytest.mark.acceptance
 def test_data_frames_pipelines_and_searches(smooth):
     X, y = smooth
     frame = pd.DataFrame(X, columns=list("abcde"))

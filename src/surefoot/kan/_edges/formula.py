@@ -31,8 +31,14 @@ class Formula:
     ----------
     name
         Of f, or "constant".
-    a, b, c, d
-        Scale and offset of the output and of the input.
+    a
+        The scale of the output.
+    b
+        The scale of the input.
+    c
+        The offset of the input.
+    d
+        The offset of the output.
     R2
         The share of the curve's variance that it explains, 1 for a constant curve.
     interval

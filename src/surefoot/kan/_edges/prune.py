@@ -26,15 +26,21 @@ class PruneResult:
         The pruned network; the one that was given is as it was.
     widths
         Inputs, hidden layers that are left, outputs.
-    edges, edges_left
-        How many there were and are.
-    parameters, parameters_left
-        The same of numbers that are trained or held at 0.
+    edges
+        How many there were.
+    edges_left
+        How many there are.
+    parameters
+        How many numbers were trained.
+    parameters_left
+        How many are trained or held at 0.
     threshold
         Edges of a smaller norm, as a share of the largest of their layer, are removed.
-    max_error, rms_error
-        The largest and the root mean square difference of an output over the rows that pruning saw, in the
-        units of the outputs. Measured, not bounded: other rows may differ more.
+    max_error
+        The largest difference of an output over the rows that pruning saw, in the units of the outputs.
+        Measured, not bounded: other rows may differ more.
+    rms_error
+        The root mean square of these differences.
     """
 
     model: KAN
