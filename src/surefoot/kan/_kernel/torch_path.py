@@ -9,8 +9,8 @@ from torch import Tensor
 from surefoot.kan._basis.bspline import dense_splines
 from surefoot.kan._basis.edge import EdgeRule
 
-PIECE = 1 << 17
-"""Features held at once: half a megabyte of float32, about a second-level cache."""
+PIECE = 1 << 18
+"""Features held at once: a megabyte of float32, about a second-level cache."""
 
 
 def plain(
