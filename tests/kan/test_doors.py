@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from tests.kan.test_layer import relative, rows, seeded
+from torch._subclasses import FakeTensorMode
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 from surefoot.kan import KANLinear
@@ -133,6 +135,26 @@ def test_on_the_meta_device_shapes_alone_are_computed():
     layer = KANLinear(6, 4, device="meta")
     assert layer(torch.empty(3, 6, device="meta")).shape == (3, 4)
     assert layer(torch.empty(3, 6, device="meta")).device.type == "meta"
+
+
+def test_a_tracer_sees_the_operations(pair):
+    """To a tracer the result of a kernel is a constant."""
+    layer, plain = pair
+    other = rows(32, 6, spread=0.9, seed=8)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        same(torch.jit.trace(layer, (X,), check_trace=False)(other), plain(other))
+        same(make_fx(layer)(X)(other), plain(other))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert layer(mode.from_tensor(X)).shape == (32, 4)
+
+
+def test_a_subclass_of_tensor_goes_through(pair):
+    class Own(torch.Tensor):
+        pass
+
+    layer, plain = pair
+    same(layer(X.as_subclass(Own)).as_subclass(torch.Tensor), plain(X))
 
 
 def loads_elsewhere(folder):

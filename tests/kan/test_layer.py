@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from tests.kan.test_basis import scipys
 from torch import nn
 
@@ -262,6 +263,24 @@ def test_a_constant_feature_gets_a_grid():
     layer = seeded(2, 1).fit_grid(torch.cat([torch.full((9, 1), 7.0), rows(9, 1)], 1))
     assert float(layer.grid_lo[0]) == 6.5
     assert float(layer.grid_hi[0]) == 7.5
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        torch.nn.utils.parametrizations.weight_norm,
+        lambda m: torch.nn.utils.prune.random_unstructured(m, "weight", 0.2),
+    ],
+)
+def test_a_grid_is_not_changed_under_a_weight_that_is_computed(how):
+    """What fit_grid writes into such a weight would be lost: another function, without a word."""
+    layer, x = how(seeded(3, 2)), rows(50, 3, spread=0.5)
+    before = layer(x)
+    for change in (lambda: layer.fit_grid(x), lambda: layer.refine(10)):
+        with pytest.raises(ValueError, match="computed from other parameters"):
+            change()
+    assert layer.grid_size == 5
+    torch.testing.assert_close(layer(x), before)
 
 
 @pytest.mark.parametrize("factor", [2, 3])

@@ -258,3 +258,27 @@ def test_what_a_monitor_refuses(change, message):
     model, X, y = certified(m=16)
     with pytest.raises(ValueError, match=message):
         monitor(**{"model": model, "X": X, "y": y, **change})
+
+
+def test_a_step_noted_after_the_parameters_changed_is_refused():
+    """The residual of the start would stand beside the loss of other parameters."""
+    model, X, y = certified(m=64)
+    with monitor(model, X, y, eta=0.01) as m:
+        with torch.no_grad():
+            model.c.add_(1e-3)
+        with pytest.raises(ValueError, match="before the parameters change"):
+            m.step()
+
+
+def test_nothing_is_certified_before_the_first_step():
+    m = monitor(*certified(m=64), eta=0.01)
+    with pytest.raises(ValueError, match="no step was noted"):
+        m.certificates()
+    with pytest.raises(ValueError, match="no step was noted"):
+        m.report()
+
+
+def test_a_step_that_is_far_too_long_is_not_promised_though_its_forecast_overflows():
+    model, X, y = certified(m=64)
+    run = fit_gd(model, X, y, 120, eta=1e4 / tangent(model, X).lambda_max)
+    assert {str(c.verdict) for c in run.certificates()} == {"NOT_PROMISED"}

@@ -143,11 +143,12 @@ def spectral_forecast(
         return np.asarray(record["drift"].max(axis=1, keepdims=True) * first)
 
     def most(record: Record) -> Curve:
-        ahead = record[column]
+        # Of a step that is far too long the forecast overflows, and says nothing.
+        ahead = np.nan_to_num(record[column], nan=math.inf, posinf=math.inf)
         return np.asarray((np.sqrt(factor * ahead) + lost(record)) ** 2 + _slack(ahead, record))
 
     def least(record: Record) -> Curve:
-        ahead = record[column]
+        ahead = np.where(np.isfinite(record[column]), record[column], 0.0)
         found = np.maximum(np.sqrt(ahead / factor) - lost(record), 0) ** 2
         return np.asarray(np.maximum(found - _slack(ahead, record), 0))
 

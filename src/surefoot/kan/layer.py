@@ -26,7 +26,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 class OutOfGridWarning(UserWarning):
-    """Many inputs lie outside the grid, where splines do not learn."""
+    """Many inputs lie outside the grid, where splines fade to 0 and cease to learn."""
 
 
 class KANLinear(nn.Module):
@@ -51,7 +51,8 @@ class KANLinear(nn.Module):
     bias
         Whether a constant is added to each output.
     out_of_grid
-        What B-splines are outside the grid: "zero" (as in pykan and efficient-kan; such an input is dead),
+        What B-splines are outside the grid: "zero" (as in pykan and efficient-kan: they fade to 0 within
+        spline_order cells, and further out an input is dead),
         "clamp" (their value at the end), "linear" (a straight line from there).
     kernel
         "c": compiled on first use, for B-splines in float32 on the CPU; "torch": never; "auto": where it can
@@ -339,8 +340,8 @@ class KANLinear(nn.Module):
             if share > OFTEN:
                 self._warned = True
                 warnings.warn(
-                    f"{100 * share:.3g} % of the inputs lie outside the grid, where splines are 0 and do not "
-                    "learn; call fit_grid(x) with training inputs, widen grid_range, or choose "
+                    f"{100 * share:.3g} % of the inputs lie outside the grid, where splines fade to 0 and "
+                    "cease to learn; call fit_grid(x) with training inputs, widen grid_range, or choose "
                     "out_of_grid='linear'",
                     OutOfGridWarning,
                     stacklevel=5,
@@ -402,6 +403,12 @@ class KANLinear(nn.Module):
         return self
 
     def _move(self, rule: EdgeRule, lo: Tensor, hi: Tensor, keep: bool) -> None:
+        if not isinstance(self.weight, nn.Parameter):
+            # What is written into a weight that is computed anew would be lost without a word.
+            raise ValueError(
+                "the grid cannot be changed while weight is computed from other parameters (weight_norm, "
+                "torch.nn.utils.prune, a parametrization); remove that first and put it back afterwards"
+            )
         splines = self.in_features * self.rule.bases
         old = (self.rule, self.grid_lo, self.grid_hi)
         if keep:

@@ -163,6 +163,12 @@ class ConvergenceMonitor:
 
     def _observe(self, loss: float | Tensor | None, checkpoint: bool) -> None:
         t, theta = self._step, flat(self._parameters)
+        if not t and not torch.equal(theta, self._start):
+            raise ValueError(
+                "step() must be called before the parameters change, got them moved by "
+                f"{float((theta - self._start).norm()):.3g} since the monitor was made: call it before "
+                "optimizer.step(), and make the monitor when the start is set"
+            )
         if t:
             for anchor in self._anchors:
                 anchor.advance()
@@ -256,7 +262,8 @@ class ConvergenceMonitor:
         raise ValueError(
             f"loss must be |r|^2 / 2 = {own:.9g} of the parameters as they are now, at step "
             f"{self._step}, got {given:.9g}: call step() before optimizer.step(), with the loss of all rows; "
-            "normalisation='mean' divides it by n; without a loss it is computed here"
+            "normalisation='mean' divides it by n; without a loss it is computed here; a forward pass that "
+            "draws (dropout) has no one loss: model.eval()"
         )
 
     def _finite(self, name: str, value: float) -> None:
@@ -329,7 +336,15 @@ class ConvergenceMonitor:
             self._closed = True
 
     def certificates(self) -> list[Certificate]:
-        """T1 and T2 of the run, or T3 where it is stochastic; the method is known once it is closed."""
+        """T1 and T2 of the run, or T3 where it is stochastic; the method is known once it is closed.
+
+        Raises
+        ------
+        ValueError
+            No step has been noted yet.
+        """
+        if not self._step:
+            raise ValueError("no step was noted: call step() in the loop, before optimizer.step()")
         return run_certificates(self.record)
 
     def to_dict(self) -> dict[str, Any]:

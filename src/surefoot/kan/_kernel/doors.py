@@ -24,9 +24,28 @@ compiling = torch.compiler.is_compiling
 exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", compiling)
 
 
+# Modes that see every operation (fake tensors, tracers, counters) would not see a call of C.
+modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+PLAIN = (Tensor, torch.nn.Parameter)
+
+
 def watched() -> bool:
-    """Whether values may be read: neither compiled, nor exported, nor transformed."""
-    return not compiling() and transform() is None and not exporting()
+    """Whether values may be read: neither compiled, nor exported, traced or transformed."""
+    return (
+        not (compiling() or exporting() or torch.jit.is_tracing())
+        and transform() is None
+        and not modes()
+    )
+
+
+def traced(*tensors: Tensor) -> bool:
+    """Whether somebody has to see the operations: torch.func, an exporter, a tracer, a subclass of Tensor.
+
+    A kernel's result would be a constant to a tracer, without a word.
+    """
+    if transform() is not None or exporting() or torch.jit.is_tracing():
+        return True
+    return not compiling() and (modes() > 0 or any(type(t) not in PLAIN for t in tensors))
 
 
 def native_possible(rule: EdgeRule, x: Tensor) -> bool:
@@ -49,7 +68,7 @@ def spline_layer(
     without a word (torch 2.13), and a Function is refused; an exported graph has to load where surefoot is
     not installed; under torch.compile a Function would break the graph.
     """
-    if higher_order or x.device.type != "cpu" or transform() is not None or exporting():
+    if higher_order or x.device.type != "cpu" or traced(x, weight):
         return torch_path.plain(rule, x, weight, lo, hi), None
     fast = kernel != "torch" and native_possible(rule, x) and available(rule.order, kernel)
     if compiling():
