@@ -265,13 +265,13 @@ def test_a_constant_feature_gets_a_grid():
     assert float(layer.grid_hi[0]) == 7.5
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        torch.nn.utils.parametrizations.weight_norm,
-        lambda m: torch.nn.utils.prune.random_unstructured(m, "weight", 0.2),
-    ],
-)
+COMPUTED = {
+    "weight norm": torch.nn.utils.parametrizations.weight_norm,
+    "pruned": lambda m: torch.nn.utils.prune.random_unstructured(m, "weight", 0.2),
+}
+
+
+@pytest.mark.parametrize("how", COMPUTED.values(), ids=COMPUTED)
 def test_a_grid_is_not_changed_under_a_weight_that_is_computed(how):
     """What fit_grid writes into such a weight would be lost: another function, without a word."""
     layer, x = how(seeded(3, 2)), rows(50, 3, spread=0.5)
