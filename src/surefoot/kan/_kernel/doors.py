@@ -22,6 +22,7 @@ transform: Callable[[], object | None] = torch._C._functorch.peek_interpreter_st
 compiling = torch.compiler.is_compiling
 # Where torch cannot tell exporting from compiling, compiling counts.
 exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", compiling)
+tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
 # Modes that see every operation (fake tensors, tracers, counters) would not see a call of C.
@@ -31,11 +32,7 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 def watched() -> bool:
     """Whether values may be read: neither compiled, nor exported, traced or transformed."""
-    return (
-        not (compiling() or exporting() or torch.jit.is_tracing())
-        and transform() is None
-        and not modes()
-    )
+    return not (compiling() or exporting() or tracing()) and transform() is None and not modes()
 
 
 def traced(*tensors: Tensor) -> bool:
@@ -43,7 +40,7 @@ def traced(*tensors: Tensor) -> bool:
 
     A kernel's result would be a constant to a tracer, without a word.
     """
-    if transform() is not None or exporting() or torch.jit.is_tracing():
+    if transform() is not None or exporting() or tracing():
         return True
     return not compiling() and (modes() > 0 or any(type(t) not in PLAIN for t in tensors))
 
