@@ -65,6 +65,17 @@ def test_large_labels_are_not_promised_though_nothing_is_violated():
     assert "width" in str(run.local_rate)
 
 
+@pytest.mark.parametrize("frozen", ["a", "c"])
+def test_a_frozen_layer_is_no_way_around_the_width(frozen):
+    """The bound on curvature is one of the trained layer too: T1 is as little promised as with both."""
+    model, X, y = certified(m=64, scale=0.5)
+    getattr(model, frozen).requires_grad_(False)
+    run = fit_gd(model, X, y, 5)
+    assert run.local_rate.Lambda < math.inf
+    for name in (kan.RATE, kan.CONFINED):
+        assert verdicts(run)[name] is NOT_PROMISED
+
+
 def test_a_wrong_step_is_named_whatever_the_loss_does():
     X, y = line(6), torch.sin(3 * line(6)[:, 0])
     for seed in range(3):

@@ -160,28 +160,33 @@ class Regression:
         return self.scale**2 * a.detach(), self.scale**2 * c.detach()
 
     @property
+    def _known(self) -> bool:
+        """Whether the model is a `KAN2`, with a bound on its second derivatives.
+
+        It bounds those in some of the parameters as well: freezing one layer only takes columns from J.
+        """
+        return isinstance(self.model, KAN2) and self._own is None
+
+    @property
     def _two_layers(self) -> bool:
-        """Whether the model is a `KAN2`, whose closed forms are those of this residual."""
-        whole = all(p.requires_grad for p in self.model.parameters())
-        return isinstance(self.model, KAN2) and whole and self._own is None
+        """Whether both layers of a `KAN2` are trained: its closed forms are then those of this residual."""
+        return self._known and all(p.requires_grad for p in self.model.parameters())
 
     @property
     def spline_order(self) -> int | None:
         """The degree of the splines; None where the model is no two-layer KAN."""
-        return int(self.model.grid.order) if self._two_layers else None
+        return int(self.model.grid.order) if self._known else None
 
     @property
     def width(self) -> int | None:
         """m of a two-layer KAN, else None."""
-        return int(self.model.m) if self._two_layers else None
+        return int(self.model.m) if self._known else None
 
     def hessian_bound(self, R: float) -> float:
         """That of a two-layer KAN; infinite where no bound is known."""
-        return (
-            self.scale * float(self.model.hessian_bound(self.X, R))
-            if self._two_layers
-            else math.inf
-        )
+        if not self._known:
+            return math.inf
+        return self.scale * float(self.model.hessian_bound(self.X, R))
 
     def rounding_floor(self) -> float:
         """F = sum_i (s e_i)^2 / 2, what rounding of f alone makes of the loss; e_i moves f(x_i) and y_i.
@@ -189,7 +194,7 @@ class Regression:
         Of another model e_i is eps (|J| |theta|)_i.
         """
         eps = torch.finfo(self.X.dtype).eps
-        if self._two_layers:
+        if self._known:
             moved = self.model.rounding(self.X).detach().double()
         else:
             theta = flat(self.parameters)
@@ -198,7 +203,7 @@ class Regression:
 
     def dead(self) -> tuple[float, float] | None:
         """The shares of inputs and of hidden values outside [lo, hi]; None of another model."""
-        if not self._two_layers:
+        if not self._known:
             return None
         outside = self.model.outside(self.X)
         return float(outside.x), float(outside.z)
