@@ -146,7 +146,9 @@ KNOWN = {
     "lora/_block/compress.py", "lora/reference.py", "reparam/adam.py", "reparam/block.py",
     "reparam/_optimizer/parameters.py", "federated/server_rule.py", "_numerics/curvature.py",
     "privacy/probe.py", "privacy/canaries.py", "lora/bounds.py", "lora/probe.py", "zeroth_order/probe.py",
-    "zeroth_order/result.py", "nesterov/ledger.py",
+    "zeroth_order/result.py", "nesterov/ledger.py", "kan/_edges", "kan/_two_layer", "kan/two_layer.py",
+    "kan/physics.py", "kan/local_rate.py", "kan/monitoring.py", "kan/spectrum.py", "kan/forecasting.py",
+    "kan/doors/sklearn.py",
 }  # fmt: skip
 
 

@@ -23,8 +23,10 @@ ROOT = Path(surefoot.__path__[0])
 # Of a function with such a parameter an object must be made or trained first: tested where it lives.
 OBJECTS = re.compile(
     r"Module|optim|Record\b|Guarantee|Callable|Task\b|Chain|Study|Result\b|TrainFn|ClientApp|ArrayRecord|State\b"
-    r"|Loader|MakeTask|Closure|StepLog|Sketch\b.*chain|Path\b|Entry|source"
+    r"|Loader|MakeTask|Closure|StepLog|Sketch\b.*chain|Path\b|Entry|source|KAN|Tangent\b|Problem\b"
 )
+# Whatever their annotation says: a network of any library, or a problem with one inside.
+NETWORKS = {"model", "problem"}
 # What is no function of its arguments: it reads or writes files, registers, or needs what is not named above.
 OTHER = {"available", "cache_dir", "verify", "fetch", "load", "register_opacus", "from_opacus",
          "note_training", "attach_gradient_canaries", "theory_lr"}  # fmt: skip
@@ -83,12 +85,10 @@ def functions():
 
 
 def needs_an_object(name, function):
-    required = [
-        str(p.annotation)
-        for p in inspect.signature(function).parameters.values()
-        if p.default is p.empty
-    ]
-    return name in OTHER or any(OBJECTS.search(text) for text in required)
+    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    return name in OTHER or any(
+        p.name in NETWORKS or OBJECTS.search(str(p.annotation)) for p in required
+    )
 
 
 def example(function):

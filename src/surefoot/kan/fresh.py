@@ -159,10 +159,11 @@ def fresh_check(
     error = None
     if exact is not None:
         with torch.no_grad():
-            known = check_values("exact", exact(fresh.clone()), len(fresh)).to(u)
-        if not float(known.norm()):
+            known = check_values("exact", exact(fresh.clone()), len(fresh)).to(u).double()
+        size = float(torch.linalg.vector_norm(known, dtype=torch.float64))
+        if not size:
             raise ValueError("exact must not be 0 at every fresh point: no error relative to it")
-        error = float((u - known).norm() / known.norm())
+        error = float(torch.linalg.vector_norm(u - known, dtype=torch.float64)) / size
     there = None
     if boundary is not None:
         there = _rms(values(problem, boundary) - problem.boundary_values("boundary", boundary))
