@@ -158,3 +158,22 @@ def test_a_layer_without_inputs_needs_no_rows():
     layer(x).sum().backward()
     assert x.grad.shape == (0, 2)
     assert not layer.weight.grad.any()
+
+
+def test_the_process_may_have_other_defaults():
+    """The workspace is written by C: as long in bytes, and in memory, whatever new tensors are by default."""
+    script = """
+import torch
+from surefoot.kan import KANLinear
+torch.manual_seed(0)
+layer, x = KANLinear(40, 70), torch.rand(300, 40) * 1.8 - 0.9
+exact = layer.double()(x.double())
+layer = layer.float()
+torch.set_default_dtype(torch.bfloat16)
+torch.set_default_device("meta")
+y = layer(x)
+y.sum().backward()
+assert (y.double() - exact).abs().max() < 1e-5
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -393,3 +393,18 @@ def test_a_network_is_its_layers():
     assert isinstance(model[:1], nn.Sequential)
     with pytest.raises(ValueError, match="widths"):
         KAN([3])
+
+
+def test_what_is_said_of_16_bit_layers_is_computed_in_32():
+    layer = seeded(3, 4, grid_size=50)
+    narrow = copy.deepcopy(layer).bfloat16()
+    wide = copy.deepcopy(narrow).float()
+    assert narrow.regularization().dtype == torch.float32
+    torch.testing.assert_close(narrow.regularization(), wide.regularization())
+    x = rows(200, 1, spread=0.9)[:, 0]
+    torch.testing.assert_close(narrow.curve(1, 2)(x), wide.curve(1, 2)(x))
+
+
+def test_two_wishes_that_exclude_each_other_are_refused():
+    with pytest.raises(ValueError, match="higher_order"):
+        KANLinear(2, 3, kernel="c", higher_order=True)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.sizes import wide
 from surefoot.kan._basis.bspline import Policy
 from surefoot.kan._basis.edge import Basis, EdgeRule
 from surefoot.kan._grid import fitted_range, transfer
@@ -122,6 +123,10 @@ class KANLinear(nn.Module):
             raise ValueError(
                 "grid_range has no meaning for basis='chebyshev', which takes tanh of its input"
             )
+        if kernel == "c" and higher_order:
+            raise ValueError(
+                "higher_order=True takes torch's operations always, got kernel='c' with it"
+            )
         if kernel == "c" and basis != "bspline":
             raise ValueError(f"kernel='c' computes basis='bspline' alone, got {basis!r}")
         self.kernel, self.higher_order = kernel, bool(higher_order)
@@ -144,9 +149,9 @@ class KANLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features, **made)) if bias else None
         if not self.weight.is_floating_point():
             raise ValueError(f"dtype must be a real floating-point type, got {self.weight.dtype}")
-        wide: dict[str, Any] = {"device": device, "dtype": torch.float64}
-        self.register_buffer("grid_lo", torch.full((in_features,), lo, **wide))
-        self.register_buffer("grid_hi", torch.full((in_features,), hi, **wide))
+        grid: dict[str, Any] = {"device": device, "dtype": torch.float64}
+        self.register_buffer("grid_lo", torch.full((in_features,), lo, **grid))
+        self.register_buffer("grid_hi", torch.full((in_features,), hi, **grid))
         self.register_buffer("mask", None)
         # Two counts and not a share: checkpointing runs a forward pass twice.
         self._seen = [0, 0]
@@ -430,8 +435,9 @@ class KANLinear(nn.Module):
         o = check_number("out_feature", out_feature, least=0, below=self.out_features, whole=True)
         i = check_number("in_feature", in_feature, least=0, below=self.in_features, whole=True)
         live = self.mask is None or bool(self.mask[o, i])
-        weight = self.spline_weight[o, i].detach() * live
-        base = None if self.base_weight is None else self.base_weight[o, i].detach() * live
+        # 16 bits do not tell the cells of a grid apart.
+        weight = wide(self.spline_weight[o, i].detach()) * live
+        base = None if self.base_weight is None else wide(self.base_weight[o, i].detach()) * live
         act = self.base_activation
 
         def evaluate(x: Tensor) -> Tensor:
@@ -447,7 +453,7 @@ class KANLinear(nn.Module):
 
         As efficient-kan has it, for pykan's penalty of arXiv 2404.19756, equation 2.17, on activations.
         """
-        edges = self.spline_weight.abs().mean(-1)
+        edges = wide(self.spline_weight).abs().mean(-1)
         if self.mask is not None:
             edges = edges * self.mask
         total = edges.sum()

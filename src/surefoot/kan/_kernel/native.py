@@ -28,7 +28,8 @@ def _room(floats: int) -> int:
     """The address of that many floats for this thread: kept, grown, and freed with the thread."""
     held: Tensor | None = getattr(_own, "room", None)
     if held is None or held.numel() < floats + ALIGNED // 4:
-        _own.room = held = torch.empty(floats + ALIGNED // 4)
+        # Said in full: the process may have other defaults, and C writes into it.
+        _own.room = held = torch.empty(floats + ALIGNED // 4, dtype=torch.float32, device="cpu")
     at = held.data_ptr()
     return at + -at % ALIGNED
 
