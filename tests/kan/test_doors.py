@@ -59,7 +59,10 @@ def test_jacobians_of_both_modes_and_hessians(pair):
     expected = torch.stack(each)
     same(jacrev(one(layer))(x), expected)
     same(jacfwd(one(layer))(x), expected)
-    total = lambda m: lambda z: m(z[None]).sum()  # noqa: E731
+
+    def total(module):
+        return lambda z: module(z[None]).sum()
+
     curved = torch.autograd.functional.hessian(total(plain), x)
     same(hessian(total(layer))(x), curved)
 

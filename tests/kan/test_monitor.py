@@ -282,3 +282,27 @@ def test_a_step_that_is_far_too_long_is_not_promised_though_its_forecast_overflo
     model, X, y = certified(m=64)
     run = fit_gd(model, X, y, 120, eta=1e4 / tangent(model, X).lambda_max)
     assert {str(c.verdict) for c in run.certificates()} == {"NOT_PROMISED"}
+
+
+@pytest.mark.parametrize("before_backward", [False, True])
+def test_another_optimizer_between_two_checkpoints(before_backward):
+    """Seen where the loop's gradients are at hand; one that has those of the step before stays right."""
+    verdicts = {}
+    for sneaky in (False, True):
+        model, X, y = certified(m=64, scale=0.5)
+        eta = 0.5 / tangent(model, X).lambda_max
+        plain = torch.optim.SGD(model.parameters(), lr=eta)
+        other = torch.optim.Adam(model.parameters(), lr=1e-3)
+        with monitor(model, X, y, eta=eta, every=50) as m:
+            for t in range(12):
+                loss = 0.5 * ((model(X) - y) ** 2).sum()
+                if before_backward:
+                    m.step(loss.detach())
+                plain.zero_grad()
+                loss.backward()
+                if not before_backward:
+                    m.step(loss.detach())
+                (other if sneaky and 4 <= t < 8 else plain).step()
+        verdicts[sneaky] = found(m)[kan.ABOVE].assumptions[0].holds
+    assert verdicts[False] is True
+    assert verdicts[True] is before_backward

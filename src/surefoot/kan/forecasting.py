@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number, check_numbers
-from surefoot.kan.spectrum import SINGULAR, Tangent
+from surefoot.kan.spectrum import SINGULAR, Tangent, check_tangent
 
 POWERS = 300
 
@@ -48,7 +48,7 @@ def forecast(
     ValueError
         A step size or step that is none, or r0 of another length.
     """
-    r = _residual(tangent, r0)
+    r = _residual(check_tangent(tangent), r0)
     eta = check_number("eta", eta, above=0)
     where = _steps(steps)
     if batch is None:
@@ -91,6 +91,7 @@ def steps_to(tangent: Tangent, r0: Any, eta: float, eps: float) -> float:
     """
     eta = check_number("eta", eta, above=0)
     eps = check_number("eps", eps, above=0)
+    check_tangent(tangent)
     if eta * tangent.lambda_max >= 2:
         raise ValueError(
             f"eta must be below 2 / lambda_max = {2 / tangent.lambda_max:.6g}, got {eta}: the forecast "
@@ -124,6 +125,8 @@ def stability_limit(tangent: Tangent, batch: int | None = None) -> float:
     batch
         Rows drawn with replacement; None: all.
     """
+    if not check_tangent(tangent).lambda_max > 0:
+        raise ValueError("tangent must have a positive eigenvalue, got K = 0: nothing trains")
     full = 2 / tangent.lambda_max
     if batch is None:
         return full

@@ -490,6 +490,7 @@ class KANLinear(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:
         held = self.grid_lo, self.grid_hi
+        # torch gives `_apply` no types.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # A grid in 16 bits would be another grid.
         self.grid_lo, self.grid_hi = (

@@ -97,7 +97,7 @@ def fit_lbfgs(
         optimizer.zero_grad()
         r = problem.residual()
         value: Tensor = r @ r / 2
-        value.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(value)
         return value
 
     losses, done = [], [0]
@@ -113,6 +113,7 @@ def fit_lbfgs(
         some = min(every, iterations - done[-1])
         group = optimizer.param_groups[0]
         group["max_iter"], group["max_eval"] = some, 25 * some
+        # torch gives a step with a closure no types.
         optimizer.step(loss)  # type: ignore[no-untyped-call]
         done.append(done[-1] + some)
     optimizer.zero_grad()

@@ -115,6 +115,9 @@ class ConvergenceMonitor:
         self._last = self._start
         self._eps = max(torch.finfo(p.dtype).eps for p in self._parameters)
         self._expected: tuple[Tensor, Tensor] | None = None
+        # The gradients that the caller's loop holds: of use where they were the loss's when it was looked at.
+        self._held: tuple[Tensor, Tensor] | None = None
+        self._current = False
         self._checked, self._off, self._closed = 0, 0.0, False
         self._note(len(r))
         if self.eta is not None:
@@ -189,6 +192,8 @@ class ConvergenceMonitor:
             self._checkpoint(t, value, moved, self._residual() if r is None else r)
         if checks:
             self._expected = (theta, self._gradient())
+        if self._method is None:
+            self._hold(theta)
         self._before, self._last, self._step = value, theta, t + 1
 
     def _write(self, t: int, value: float, moved: float) -> None:
@@ -240,11 +245,12 @@ class ConvergenceMonitor:
 
     def _compare(self, theta: Float64[Tensor, " P"]) -> None:
         """How far the step just taken is from -eta grad L, relative to it."""
-        if self._expected is None:
+        exact, held = self._expected, self._held
+        self._expected = self._held = None
+        known = exact or held
+        if self.eta is None or known is None:
             return
-        (before, gradient), self._expected = self._expected, None
-        if self.eta is None:
-            return
+        before, gradient = known
         size = self.eta * float(gradient.norm())
         off = float((theta - before + self.eta * gradient).norm())
         # Parameters round: a step below that, where it should be, cannot be told from another one.
@@ -253,7 +259,22 @@ class ConvergenceMonitor:
             return
         relative = max(off - rounding, 0.0) / size if size else math.inf
         self.record.append(self.seed, self._step, step_error=relative)
-        self._checked, self._off = self._checked + 1, max(self._off, relative)
+        self._checked, self._off = self._checked + (exact is not None), max(self._off, relative)
+
+    def _hold(self, theta: Float64[Tensor, " P"]) -> None:
+        """Keep the gradients of the caller's backward pass, for the steps that are not looked at closely.
+
+        They are trusted as far as they were those of the loss when that was last computed here: a loop may
+        call `step` before its backward pass, and then they are of the step before.
+        """
+        if any(p.grad is None for p in self._parameters):
+            return
+        gradient = flat([p.grad for p in self._parameters if p.grad is not None])
+        if self._expected is not None:
+            own = self._expected[1]
+            self._current = float((gradient - own).norm()) <= SAME_STEP * float(own.norm())
+        elif self._current:
+            self._held = (theta, gradient)
 
     def _same(self, given: float, own: float) -> None:
         same = max(SAME_LOSS, 1e3 * self._eps)

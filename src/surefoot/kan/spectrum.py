@@ -113,6 +113,15 @@ def tangent(
     return tangent_of(as_problem(model, X, None, normalisation, residual))
 
 
+def check_tangent(given: Any) -> Tangent:
+    """What `tangent` returns, and nothing else."""
+    if not isinstance(given, Tangent):
+        raise ValueError(
+            f"tangent must be what tangent(model, X) returns, got {type(given).__name__}"
+        )
+    return given
+
+
 def tangent_of(problem: Problem) -> Tangent:
     """That of a problem, at its present parameters."""
     return Tangent.of(problem.gram())

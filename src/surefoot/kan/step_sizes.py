@@ -6,7 +6,7 @@ from typing import Literal
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.kan.local_rate import LocalRate
-from surefoot.kan.spectrum import Tangent
+from surefoot.kan.spectrum import Tangent, check_tangent
 
 
 def step_size(
@@ -36,6 +36,7 @@ def step_size(
         The mode is none, or needs an argument that is missing: which.
     """
     check_choice("mode", mode, ("gd", "certified", "sgd"))
+    check_tangent(tangent)
     if mode == "gd":
         if not tangent.lambda_max > 0:
             raise ValueError("tangent must have a positive eigenvalue, got K = 0: nothing trains")

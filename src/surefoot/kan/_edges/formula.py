@@ -13,7 +13,7 @@ from torch import Tensor
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.kan._edges.library import LIBRARY, fitted
-from surefoot.kan._edges.norms import checked_rows
+from surefoot.kan._edges.norms import check_layer, checked_rows
 from surefoot.kan.layer import KANLinear
 
 POINTS_A_CELL = 8
@@ -105,7 +105,7 @@ def formula(
     ValueError
         No function fits as well, and then it tells the best one and its R2; or an argument is out of range.
     """
-    curve = layer.curve(out_feature, in_feature)
+    curve = check_layer(layer).curve(out_feature, in_feature)
     least = check_number("least_R2", least_R2, least=0, most=1)
     names = tuple(LIBRARY) if library is None else tuple(library)
     for name in names:

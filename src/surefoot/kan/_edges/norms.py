@@ -39,7 +39,7 @@ def edge_moments(
     layer: KANLinear, x: Float[Tensor, "n in"] | None
 ) -> tuple[Float64[Tensor, "out in"], Float64[Tensor, "out in"]]:
     """The mean of each edge's curve, and its root mean square around it."""
-    splined, plain, share = _points(layer, x)
+    splined, plain, share = _points(check_layer(layer), x)
     act = layer.base_activation
     bases = layer.rule.bases
     weight = layer.live_weight().detach().double()
@@ -59,6 +59,13 @@ def edge_moments(
             means.append(mean)
             norms.append((share @ (curves - mean) ** 2).sqrt())
     return torch.stack(means, 1), torch.stack(norms, 1)
+
+
+def check_layer(given: object) -> KANLinear:
+    """A `KANLinear`, and nothing else."""
+    if not isinstance(given, KANLinear):
+        raise ValueError(f"layer must be a KANLinear, got {type(given).__name__}")
+    return given
 
 
 def inputs_of(

@@ -22,6 +22,7 @@ transform: Callable[[], object | None] = torch._C._functorch.peek_interpreter_st
 compiling = torch.compiler.is_compiling
 # Where torch cannot tell exporting from compiling, compiling counts.
 exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", compiling)
+# Public in torch's documentation, and not among what its types export.
 tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
@@ -77,10 +78,12 @@ def spline_layer(
         y, *counts = native.forward(rule, x, weight, lo, hi)
         return y, counts
     tally = [0, 0] if fast else None
+    # torch gives `apply` no types.
     y = SplineFunction.apply(x, weight, lo, hi, rule, tally)  # type: ignore[no-untyped-call]
     return y, tally
 
 
+# torch gives the decorator no types.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def available(order: int, kernel: Kernel) -> bool:
     """Whether there is a C kernel of that order; says once why not, or raises where it was asked for.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from surefoot.kan._basis.bspline import Policy
 from surefoot.kan._basis.edge import EdgeRule
 from surefoot.kan._kernel import native
 
 
 def _rule(size: int, order: int, silu: bool, policy: str) -> EdgeRule:
-    return EdgeRule("bspline", size, order, silu, policy)  # type: ignore[arg-type]
+    return EdgeRule("bspline", size, order, silu, cast(Policy, policy))
 
 
 SETTINGS = "int size, int order, bool silu, str policy"

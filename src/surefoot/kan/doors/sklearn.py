@@ -23,6 +23,7 @@ ROWS = 8192
 """So many are predicted at once: a row holds all bases of all its inputs for a while."""
 
 
+# scikit-learn has no types: to mypy its classes are Any, as are those below.
 class _KANEstimator(BaseEstimator):  # type: ignore[misc]
     """What both estimators share; its subclasses say what a target is."""
 
