@@ -408,3 +408,17 @@ def test_what_is_said_of_16_bit_layers_is_computed_in_32():
 def test_two_wishes_that_exclude_each_other_are_refused():
     with pytest.raises(ValueError, match="higher_order"):
         KANLinear(2, 3, kernel="c", higher_order=True)
+
+
+def test_a_state_brings_its_grid():
+    """From a device, through 16 bits of weights, into a layer with another range."""
+    layer = seeded(3, 2, grid_range=(-0.7, 1.3))
+    layer.fit_grid(rows(50, 3))
+    other = KANLinear(3, 2)
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.grid_lo, layer.grid_lo)
+    other.fit_grid(rows(50, 3, spread=0.2))
+    assert not torch.equal(other.grid_lo, layer.grid_lo)
+    assert layer.bfloat16().grid_hi.dtype == torch.float64
+    with pytest.raises(ValueError, match="number of inputs"):
+        KANLinear(4, 2).load_state_dict(layer.state_dict())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_choice, check_number
@@ -149,9 +149,14 @@ class KANLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features, **made)) if bias else None
         if not self.weight.is_floating_point():
             raise ValueError(f"dtype must be a real floating-point type, got {self.weight.dtype}")
-        grid: dict[str, Any] = {"device": device, "dtype": torch.float64}
-        self.register_buffer("grid_lo", torch.full((in_features,), lo, **grid))
-        self.register_buffer("grid_hi", torch.full((in_features,), hi, **grid))
+        held = self.weight.device
+        grid: dict[str, Any] = {
+            "device": "cpu" if held.type == "meta" else held,
+            "dtype": torch.float64,
+        }
+        # No buffers: Opacus refuses a layer that has any, and a conversion to 16 bits would move the grid.
+        self.grid_lo = torch.full((in_features,), lo, **grid)
+        self.grid_hi = torch.full((in_features,), hi, **grid)
         self.register_buffer("mask", None)
         # Two counts and not a share: checkpointing runs a forward pass twice.
         self._seen = [0, 0]
@@ -297,9 +302,10 @@ class KANLinear(nn.Module):
             )
         inner = x if rule.basis != "rbf" else self._normalised(x)
         splines = weight if base is None else weight[: self.in_features * rule.bases]
-        y, tally = spline_layer(
-            rule, inner, splines, self.grid_lo, self.grid_hi, self.kernel, self.higher_order
-        )
+        lo, hi = self.grid_lo, self.grid_hi
+        if lo.device != x.device:  # of a layer on the meta device
+            lo, hi = lo.to(x.device), hi.to(x.device)
+        y, tally = spline_layer(rule, inner, splines, lo, hi, self.kernel, self.higher_order)
         if watched():
             self._look(x, tally)
         return y if base is None else y + base(x) @ weight[len(splines) :]
@@ -461,19 +467,28 @@ class KANLinear(nn.Module):
         spread: Tensor = torch.special.xlogy(share, share).sum()
         return l1 * total - entropy * spread
 
-    def get_extra_state(self) -> Tensor:
-        """What the weight's shape does not tell: of (G, k) = (5, 3) and (6, 2) it is the same."""
-        return torch.tensor(self._signature())
+    def get_extra_state(self) -> Float64[Tensor, " numbers"]:
+        """The grid, and what the weight's shape does not tell: (G, k) = (5, 3) and (6, 2) have the same."""
+        told = torch.tensor(self._signature(), dtype=torch.float64, device=self.grid_lo.device)
+        return torch.cat([told, self.grid_lo, self.grid_hi])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Refuse a state of a layer with another basis, grid size, order, base or policy."""
-        told, own = [round(v) for v in torch.as_tensor(state).tolist()], self._signature()
+        """Take the grid; refuse a state of a layer with another basis, grid size, order, base or policy."""
+        own, n = self._signature(), self.in_features
+        given = torch.as_tensor(state)
+        if given.shape != (len(own) + 2 * n,):
+            raise ValueError(
+                f"the state's grid is of another number of inputs than this layer's {n}"
+            )
+        told = [round(v) for v in given[: len(own)].tolist()]
         if told != own:
             words = ("basis", "grid_size", "spline_order", "base_activation", "out_of_grid")
             wrong = [w for w, a, b in zip(words, told, own, strict=True) if a != b]
             raise ValueError(
                 f"the state is of a layer with another {', '.join(wrong)} than this one"
             )
+        grid = given[len(own) :].to(self.grid_lo.device, torch.float64, copy=True)
+        self.grid_lo, self.grid_hi = grid[:n].clone(), grid[n:].clone()
 
     def _signature(self) -> list[int]:
         base = 2 if self._base else int(self.rule.silu)
@@ -489,15 +504,20 @@ class KANLinear(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:
-        held = self.grid_lo, self.grid_hi
         # torch gives `_apply` no types.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # A grid in 16 bits would be another grid.
-        self.grid_lo, self.grid_hi = (
-            old.to(new.device) if new.dtype != torch.float64 else new
-            for old, new in zip(held, (self.grid_lo, self.grid_hi), strict=True)
-        )
+        self.grid_lo, self.grid_hi = (self._moved(fn, end) for end in (self.grid_lo, self.grid_hi))
         return self
+
+    @staticmethod
+    def _moved(fn: Callable[[Tensor], Tensor], end: Tensor) -> Tensor:
+        """An end of the grid where the layer went.
+
+        Its numbers stay: in 16 bits it would be another grid, `to_empty` leaves what memory holds, and the
+        meta device, to which Opacus sends a layer whose parameters come from elsewhere, has none.
+        """
+        moved = fn(end)
+        return end if moved.device.type == "meta" else end.to(moved.device)
 
     def extra_repr(self) -> str:
         """Sizes and whatever differs from the default."""
