@@ -12,8 +12,10 @@ from surefoot.kan.study import STUDY
 
 
 def test_labels_lie_along_their_eigenvectors_and_are_as_long():
-    data = diabetes.scaled()
-    X, y = data.X[:20], data.y[:20]
+    table = diabetes.shuffled()
+    rows = diabetes.Table(table.X[:20], table.y[:20])
+    data = diabetes.scaled(rows, rows)
+    X, y = data.X, data.y
     K = tangent(KAN2(10, 16, seed=0), X).K
     found = labels.directions(K, y, 0)
     size = float(y.norm())
@@ -25,13 +27,27 @@ def test_labels_lie_along_their_eigenvectors_and_are_as_long():
     assert torch.allclose(found["actual"], y)
 
 
-def test_rows_are_split_without_overlap_and_inside_the_grid():
-    table = diabetes.scaled()
+def test_rows_are_split_without_overlap_and_scaled_by_those_of_training_alone(monkeypatch):
+    table = diabetes.shuffled()
     parts = diabetes.split(3)
     assert [len(p.y) for p in parts] == [200, 100, 142]
-    assert float(table.X.abs().max()) <= 1
-    together = torch.cat([p.X for p in parts])
-    assert torch.equal(torch.sort(together, 0).values, torch.sort(table.X, 0).values)
+    train = parts[0]
+    assert float(train.X.abs().max()) == 1
+    assert float(train.y.mean()) == pytest.approx(0, abs=1e-12)
+    assert float(train.y.std()) == pytest.approx(1)
+    together = torch.cat([p.y for p in parts])
+    back = (together - together.min()) / (together.max() - together.min())
+    raw = (table.y - table.y.min()) / (table.y.max() - table.y.min())
+    torch.testing.assert_close(torch.sort(back).values, torch.sort(raw).values)
+    # Other rows for testing change nothing of the training.
+    order = torch.randperm(442, generator=torch.Generator().manual_seed(1003))
+    spoilt = diabetes.Table(table.X.clone(), table.y.clone())
+    spoilt.X[order[300:]] *= 50
+    spoilt.y[order[300:]] += 1e4
+    monkeypatch.setattr(diabetes, "shuffled", lambda: spoilt)
+    assert torch.equal(diabetes.split(3)[0].X, train.X)
+    assert torch.equal(diabetes.split(3)[0].y, train.y)
+    monkeypatch.undo()
     assert not torch.equal(parts[0].X, diabetes.split(4)[0].X)
 
 

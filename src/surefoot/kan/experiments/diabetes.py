@@ -42,28 +42,36 @@ EXPECTS = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in one fixed random order, features inside the grid [-1, 1], values of mean 0 and sd 1."""
+    """Rows of features and their values."""
 
     X: Float64[Tensor, "N d"]
     y: Float64[Tensor, " N"]
 
 
 @cache
-def scaled() -> Table:
-    """Standardised features divided by the largest size of each; the order is drawn once."""
+def shuffled() -> Table:
+    """All rows as they are; the order is drawn once."""
     X, y = real("diabetes")
     order = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
-    X, y = X[order], y[order].double()
-    return Table(X / X.abs().max(dim=0).values, (y - y.mean()) / y.std())
+    return Table(X[order], y[order].double())
+
+
+def scaled(table: Table, by: Table) -> Table:
+    """Features over the largest size that each has in `by`, values in units of its standard deviation."""
+    return Table(table.X / by.X.abs().max(dim=0).values, (table.y - by.y.mean()) / by.y.std())
 
 
 def split(seed: int) -> tuple[Table, Table, Table]:
-    """200 rows to train on, 100 to choose by, the rest to judge by; a seed's own."""
-    table = scaled()
+    """200 rows to train on, 100 to choose by, the rest to judge by; a seed's own.
+
+    Scaled by the training rows alone: others may lie a little off the grid.
+    """
+    table = shuffled()
     order = torch.randperm(len(table.y), generator=torch.Generator().manual_seed(1000 + seed))
     parts = order[:TRAIN], order[TRAIN : TRAIN + VALID], order[TRAIN + VALID :]
-    train, valid, test = (Table(table.X[i], table.y[i]) for i in parts)
-    return train, valid, test
+    first, *others = (Table(table.X[i], table.y[i]) for i in parts)
+    valid, test = (scaled(other, first) for other in others)
+    return scaled(first, first), valid, test
 
 
 def run(config: Any, seed: int, record: Record) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Guarantee, Verdict
 from surefoot.kan.experiments.arms import judged, keep, last, least, mlp, of_arm
-from surefoot.kan.experiments.diabetes import scaled
+from surefoot.kan.experiments.diabetes import Table, scaled, shuffled
 from surefoot.kan.fit import fit_gd
 from surefoot.kan.guarantee import ABOVE, ANCHORED_ABOVE, BELOW, T2
 from surefoot.kan.spectrum import tangent
@@ -42,8 +42,10 @@ def directions(
 def run(config: Any, seed: int, record: Record) -> None:
     """The same start four times, with labels of the same size; then the MLP, along its own eigenvectors."""
     m, steps = SIZES[config.size]
-    data = scaled()
-    X, y = data.X[:ROWS], data.y[:ROWS]
+    table = shuffled()
+    rows = Table(table.X[:ROWS], table.y[:ROWS])
+    data = scaled(rows, rows)
+    X, y = data.X, data.y
     model = KAN2(10, m, symmetric=True, seed=seed)
     for kind, labels in directions(tangent(model, X).K, y, seed).items():
         run = fit_gd(KAN2(10, m, symmetric=True, seed=seed), X, labels, steps, every=25, seed=seed)

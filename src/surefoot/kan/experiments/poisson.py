@@ -27,14 +27,12 @@ from surefoot.kan.physics import PIKAN
 from surefoot.kan.residual import PDEResidual
 from surefoot.kan.two_layer import KAN2
 from surefoot.record import Record
-from surefoot.study import Size
 
 DEGREES = (3, 4, 5)
 THEORY = {"quick": (64, 60), "standard": (256, 1500), "paper": (256, 1500)}
 """Neurons and steps of gradient descent, on 6 x 6 points inside and 16 on the boundary."""
 PRACTICE = {"quick": (12, 15, 60), "standard": (20, 30, 150), "paper": (20, 30, 150)}
 """Points inside along one side, boundary points a side, iterations of L-BFGS."""
-SEEDS: dict[Size, int] = {"quick": 2, "standard": 3, "paper": 5}
 MLP = "MLP, L-BFGS"
 FRESH = 41
 CHECKED = ("trained", "fresh", "boundary", "error")
