@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+OURS = {"surefoot", "torch", "contextlib", "functools"}
+"""Packages in which no reader looks for what a warning is about."""
 
 
 class SurefootError(Exception):
@@ -123,3 +128,11 @@ class NonFiniteError(SurefootError, ArithmeticError):
         )
         super().__init__(f"{quantity} is {value} at step {step}; {good}")
         self.quantity, self.step, self.value, self.checkpoint = quantity, step, value, checkpoint
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of whoever called this package, however many frames of torch lie between."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in OURS:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

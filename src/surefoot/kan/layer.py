@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.checks import check_number
 from surefoot._numerics.sizes import wide
 from surefoot.kan._basis.bspline import Policy
 from surefoot.kan._basis.edge import Basis, EdgeRule
 from surefoot.kan._grid import fitted_range, transfer
 from surefoot.kan._kernel.doors import Kernel, native_possible, spline_layer, watched
+from surefoot.kan._layer.arguments import Activation, check_kernel, edge_rule, grid_ends
+from surefoot.kan._layer.outside import OutOfGridWarning, Outside
+from surefoot.kan._layer.state import pack, unpack
 from surefoot.kan.peers import Imported, read_efficient_kan, read_pykan
 
-RANGES = {"bspline": (-1.0, 1.0), "rbf": (-2.0, 2.0), "chebyshev": (-1.0, 1.0)}
-OFTEN = 0.05
-"""The share of inputs outside their grid from which on a layer warns."""
-HALF = (torch.float16, torch.bfloat16)
-
-
-class OutOfGridWarning(UserWarning):
-    """Many inputs lie outside the grid, where splines fade to 0 and cease to learn."""
+__all__ = ["KANLinear", "OutOfGridWarning"]
 
 
 class KANLinear(nn.Module):
@@ -93,7 +88,7 @@ class KANLinear(nn.Module):
         grid_size: int = 5,
         spline_order: int = 3,
         grid_range: tuple[float, float] | None = None,
-        base_activation: Literal["silu"] | Callable[[Tensor], Tensor] | None = "silu",
+        base_activation: Activation = "silu",
         basis: Basis = "bspline",
         bias: bool = False,
         out_of_grid: Policy = "zero",
@@ -105,43 +100,13 @@ class KANLinear(nn.Module):
         super().__init__()
         self.in_features = check_number("in_features", in_features, least=1, whole=True)
         self.out_features = check_number("out_features", out_features, least=1, whole=True)
-        check_choice("basis", basis, ("bspline", "rbf", "chebyshev"))
-        check_choice("out_of_grid", out_of_grid, ("zero", "clamp", "linear"))
-        check_choice("kernel", kernel, ("auto", "torch", "c"))
-        if isinstance(base_activation, str):
-            check_choice("base_activation", base_activation, ("silu",))
-        elif base_activation is not None and not callable(base_activation):
-            raise ValueError(
-                f"base_activation must be 'silu', None or a function, got {base_activation!r}"
-            )
-        lo, hi = _range(RANGES[basis] if grid_range is None else grid_range)
-        if basis != "bspline" and out_of_grid != "zero":
-            raise ValueError(
-                f"out_of_grid={out_of_grid!r} is for basis='bspline'; {basis!r} goes on outside its range"
-            )
-        if basis == "chebyshev" and grid_range is not None:
-            raise ValueError(
-                "grid_range has no meaning for basis='chebyshev', which takes tanh of its input"
-            )
-        if kernel == "c" and higher_order:
-            raise ValueError(
-                "higher_order=True takes torch's operations always, got kernel='c' with it"
-            )
-        if kernel == "c" and basis != "bspline":
-            raise ValueError(f"kernel='c' computes basis='bspline' alone, got {basis!r}")
+        self.rule = edge_rule(basis, grid_size, spline_order, base_activation, out_of_grid)
+        check_kernel(kernel, higher_order, basis)
+        lo, hi = grid_ends(grid_range, basis)
         self.kernel, self.higher_order = kernel, bool(higher_order)
         self._base: Callable[[Tensor], Tensor] | None
-        # The normalised input of "rbf" is not the one that its base sees.
-        inside = base_activation == "silu" and basis != "rbf"
         named = nn.functional.silu if base_activation == "silu" else base_activation
-        self._base = None if inside else named
-        self.rule = EdgeRule(
-            basis,
-            check_number("grid_size", grid_size, least=1, whole=True),
-            check_number("spline_order", spline_order, least=1, most=5, whole=True),
-            inside,
-            out_of_grid,
-        )
+        self._base = None if self.rule.silu else named
         made: dict[str, Any] = {"device": device, "dtype": dtype}
         self.norm = nn.LayerNorm(in_features, **made) if basis == "rbf" else None
         lines = in_features * (self.rule.bases + (base_activation is not None))
@@ -158,9 +123,7 @@ class KANLinear(nn.Module):
         self.grid_lo = torch.full((in_features,), lo, **grid)
         self.grid_hi = torch.full((in_features,), hi, **grid)
         self.register_buffer("mask", None)
-        # Two counts and not a share: checkpointing runs a forward pass twice.
-        self._seen = [0, 0]
-        self._warned = False
+        self._outside = Outside()
         self.reset_parameters()
 
     @classmethod
@@ -264,8 +227,7 @@ class KANLinear(nn.Module):
 
         Counted for B-splines in eager mode: a compiled or transformed call reads no values.
         """
-        outside, total = self._seen
-        return outside / total if total else 0.0
+        return self._outside.fraction
 
     def forward(self, x: Float[Tensor, "*n in"]) -> Float[Tensor, "*n out"]:
         """The layer at x, of any number of leading dimensions."""
@@ -307,7 +269,7 @@ class KANLinear(nn.Module):
             lo, hi = lo.to(x.device), hi.to(x.device)
         y, tally = spline_layer(rule, inner, splines, lo, hi, self.kernel, self.higher_order)
         if watched():
-            self._look(x, tally)
+            self._outside.look(x, self.grid_lo, self.grid_hi, rule, tally)
         return y if base is None else y + base(x) @ weight[len(splines) :]
 
     def _normalised(self, x: Tensor) -> Tensor:
@@ -329,34 +291,6 @@ class KANLinear(nn.Module):
             )
         if x.device != own.device:
             raise ValueError(f"x must be on the layer's device {own.device}, got {x.device}")
-
-    def _look(self, x: Tensor, tally: list[int] | None) -> None:
-        """Refuse what is not finite, count what is outside the grid."""
-        if x.device.type == "meta" or not x.numel():
-            return
-        if tally is None:
-            outside, wrong = 0, x.numel() - int(torch.isfinite(x).sum())
-            if self.rule.basis == "bspline":
-                outside = int(((x < self.grid_lo) | (x > self.grid_hi)).sum())
-        else:
-            outside, wrong = tally
-        if wrong:
-            raise ValueError(
-                f"x must be finite, got {wrong} of {x.numel()} values that are NaN or infinite"
-            )
-        self._seen[0] += outside
-        self._seen[1] += x.numel()
-        if outside and not self._warned and self.rule.policy == "zero":
-            share = self.out_of_grid_fraction
-            if share > OFTEN:
-                self._warned = True
-                warnings.warn(
-                    f"{100 * share:.3g} % of the inputs lie outside the grid, where splines fade to 0 and "
-                    "cease to learn; call fit_grid(x) with training inputs, widen grid_range, or choose "
-                    "out_of_grid='linear'",
-                    OutOfGridWarning,
-                    stacklevel=5,
-                )
 
     def fit_grid(
         self, x: Float[Tensor, "*n in"], *, quantile: float = 0.001, margin: float = 0.01, keep: bool = True
@@ -395,8 +329,7 @@ class KANLinear(nn.Module):
         with torch.no_grad():
             lo, hi = fitted_range(rows, quantile, margin)
             self._move(self.rule, lo, hi, keep)
-        self._seen = [0, 0]
-        self._warned = False
+        self._outside.restart()
         return self
 
     def refine(self, grid_size: int) -> KANLinear:
@@ -468,34 +401,13 @@ class KANLinear(nn.Module):
         return l1 * total - entropy * spread
 
     def get_extra_state(self) -> Float64[Tensor, " numbers"]:
-        """The grid, and what the weight's shape does not tell: (G, k) = (5, 3) and (6, 2) have the same."""
-        told = torch.tensor(self._signature(), dtype=torch.float64, device=self.grid_lo.device)
-        return torch.cat([told, self.grid_lo, self.grid_hi])
+        """The grid, and what the weight's shape does not tell."""
+        return pack(self.rule, self._base is not None, self.grid_lo, self.grid_hi)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take the grid; refuse a state of a layer with another basis, grid size, order, base or policy."""
-        own, n = self._signature(), self.in_features
-        given = torch.as_tensor(state)
-        if given.shape != (len(own) + 2 * n,):
-            raise ValueError(
-                f"the state's grid is of another number of inputs than this layer's {n}"
-            )
-        told = [round(v) for v in given[: len(own)].tolist()]
-        if told != own:
-            words = ("basis", "grid_size", "spline_order", "base_activation", "out_of_grid")
-            wrong = [w for w, a, b in zip(words, told, own, strict=True) if a != b]
-            raise ValueError(
-                f"the state is of a layer with another {', '.join(wrong)} than this one"
-            )
-        grid = given[len(own) :].to(self.grid_lo.device, torch.float64, copy=True)
-        self.grid_lo, self.grid_hi = grid[:n].clone(), grid[n:].clone()
-
-    def _signature(self) -> list[int]:
-        base = 2 if self._base else int(self.rule.silu)
-        return [
-            ("bspline", "rbf", "chebyshev").index(self.rule.basis), self.rule.size, self.rule.order, base,
-            ("zero", "clamp", "linear").index(self.rule.policy),
-        ]  # fmt: skip
+        ends = unpack(state, self.rule, self._base is not None, self.grid_lo)
+        self.grid_lo, self.grid_hi = ends
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         if self.mask is None and prefix + "mask" in state_dict:
@@ -530,12 +442,3 @@ class KANLinear(nn.Module):
         if rule.policy != "zero":
             told.append(f"out_of_grid={rule.policy!r}")
         return ", ".join([*told, f"bias={self.bias is not None}"])
-
-
-def _range(given: tuple[float, float]) -> tuple[float, float]:
-    try:
-        lo, hi = given
-    except (TypeError, ValueError):
-        raise ValueError(f"grid_range must be two numbers, got {given!r}") from None
-    lo = check_number("grid_range[0]", lo)
-    return lo, check_number("grid_range[1]", hi, above=lo)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from surefoot.errors import warn
 from surefoot.guarantee import Guarantee
 from surefoot.nesterov._optimizer.hyperparameters import (
     StepForm,
@@ -297,7 +297,7 @@ class AGNES(LookAhead):
         if now[2] == last[2] and self._eta_stayed(now, last):
             for each in self.param_groups:
                 each["warned"] = True
-            warnings.warn(self._moved, UserWarning, stacklevel=7)
+            warn(self._moved)
 
     @staticmethod
     def _eta_stayed(now: tuple[Any, ...], last: tuple[Any, ...]) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
+
+from surefoot.errors import warn
 
 ASYMMETRY = 1e-8
 NEGATIVE = 1e-10
@@ -117,13 +118,11 @@ def _of_single(a: Float64[Tensor, "... d d"], name: str) -> Float64[Tensor, "...
         floor = (w.shape[-1] * SINGLE * high)[..., None]
         lost = (w <= floor) & (w >= -SINGLE_SLACK * high[..., None])
         if float(low[at]) >= -SINGLE_SLACK * float(high[at]):
-            warnings.warn(
+            warn(
                 f"{name}[{_shown(at)}] is float32 with eigenvalues from {float(low[at]):.3g} to "
                 f"{float(high[at]):.3g}, a condition number above {CONDITION:g}: float32 has rounded "
                 f"the small ones, and those below {float(floor[at]):.3g} are taken for 0; give "
                 "float64, or add a ridge",
-                UserWarning,
-                stacklevel=5,
             )
         clean = (V * torch.where(lost, torch.zeros_like(w), w)[..., None, :]) @ V.mT
         clean = torch.where(lost.any(dim=-1)[..., None, None], (clean + clean.mT) / 2, a)
@@ -176,8 +175,8 @@ def as_weights(weights: Any, n: int, batch: torch.Size) -> Float64[Tensor, "*bat
         raise ValueError("weights must not all be 0; leave them out for equal weights")
     if not torch.allclose(total, torch.ones_like(total), rtol=0, atol=1e-8):
         sums = float(total.detach().flatten()[0])
-        warnings.warn(
-            f"weights sum to {sums:.6g} and are divided by that", UserWarning, stacklevel=4
+        warn(
+            f"weights sum to {sums:.6g} and are divided by that",
         )
     return broadcast(w / total, torch.Size([*batch, n]), "weights")
 

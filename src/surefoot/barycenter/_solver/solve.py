@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from surefoot.barycenter._solver.solution import Solution
 from surefoot.barycenter._spectral.closed_forms import Evaluation, Inputs, spectrum
 from surefoot.barycenter._spectral.matmul import MatmulInputs
 from surefoot.barycenter.bounds import gap_bound, linear_rate
+from surefoot.errors import warn
 from surefoot.record import Fact
 
 
@@ -95,10 +95,8 @@ def _solve(request: Request, how: Settings) -> Solution:
     sqrt = how.sqrt
     inputs = SQRTS[sqrt].of(covs, request.tau[:, None], keep=False)
     if sqrt != "eigh" and bool(inputs.singular.any()):
-        warnings.warn(
+        warn(
             "sqrt='newton-schulz' needs inputs of full rank: eigh is used instead; add a ridge",
-            UserWarning,
-            stacklevel=4,
         )
         sqrt = "eigh"
         inputs = Inputs.of(covs, request.tau[:, None], keep=False)

@@ -11,11 +11,11 @@ import stat
 import subprocess
 import sys
 import tempfile
-import warnings
 from ctypes import POINTER, Structure, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any, ClassVar
 
+from surefoot.errors import warn
 from surefoot.kan._basis.bspline import local_polynomials
 
 SOURCE = Path(__file__).with_name("spline.c")
@@ -184,6 +184,7 @@ def why_not(order: int) -> str | None:
 @functools.cache
 def tell(why: str) -> None:
     """Warn once that the slower road is taken."""
-    warnings.warn(
-        f"spline layers are computed by torch, which is slower: {why}", RuntimeWarning, stacklevel=2
+    warn(
+        f"spline layers are computed by torch, which is slower: {why}",
+        RuntimeWarning,
     )

@@ -51,7 +51,7 @@ def built(
 
 def forget(layer: KANLinear) -> None:
     """Count inputs outside the grid from here on."""
-    layer._seen = [0, 0]
+    layer._outside.restart()
 
 
 def weighted_quantile(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from surefoot.errors import need
+from surefoot.errors import need, warn
 from surefoot.lora.state import ChainState
 
 HOW = {
@@ -72,9 +71,8 @@ class BaseGuard:
         if self._own or not moved or mine or name in self.warned:
             return
         self.warned.add(name)
-        warnings.warn(
+        warn(
             f"{name} after a merge: the base weights hold {len(state.reports)} merged blocks; {HOW[name]}",
-            stacklevel=4,
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from surefoot.errors import warn
 from surefoot.zeroth_order._engine import checks
 from surefoot.zeroth_order._engine.directions import Directions
 from surefoot.zeroth_order._engine.same_draws import SameDraws
@@ -84,10 +84,9 @@ class Losses:
             if "does not require grad" not in str(error):
                 raise
         self.needs_grad = True
-        warnings.warn(
+        warn(
             "the closure calls backward(); zeroth-order steps use no gradients: leave it out to save "
             "the memory that this optimiser is for",
-            stacklevel=7,
         )
         return self._loss(closure)
 

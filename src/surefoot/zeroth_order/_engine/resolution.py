@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 
+from surefoot.errors import warn
 from surefoot.zeroth_order._engine.directions import Directions
 from surefoot.zeroth_order._engine.evaluation import Difference
 
@@ -26,10 +26,9 @@ class FlatLosses:
             return
         self.steps += 1
         if self.steps == FLAT:
-            warnings.warn(
+            warn(
                 f"F+ and F- were equal in {FLAT} steps in a row: eps is below the resolution of the loss; "
                 "compute the loss in float32, or raise eps",
-                stacklevel=6,
             )
 
 
@@ -50,9 +49,8 @@ def warn_of_skipped(t: int, last: dict[str, Any], *, counted: bool) -> None:
         if counted
         else "no micro-batch had anything to count (weight 0)"
     )
-    warnings.warn(
+    warn(
         f"step {t} was skipped, the weights stand still: {why}; further ones are counted in `skipped`",
-        stacklevel=6,
     )
 
 
@@ -66,9 +64,8 @@ def warn_of_rounding(directions: Directions) -> None:
             if float((spacing > 2 * eps).float().mean()) > 0.5:
                 lost.append(tensor)
     if lost:
-        warnings.warn(
+        warn(
             f"eps is below the spacing of {lost[0].param.dtype} in most entries of {lost[0].name}"
             + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
             + ": their perturbations round away; keep these tensors in float32, or freeze them",
-            stacklevel=7,
         )

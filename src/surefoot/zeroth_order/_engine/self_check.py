@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from surefoot._numerics.seeds import hash64
 from surefoot._numerics.sizes import wide
+from surefoot.errors import warn
 from surefoot.zeroth_order._engine.counter_rng import CounterRNG
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 from surefoot.zeroth_order._engine.weight_uses import WeightUses
@@ -78,7 +78,7 @@ class SelfCheck:
             return True
         one, two = loss(), loss()
         if not math.isclose(one, two, rel_tol=self._tolerance(chosen.param), abs_tol=1e-6):
-            warnings.warn(NOISY.format(one=one, two=two), NoisyLossWarning, stacklevel=7)
+            warn(NOISY.format(one=one, two=two), NoisyLossWarning)
             return True
         # Code that was compiled before the hooks were laid does not look for them.
         if "torch._dynamo" in sys.modules:
@@ -142,11 +142,10 @@ class SelfCheck:
         tensor.unhook()
         tensor.storage = "written"
         tensor.begin(tensor.v, tensor.rank)
-        warnings.warn(
+        warn(
             f"{tensor.name} cannot be perturbed by a hook: {why}; it is written before each forward instead, "
             "which costs a copy of it",
             HookWarning,
-            stacklevel=8,
         )
 
 
