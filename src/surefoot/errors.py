@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-OURS = {"surefoot", "torch", "contextlib", "functools"}
+OURS = {"surefoot", "torch", "jaxtyping", "beartype", "contextlib", "functools"}
 """Packages in which no reader looks for what a warning is about."""
 
 
