@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,8 +74,6 @@ def test_a_step_is_ahead_of_every_peer(name, capsys):
 
 
 def cpu(call, rounds=20):
-    import time
-
     least = float("inf")
     for _ in range(rounds):
         start = time.thread_time()
@@ -134,3 +133,25 @@ def test_memory_of_a_step(capsys):
     with capsys.disabled():
         print(f"\nsaved, in sizes of x: ours {ours:.2f}, an MLP's layer {mlp:.2f}")
     assert ours <= 1.05
+
+
+def test_two_threads_cost_no_more_than_one(capsys):
+    """CPU time of the whole process: rows spread over threads are the same work and one sum more.
+
+    Nothing of torch's own runs in parallel beside it: its threads spin while they wait.
+    """
+    x = (torch.rand(1024 if SMALL else 8192, 64) * 1.9 - 0.95).requires_grad_()
+    layer, least = KANLinear(64, 64), {1: float("inf"), 2: float("inf")}
+    ones = torch.ones(len(x), 64)
+    before = torch.get_num_threads()
+    for _ in range(3 if SMALL else 15):
+        for threads in least:
+            torch.set_num_threads(threads)
+            start = time.process_time()
+            torch.autograd.grad(layer(x), (x, layer.weight), ones)
+            least[threads] = min(least[threads], time.process_time() - start)
+    torch.set_num_threads(before)
+    with capsys.disabled():
+        print(f"\nCPU time of two threads over one: {least[2] / least[1]:.3f}")
+    if not SMALL:
+        assert least[2] <= 1.1 * least[1]
