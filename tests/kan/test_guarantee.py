@@ -7,9 +7,9 @@ import pytest
 from tests.kan.problems import certified
 
 from surefoot import Record, Verdict, certify
+from surefoot._problems.arms import keep, of_arm
 from surefoot.kan import KAN2, fit_gd, fit_sgd
 from surefoot.kan import guarantee as kan
-from surefoot.kan.experiments.arms import keep, of_arm
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from surefoot import Record
+from surefoot._problems.arms import least
 from surefoot.kan import KAN2, tangent
 from surefoot.kan.experiments import diabetes, labels, rates
-from surefoot.kan.experiments.arms import least, mlp, rmse
+from surefoot.kan.experiments.arms import mlp, rmse
 from surefoot.kan.study import STUDY
 
 

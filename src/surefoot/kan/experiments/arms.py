@@ -1,4 +1,4 @@
-"""Several runs in one record, each under its name; the equal-width MLP that stands beside every result."""
+"""What stands beside every result: the equal-width MLP, and errors of both."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
+from surefoot._problems.arms import of_arm
 from surefoot.certificate import Certificate
 from surefoot.kan.guarantee import run_certificates
 from surefoot.record import Record
@@ -21,33 +22,6 @@ def mlp(d: int, m: int, seed: int) -> nn.Module:
         return nn.Sequential(nn.Linear(d, m), nn.SiLU(), nn.Linear(m, 1)).double()
 
 
-def keep(record: Record, seed: int, arm: str, run: Record) -> None:
-    """What one run recorded, into the record of the part, under the name of its arm."""
-    for quantity in run.quantities:
-        curves = run.curves(quantity)
-        record.extend(seed, f"{arm}: {quantity}", curves.values[0], curves.steps)
-    for name, known in run.facts.items():
-        for value in known.all:
-            record.note(seed, arm, **{name: value})
-
-
-def of_arm(record: Record, arm: str) -> Record:
-    """The record of one arm, as its runs wrote it."""
-    found, start = Record(), f"{arm}: "
-    for quantity in record.quantities:
-        if quantity.startswith(start):
-            curves = record.curves(quantity)
-            for seed, values in zip(curves.seeds, curves.values, strict=True):
-                found.extend(int(seed), quantity.removeprefix(start), values, curves.steps)
-    for key, known in record.facts.items():
-        if key.startswith(f"{arm}."):
-            name = key.removeprefix(f"{arm}.")
-            for seed, values in known.values.items():
-                for value in values:
-                    found.note(seed, **{name: value})
-    return found
-
-
 def judged(record: Record, arm: str) -> list[Certificate]:
     """T1 and T2, or T3, of one arm; its name is theirs."""
     return [
@@ -56,17 +30,7 @@ def judged(record: Record, arm: str) -> list[Certificate]:
     ]
 
 
-def last(record: Record, quantity: str) -> float:
-    """The mean over seeds of the last value."""
-    return float(record.constant(quantity).mean())
-
-
 def rmse(model: Any, X: Float64[Tensor, "n d"], y: Float64[Tensor, " n"]) -> float:
     """Root mean squared error."""
     with torch.no_grad():
         return float((model(X).reshape(-1) - y).square().mean().sqrt())
-
-
-def least(**values: float) -> str:
-    """Which of several errors is the smallest."""
-    return min(values, key=values.__getitem__).replace("_", " ")

@@ -12,10 +12,11 @@ from jaxtyping import Float64
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
+from surefoot._problems.arms import keep, last, least, of_arm
 from surefoot._problems.real import real
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
-from surefoot.kan.experiments.arms import judged, keep, last, least, mlp, of_arm, rmse
+from surefoot.kan.experiments.arms import judged, mlp, rmse
 from surefoot.kan.experiments.figures import loss_figure
 from surefoot.kan.guarantee import CONDITIONED, CONFINED, CONTRACTION, RATE
 from surefoot.kan.monitoring import monitor

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from surefoot._problems.arms import keep, last, least, of_arm
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Guarantee, Verdict
-from surefoot.kan.experiments.arms import judged, keep, last, least, mlp, of_arm
+from surefoot.kan.experiments.arms import judged, mlp
 from surefoot.kan.experiments.diabetes import Table, scaled, shuffled
 from surefoot.kan.fit import fit_gd
 from surefoot.kan.guarantee import ABOVE, ANCHORED_ABOVE, BELOW, T2

@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
+from surefoot._problems.arms import keep
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
-from surefoot.kan.experiments.arms import judged, keep
+from surefoot.kan.experiments.arms import judged
 from surefoot.kan.fit import fit_gd
 from surefoot.kan.fresh import FreshCheck
 from surefoot.kan.guarantee import ABOVE, BELOW, CONDITIONED, CONFINED, CONTRACTION, RATE

@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 import torch
 
+from surefoot._problems.arms import keep, last, least
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Guarantee, Verdict
-from surefoot.kan.experiments.arms import judged, keep, last, least, mlp
+from surefoot.kan.experiments.arms import judged, mlp
 from surefoot.kan.fit import Run, fit_sgd
 from surefoot.kan.forecasting import stability_limit
 from surefoot.kan.guarantee import STOPPED, mean_forecast, stays_in_ball, stochastic_linear_rate
