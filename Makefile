@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test acceptance bench docs clean install
+.PHONY: demo test examples acceptance bench docs clean install
 
 install: $(STAMP)
 
@@ -23,6 +23,9 @@ test: $(STAMP)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+
+examples: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m acceptance tests/test_examples.py
 
 acceptance: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m acceptance

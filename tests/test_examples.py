@@ -35,6 +35,7 @@ def modules(extra):
     return {MODULES.get(n, n.replace("-", "_")) for n in names if n != "surefoot"}
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_an_example_runs_with_what_it_names(path, tmp_path):
     named = needs(path)

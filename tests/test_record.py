@@ -134,7 +134,7 @@ def test_appending_does_not_slow_down():
     def cost(record):
         """Of a thousand appends; the quickest of many, as the machine has other work."""
         times = []
-        for _ in range(15):
+        for _ in range(7):
             started = time.perf_counter()
             for step in range(1000):
                 record.append(0, step, loss=1.0)
@@ -219,7 +219,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("flush_every", ["inf", "0.001"])
+@pytest.mark.parametrize("flush_every", ["inf", "0.01"])
 def test_a_killed_process_leaves_everything_up_to_its_last_flush(tmp_path, flush_every):
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path), flush_every],

@@ -199,6 +199,7 @@ def test_the_record_of_a_reference_run():
         linear_rate(federation.constants(), "fed")
 
 
+@pytest.mark.acceptance
 def test_the_part_of_the_study():
     record, config = Record(), LoraConfig()
     federation.run(config, 0, record)

@@ -358,7 +358,7 @@ def curvature(method, alpha):
     return record
 
 
-@pytest.mark.parametrize("alpha", [2, 6])
+@pytest.mark.parametrize("alpha", [2, pytest.param(6, marks=pytest.mark.acceptance)])
 def test_the_trained_factor_is_smooth_and_lora_is_not(alpha):
     rac = curvature("rac_lora", alpha)
     found = certify(rac, factor_smoothness(1.0))

@@ -91,7 +91,12 @@ def one_thread():
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"train": "A", "keep_history": "seeds"}, {"method": "cola"}]
+    "config",
+    [
+        {"train": "A", "keep_history": "seeds"},
+        pytest.param({}, marks=pytest.mark.acceptance),
+        pytest.param({"method": "cola"}, marks=pytest.mark.acceptance),
+    ],
 )
 def test_resume_in_mid_block_is_bit_identical(tmp_path, config, measured):
     whole, reference = trainer(tmp_path / "a", config=config)

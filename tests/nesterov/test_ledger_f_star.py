@@ -186,7 +186,7 @@ def hyperbola(steps, mu=0.5, eta=0.1, judge=None):
     return ledger.close(judge=judge)
 
 
-@pytest.mark.parametrize("steps", [40, 60, 120])
+@pytest.mark.parametrize("steps", [40, 60, pytest.param(120, marks=pytest.mark.acceptance)])
 def test_a_projected_run_that_has_converged_is_judged(steps):
     found = hyperbola(steps)
     assert (found.landscape, found.verdict) == ("benign", Verdict.KEPT)

@@ -51,7 +51,10 @@ def g2(state):
     return next(c for c in state.certificates() if "(G2)" in c.name)
 
 
-@pytest.mark.parametrize("rule", ["fedavg", "fedavgm", "fedprox"])
+@pytest.mark.parametrize(
+    "rule",
+    ["fedavgm", *(pytest.param(r, marks=pytest.mark.acceptance) for r in ("fedavg", "fedprox"))],
+)
 def test_linear_servers_keep_the_equivalence(rule, measured):
     state = gaps(rule, 0.1 if rule == "fedprox" else 0.0)
     worst = state.record["free-running gap"].max()

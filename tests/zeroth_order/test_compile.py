@@ -68,7 +68,15 @@ def run(how, backend, **settings):
     return losses, graphs, weights, [x.storage for x in optimizer.tensors if not x.dense]
 
 
-@pytest.mark.parametrize("how", ["before", "before, and has run", "after", "in place"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "before",
+        pytest.param("before, and has run", marks=pytest.mark.acceptance),
+        "after",
+        pytest.param("in place", marks=pytest.mark.acceptance),
+    ],
+)
 def test_the_same_losses_and_no_graph_after_the_first_step(how):
     backend = Counting()
     losses, _, weights, _ = run("eager", backend)
@@ -83,7 +91,11 @@ def test_the_same_losses_and_no_graph_after_the_first_step(how):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"momentum": 0.9, "scale": "unit"}, {"num_directions": 2}, {"self_check": False}],
+    [
+        pytest.param({"momentum": 0.9, "scale": "unit"}, marks=pytest.mark.acceptance),
+        pytest.param({"num_directions": 2}, marks=pytest.mark.acceptance),
+        {"self_check": False},
+    ],
     ids=str,
 )
 def test_other_settings(settings):
@@ -94,6 +106,7 @@ def test_other_settings(settings):
     assert graphs[-1] == graphs[0]
 
 
+@pytest.mark.acceptance
 def test_a_backend_that_rewrites_the_graph():
     losses, *_ = run("eager", Counting())
     compiled, graphs, *_ = run("before", Counting("aot_eager"))
@@ -116,6 +129,7 @@ def test_a_compiled_model_has_the_names_of_the_model():
         assert torch.equal(p, q)
 
 
+@pytest.mark.acceptance
 def test_the_trainers_own_switch(tmp_path):
     pytest.importorskip("transformers", reason="needs the llm extra")
     from tests.zeroth_order.test_trainer import model, trainer

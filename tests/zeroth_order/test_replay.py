@@ -43,8 +43,15 @@ def equal(one, two):
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("dtype", "momentum"),
+    [
+        (torch.bfloat16, 0.9),
+        pytest.param(torch.bfloat16, 0.0, marks=pytest.mark.acceptance),
+        pytest.param(torch.float32, 0.0, marks=pytest.mark.acceptance),
+        pytest.param(torch.float32, 0.9, marks=pytest.mark.acceptance),
+    ],
+)
 def test_three_hundred_steps_with_schedule_nan_and_restart(tmp_path, dtype, momentum):
     base = network(dtype)
     model = copy.deepcopy(base)

@@ -45,8 +45,15 @@ def squares(m, n, r, v_dist, draws, seed, scale="paper"):
     return np.square(found).sum(axis=(1, 2)) / float(g.square().sum())
 
 
-@pytest.mark.parametrize("v_dist", ["gaussian", "orthogonal"])
-@pytest.mark.parametrize("scale", ["paper", "unit"])
+@pytest.mark.parametrize(
+    ("v_dist", "scale"),
+    [
+        ("gaussian", "paper"),
+        ("orthogonal", "unit"),
+        pytest.param("gaussian", "unit", marks=pytest.mark.acceptance),
+        pytest.param("orthogonal", "paper", marks=pytest.mark.acceptance),
+    ],
+)
 def test_first_and_second_moment(v_dist, scale):
     m, n, r = 6, 9, 2
     found = squares(m, n, r, v_dist, 3000, seed=1, scale=scale)
@@ -93,7 +100,12 @@ def energies(m, n, r, nu, alpha, v_dist, steps, seeds):
 
 
 @pytest.mark.parametrize(
-    ("nu", "v_dist", "steps"), [(1, "gaussian", 12), (1, "orthogonal", 12), (5, "orthogonal", 10)]
+    ("nu", "v_dist", "steps"),
+    [
+        (1, "gaussian", 12),
+        pytest.param(1, "orthogonal", 12, marks=pytest.mark.acceptance),
+        pytest.param(5, "orthogonal", 10, marks=pytest.mark.acceptance),
+    ],
 )
 def test_exact_laws_on_a_quadratic(nu, v_dist, steps):
     m, n, r, alpha = 4, 6, 2, 0.02

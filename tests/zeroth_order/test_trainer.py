@@ -46,6 +46,7 @@ def trainer(net, folder, steps=10, accumulation=4, **more):
     )  # fmt: skip
 
 
+@pytest.mark.acceptance
 def test_fifty_steps_are_the_manual_loop_and_allocate_no_gradient(tmp_path):
     net = model()
     work = trainer(net, tmp_path, steps=50)
@@ -285,7 +286,14 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("name", BATCHES)
+# One of each way in which a loss counts by default; the others are the long check.
+QUICK = ("causal, smoothed", "own mean", "masked", "sequences")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.acceptance) for n in BATCHES],
+)
 def test_a_batch_is_its_micro_batches(name, tmp_path):
     make, rows, more = BATCHES[name]
     found = []

@@ -18,6 +18,7 @@ def test_every_expectation_has_its_guarantee():
         assert set(part.expects) <= {g.name for g in part.guarantees(config)}, part.name
 
 
+@pytest.mark.acceptance
 def test_drift_is_seen_in_place_and_absent_in_factors():
     record, config = Record(), ZerothOrderConfig()
     drift.run(config, 0, record)
