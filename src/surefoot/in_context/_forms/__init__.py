@@ -1,0 +1,1 @@
+"""One model, three ways to evaluate it: the attention layer itself, its weights, its residuals."""

@@ -1,0 +1,42 @@
+"""The same model as steps in weight space: w <- w + A'(g - Sh w + Sh u), Sh = XX'/n, g = Xy/n, w_0 = 0.
+
+With u = 0 these are steps of gradient descent on |X'w - y|^2 / 2n, preconditioned by A'.
+Cost O(n d^2 + L d^2) per prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def weights(
+    X: Float[Tensor, "batch d n"],
+    y: Float[Tensor, "batch n"],
+    layers: Sequence[Float[Tensor, "d d"]],
+    u: Float[Tensor, " d"],
+) -> list[Float[Tensor, "batch d"]]:
+    """w_0, ..., w_L."""
+    n = X.shape[-1]
+    second = X @ X.mT / n
+    pull = (X @ y[..., None])[..., 0] / n + second @ u
+    w = torch.zeros_like(pull)
+    path = [w]
+    for A in layers:
+        w = w + (pull - (second @ w[..., None])[..., 0]) @ A
+        path.append(w)
+    return path
+
+
+def predict(
+    X: Float[Tensor, "batch d n"],
+    y: Float[Tensor, "batch n"],
+    xq: Float[Tensor, "batch d"],
+    layers: Sequence[Float[Tensor, "d d"]],
+    u: Float[Tensor, " d"],
+) -> Float[Tensor, " batch"]:
+    """w_L' x_q."""
+    return (weights(X, y, layers, u)[-1] * xq).sum(-1)
