@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64
@@ -13,6 +13,7 @@ from surefoot._numerics.checks import check_choice, check_number
 from surefoot.in_context._attention import read_attention
 from surefoot.in_context._covariance import covariance
 from surefoot.in_context._forms import feature, gram, literal
+from surefoot.in_context._prompt_shapes import check_prompt
 
 Form = Literal["auto", "literal", "feature", "gram"]
 
@@ -179,7 +180,7 @@ class LoopedTransformer(nn.Module):
         ValueError
             A shape does not fit, a number is not finite, or `loops` is out of range.
         """
-        self._check(X, y, xq)
+        check_prompt(X, y, xq, self.d, self.A.dtype)
         layers = self.layers(loops)
         if not layers or X.shape[-1] == 0:
             return torch.zeros_like(xq[:, 0])
@@ -208,7 +209,7 @@ class LoopedTransformer(nn.Module):
         ValueError
             As a call does.
         """
-        self._check(X, y, None)
+        check_prompt(X, y, None, self.d, self.A.dtype)
         layers = self.layers(loops)
         if X.shape[-1] == 0:
             path = [X.new_zeros(X.shape[:-1])] * (len(layers) + 1)
@@ -232,32 +233,6 @@ class LoopedTransformer(nn.Module):
         if self.form != "auto":
             return self.form
         return "feature" if self.d <= X.shape[-1] else "gram"
-
-    def _check(self, X: Any, y: Any, xq: Any) -> None:
-        given = {"X": X, "y": y} | ({} if xq is None else {"xq": xq})
-        for name, value in given.items():
-            if not isinstance(value, Tensor):
-                raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
-            if value.dtype != self.A.dtype:
-                raise ValueError(
-                    f"{name} must have the model's dtype {self.A.dtype}, got {value.dtype}; "
-                    "convert it, or the model with .double() or .float()"
-                )
-        if X.ndim != 3 or X.shape[1] != self.d:
-            raise ValueError(f"X must have shape (batch, {self.d}, n), got {tuple(X.shape)}")
-        batch, _, n = X.shape
-        if y.shape != (batch, n):
-            raise ValueError(f"y must have shape ({batch}, {n}) as X has, got {tuple(y.shape)}")
-        if xq is not None and xq.shape != (batch, self.d):
-            raise ValueError(f"xq must have shape ({batch}, {self.d}), got {tuple(xq.shape)}")
-        if torch.compiler.is_compiling():
-            return
-        for name, value in given.items():
-            # The sum is NaN or infinite if one term is, and costs one pass without a copy.
-            if not bool(torch.isfinite(value.detach().sum())) and not bool(
-                torch.isfinite(value).all()
-            ):
-                raise ValueError(f"{name} must be finite, got NaN or infinity in it")
 
     def extra_repr(self) -> str:
         """The settings, for `print`."""
