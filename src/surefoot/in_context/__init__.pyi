@@ -17,6 +17,8 @@ from .flow import Flow as Flow
 from .flow import flow_times as flow_times
 from .flow import gradient_flow as gradient_flow
 from .looped import LoopedTransformer as LoopedTransformer
+from .looping import LoopRun as LoopRun
+from .looping import loop_longer as loop_longer
 from .population import LoopsCapWarning as LoopsCapWarning
 from .population import Schedule as Schedule
 from .population import bias_excess as bias_excess
@@ -26,5 +28,7 @@ from .population import population_loss as population_loss
 from .population import safe_loops as safe_loops
 from .prompts import GaussianPrompts as GaussianPrompts
 from .prompts import Prompt as Prompt
+from .training import Run as Run
+from .training import train_looped as train_looped
 from .value import Value as Value
 from .wishart import wishart_moments as wishart_moments

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
@@ -23,24 +25,31 @@ def second_moments(
 
 
 def left(
-    layers: Float[Tensor, "loops d d"] | list[Float[Tensor, "d d"]],
-    moments: Float[Tensor, "count d d"],
+    layers: Sequence[Float[Tensor, "d d"]], moments: Float[Tensor, "count d d"]
 ) -> Float[Tensor, "count d d"]:
     """H = (I - A_L'S) ... (I - A_1'S): the error that is left of w*, where u is 0."""
-    d = moments.shape[-1]
-    unit = torch.eye(d, dtype=moments.dtype)
-    found = unit.expand_as(moments)
+    found = torch.eye(moments.shape[-1], dtype=moments.dtype).expand_as(moments)
     for A in layers:
         found = found - A.mT @ (moments @ found)
     return found
 
 
-def reached(
-    layers: Float[Tensor, "loops d d"] | list[Float[Tensor, "d d"]],
+def conditional_loss(
+    layers: Sequence[Float[Tensor, "d d"]],
+    u: Float[Tensor, " d"],
     moments: Float[Tensor, "count d d"],
-) -> Float[Tensor, "count d d"]:
-    """G with w_L = G (g + S u): G <- (I - A'S) G + A', from 0."""
-    found = torch.zeros_like(moments)
-    for A in layers:
-        found = found + A.mT @ (torch.eye(moments.shape[-1], dtype=moments.dtype) - moments @ found)
-    return found
+    noise: float,
+    n: int,
+) -> Float[Tensor, " count"]:
+    """E[(TF_L - w*'x_q)^2 | X] for w*, x_q ~ N(0, I) and labels with noise.
+
+    w* - w_L = H w* - (I - H) u - G X e / n, where G <- (I - A'S) G + A'.
+    """
+    H = left(layers, moments)
+    loss = H.square().sum((1, 2)) + (u - H @ u).square().sum(1)
+    if noise:
+        unit, G = torch.eye(moments.shape[-1], dtype=moments.dtype), torch.zeros_like(moments)
+        for A in layers:
+            G = G + A.mT @ (unit - moments @ G)
+        loss = loss + noise**2 / n * ((G @ moments) * G).sum((1, 2))
+    return loss

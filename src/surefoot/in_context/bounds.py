@@ -162,7 +162,7 @@ def flow_time(
 def diverging_bound(d: int, n: int, largest: float) -> float:
     """P(a prompt has an eigenvalue of A^{1/2} (XX'/n) A^{1/2} of 2 or more) <= exp(-n t^2 / 2).
 
-    t = sqrt(2 / largest) - 1 - sqrt(d/n), largest = lambda_max(A^{1/2} S A^{1/2}), S the covariance of the x_i.
+    t = sqrt(2 / largest) - 1 - sqrt(d/n), largest = lambda_max(A^{1/2} S A^{1/2}), S that of the x_i.
     From P(s_max(X) >= sqrt(n) + sqrt(d) + n^{1/2} t) <= exp(-n t^2 / 2) for standard normal X (Davidson and
     Szarek 2001, Theorem II.13). 1 where t <= 0, that is where largest (1 + sqrt(d/n))^2 >= 2.
 
@@ -185,7 +185,7 @@ def diverging_bound(d: int, n: int, largest: float) -> float:
 
 
 def largest_shift(d: int, n: int, largest: float) -> float:
-    """By which factor the covariance may grow so that looping still converges: 2 / (largest (1 + sqrt(d/n))^2).
+    """By which factor the covariance may grow until loops diverge: 2 / (largest (1 + sqrt(d/n))^2).
 
     The edge of the spectrum for large d and n; `diverging_bound` says how surely at given ones. Below 1: it
     already diverges on some prompts.

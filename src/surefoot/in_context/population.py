@@ -356,3 +356,14 @@ def safe_loops(d: int, n: int, b: float, max_loops: int = 20) -> int:
         stacklevel=2,
     )
     return most
+
+
+def exact_optimum(d: int, n: int, loops: int, tied: bool) -> tuple[tuple[float, ...], float] | None:
+    """The best scalar steps (one where tied) and their loss; None above the loops that are exact."""
+    if 2 * loops > MOST:
+        return None
+    if not tied:
+        found = optimal_schedule(d, n, loops)
+        return found.steps, found.loss
+    best = optimal_step(d, n, loops)
+    return (best,), population_loss(d, n, loops, best).value

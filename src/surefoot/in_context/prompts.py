@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.in_context._covariance import covariance, powers
+from surefoot.in_context._sampling import second_moments
+from surefoot.in_context.value import Value
 
 DTYPES = (torch.float64, torch.float32)
+LAW = "x ~ N(0, S), w ~ N(0, S^-1)"
+"""The fact that a run on `GaussianPrompts` notes as its law."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ class GaussianPrompts:
         else:
             self.seed = check_number("seed", seed, least=0, whole=True)
             self._generator.manual_seed(self.seed)
+        self._rng = np.random.default_rng(self.seed)
 
     def sample(self, B: int) -> Prompt:
         """The next B prompts."""
@@ -104,6 +111,34 @@ class GaussianPrompts:
         if self.noise:
             y = y + self.noise * self._normal(B, self.n)
         return Prompt(X, y, xq, (w * xq).sum(-1), w)
+
+    def whitened_moments(self, B: int) -> Float64[Tensor, "B d d"]:
+        """S^{-1/2} (XX'/n) S^{-1/2} of B more prompts, drawn as Wishart matrices: no X is ever made.
+
+        Of a stream of their own, so that what `sample` draws does not change.
+        """
+        B = check_number("B", B, least=1, whole=True)
+        if not self.n:
+            raise ValueError("n must be at least 1 for the second moments of examples, got 0")
+        return second_moments(self.d, self.n, B, self._rng)
+
+    def bayes_risk(self, samples: int = 20_000) -> Value:
+        """The least E (prediction - w*'x_q)^2 of any rule: d - n or 0 without noise, and E tr (I + W/s^2)^-1 with.
+
+        W = XX' for S = I, on which the risk does not depend, and s the standard deviation of the noise.
+
+        Parameters
+        ----------
+        samples
+            Draws of W, where there is noise.
+        """
+        if not self.noise or not self.n:
+            return Value(float(max(self.d - self.n, 0)))
+        samples = check_number("samples", samples, least=2, whole=True)
+        rng = np.random.default_rng([self.seed, 1])
+        values = torch.linalg.eigvalsh(second_moments(self.d, self.n, samples, rng)) * self.n
+        risks = (1 / (1 + values.clamp_min(0) / self.noise**2)).sum(1)
+        return Value(float(risks.mean()), float(risks.std()) / math.sqrt(samples))
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self._generator, dtype=self.dtype)

@@ -1,0 +1,1 @@
+"""Conditions of the theorems, as the record has them."""
