@@ -28,10 +28,16 @@ def left(
     layers: Sequence[Float[Tensor, "d d"]], moments: Float[Tensor, "count d d"]
 ) -> Float[Tensor, "count d d"]:
     """H = (I - A_L'S) ... (I - A_1'S): the error that is left of w*, where u is 0."""
-    found = torch.eye(moments.shape[-1], dtype=moments.dtype).expand_as(moments)
-    for A in layers:
-        found = found - A.mT @ (moments @ found)
-    return found
+    unit = torch.eye(moments.shape[-1], dtype=moments.dtype)
+    if not layers:
+        return unit.expand_as(moments)
+    # Transposed, as S @ A is one product of matrices for the whole batch and A' @ S is one a prompt.
+    if all(A is layers[0] for A in layers):
+        return torch.linalg.matrix_power(unit - moments @ layers[0], len(layers)).mT
+    found = unit - moments @ layers[0]
+    for A in layers[1:]:
+        found = found @ (unit - moments @ A)
+    return found.mT
 
 
 def conditional_loss(

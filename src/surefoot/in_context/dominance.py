@@ -32,7 +32,8 @@ def dominance_ratio(
 ) -> Value:
     """|grad_A L(A, 0)|_F^2 / L(A, 0)^{(2L-1)/L}; at least 1/16 by arXiv 2410.08292, Theorem 3.4 [notes].
 
-    That is for S = I, symmetric A and a loss above a floor, whose form is not known here. At A = b S^-1 the gradient is (L'(b)/d) S, exactly.
+    That is for S = I, symmetric A and a loss above a floor, whose form is not known here.
+    At A = b S^-1 the gradient is (L'(b)/d) S, exactly.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from surefoot.certificate import Certificate
 from surefoot.in_context._polynomial import residual
 from surefoot.in_context.dominance import dominance_ratio
 from surefoot.in_context.population import optimal_step, population_loss
+from surefoot.in_context.prompts import LAW
 from surefoot.in_context.wishart import wishart_moments
 from surefoot.record import Record
 
@@ -86,7 +87,7 @@ def gradient_flow(
     record.extend(seed, "asymmetry", [0.0] * levels, where)
     record.note(
         seed, method="gradient flow", start="A = 0", path="b I", d=d, n=n, loops=loops, sigma="identity",
-        dtype="float64", noise=0.0, tied=True, law="gaussian, w ~ N(0, S^-1)",
+        dtype="float64", noise=0.0, tied=True, law=LAW,
     )  # fmt: skip
     return Flow(path, times, losses, record)
 

@@ -155,7 +155,7 @@ def _contraction(
     loops = torch.arange(path.shape[1])
     most = rho[:, None] ** loops
     excess = ((error - most) / rho.clamp_min(1.0)[:, None] ** loops).amax(0)
-    record.extend(seed, "contraction_excess", excess.tolist(), range(path.shape[1]))
+    record.extend(seed, "contraction", (1 + excess).tolist(), range(path.shape[1]))
     diverging = float((values[:, -1] >= 2).double().mean())
     record.append(seed, 0, diverging=diverging)
     return float((rho < 1).double().mean())

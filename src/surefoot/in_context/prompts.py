@@ -123,7 +123,7 @@ class GaussianPrompts:
         return second_moments(self.d, self.n, B, self._rng)
 
     def bayes_risk(self, samples: int = 20_000) -> Value:
-        """The least E (prediction - w*'x_q)^2 of any rule: d - n or 0 without noise, and E tr (I + W/s^2)^-1 with.
+        """The least E (prediction - w*'x_q)^2 of any rule: max(d - n, 0), and with noise E tr (I + W/s^2)^-1.
 
         W = XX' for S = I, on which the risk does not depend, and s the standard deviation of the noise.
 

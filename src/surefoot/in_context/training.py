@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -187,10 +187,17 @@ def _objective(
         moments = prompts.whitened_moments(batch).to(kind)
         layers, u = model.layers(), model.u
         if root is not None:
-            layers, u = [root @ A @ root for A in layers], root @ u
+            layers, u = _whitened(layers, root), root @ u
         return conditional_loss(layers, u, moments, prompts.noise, prompts.n).mean()
 
     return conditional
+
+
+def _whitened(layers: Sequence[Tensor], root: Tensor) -> list[Tensor]:
+    """S^{1/2} A S^{1/2}, of tied layers one and the same tensor."""
+    if all(A is layers[0] for A in layers):
+        return [root @ layers[0] @ root] * len(layers)
+    return [root @ A @ root for A in layers]
 
 
 def _note(
