@@ -3,6 +3,7 @@
 from tests.contract.promises import (
     barycenter,
     federated,
+    in_context,
     kan,
     lora,
     nesterov,
@@ -14,6 +15,7 @@ from tests.contract.promises import (
 PROMISES = [
     *barycenter.PROMISES,
     *federated.PROMISES,
+    *in_context.PROMISES,
     *kan.PROMISES,
     *lora.PROMISES,
     *nesterov.PROMISES,

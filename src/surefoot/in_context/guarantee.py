@@ -10,7 +10,7 @@ import dataclasses
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Assumption, Guarantee, assume_fact
@@ -100,7 +100,7 @@ def gradient_dominance(floor: float | None = None) -> Guarantee:
         The loss down to which it is looked at; None: twice the least loss.
     """
 
-    def looked_at(record: Record) -> Curve:
+    def looked_at(record: Record) -> Bool[np.ndarray, "seeds steps"]:
         curves = record.curves("dominance_ratio")
         seeds = [int(s) for s in curves.seeds]
         loss = _at(record, "loss", curves.steps, seeds)
@@ -312,7 +312,7 @@ def diverging_prompts() -> Guarantee:
         return np.array(
             [
                 [1.0 if s is None or not v > 0 else max(diverging_bound(s[0], s[1], v), 1e-300)]
-                for s, v in zip(conditions.sizes(record, seeds), largest, strict=True)
+                for s, v in zip(conditions.sizes(record, seeds, ("d", "n")), largest, strict=True)
             ]
         )
 

@@ -22,12 +22,14 @@ def weights(
     """w_0, ..., w_L."""
     n = X.shape[-1]
     second = X @ X.mT / n
-    pull = (X @ y[..., None])[..., 0] / n + second @ u
+    # As a row: with y as a column the batched product reads X several times slower.
+    pull = ((y[:, None] @ X.mT)[:, 0] / n + second @ u)[..., None]
     w = torch.zeros_like(pull)
-    path = [w]
-    for A in layers:
-        w = w + (pull - (second @ w[..., None])[..., 0]) @ A
-        path.append(w)
+    path = [w[..., 0]]
+    for t, A in enumerate(layers):
+        gap = torch.baddbmm(pull, second, w, alpha=-1) if t else pull
+        w = w + (gap[..., 0] @ A)[..., None]
+        path.append(w[..., 0])
     return path
 
 

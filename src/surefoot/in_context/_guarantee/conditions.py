@@ -9,20 +9,22 @@ from jaxtyping import Float
 
 from surefoot.guarantee import Assumption, assume_fact
 from surefoot.in_context.prompts import LAW
-from surefoot.record import Record
+from surefoot.record import Fact, Record
 
 Column = Float[np.ndarray, "seeds 1"]
 SYMMETRIC = 1e-9
 """|A - A'| / |A| that counts as rounding."""
 
 
-def sizes(record: Record, seeds: list[int]) -> list[tuple[int, int, int] | None]:
-    """d, n and loops of each seed; None where one is not recorded, or has two values."""
-    found: list[tuple[int, int, int] | None] = []
+def sizes(
+    record: Record, seeds: list[int], names: tuple[str, ...] = ("d", "n", "loops")
+) -> list[tuple[int, ...] | None]:
+    """These facts of each seed; None where one is not recorded, has two values or is no size."""
+    found: list[tuple[int, ...] | None] = []
     for seed in seeds:
-        values = [record.fact(name).values.get(seed, ()) for name in ("d", "n", "loops")]
-        whole = [v[0] for v in values if len(v) == 1 and isinstance(v[0], (int, float))]
-        found.append(tuple(int(v) for v in whole) if len(whole) == 3 else None)  # type: ignore[arg-type]
+        values = [record.fact(name).values.get(seed, ()) for name in names]
+        whole = [int(v[0]) for v in values if len(v) == 1 and _whole(v[0])]
+        found.append(tuple(whole) if len(whole) == len(names) else None)
     return found
 
 
@@ -50,8 +52,9 @@ def known_sizes(record: Record) -> tuple[Assumption, ...]:
     )
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 1
+def _whole(value: Fact) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and float(value) >= 1 and float(value).is_integer()
 
 
 def law(record: Record) -> Assumption:
