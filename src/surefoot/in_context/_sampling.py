@@ -33,7 +33,8 @@ def left(
         return unit.expand_as(moments)
     # Transposed, as S @ A is one product of matrices for the whole batch and A' @ S is one a prompt.
     if all(A is layers[0] for A in layers):
-        return torch.linalg.matrix_power(unit - moments @ layers[0], len(layers)).mT
+        power: Tensor = torch.linalg.matrix_power(unit - moments @ layers[0], len(layers))
+        return power.mT
     found = unit - moments @ layers[0]
     for A in layers[1:]:
         found = found @ (unit - moments @ A)

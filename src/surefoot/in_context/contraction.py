@@ -44,4 +44,5 @@ def eigenvalues(
 ) -> Float64[Tensor, "batch d"]:
     """Those of A^{1/2} (XX'/n) A^{1/2}, ascending; `root` is A^{1/2}."""
     rows = root @ X
-    return torch.linalg.eigvalsh(rows @ rows.mT / X.shape[-1])
+    found: Tensor = torch.linalg.eigvalsh(rows @ rows.mT / X.shape[-1])
+    return found

@@ -85,6 +85,8 @@ def gradient_flow(
     ratios = [dominance_ratio(d, n, loops, b).value for b in path]
     record.extend(seed, "dominance_ratio", ratios, where)
     record.extend(seed, "asymmetry", [0.0] * levels, where)
+    least = population_loss(d, n, loops, best).value
+    record.append(seed, 0, least_loss=least, best_step=best)
     record.note(
         seed, method="gradient flow", start="A = 0", path="b I", d=d, n=n, loops=loops, sigma="identity",
         dtype="float64", noise=0.0, tied=True, law=LAW,

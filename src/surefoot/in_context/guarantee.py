@@ -100,17 +100,17 @@ def gradient_dominance(floor: float | None = None) -> Guarantee:
         The loss down to which it is looked at; None: twice the least loss.
     """
 
+    def down_to(record: Record, seeds: list[int]) -> Float[np.ndarray, "seeds 1"]:
+        if floor is not None:
+            return np.full((len(seeds), 1), float(floor))
+        return ABOVE_LEAST * conditions.constant(record, "least_loss", seeds)
+
     def looked_at(record: Record) -> Bool[np.ndarray, "seeds steps"]:
         curves = record.curves("dominance_ratio")
         seeds = [int(s) for s in curves.seeds]
         loss = _at(record, "loss", curves.steps, seeds)
         skew = _at(record, "asymmetry", curves.steps, seeds)
-        least = (
-            ABOVE_LEAST * conditions.constant(record, "least_loss", seeds)
-            if floor is None
-            else np.full((len(seeds), 1), floor)
-        )
-        return np.asarray((loss > least) & (skew <= ASYMMETRY))
+        return np.asarray((loss > down_to(record, seeds)) & (skew <= ASYMMETRY))
 
     def bound(record: Record) -> Curve:
         curves = record.curves("dominance_ratio")
@@ -120,7 +120,9 @@ def gradient_dominance(floor: float | None = None) -> Guarantee:
         return np.where(looked_at(record), np.maximum(DOMINANCE - SCORES * spread, 0.0), 0.0)
 
     def assumptions(record: Record) -> tuple[Assumption, ...]:
-        share = float(looked_at(record).mean()) if "dominance_ratio" in record else None
+        share = None
+        if "dominance_ratio" in record and not np.isnan(down_to(record, record.seeds)).any():
+            share = float(looked_at(record).mean())
         seen = Assumption(
             "symmetric A above the floor",
             f"|A - A'| <= {ASYMMETRY:g} |A| and loss > "

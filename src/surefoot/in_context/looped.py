@@ -185,7 +185,8 @@ class LoopedTransformer(nn.Module):
         if not layers or X.shape[-1] == 0:
             return torch.zeros_like(xq[:, 0])
         form = {"literal": literal, "feature": feature, "gram": gram}[self._form(X)]
-        return form.predict(X, y, xq, layers, self.u)
+        found: Tensor = form.predict(X, y, xq, layers, self.u)
+        return found
 
     def weights(
         self,

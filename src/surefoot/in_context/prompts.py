@@ -89,9 +89,7 @@ class GaussianPrompts:
         self.sigma: Float64[Tensor, "d d"] | None = (
             None if sigma is None else covariance("sigma", sigma, self.d)
         )
-        self._root, self._inverse_root = (
-            (None, None) if self.sigma is None else powers(self.sigma, 0.5, -0.5)
-        )
+        self._roots = None if self.sigma is None else powers(self.sigma, 0.5, -0.5)
         self._generator = torch.Generator()
         if seed is None:
             self.seed = self._generator.seed()
@@ -104,8 +102,8 @@ class GaussianPrompts:
         """The next B prompts."""
         B = check_number("B", B, least=1, whole=True)
         X, xq, w = self._normal(B, self.d, self.n), self._normal(B, self.d), self._normal(B, self.d)
-        if self._root is not None and self._inverse_root is not None:
-            root, inverse = self._root.to(self.dtype), self._inverse_root.to(self.dtype)
+        if self._roots is not None:
+            root, inverse = (r.to(self.dtype) for r in self._roots)
             X, xq, w = root @ X, xq @ root, w @ inverse
         y = (w[:, None, :] @ X)[:, 0]
         if self.noise:
