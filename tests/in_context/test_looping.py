@@ -24,7 +24,8 @@ def by_name(run):
 
 @pytest.fixture(scope="module")
 def run():
-    return loop_longer(optimal_model(4, 40, 2), GaussianPrompts(4, 40, seed=0), **SIZES)
+    prompts = GaussianPrompts(4, 40, seed=0)
+    return loop_longer(optimal_model(4, 40, 2), prompts, 3, 4000, repeats=16)
 
 
 def test_what_must_hold_is_kept(run):
@@ -36,12 +37,12 @@ def test_what_must_hold_is_kept(run):
 
 
 def test_the_curve_is_the_exact_one(run):
-    b = float(optimal_model(4, 40, 2).A[0, 0])
+    b = float(optimal_model(4, 40, 2).A.detach()[0, 0])
     for loops in range(1, 4):
         exact = population_loss(4, 40, loops, b).value
-        assert float(run.mean[loops]) == pytest.approx(exact, rel=0.25)
-    assert run.mean.shape == run.median.shape == (7,)
-    assert float(run.mean[0]) == pytest.approx(4, rel=0.15)
+        assert float(run.mean[loops]) == pytest.approx(exact, rel=0.1)
+    assert run.mean.shape == run.median.shape == (4,)
+    assert float(run.mean[0]) == pytest.approx(4, rel=0.05)
 
 
 def test_the_mean_diverges_where_the_median_falls():
@@ -80,11 +81,13 @@ def test_a_wrong_sign_is_seen():
 def test_a_shifted_covariance_is_judged_as_what_it_is():
     model = optimal_model(4, 40, 2)
     near, far = (
-        loop_longer(model, GaussianPrompts(4, 40, sigma=c * torch.eye(4), seed=0), **SIZES)
-        for c in (0.7, 8.0)
+        loop_longer(
+            model, GaussianPrompts(4, 40, sigma=c * torch.eye(4), seed=0), 2, 200, repeats=16
+        )
+        for c in (1.05, 8.0)
     )
     assert by_name(near)[DIVERGES] is Verdict.KEPT
-    assert near.converging > 0.99
+    assert near.converging > 0.98
     assert by_name(far)[DIVERGES] is Verdict.VACUOUS
     assert far.converging < 0.01
 

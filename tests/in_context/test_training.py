@@ -69,7 +69,7 @@ def test_its_certificates(run):
 
 
 def test_a_covariance_is_trained_away():
-    run = trained(3, 12, 2, steps=400, sigma=S, options=FAST)
+    run = trained(3, 12, 2, steps=400, sigma=S, options={**FAST, "lr": 0.05})
     found = run.model.A.detach() @ S
     assert run.record["loss_ratio"][0, -1] <= 1.01
     assert torch.allclose(found, optimal_step(3, 12, 2) * torch.eye(3).double(), atol=0.12)

@@ -117,7 +117,9 @@ def gradient_dominance(floor: float | None = None) -> Guarantee:
         spread = np.zeros_like(curves.values)
         if "dominance_stderr" in record:
             spread = _at(record, "dominance_stderr", curves.steps, [int(s) for s in curves.seeds])
-        return np.where(looked_at(record), np.maximum(DOMINANCE - SCORES * spread, 0.0), 0.0)
+        # Where noise alone decides on which side of 1/16 the estimate lies, nothing is compared.
+        decided = np.abs(curves.values - DOMINANCE) >= SCORES * spread
+        return np.where(looked_at(record) & decided, DOMINANCE, 0.0)
 
     def assumptions(record: Record) -> tuple[Assumption, ...]:
         share = None
