@@ -11,8 +11,12 @@ from .bounds import flow_time as flow_time
 from .bounds import largest_shift as largest_shift
 from .bounds import minimiser_bound as minimiser_bound
 from .bounds import scalar_dominance_bound as scalar_dominance_bound
+from .conditions import prompt_assumptions as prompt_assumptions
 from .contraction import prompt_contraction as prompt_contraction
 from .dominance import dominance_ratio as dominance_ratio
+from .doors.sklearn import RegressorPredictor as RegressorPredictor
+from .doors.transformers import LanguageModelPredictor as LanguageModelPredictor
+from .errors import ProbeError as ProbeError
 from .flow import Flow as Flow
 from .flow import flow_times as flow_times
 from .flow import gradient_flow as gradient_flow
@@ -26,8 +30,12 @@ from .population import optimal_schedule as optimal_schedule
 from .population import optimal_step as optimal_step
 from .population import population_loss as population_loss
 from .population import safe_loops as safe_loops
+from .predictors import ModulePredictor as ModulePredictor
+from .probe_report import ProbeReport as ProbeReport
+from .probing import probe as probe
 from .prompts import GaussianPrompts as GaussianPrompts
 from .prompts import Prompt as Prompt
+from .text import TextPredictor as TextPredictor
 from .training import Run as Run
 from .training import train_looped as train_looped
 from .value import Value as Value

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from surefoot._run.environment import version_of
-from surefoot.errors import SurefootError
 from surefoot.privacy.composition import standard
 from surefoot.privacy.gaussian_mechanism import full_batch
 from surefoot.privacy.heuristic import last_iterate
+from surefoot.report.figures import write_figure as write_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -44,25 +42,6 @@ def _lines(
     figure.update_xaxes(title=x_title, type="log" if log_x else "linear")
     figure.update_yaxes(title="epsilon", type="log")
     return figure
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write an .html that needs nothing else, or what kaleido can write: .svg, .pdf, .png.
-
-    Raises
-    ------
-    SurefootError
-        If the ending needs kaleido, which is not installed.
-    """
-    if path.suffix == ".html":
-        figure.write_html(path, include_plotlyjs=True)
-        return
-    if version_of("kaleido") is None:
-        raise SurefootError(
-            f"writing {path.suffix or 'this'} needs kaleido, which is not installed; "
-            "run: pip install kaleido, or write .html"
-        )
-    figure.write_image(path)
 
 
 def curve_figure(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import plotly.graph_objects as go
 
+from surefoot._run.environment import version_of
 from surefoot._verdict.curve import PlotCurve
+from surefoot.errors import SurefootError
 
 # Both legible on white and on near-black.
 MEASURED, PROMISED = "#1098ad", "#e8590c"
@@ -34,6 +37,25 @@ def _log_worthy(values: Sequence[float]) -> bool:
     """Positive and spanning more than a factor of thirty."""
     finite = [v for v in values if math.isfinite(v)]
     return bool(finite) and min(finite) > 0 and max(finite) / min(finite) > 30
+
+
+def write_figure(figure: go.Figure, path: Path) -> None:
+    """Write an .html that needs nothing else, or what kaleido can write: .svg, .pdf, .png.
+
+    Raises
+    ------
+    SurefootError
+        If the ending needs kaleido, which is not installed.
+    """
+    if path.suffix == ".html":
+        figure.write_html(path, include_plotlyjs=True)
+        return
+    if version_of("kaleido") is None:
+        raise SurefootError(
+            f"writing {path.suffix or 'this'} needs kaleido, which is not installed; "
+            "run: pip install kaleido, or write .html"
+        )
+    figure.write_image(path)
 
 
 def certificate_figure(certificate: Drawn) -> go.Figure:

@@ -13,6 +13,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def moments(
+    X: Float[Tensor, "batch d n"], y: Float[Tensor, "batch n"]
+) -> tuple[Float[Tensor, "batch d d"], Float[Tensor, "batch d"]]:
+    """Sh and g: all that gradient descent sees of a prompt."""
+    n = X.shape[-1]
+    # As a row: with y as a column the batched product reads X several times slower.
+    return X @ X.mT / n, (y[:, None] @ X.mT)[:, 0] / n
+
+
+def descend(
+    second: Float[Tensor, "batch d d"],
+    pull: Float[Tensor, "batch d"],
+    layers: Sequence[Float[Tensor, "d d"]],
+) -> list[Float[Tensor, "batch d"]]:
+    """w_0, ..., w_L of steps w <- w + A'(pull - Sh w)."""
+    column = pull[..., None]
+    w = torch.zeros_like(column)
+    path = [w[..., 0]]
+    for t, A in enumerate(layers):
+        gap = torch.baddbmm(column, second, w, alpha=-1) if t else column
+        w = w + (gap[..., 0] @ A)[..., None]
+        path.append(w[..., 0])
+    return path
+
+
 def weights(
     X: Float[Tensor, "batch d n"],
     y: Float[Tensor, "batch n"],
@@ -20,17 +45,8 @@ def weights(
     u: Float[Tensor, " d"],
 ) -> list[Float[Tensor, "batch d"]]:
     """w_0, ..., w_L."""
-    n = X.shape[-1]
-    second = X @ X.mT / n
-    # As a row: with y as a column the batched product reads X several times slower.
-    pull = ((y[:, None] @ X.mT)[:, 0] / n + second @ u)[..., None]
-    w = torch.zeros_like(pull)
-    path = [w[..., 0]]
-    for t, A in enumerate(layers):
-        gap = torch.baddbmm(pull, second, w, alpha=-1) if t else pull
-        w = w + (gap[..., 0] @ A)[..., None]
-        path.append(w[..., 0])
-    return path
+    second, g = moments(X, y)
+    return descend(second, g + second @ u, layers)
 
 
 def predict(

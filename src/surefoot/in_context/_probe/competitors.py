@@ -1,0 +1,119 @@
+"""What else might have made the implied weights: least squares, ridge, steps of different sizes, nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from surefoot.in_context._forms.feature import moments
+from surefoot.in_context._probe.asking import Examples
+
+REAL = 1e-3
+"""A root whose imaginary part is below this share of it is real: multiple roots split by rounding."""
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """(XX' + alpha I)^-1 Xy with the penalty that fits best."""
+
+    alpha: float
+
+    def weights(self, examples: Examples) -> Float[Tensor, "B d"]:
+        """Its weights on prompts."""
+        X, y, _ = examples
+        eye = torch.eye(X.shape[1], dtype=X.dtype)
+        rhs = (X @ y[..., None])[..., 0]
+        return torch.linalg.solve(X @ X.mT + self.alpha * eye, rhs)
+
+
+def fit_ridge(examples: Examples, W: Float[Tensor, "B d"]) -> Ridge:
+    """The penalty with the least squared error: a grid of powers of ten, then Brent's method around the best."""
+    X, y, _ = examples
+    scale, vectors = torch.linalg.eigh(X @ X.mT)
+    rotated = (vectors.mT @ X @ y[..., None])[..., 0]
+    target = (vectors.mT @ W[..., None])[..., 0]
+    unit = float(scale.mean())
+
+    def loss(exponent: float) -> float:
+        alpha = unit * 10.0**exponent
+        return float((rotated / (scale.clamp_min(0) + alpha) - target).square().sum())
+
+    grid = np.arange(-10, 11)
+    best = float(grid[int(np.argmin([loss(e) for e in grid]))])
+    found = minimize_scalar(
+        loss, bounds=(best - 1, best + 1), method="bounded", options={"xatol": 1e-11}
+    )
+    exponent = float(found.x) if float(found.fun) <= loss(best) else best
+    return Ridge(unit * 10.0**exponent)
+
+
+def least_squares(examples: Examples) -> Float[Tensor, "B d"]:
+    """Ordinary least squares, of least norm where there are fewer examples than features."""
+    X, y, _ = examples
+    return (torch.linalg.pinv(X.mT) @ y[..., None])[..., 0]
+
+
+@dataclass(frozen=True)
+class Untied:
+    """Steps b_1, ..., b_L of different sizes along S^-1 times the gradient: a polynomial of S^-1 Sh.
+
+    All polynomials of that degree are fitted, which is linear; where the best has complex roots, no schedule
+    of real steps is as good.
+
+    Attributes
+    ----------
+    coefficients
+        (L,) of w = sum_k c_k (S^-1 Sh)^k S^-1 g.
+    inverse
+        S^-1.
+    steps
+        The steps, ascending, or None where they are not all real.
+    """
+
+    coefficients: Float[Tensor, " L"]
+    inverse: Float[Tensor, "d d"]
+    steps: tuple[float, ...] | None = field(default=None)
+
+    def weights(self, examples: Examples) -> Float[Tensor, "B d"]:
+        """Its weights on prompts."""
+        return _powers(examples, self.inverse, len(self.coefficients)) @ self.coefficients
+
+
+def fit_untied(
+    examples: Examples, W: Float[Tensor, "B d"], loops: int, inverse: Float[Tensor, "d d"]
+) -> Untied:
+    """The best schedule of so many steps.
+
+    Parameters
+    ----------
+    examples
+        Prompts.
+    W
+        Implied weights.
+    loops
+        Steps.
+    inverse
+        S^-1.
+    """
+    basis = _powers(examples, inverse, loops).reshape(-1, loops)
+    size = basis.norm(dim=0).clamp_min(torch.finfo(basis.dtype).tiny)
+    found = torch.linalg.lstsq(basis / size, W.reshape(-1, 1), driver="gelsd").solution[:, 0] / size
+    # 1 - x p(x) = prod_t (1 - b_t x)
+    roots = np.roots(np.concatenate([-found.numpy()[::-1], [1.0]]))
+    steps = None
+    if len(roots) == loops and (np.abs(roots.imag) <= REAL * np.abs(roots)).all():
+        steps = tuple(sorted(float(1 / r) for r in roots.real))
+    return Untied(found, inverse, steps)
+
+
+def _powers(examples: Examples, inverse: Tensor, loops: int) -> Float[Tensor, "B d L"]:
+    Sh, g = moments(examples.X, examples.y)
+    columns = [g @ inverse]
+    for _ in range(loops - 1):
+        columns.append((Sh @ columns[-1][..., None])[..., 0] @ inverse)
+    return torch.stack(columns, -1)

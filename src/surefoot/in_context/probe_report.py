@@ -1,0 +1,237 @@
+"""What the probe found: the verdict, the errors that it rests on, as a table, as JSON, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from surefoot.guarantee import Assumption
+from surefoot.in_context._probe.layers import LayerFit
+from surefoot.in_context._probe.verdict import THRESHOLD, Name
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+HOLDS = {True: "holds", False: "fails", None: "cannot be told"}
+WORDS = {"ols": "least squares", "ridge": "ridge", "zero": "predicting 0"}
+
+
+@dataclass(frozen=True, repr=False)
+class ProbeReport:
+    """What a callable does to its prompts, as far as the probe can tell.
+
+    All errors of candidates are held-out ones, ||w - W||^2 / ||W||^2 over fresh prompts, where W are the
+    weights that the callable's answers to unit queries imply.
+
+    Attributes
+    ----------
+    verdict
+        "gd", "ols", "ridge", "untied" (steps of different sizes), "zero", "not linear in the query",
+        "not linear in y". Other than "gd" and the last two it names the closest candidate, which `fits` or not.
+    loops
+        Steps of gradient descent, None where the verdict is another.
+    A
+        (d, d): its preconditioner, w <- w + A'(Xy/n - XX'w/n).
+    errors
+        Error of gradient descent by number of steps.
+    competitors
+        Errors of "ols", "ridge", "untied" and "zero".
+    lin_q, lin_y
+        Relative errors of sum_j xq_j f(e_j) = f(xq) and of f(X, 2y, xq) = 2 f(X, y, xq).
+    intervals
+        Bootstrap intervals over the held-out prompts, of all of these: "lin_q", "lin_y", "gd 1", ..., "ols".
+    confidence
+        Of the intervals.
+    agreement
+        The share of 1,000 resamples of the held-out prompts that give this very verdict.
+    scale, distance
+        The b that brings b S^-1 closest to A, and ||A - b S^-1|| / ||b S^-1|| (largest singular values).
+    sigma
+        (d, d): S, the covariance of x.
+    preconditioners
+        The best A for each number of steps.
+    alpha
+        Penalty of the best ridge.
+    steps, untied_loops
+        The best schedule of different steps, None where it is not real, and how many it has.
+    layers
+        Layerwise only: each layer as one step.
+    assumptions
+        Whether the prompts are of the law that the theorems speak of, as measured on them.
+    d, n
+        Features and examples of a prompt.
+    fitted, held
+        How many prompts were fitted, and how many judged.
+    unanswered
+        Prompts left out, as the callable abstained on one of their questions.
+    answers
+        Answers asked for in all, of which `abstained` were none.
+    abstained
+        Those.
+    facts
+        What the callable tells of itself: tokens, digits.
+    name
+        The callable.
+    """
+
+    verdict: Name
+    loops: int | None
+    A: Float[Tensor, "d d"] | None
+    errors: Mapping[int, float]
+    competitors: Mapping[str, float]
+    lin_q: float
+    lin_y: float
+    intervals: Mapping[str, tuple[float, float]]
+    confidence: float
+    agreement: float
+    scale: float | None
+    distance: float | None
+    sigma: Float[Tensor, "d d"]
+    preconditioners: Mapping[int, Float[Tensor, "d d"]]
+    alpha: float
+    steps: tuple[float, ...] | None
+    untied_loops: int
+    layers: tuple[LayerFit, ...]
+    assumptions: tuple[Assumption, ...]
+    d: int
+    n: int
+    fitted: int
+    held: int
+    unanswered: int
+    answers: int
+    abstained: int
+    facts: Mapping[str, Any]
+    name: str
+    _seen: tuple[Tensor, Tensor, Tensor] = field(compare=False)
+
+    @property
+    def error(self) -> float:
+        """The error that the verdict rests on: of what it names, or of linearity."""
+        if self.verdict == "gd":
+            assert self.loops is not None
+            return self.errors[self.loops]
+        linear = {"not linear in the query": self.lin_q, "not linear in y": self.lin_y}
+        return linear[self.verdict] if self.verdict in linear else self.competitors[self.verdict]
+
+    @property
+    def fits(self) -> bool:
+        """Whether what the verdict names explains the callable: its held-out error is below 1e-3."""
+        return "not" not in self.verdict and self.error < THRESHOLD
+
+    def __repr__(self) -> str:
+        return table(self)
+
+    __str__ = __repr__
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report in JSON's types."""
+        return {
+            "name": self.name, "d": self.d, "n": self.n, "verdict": self.verdict,
+            "sentence": sentence(self), "fits": self.fits, "loops": self.loops,
+            "A": None if self.A is None else self.A.tolist(),
+            "errors": {str(k): e for k, e in self.errors.items()},
+            "competitors": dict(self.competitors), "lin_q": self.lin_q, "lin_y": self.lin_y,
+            "threshold": THRESHOLD, "confidence": self.confidence,
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "agreement": self.agreement, "scale": self.scale, "distance": self.distance,
+            "sigma": self.sigma.tolist(), "alpha": self.alpha,
+            "steps": None if self.steps is None else list(self.steps),
+            "untied_loops": self.untied_loops,
+            "layers": [each.to_dict() for each in self.layers],
+            "assumptions": [
+                {"name": a.name, "requires": a.requires, "measured": a.measured, "holds": a.holds,
+                 "how": a.how}
+                for a in self.assumptions
+            ],
+            "prompts": {"fitted": self.fitted, "held_out": self.held, "unanswered": self.unanswered},
+            "answers": self.answers, "abstained": self.abstained, "facts": dict(self.facts),
+        }  # fmt: skip
+
+    def picture(self) -> Figure:
+        """Implied weights against those of k = 1, 2, ... steps of gradient descent, on held-out prompts."""
+        from surefoot.in_context._probe.picture import weights_figure
+
+        return weights_figure(
+            f"{self.name}: {sentence(self)}", self.errors, self.preconditioners, *self._seen
+        )
+
+
+def plural(count: int, word: str) -> str:
+    """1 step, 2 steps."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def sentence(report: ProbeReport) -> str:
+    """The verdict in words."""
+    if report.verdict == "gd":
+        assert report.loops is not None
+        return f"gradient descent, {plural(report.loops, 'step')} with preconditioner A"
+    if report.verdict.startswith("not"):
+        return f"no gradient descent: {report.verdict}"
+    what = WORDS.get(
+        report.verdict, f"{plural(report.untied_loops, 'gradient step')} of different sizes"
+    )
+    if report.verdict == "ridge":
+        what += f" with alpha {report.alpha:.4g}"
+    return what if report.fits else f"none of the candidates; the closest is {what}"
+
+
+def table(report: ProbeReport) -> str:
+    """Everything, line by line."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: ProbeReport) -> Iterator[str]:
+    yield (
+        f"probe of {report.name}: d = {report.d}, n = {report.n}, {report.fitted} prompts to fit, "
+        f"{report.held} held out"
+    )
+    yield f"verdict: {sentence(report)}"
+    yield (
+        f"  {report.agreement:.1%} of 1,000 resamples of the held-out prompts say the same; "
+        f"brackets: {report.confidence:.0%} intervals"
+    )
+    if report.verdict == "gd":
+        yield (f"  A is {report.scale:.4g} S^-1 up to {report.distance:.2%} of its norm")
+    yield f"{'linearity':<34}relative error, below {THRESHOLD:g} if linear"
+    yield _row("in the query", report.lin_q, report.intervals["lin_q"])
+    yield _row("in y", report.lin_y, report.intervals["lin_y"])
+    yield f"{'candidate':<34}held-out squared error, relative"
+    for k, error in report.errors.items():
+        mark = " <-" if report.loops == k else ""
+        yield _row(
+            f"gradient descent, {plural(k, 'step')}", error, report.intervals[f"gd {k}"], mark
+        )
+    steps = "complex" if report.steps is None else ", ".join(f"{b:.3g}" for b in report.steps)
+    words = {
+        "ols": "least squares", "ridge": f"ridge, alpha {report.alpha:.4g}",
+        "untied": f"{plural(report.untied_loops, 'step')} of different sizes", "zero": "predicting 0",
+    }  # fmt: skip
+    for name, error in report.competitors.items():
+        mark = " <-" if report.verdict == name and report.fits else ""
+        yield _row(words[name], error, report.intervals[name], mark)
+        if name == "untied":
+            yield f"    steps {steps}"
+    if report.layers:
+        yield f"{'layer as one step':<34}squared error, relative to its step"
+    for layer in report.layers:
+        yield f"  {f'layer {layer.layer}':<32}{layer.error:<10.3g}{'gd' if layer.is_gd else 'not gd'}"
+    yield f"{'prompts':<34}measured"
+    for each in report.assumptions:
+        number = "-" if each.measured is None else f"{each.measured:.3g}"
+        yield f"  {each.name:<32}{number:<10}{each.requires}: {HOLDS[each.holds]}"
+    yield f"asked {report.answers} times"
+    if report.abstained or report.unanswered:
+        yield (
+            f"  {report.abstained} without an answer; {plural(report.unanswered, 'prompt')} left out for it"
+        )
+    for name, value in report.facts.items():
+        yield f"  {name}: {value}"
+
+
+def _row(name: str, error: float, interval: tuple[float, float], mark: str = "") -> str:
+    return f"  {name:<32}{error:<10.3g}[{interval[0]:.3g}, {interval[1]:.3g}]{mark}"
