@@ -19,10 +19,10 @@ NAME = "in-context"
 
 @dataclass(frozen=True)
 class Probe:
-    """Tell whether a callable runs gradient descent on its prompts, how many steps, with which preconditioner.
+    """Tell whether a callable runs gradient descent on its prompts: how many steps, which preconditioner.
 
-    The callable takes X (B, d, n), y (B, n) and xq (B, d), tensors of float64, and returns (B,). A torch module
-    or a scikit-learn regressor may stand in its place.
+    The callable takes X (B, d, n), y (B, n) and xq (B, d), tensors of float64, and returns (B,). A torch
+    module or a scikit-learn regressor may stand in its place.
     """
 
     target: tyro.conf.Positional[str]

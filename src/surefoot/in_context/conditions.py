@@ -23,9 +23,9 @@ def prompt_assumptions(
 ) -> tuple[Assumption, ...]:
     """Measure what the theorems ask of prompts: x ~ N(0, S), w* ~ N(0, S^-1) up to scale, y = w*'x.
 
-    S is the mean of xx' over all examples of all prompts, z = S^-1/2 x. A condition holds if the number is below
-    its threshold by the sampling error at this confidence, and fails if it is above by that: in between, and
-    where a prompt has no more examples than features, nothing can be told (`holds=None`).
+    S is the mean of xx' over all examples of all prompts, z = S^-1/2 x. A condition holds if the number is
+    below its threshold by the sampling error at this confidence, and fails if it is above by that: between
+    these, and where a prompt has no more examples than features, nothing can be told (`holds=None`).
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ class ProbeReport:
     ----------
     verdict
         "gd", "ols", "ridge", "untied" (steps of different sizes), "zero", "not linear in the query",
-        "not linear in y". Other than "gd" and the last two it names the closest candidate, which `fits` or not.
+        "not linear in y". But for "gd" and the last two it names the closest candidate, which `fits` or not.
     loops
         Steps of gradient descent, None where the verdict is another.
     A

@@ -20,7 +20,7 @@ from surefoot.in_context._probe.competitors import (
     fit_untied,
     least_squares,
 )
-from surefoot.in_context._probe.layers import fit_layers
+from surefoot.in_context._probe.layers import LayerFit, fit_layers
 from surefoot.in_context._probe.prompts import FEWEST, Halves, halves
 from surefoot.in_context._probe.tied import START, fit
 from surefoot.in_context._probe.verdict import Sums, choose_loops, judge
@@ -47,9 +47,9 @@ def probe(
 ) -> ProbeReport:
     """Ask a callable for predictions and tell which algorithm on the prompt they come from.
 
-    If it is linear in the query and in y, its answers to the d unit queries are weights. Gradient descent with
-    one preconditioner for all of 1, ..., max_loops steps is fitted to them on half of the prompts and judged on
-    the other half, beside least squares, ridge, steps of different sizes, and predicting 0.
+    If it is linear in the query and in y, its answers to the d unit queries are weights. Gradient descent
+    with one preconditioner for all of 1, ..., max_loops steps is fitted to them on half of the prompts and
+    judged on the other half, beside least squares, ridge, steps of different sizes, and predicting 0.
     Method: derived for this library; arXiv 2212.07677 compares predictions and sensitivities instead.
 
     Parameters
@@ -67,8 +67,8 @@ def probe(
     seed
         Of the prompts, where they are drawn here, and of the resamples.
     size
-        Prompts of each half, 256 by default, or all of those that are given. Each costs d questions to fit and
-        d + 2 to judge.
+        Prompts of each half, 256 by default, or all of those that are given. Each costs d questions to fit
+        and d + 2 to judge.
     layerwise
         `fn` returns (B, layers), the prediction after every layer: each is also fitted as one step. A first
         column of zeros is the start and counts as no layer.
@@ -83,8 +83,8 @@ def probe(
     Raises
     ------
     ProbeError
-        `fn` fails, answers in a wrong shape or with NaN, not twice alike, by its company in a batch, or changes
-        its inputs.
+        `fn` fails, answers in a wrong shape or with NaN, not twice alike, by its company in a batch, or
+        changes its inputs.
     ValueError
         An argument is out of range, or prompts do not fit.
     """
@@ -112,7 +112,7 @@ def probe(
     gd = judged.verdict == "gd"
     A = found.tied[judged.loops] if gd else None
     scale, distance = (None, None) if A is None else _compared(A, inverse)
-    layers = ()
+    layers: tuple[LayerFit, ...] = ()
     if layerwise:
         layers = fit_layers(
             (*moments(fitted.examples.X, fitted.examples.y), _without_start(fitted)),

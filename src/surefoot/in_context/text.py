@@ -52,9 +52,9 @@ def read_number(answer: str) -> float:
 class TextPredictor:
     """Write prompts as text, let something answer, read the number that its answer starts with.
 
-    An answer that starts with none is NaN: the probe leaves that prompt out and says how many it left out. What
-    is rounded to `digits` decimals is another prompt than the one that was drawn, so that no error below about
-    10^-digits can be seen: with fewer than 4 decimals even perfect gradient descent fails the test of linearity.
+    An answer that starts with none is NaN: the probe leaves that prompt out and says how many it left out.
+    What is rounded to `digits` decimals is another prompt than the one that was drawn, so that no error below
+    about 10^-digits can be seen: with fewer than 4 even perfect gradient descent fails the linearity tests.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ class TextPredictor:
         self, X: Float[Tensor, "B d n"], y: Float[Tensor, "B n"], xq: Float[Tensor, "B d"]
     ) -> Float64[Tensor, " B"]:
         """One number a prompt, NaN where none was answered."""
-        given = (t.detach().to("cpu", torch.float64) for t in (X, y, xq))
-        texts = [write_prompt(*each, self.digits) for each in zip(*given, strict=True)]
+        X, y, xq = (t.detach().to("cpu", torch.float64) for t in (X, y, xq))
+        texts = [write_prompt(*each, self.digits) for each in zip(X, y, xq, strict=True)]
         answers = self.answer(texts)
         if len(answers) != len(texts):
             raise ProbeError(

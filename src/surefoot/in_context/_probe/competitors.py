@@ -28,11 +28,12 @@ class Ridge:
         X, y, _ = examples
         eye = torch.eye(X.shape[1], dtype=X.dtype)
         rhs = (X @ y[..., None])[..., 0]
-        return torch.linalg.solve(X @ X.mT + self.alpha * eye, rhs)
+        found: Tensor = torch.linalg.solve(X @ X.mT + self.alpha * eye, rhs)
+        return found
 
 
 def fit_ridge(examples: Examples, W: Float[Tensor, "B d"]) -> Ridge:
-    """The penalty with the least squared error: a grid of powers of ten, then Brent's method around the best."""
+    """The penalty with the least squared error: a grid of powers of ten, then Brent's method."""
     X, y, _ = examples
     scale, vectors = torch.linalg.eigh(X @ X.mT)
     rotated = (vectors.mT @ X @ y[..., None])[..., 0]
@@ -43,8 +44,8 @@ def fit_ridge(examples: Examples, W: Float[Tensor, "B d"]) -> Ridge:
         alpha = unit * 10.0**exponent
         return float((rotated / (scale.clamp_min(0) + alpha) - target).square().sum())
 
-    grid = np.arange(-10, 11)
-    best = float(grid[int(np.argmin([loss(e) for e in grid]))])
+    grid = [float(e) for e in range(-10, 11)]
+    best = min(grid, key=loss)
     found = minimize_scalar(
         loss, bounds=(best - 1, best + 1), method="bounded", options={"xatol": 1e-11}
     )
@@ -55,7 +56,8 @@ def fit_ridge(examples: Examples, W: Float[Tensor, "B d"]) -> Ridge:
 def least_squares(examples: Examples) -> Float[Tensor, "B d"]:
     """Ordinary least squares, of least norm where there are fewer examples than features."""
     X, y, _ = examples
-    return (torch.linalg.pinv(X.mT) @ y[..., None])[..., 0]
+    found: Tensor = torch.linalg.pinv(X.mT) @ y[..., None]
+    return found[..., 0]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def fit(
     loops: int,
     start: Float[Tensor, "d d"],
 ) -> Float[Tensor, "d d"]:
-    """The preconditioner whose `loops` steps come closest to W: ||w_GD - W||^2 / ||W||^2 (L-BFGS, strong Wolfe).
+    """The preconditioner whose `loops` steps come closest to W: ||w_GD - W||^2 / ||W||^2 by L-BFGS.
 
     A run before it weighs every prompt alike: the few prompts on which many loops diverge are otherwise all
     that the sum of squares sees, and the fit ends beside an A that is there.

@@ -75,7 +75,7 @@ def decide(
     """The verdict, and the number of steps that fits best.
 
     Gradient descent must be ten times better than least squares, ridge and nothing. Steps of different sizes
-    contain equal ones, so that with A = b S^-1 they fit as well: they win only where they are ten times better.
+    contain equal ones, so that with A = b S^-1 they fit as well: they win where they are ten times better.
 
     Parameters
     ----------

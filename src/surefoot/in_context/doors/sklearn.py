@@ -20,8 +20,8 @@ class RegressorPredictor:
     Parameters
     ----------
     estimator
-        With `fit(X, y)` and `predict(X)`, rows being examples; it is not changed. Give its `random_state` if it
-        has one.
+        With `fit(X, y)` and `predict(X)`, rows being examples; it is not changed. Give its `random_state`
+        if it has one.
     """
 
     def __init__(self, estimator: Any) -> None:

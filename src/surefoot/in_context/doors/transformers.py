@@ -16,7 +16,7 @@ with need("transformers", extra="llm", part="surefoot.in_context.LanguageModelPr
     from transformers import StoppingCriteria, StoppingCriteriaList
 
 
-class _LineEnd(StoppingCriteria):  # type: ignore[misc]
+class _LineEnd(StoppingCriteria):
     """Stop a row when its answer, without the blanks before it, has come to the end of a line."""
 
     def __init__(self, tokenizer: Any, start: int) -> None:
