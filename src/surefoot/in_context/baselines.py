@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.in_context._covariance import covariance
+from surefoot.in_context._estimators import least_squares, ridge_weights
 from surefoot.in_context._forms import literal
 from surefoot.in_context._prompt_shapes import check_prompt
 from surefoot.in_context.looped import LoopedTransformer
@@ -35,8 +36,7 @@ def ols(
     check_prompt(X, y, xq)
     if not X.shape[-1]:
         return torch.zeros_like(xq[:, 0])
-    w = (torch.linalg.pinv(X.mT) @ y[..., None])[..., 0]
-    return (w * xq).sum(-1)
+    return (least_squares(X, y) * xq).sum(-1)
 
 
 def ridge(
@@ -61,9 +61,7 @@ def ridge(
     """
     check_prompt(X, y, xq)
     alpha = check_number("alpha", alpha, above=0)
-    unit = torch.eye(X.shape[1], dtype=X.dtype, device=X.device)
-    w = torch.linalg.solve(X @ X.mT + alpha * unit, (X @ y[..., None])[..., 0])
-    return (w * xq).sum(-1)
+    return (ridge_weights(X, y, alpha) * xq).sum(-1)
 
 
 def optimal_model(

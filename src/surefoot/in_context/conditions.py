@@ -14,6 +14,7 @@ from torch import Tensor
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.guarantee import Assumption
 from surefoot.in_context._covariance import covariance, powers
+from surefoot.in_context._estimators import least_squares
 
 MEAN, KURTOSIS, NORM, ISOTROPY, NOISE = 0.1, 0.5, 0.1, 0.5, 1e-3
 
@@ -62,19 +63,13 @@ def prompt_assumptions(
     S = covariance("the mean of xx' over X", (Xs @ Xs.mT).mean(0) / n, d)
     root, inverse = powers(S, 0.5, -0.5)
     z = inverse @ Xs
-    rules = _least_squares(Xs, ys) if n > d else None
-    weights = known if known is not None else None if rules is None else rules[0]
+    found = least_squares(Xs, ys) if n > d else None
+    residual = None if found is None else ys - (Xs.mT @ found[..., None])[..., 0]
     return (
         *_gaussian(z, confidence),
-        _isotropy(weights, root, known is not None),
-        _noise(ys, None if rules is None else rules[1], d, confidence),
+        _isotropy(found if known is None else known, root, known is not None),
+        _noise(ys, residual, d, confidence),
     )
-
-
-def _least_squares(X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (B, d) and residuals (B, n)."""
-    w = (torch.linalg.pinv(X.mT) @ y[..., None])[..., 0]
-    return w, y - (X.mT @ w[..., None])[..., 0]
 
 
 def _state(value: float, error: float, most: float) -> bool | None:

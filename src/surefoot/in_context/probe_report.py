@@ -50,6 +50,8 @@ class ProbeReport:
         The share of 1,000 resamples of the held-out prompts that give this very verdict.
     scale, distance
         The b that brings b S^-1 closest to A, and ||A - b S^-1|| / ||b S^-1|| (largest singular values).
+    optimal
+        The b* whose loss is least for so many steps, None where the prompts are not Gaussian or noisy.
     sigma
         (d, d): S, the covariance of x.
     preconditioners
@@ -90,6 +92,7 @@ class ProbeReport:
     agreement: float
     scale: float | None
     distance: float | None
+    optimal: float | None
     sigma: Float[Tensor, "d d"]
     preconditioners: Mapping[int, Float[Tensor, "d d"]]
     alpha: float
@@ -137,7 +140,7 @@ class ProbeReport:
             "competitors": dict(self.competitors), "lin_q": self.lin_q, "lin_y": self.lin_y,
             "threshold": THRESHOLD, "confidence": self.confidence,
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
-            "agreement": self.agreement, "scale": self.scale, "distance": self.distance,
+            "agreement": self.agreement, "scale": self.scale, "distance": self.distance, "optimal": self.optimal,
             "sigma": self.sigma.tolist(), "alpha": self.alpha,
             "steps": None if self.steps is None else list(self.steps),
             "untied_loops": self.untied_loops,
@@ -196,7 +199,8 @@ def _lines(report: ProbeReport) -> Iterator[str]:
         f"brackets: {report.confidence:.0%} intervals"
     )
     if report.verdict == "gd":
-        yield (f"  A is {report.scale:.4g} S^-1 up to {report.distance:.2%} of its norm")
+        best = "" if report.optimal is None else f"; least loss at {report.optimal:.4g} S^-1"
+        yield f"  A is {report.scale:.4g} S^-1 up to {report.distance:.2g} of its norm{best}"
     yield f"{'linearity':<34}relative error, below {THRESHOLD:g} if linear"
     yield _row("in the query", report.lin_q, report.intervals["lin_q"])
     yield _row("in y", report.lin_y, report.intervals["lin_y"])

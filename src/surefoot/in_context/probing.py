@@ -11,21 +11,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number
+from surefoot.in_context._estimators import least_squares
 from surefoot.in_context._forms.feature import descend, moments
 from surefoot.in_context._probe.asking import Asked, Examples, implied_weights
-from surefoot.in_context._probe.competitors import (
-    Ridge,
-    Untied,
-    fit_ridge,
-    fit_untied,
-    least_squares,
-)
+from surefoot.in_context._probe.competitors import Untied, fit_ridge, fit_untied
 from surefoot.in_context._probe.layers import LayerFit, fit_layers
 from surefoot.in_context._probe.prompts import FEWEST, Halves, halves
 from surefoot.in_context._probe.tied import START, fit
 from surefoot.in_context._probe.verdict import Sums, choose_loops, judge
 from surefoot.in_context.conditions import prompt_assumptions
 from surefoot.in_context.errors import ProbeError
+from surefoot.in_context.population import MOST, optimal_step
 from surefoot.in_context.predictors import as_predictor, name_of
 from surefoot.in_context.probe_report import ProbeReport
 
@@ -123,7 +119,8 @@ def probe(
         competitors={k: judged.errors[k] for k in ("ols", "ridge", "untied", "zero")},
         lin_q=judged.errors["lin_q"], lin_y=judged.errors["lin_y"], intervals=judged.intervals,
         confidence=confidence, agreement=judged.agreement, scale=scale, distance=distance,
-        sigma=given.sigma, preconditioners=found.tied, alpha=found.ridge.alpha,
+        optimal=_optimal(given, judged.loops) if gd else None,
+        sigma=given.sigma, preconditioners=found.tied, alpha=found.alpha,
         steps=found.untied.steps, untied_loops=len(found.untied.coefficients), layers=layers,
         assumptions=_conditions(given, confidence), d=d, n=n, fitted=len(fitted.W),
         held=len(held.W), unanswered=unanswered, answers=asked.answers, abstained=asked.abstained,
@@ -166,7 +163,7 @@ class Found:
     """All candidates, fitted."""
 
     tied: Mapping[int, Float[Tensor, "d d"]]
-    ridge: Ridge
+    alpha: float
     untied: Untied
 
 
@@ -192,7 +189,7 @@ def _sums(found: Found, held: Answers) -> Sums:
     Sh, g = moments(held.examples.X, held.examples.y)
     W, names = held.last, {k: f"gd {k}" for k in found.tied}
     candidates = {names[k]: descend(Sh, g, [A] * k)[-1] for k, A in found.tied.items()} | {
-        "ols": least_squares(held.examples), "ridge": found.ridge.weights(held.examples),
+        "ols": least_squares(held.examples.X, held.examples.y),
         "untied": found.untied.weights(held.examples), "zero": torch.zeros_like(W),
     }  # fmt: skip
     size = W.square().sum(1)
@@ -213,6 +210,13 @@ def _compared(A: Float[Tensor, "d d"], inverse: Float[Tensor, "d d"]) -> tuple[f
     scale = float((A * inverse).sum() / inverse.square().sum())
     norm = torch.linalg.matrix_norm
     return scale, float(norm(A - scale * inverse, 2) / norm(scale * inverse, 2))
+
+
+def _optimal(given: Halves, loops: int) -> float | None:
+    law = given.gaussian
+    if law is None or law.noise or 2 * loops > MOST:
+        return None
+    return optimal_step(law.d, law.n, loops)
 
 
 def _conditions(given: Halves, confidence: float) -> Any:

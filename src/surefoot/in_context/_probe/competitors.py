@@ -17,22 +17,7 @@ REAL = 1e-3
 """A root whose imaginary part is below this share of it is real: multiple roots split by rounding."""
 
 
-@dataclass(frozen=True)
-class Ridge:
-    """(XX' + alpha I)^-1 Xy with the penalty that fits best."""
-
-    alpha: float
-
-    def weights(self, examples: Examples) -> Float[Tensor, "B d"]:
-        """Its weights on prompts."""
-        X, y, _ = examples
-        eye = torch.eye(X.shape[1], dtype=X.dtype)
-        rhs = (X @ y[..., None])[..., 0]
-        found: Tensor = torch.linalg.solve(X @ X.mT + self.alpha * eye, rhs)
-        return found
-
-
-def fit_ridge(examples: Examples, W: Float[Tensor, "B d"]) -> Ridge:
+def fit_ridge(examples: Examples, W: Float[Tensor, "B d"]) -> float:
     """The penalty with the least squared error: a grid of powers of ten, then Brent's method."""
     X, y, _ = examples
     scale, vectors = torch.linalg.eigh(X @ X.mT)
@@ -50,14 +35,7 @@ def fit_ridge(examples: Examples, W: Float[Tensor, "B d"]) -> Ridge:
         loss, bounds=(best - 1, best + 1), method="bounded", options={"xatol": 1e-11}
     )
     exponent = float(found.x) if float(found.fun) <= loss(best) else best
-    return Ridge(unit * 10.0**exponent)
-
-
-def least_squares(examples: Examples) -> Float[Tensor, "B d"]:
-    """Ordinary least squares, of least norm where there are fewer examples than features."""
-    X, y, _ = examples
-    found: Tensor = torch.linalg.pinv(X.mT) @ y[..., None]
-    return found[..., 0]
+    return unit * 10.0**exponent
 
 
 @dataclass(frozen=True)
