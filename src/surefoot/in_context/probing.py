@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number
-from surefoot.in_context._estimators import least_squares
+from surefoot.in_context._estimators import least_squares, ridge_weights
 from surefoot.in_context._forms.feature import descend, moments
 from surefoot.in_context._probe.asking import Asked, Examples, implied_weights
 from surefoot.in_context._probe.competitors import Untied, fit_ridge, fit_untied
@@ -21,9 +21,10 @@ from surefoot.in_context._probe.tied import START, fit
 from surefoot.in_context._probe.verdict import Sums, choose_loops, judge
 from surefoot.in_context.conditions import prompt_assumptions
 from surefoot.in_context.errors import ProbeError
-from surefoot.in_context.population import MOST, optimal_step
+from surefoot.in_context.population import optimal_step
 from surefoot.in_context.predictors import as_predictor, name_of
 from surefoot.in_context.probe_report import ProbeReport
+from surefoot.in_context.wishart import MOST
 
 NOTHING = 1e-24
 """Weights whose squares are below this share of those of least squares are none."""
@@ -190,6 +191,7 @@ def _sums(found: Found, held: Answers) -> Sums:
     W, names = held.last, {k: f"gd {k}" for k in found.tied}
     candidates = {names[k]: descend(Sh, g, [A] * k)[-1] for k, A in found.tied.items()} | {
         "ols": least_squares(held.examples.X, held.examples.y),
+        "ridge": ridge_weights(held.examples.X, held.examples.y, found.alpha),
         "untied": found.untied.weights(held.examples), "zero": torch.zeros_like(W),
     }  # fmt: skip
     size = W.square().sum(1)

@@ -83,11 +83,11 @@ def fit_untied(
     basis = _powers(examples, inverse, loops).reshape(-1, loops)
     size = basis.norm(dim=0).clamp_min(torch.finfo(basis.dtype).tiny)
     found = torch.linalg.lstsq(basis / size, W.reshape(-1, 1), driver="gelsd").solution[:, 0] / size
-    # 1 - x p(x) = prod_t (1 - b_t x)
-    roots = np.roots(np.concatenate([-found.numpy()[::-1], [1.0]]))
+    # prod_t (1 - b_t x) = 1 - x p(x), with x = 1/b.
+    roots = np.roots(np.concatenate([[1.0], -found.numpy()]))
     steps = None
-    if len(roots) == loops and (np.abs(roots.imag) <= REAL * np.abs(roots)).all():
-        steps = tuple(sorted(float(1 / r) for r in roots.real))
+    if (np.abs(roots.imag) <= REAL * np.abs(roots)).all():
+        steps = tuple(sorted(map(float, roots.real)))
     return Untied(found, inverse, steps)
 
 

