@@ -224,7 +224,7 @@ def test_every_report_is_json_and_a_table(fn):
 
 
 def test_the_picture_has_a_panel_for_every_number_of_steps(three_loops):
-    A, report = three_loops
+    _, report = three_loops
     figure = report.picture()
     points = [t for t in figure.data if t.mode == "markers"]
     assert [t.name for t in points] == [f"k = {k}" for k in range(1, 6)]

@@ -48,8 +48,10 @@ class Probe:
 
     def __call__(self) -> int:
         from surefoot.in_context.probing import probe
-        from surefoot.report.figures import write_figure
+        from surefoot.report.figures import check_figure_path, write_figure
 
+        if self.picture is not None:
+            check_figure_path(self.picture)
         try:
             report = probe(
                 load_callable(self.target), d=self.dimension, n=self.examples,

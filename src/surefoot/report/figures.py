@@ -15,6 +15,7 @@ from surefoot.errors import SurefootError
 
 # Both legible on white and on near-black.
 MEASURED, PROMISED = "#1098ad", "#e8590c"
+IMAGES = (".svg", ".pdf", ".png")
 
 
 class Drawn(Protocol):
@@ -39,23 +40,41 @@ def _log_worthy(values: Sequence[float]) -> bool:
     return bool(finite) and min(finite) > 0 and max(finite) / min(finite) > 30
 
 
+def check_figure_path(path: Path) -> None:
+    """Refuse a file that `write_figure` could not write, before the work that ends in it.
+
+    Raises
+    ------
+    SurefootError
+        If the ending is none that can be written, needs kaleido, which is not installed, or the folder is not
+        there.
+    """
+    if path.suffix not in (".html", *IMAGES):
+        raise SurefootError(
+            f"a figure must end in .html, or with kaleido in {', '.join(IMAGES)}, got {path}"
+        )
+    if path.suffix != ".html" and version_of("kaleido") is None:
+        raise SurefootError(
+            f"writing {path.suffix} needs kaleido, which is not installed; "
+            "run: pip install kaleido, or write .html"
+        )
+    if not path.parent.is_dir():
+        raise SurefootError(f"there is no folder {path.parent} to write {path} in")
+
+
 def write_figure(figure: go.Figure, path: Path) -> None:
     """Write an .html that needs nothing else, or what kaleido can write: .svg, .pdf, .png.
 
     Raises
     ------
     SurefootError
-        If the ending needs kaleido, which is not installed.
+        As `check_figure_path`.
     """
+    check_figure_path(path)
     if path.suffix == ".html":
         figure.write_html(path, include_plotlyjs=True)
-        return
-    if version_of("kaleido") is None:
-        raise SurefootError(
-            f"writing {path.suffix or 'this'} needs kaleido, which is not installed; "
-            "run: pip install kaleido, or write .html"
-        )
-    figure.write_image(path)
+    else:
+        figure.write_image(path)
 
 
 def certificate_figure(certificate: Drawn) -> go.Figure:

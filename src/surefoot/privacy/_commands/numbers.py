@@ -108,7 +108,10 @@ class Curve:
 
         from surefoot.privacy import full_batch, last_iterate, standard
         from surefoot.privacy.result import HONESTY
+        from surefoot.report.figures import check_figure_path
 
+        if self.out is not None:
+            check_figure_path(self.out)
         first, last = _range(self.steps)
         if self.points < 1:
             raise SurefootError(f"--points must be at least 1, got {self.points}")
