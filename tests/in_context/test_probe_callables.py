@@ -1,4 +1,4 @@
-"""Callables that no verdict may rest on are refused, each with its reason; models of other shapes are taken."""
+"""Callables that no verdict may rest on are refused with their reason; models of other shapes are taken."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`surefoot in-context probe`: a callable by name, the table, JSON, the picture, one sentence for every error."""
+"""`surefoot in-context probe`: a callable by name, table, JSON, picture, one sentence for every error."""
 
 import json
 
