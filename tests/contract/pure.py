@@ -66,6 +66,8 @@ OF = {
     "blocks_to": {"mu": 0.5, "eps": 0.1}, "lozo_contraction": {"m": 4, "n": 6, "alpha": 0.01},
     "influence_bound": {"weights": np.full(3, 1 / 3)}, "p_value_one_run": {"eps": 1.0},
     "compare": {"weights": np.ones(10)}, "mean_suot": {"X": COVS},
+    "prompt_assumptions": {"X": np.random.default_rng(0).normal(size=(6, 2, 5)),
+                           "y": np.random.default_rng(1).normal(size=(6, 5))},
 }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def fit_ridge(examples: Examples, W: Float[Tensor, "B d"]) -> float:
         loss, bounds=(best - 1, best + 1), method="bounded", options={"xatol": 1e-11}
     )
     exponent = float(found.x) if float(found.fun) <= loss(best) else best
-    return unit * 10.0**exponent
+    return float(unit * 10.0**exponent)
 
 
 @dataclass(frozen=True)

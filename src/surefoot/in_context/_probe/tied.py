@@ -56,7 +56,7 @@ def _minimise(
         return loss
 
     before = closure()
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     found = A.detach()
     # Of a line search that ran into overflow nothing is kept.
     return found if loss_and_gradient(found, Sh, g, W, loops, weight)[0] <= before else start
