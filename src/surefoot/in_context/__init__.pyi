@@ -35,6 +35,7 @@ from .probe_report import ProbeReport as ProbeReport
 from .probing import probe as probe
 from .prompts import GaussianPrompts as GaussianPrompts
 from .prompts import Prompt as Prompt
+from .table_prompts import TablePrompts as TablePrompts
 from .text import TextPredictor as TextPredictor
 from .training import Run as Run
 from .training import train_looped as train_looped
