@@ -59,16 +59,27 @@ def test_ridges_penalty_is_not_chosen_on_the_prompts_that_are_reported():
 
 
 def test_what_is_announced_is_judged(monkeypatch):
-    monkeypatch.setitem(optimum.ARMS, "quick", ((3, 8, 2, 0.0), (3, 8, 2, optimum.RANDOM)))
+    monkeypatch.setitem(optimum.ARMS, "quick", ((3, 8, 2, "zero"), (3, 8, 2, optimum.WITH_U)))
     monkeypatch.setitem(optimum.STEPS, "quick", 10)
     monkeypatch.setitem(optimum.SCORED, "quick", 50)
     record = Record()
     optimum.run(CONFIG, 0, record)
     names = {c.name for c in optimum.certificates(CONFIG, record)}
-    assert all(any(arm in name for name in names) for arm in ("from zero", "from random"))
+    assert all(any(arm in name for name in names) for arm in ("from zero", "u trained", "flow"))
+    assert len([name for name in names if optimum.BIAS in name]) == 1
     (table,) = optimum.tables(CONFIG, record).values()
     assert (table["loss / loss at b*, same prompts"] > 1).all()
     assert len(optimum.figures(CONFIG, record)) == 1
+
+
+@pytest.mark.acceptance
+def test_every_announced_verdict_is_one_of_the_study(monkeypatch):
+    monkeypatch.setitem(loops.PROMPTS, "quick", 10)
+    for part in (optimum, loops):
+        record = Record()
+        part.run(CONFIG, 0, record)
+        names = {c.name for c in part.certificates(CONFIG, record)}
+        assert {n for n in names if n in part.EXPECTS}
 
 
 def test_every_kind_of_verdict_is_asked_for():
