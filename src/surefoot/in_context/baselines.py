@@ -35,7 +35,7 @@ def ols(
     check_prompt(X, y, xq)
     if not X.shape[-1]:
         return torch.zeros_like(xq[:, 0])
-    w = (torch.linalg.pinv(X.mT) @ y[..., None])[..., 0]
+    w: Tensor = (torch.linalg.pinv(X.mT) @ y[..., None])[..., 0]
     return (w * xq).sum(-1)
 
 
@@ -62,7 +62,7 @@ def ridge(
     check_prompt(X, y, xq)
     alpha = check_number("alpha", alpha, above=0)
     unit = torch.eye(X.shape[1], dtype=X.dtype, device=X.device)
-    w = torch.linalg.solve(X @ X.mT + alpha * unit, (X @ y[..., None])[..., 0])
+    w: Tensor = torch.linalg.solve(X @ X.mT + alpha * unit, (X @ y[..., None])[..., 0])
     return (w * xq).sum(-1)
 
 
