@@ -59,12 +59,18 @@ WORDS = {
 }  # fmt: skip
 # Measurements, of which one that could not be taken is NaN and gives NaN.
 MEASURED = {"growth_constant", "certified_aiming"}
+LOOPED = {"b": 0.5, "A": None, "sigma": None, "samples": 100, "d": 3, "loops": 2}
 # Where a name means something else.
 OF = {
     "suot_bures_barycenter": {"m": X[:, :, 0], "eps": 1e-8}, "lozo_bound": {"r": 2},
     "suot_dual_gap": {"S": np.eye(2)}, "weighted_mean": {"replies": {0: ({"w": torch.ones(2)}, 1.0)}},
     "blocks_to": {"mu": 0.5, "eps": 0.1}, "lozo_contraction": {"m": 4, "n": 6, "alpha": 0.01},
     "influence_bound": {"weights": np.full(3, 1 / 3)}, "p_value_one_run": {"eps": 1.0},
+    "population_loss": {**LOOPED}, "dominance_ratio": {**LOOPED}, "bias_excess": {**LOOPED, "u": np.ones(3)},
+    "flow_times": {"b": np.array([0.0, 0.2]), "d": 3, "loops": 2},
+    "prompt_contraction": {"X": torch.ones(2, 3, 4), "A": np.eye(3)},
+    "ols": {"X": torch.ones(2, 3, 4), "y": torch.ones(2, 4), "xq": torch.ones(2, 3)},
+    "ridge": {"X": torch.ones(2, 3, 4), "y": torch.ones(2, 4), "xq": torch.ones(2, 3)},
     "compare": {"weights": np.ones(10)}, "mean_suot": {"X": COVS},
     "prompt_assumptions": {"X": np.random.default_rng(0).normal(size=(6, 2, 5)),
                            "y": np.random.default_rng(1).normal(size=(6, 5))},

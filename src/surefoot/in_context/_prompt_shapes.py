@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def check_prompt(
-    X: Any, y: Any, xq: Any = None, d: int | None = None, dtype: torch.dtype | None = None
+    X: Any, y: Any, xq: Any, d: int | None = None, dtype: torch.dtype | None = None
 ) -> None:
-    """X (batch, d, n), y (batch, n) and, where it is given, xq (batch, d).
+    """X (batch, d, n), y (batch, n) and xq (batch, d).
 
     Compiled, finiteness is not looked for: it would ask for a number in the middle of the graph.
 
@@ -20,7 +20,16 @@ def check_prompt(
     ValueError
         One of them is not; the message names it.
     """
-    given = {"X": X, "y": y} | ({} if xq is None else {"xq": xq})
+    _check({"X": X, "y": y, "xq": xq}, d, dtype)
+
+
+def check_examples(X: Any, y: Any, d: int, dtype: torch.dtype) -> None:
+    """`check_prompt` without queries."""
+    _check({"X": X, "y": y}, d, dtype)
+
+
+def _check(given: dict[str, Any], d: int | None, dtype: torch.dtype | None) -> None:
+    X, y = given["X"], given["y"]
     for name, value in given.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -37,6 +46,7 @@ def check_prompt(
     batch, features, n = X.shape
     if y.shape != (batch, n):
         raise ValueError(f"y must have shape ({batch}, {n}) as X has, got {tuple(y.shape)}")
+    xq = given.get("xq")
     if xq is not None and xq.shape != (batch, features):
         raise ValueError(f"xq must have shape ({batch}, {features}), got {tuple(xq.shape)}")
     if torch.compiler.is_compiling():

@@ -62,11 +62,11 @@ def dominance_ratio(
         raise ValueError(
             "b must be one number, or A one matrix: dominance is stated for tied layers"
         )
-    where = setting(d, n, loops, b, A, sigma, method)
+    where = setting(d, n, loops, b, A, sigma, method, samples, seed)
     power = (2 * loops - 1) / loops
     if method == "mc":
         samples = check_number("samples", samples, least=2 * GROUPS, whole=True)
-        rng = np.random.default_rng(check_number("seed", seed, least=0, whole=True))
+        rng = np.random.default_rng(int(seed))
         return estimated(
             where.layers[0], second_moments(where.d, where.n, samples, rng), loops, where.root
         )
@@ -102,7 +102,7 @@ def estimated(
         some = g[keep]
         count = len(keep)
         squares = float(some.sum(0).square().sum() - some.square().sum()) / (count * (count - 1))
-        return squares / float(L[keep].mean()) ** power
+        return float(squares / float(L[keep].mean()) ** power)
 
     everything = list(range(len(L)))
     without = np.array([ratio([j for j in everything if j != i]) for i in everything])

@@ -13,7 +13,7 @@ from surefoot._numerics.checks import check_choice, check_number
 from surefoot.in_context._attention import read_attention
 from surefoot.in_context._covariance import covariance
 from surefoot.in_context._forms import feature, gram, literal
-from surefoot.in_context._prompt_shapes import check_prompt
+from surefoot.in_context._prompt_shapes import check_examples, check_prompt
 
 Form = Literal["auto", "literal", "feature", "gram"]
 
@@ -210,7 +210,7 @@ class LoopedTransformer(nn.Module):
         ValueError
             As a call does.
         """
-        check_prompt(X, y, None, self.d, self.A.dtype)
+        check_examples(X, y, self.d, self.A.dtype)
         layers = self.layers(loops)
         if X.shape[-1] == 0:
             path = [X.new_zeros(X.shape[:-1])] * (len(layers) + 1)

@@ -26,9 +26,11 @@ class LoopRun:
 
     Attributes
     ----------
-    mean, median
-        Squared error of the prediction over all prompts. The mean diverges through rare prompts where the
-        median falls: look at both.
+    mean
+        Mean squared error of the prediction over all prompts: it diverges through rare ones where the median
+        falls.
+    median
+        Their median.
     converging
         Share of prompts whose error shrinks in the norm of A^-1; NaN where A is not positive definite.
     record

@@ -81,12 +81,17 @@ class Setting:
         return self.steps
 
 
-def setting(d: Any, n: Any, loops: Any, b: Any, A: Any, sigma: Any, method: Any) -> Setting:
+def setting(
+    d: Any, n: Any, loops: Any, b: Any, A: Any, sigma: Any, method: Any, samples: Any, seed: Any
+) -> Setting:
     """Checked arguments of a population quantity; exactly one of b and A is given."""
     d = check_number("d", d, least=1, whole=True)
     n = check_number("n", n, least=1, whole=True)
     loops = check_number("loops", loops, least=0, whole=True)
     check_choice("method", method, ("exact", "mc"))
+    # Also where they do nothing: what cannot be meant is never passed over.
+    check_number("samples", samples, least=2, whole=True)
+    check_number("seed", seed, least=0, whole=True)
     root = None if sigma is None else powers(covariance("sigma", sigma, d), 0.5)[0]
     if (b is None) == (A is None):
         raise ValueError(
@@ -120,12 +125,12 @@ def setting(d: Any, n: Any, loops: Any, b: Any, A: Any, sigma: Any, method: Any)
 def averaged(
     where: Setting,
     each: Callable[[Float64[Tensor, "count d d"]], Float64[Tensor, " count"]],
-    samples: Any,
-    seed: Any,
+    samples: int,
+    seed: int,
 ) -> Value:
     """The mean of a function of S over fresh prompts, and its standard error."""
-    samples = check_number("samples", samples, least=2, whole=True)
-    rng = np.random.default_rng(check_number("seed", seed, least=0, whole=True))
+    samples = int(samples)
+    rng = np.random.default_rng(int(seed))
     found = []
     with torch.no_grad():
         for start in range(0, samples, CHUNK):
@@ -174,7 +179,7 @@ def population_loss(
     ValueError
         An argument is out of range, or "exact" cannot do it.
     """
-    where = setting(d, n, loops, b, A, sigma, method)
+    where = setting(d, n, loops, b, A, sigma, method, samples, seed)
     if method == "mc":
         return averaged(where, lambda S: left(where.layers, S).square().sum((1, 2)), samples, seed)
     q = _polynomial.residual(where.exact("loss"))
@@ -212,7 +217,7 @@ def bias_excess(
     ValueError
         As `population_loss`.
     """
-    where = setting(d, n, loops, b, A, sigma, method)
+    where = setting(d, n, loops, b, A, sigma, method, samples, seed)
     vector = torch.from_numpy(check_numbers("u", u, ndim=1))
     if vector.shape != (where.d,):
         raise ValueError(f"u must have {where.d} numbers, got shape {tuple(vector.shape)}")
@@ -246,13 +251,13 @@ def _sizes(d: Any, n: Any, loops: Any) -> tuple[int, int, int]:
 
 
 def _loops(loops: Any) -> int:
-    loops = check_number("loops", loops, least=1, whole=True)
-    if 2 * loops > MOST:
+    count = check_number("loops", loops, least=1, whole=True)
+    if 2 * count > MOST:
         raise ValueError(
-            f"loops must be at most {MOST // 2} for an exact optimum, got {loops}; for a given step "
+            f"loops must be at most {MOST // 2} for an exact optimum, got {count}; for a given step "
             "population_loss(..., method='mc') takes any number"
         )
-    return loops
+    return count
 
 
 def optimal_step(d: int, n: int, loops: int) -> float:

@@ -176,7 +176,8 @@ def _objective(
         def sampled() -> Tensor:
             p = prompts.sample(batch)
             X, y, xq, target = (v.to(model.A.dtype) for v in (p.X, p.y, p.xq, p.target))
-            return (model(X, y, xq) - target).square().mean()
+            found: Tensor = model(X, y, xq)
+            return (found - target).square().mean()
 
         return sampled
     kind = model.A.dtype
