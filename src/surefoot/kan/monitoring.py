@@ -388,6 +388,9 @@ class ConvergenceMonitor:
         said: dict[tuple[str, str], list[str]] = {}
         for c in self.certificates():
             told = "not covered: " if c.verdict is Verdict.NOT_PROMISED else ""
+            unknown = ", ".join(a.name for a in c.assumptions if a.holds is None)
+            if unknown and not told:
+                told = f"by the numbers alone, conditions that nobody measured ({unknown}): "
             said.setdefault((c.label, told + c.reason), []).append(c.name)
         lines += [f"{label}: {', '.join(names)}: {why}" for (label, why), names in said.items()]
         of = f" of {self.step_count} steps" if self.eta is not None else "; eta is not known"

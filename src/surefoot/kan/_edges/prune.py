@@ -31,9 +31,9 @@ class PruneResult:
     edges_left
         How many there are.
     parameters
-        How many numbers were trained.
+        How many numbers were trained; those that a mask holds at 0 count none.
     parameters_left
-        How many are trained or held at 0.
+        How many are trained now: removed edges count none, and each layer has a bias.
     threshold
         Edges of a smaller norm, as a share of the largest of their layer, are removed.
     max_error
@@ -107,6 +107,11 @@ def prune(
         torch.ones_like(r, dtype=torch.bool) if m.mask is None else m.mask
         for r, m in zip(relative, layers, strict=True)
     ]
+    if keep is not None and not any(bool(norms.any()) for _, norms in moments):
+        raise ValueError(
+            "x must tell edges apart where keep ranks them: every curve is constant on these "
+            f"{len(rows)} rows"
+        )
     cut = _cut(relative, live, threshold, keep)
     before = sum(int(m.sum()) for m in live)
     kept = [m & (r >= cut) for r, m in zip(relative, live, strict=True)]
@@ -126,7 +131,9 @@ def prune(
 
 def _checked(model: nn.Module) -> KAN:
     if not isinstance(model, KAN):
-        raise ValueError(f"model must be a KAN, got {type(model).__name__}")
+        inner = isinstance(getattr(model, "model_", None), KAN)
+        where = ": its network is model_, of inputs (X - x_mean_) / x_scale_" if inner else ""
+        raise ValueError(f"model must be a KAN, got {type(model).__name__}{where}")
     other = [type(m).__name__ for m in model if not isinstance(m, KANLinear)]
     if other:
         raise ValueError(f"model must have no layers but KANLinear, got {', '.join(other)}")
@@ -148,8 +155,13 @@ def _cut(
     return float(there.sort(descending=True).values[many - 1]) if len(there) else 0.0
 
 
-def _size(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+def _size(model: KAN) -> int:
+    removed = sum(
+        int((~m.mask).sum()) * (m.weight.shape[0] // m.in_features)
+        for m in model.layers
+        if m.mask is not None
+    )
+    return sum(p.numel() for p in model.parameters()) - removed
 
 
 def _mask(layer: KANLinear, mask: Bool[Tensor, "out in"], means: Float64[Tensor, "out in"]) -> None:
