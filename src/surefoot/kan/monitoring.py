@@ -292,7 +292,13 @@ class ConvergenceMonitor:
             self.record.update(self.seed, self._step, {name: value})
             self.record.flush()
             self._closed = True
-            raise NonFiniteError(name, self._step, value)
+            permitted = (
+                1 / self.local_rate.lambda_max if self.local_rate.lambda_max > 0 else math.inf
+            )
+            advice = (
+                f"lower the step size: the forecast needs at most 1/lambda_max = {permitted:.4g}"
+            )
+            raise NonFiniteError(name, self._step, value, advice=advice)
 
     def _residual(self) -> Float64[Tensor, " n"]:
         # A residual may differentiate the model in its inputs: not under no_grad.

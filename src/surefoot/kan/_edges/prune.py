@@ -31,9 +31,11 @@ class PruneResult:
     edges_left
         How many there are.
     parameters
-        How many numbers were trained; those that a mask holds at 0 count none.
+        How many numbers were trained.
     parameters_left
-        How many are trained now: removed edges count none, and each layer has a bias.
+        How many are trained or held at 0.
+    held
+        How many of those are held at 0.
     threshold
         Edges of a smaller norm, as a share of the largest of their layer, are removed.
     max_error
@@ -52,6 +54,7 @@ class PruneResult:
     threshold: float
     max_error: float
     rms_error: float
+    held: int = 0
 
     @property
     def share(self) -> float:
@@ -61,9 +64,9 @@ class PruneResult:
     def __str__(self) -> str:
         return (
             f"KAN {'-'.join(map(str, self.widths))}: {self.edges_left} of {self.edges} edges left "
-            f"({100 * self.share:.3g} %), {self.parameters_left} of {self.parameters} parameters; on the "
-            f"rows given the outputs change by {self.rms_error:.3g} (root mean square), at most by "
-            f"{self.max_error:.3g}"
+            f"({100 * self.share:.3g} %), {self.parameters_left - self.held} parameters to train, biases "
+            f"among them, where there were {self.parameters}; on the rows given the outputs change by "
+            f"{self.rms_error:.3g} (root mean square), at most by {self.max_error:.3g}"
         )
 
 
@@ -126,6 +129,7 @@ def prune(
     return PruneResult(
         pruned, (own[0].in_features, *(layer.out_features for layer in own)), before, left,
         _size(model), _size(pruned), cut, float(error.abs().max()), float(error.square().mean().sqrt()),
+        _held(own),
     )  # fmt: skip
 
 
@@ -155,13 +159,17 @@ def _cut(
     return float(there.sort(descending=True).values[many - 1]) if len(there) else 0.0
 
 
-def _size(model: KAN) -> int:
-    removed = sum(
-        int((~m.mask).sum()) * (m.weight.shape[0] // m.in_features)
-        for m in model.layers
+def _size(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _held(layers: list[KANLinear]) -> int:
+    """Numbers of removed edges, each with as many as its layer has rows of weights an input."""
+    return sum(
+        int((~m.mask).sum()) * (len(m.weight) // m.in_features)
+        for m in layers
         if m.mask is not None
     )
-    return sum(p.numel() for p in model.parameters()) - removed
 
 
 def _mask(layer: KANLinear, mask: Bool[Tensor, "out in"], means: Float64[Tensor, "out in"]) -> None:

@@ -77,9 +77,9 @@ def warn_far(
         i = int(far.nonzero()[0])
         column = x[:, i]
         warn(
-            f"x[:, {i}] spans {float(column.min()):.4g} to {float(column.max()):.4g}, far from the grid of the "
-            f"layer, {float(lo[i]):.4g} to {float(hi[i]):.4g}: the function that keep=True keeps there is "
-            "extrapolated, and a base function and the next layers expect numbers of about 1. Standardise the "
-            "inputs of the network first; without a base, keep=False moves the splines with the grid",
+            f"x[:, {i}] spans {float(column.min()):.4g} to {float(column.max()):.4g}, far from the layer's "
+            f"grid, {float(lo[i]):.4g} to {float(hi[i]):.4g}: the function that keep=True keeps there is "
+            "extrapolated, and a base function and the next layers expect numbers of about 1. Standardise "
+            "the inputs of the network first; without a base, keep=False moves the splines with the grid",
             OutOfGridWarning,
         )

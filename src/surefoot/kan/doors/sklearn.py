@@ -54,7 +54,7 @@ class _KANEstimator(BaseEstimator):  # type: ignore[misc]
         )
         if self.hidden is None or isinstance(self.hidden, str):
             raise ValueError(
-                f"hidden must be the units of each hidden layer, such as (16,) or (), got {self.hidden!r}"
+                f"hidden must be a number of units or one a layer, as 16, (16, 8) or (), got {self.hidden!r}"
             )
         hidden = self.hidden if isinstance(self.hidden, Iterable) else (self.hidden,)
         units = [check_number("hidden", n, least=1, whole=True) for n in hidden]
