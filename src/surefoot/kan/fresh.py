@@ -132,7 +132,7 @@ class FreshCheck:
                 f"The loss is small at its {self.points} points only: between them the equation or the "
                 "boundary value is not met. Add points."
             )
-        if self.unsolved and self.missing:
+        if self.missing and self.relative > OPEN:
             return (
                 f"The equation cannot be solved so: the model's derivatives of order {self.missing} are 0 at "
                 "every point. ReLU and splines of degree 1 have none; take a smooth activation or a higher "
