@@ -72,6 +72,8 @@ class KANLinear(nn.Module):
         (in (C + 1), out): the splines of each input in turn, then SiLU's rows.
     mask
         (out, in), False where an edge is 0 whatever its weights are and is not trained; None: all edges live.
+    grid_lo, grid_hi
+        (in,), the ends of the grid of each feature, in float64.
 
     Raises
     ------
@@ -312,7 +314,8 @@ class KANLinear(nn.Module):
             And so much of its width more, on either side. A constant feature gets half a unit.
         keep
             Whether splines are refitted so that the function stays what it was, as well as the new grid can
-            say it. The optimizer keeps its state: the parameter is the same one.
+            say it; where the data lie far from the grid there was, that is extrapolated, and warned of. The
+            optimizer keeps its state: the parameter is the same one.
 
         Raises
         ------

@@ -86,7 +86,7 @@ def prune(
     model
         A KAN; it is not changed. Make a new optimizer for the result.
     x
-        Inputs, as in training.
+        Inputs, as in training: of the `model_` of an estimator (X - x_mean_) / x_scale_.
     threshold
         At least 0 and below 1: edges of a smaller relative norm go. 0 removes what is removed already.
     keep
