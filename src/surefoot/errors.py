@@ -118,15 +118,19 @@ class NonFiniteError(SurefootError, ArithmeticError):
         NaN or an infinity.
     checkpoint
         The last good checkpoint, in words; None: none was kept.
+    advice
+        What to do, in words.
     """
 
     def __init__(
-        self, quantity: str, step: int, value: float, checkpoint: str | None = None
-    ) -> None:
+        self, quantity: str, step: int, value: float, checkpoint: str | None = None, *,
+        advice: str | None = None,
+    ) -> None:  # fmt: skip
         good = (
             f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was kept"
         )
-        super().__init__(f"{quantity} is {value} at step {step}; {good}")
+        then = f"; {advice}" if advice else ""
+        super().__init__(f"{quantity} is {value} at step {step}; {good}{then}")
         self.quantity, self.step, self.value, self.checkpoint = quantity, step, value, checkpoint
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from surefoot.kan._two_layer.points import check_values
+from surefoot.kan._two_layer.rows import Coefficients
 from surefoot.kan.residual import PDEResidual, sum_of_terms, terms
 
 FACTOR = 10.0
@@ -20,7 +21,7 @@ FACTOR = 10.0
 SMALL = 1e-3
 """Unless it is this small a share of the terms of the equation there too."""
 OPEN = 0.2
-"""Above this share the equation is not solved, whatever the loss says."""
+"""Above this share of the terms, of the values on the boundary or of the solution it is not solved."""
 
 
 @runtime_checkable
@@ -63,6 +64,9 @@ class FreshCheck:
         How many were trained on, inside.
     fresh_points
         How many fresh ones there were, inside.
+    missing
+        The order of the highest derivative that the equation asks for and of which the model has none: it is
+        0 at every fresh point; 0 where there is no such.
     """
 
     trained: float
@@ -74,6 +78,7 @@ class FreshCheck:
     error: float | None
     points: int
     fresh_points: int
+    missing: int = 0
 
     @property
     def ratio(self) -> float:
@@ -96,13 +101,15 @@ class FreshCheck:
 
     @property
     def unsolved(self) -> bool:
-        """Whether the fresh residual is more than a fifth of the terms."""
-        return self.relative > OPEN
+        """Whether a fifth is left: of the terms, of the values on the boundary, or of a known solution."""
+        border = max(self.boundary, self.fresh_boundary or 0.0)
+        known = self.error is not None and self.error > OPEN
+        return self.relative > OPEN or border > OPEN * self.values or known
 
     @property
     def trusted(self) -> bool:
         """Whether neither is so. That is no proof: a wrong boundary value leaves the residual small."""
-        return not self.interpolated and not self.unsolved
+        return not (self.interpolated or self.unsolved)
 
     def __str__(self) -> str:
         lines = [
@@ -125,14 +132,28 @@ class FreshCheck:
                 f"The loss is small at its {self.points} points only: between them the equation or the "
                 "boundary value is not met. Add points."
             )
+        if self.missing and self.relative > OPEN:
+            return (
+                f"The equation cannot be solved so: the model's derivatives of order {self.missing} are 0 at "
+                "every point. ReLU and splines of degree 1 have none; take a smooth activation or a higher "
+                "degree."
+            )
         if self.unsolved:
             return (
-                f"The equation is not solved: {self.relative:.0%} of its terms is left over. "
+                f"The equation is not solved: {self._left()}. "
                 "Train longer, or widen the network or refine its grid."
             )
         return (
             "The residual is as small between the points of the training as the points let expect."
         )
+
+    def _left(self) -> str:
+        if self.relative > OPEN:
+            return f"{self.relative:.0%} of its terms is left over"
+        border = max(self.boundary, self.fresh_boundary or 0.0)
+        if border > OPEN * self.values:
+            return f"on the boundary {border:.3g} is left over, where values are of size {self.values:.3g}"
+        return f"the relative L2 error is {self.error:.3g}"
 
 
 def _ratio(fresh: float, trained: float) -> float:
@@ -173,11 +194,20 @@ def fresh_check(
         boundary=_rms(values(problem, problem.boundary) - g), fresh_boundary=there,
         terms=_rms(torch.cat(found, 1).abs().sum(1) + right.abs()),
         values=max(_rms(u), _rms(g)), error=error,
-        points=len(problem.interior), fresh_points=len(fresh),
+        points=len(problem.interior), fresh_points=len(fresh), missing=_missing(found, operator),
     )  # fmt: skip
     if not result.trusted:
         warnings.warn(result.advice, UserWarning, stacklevel=3)
     return result
+
+
+def _missing(found: list[Tensor], operator: Coefficients) -> int:
+    """The highest order whose terms are all 0 although the equation has them."""
+    factors = (operator.e, operator.b, operator.a)
+    for order in range(len(found) - 1, 0, -1):
+        if bool((factors[order] != 0).any()) and not bool((found[order] != 0).any()):
+            return order
+    return 0
 
 
 def values(problem: Trained, x: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:

@@ -17,8 +17,15 @@ from surefoot.kan._basis.bspline import Policy
 from surefoot.kan._basis.edge import Basis, EdgeRule
 from surefoot.kan._grid import fitted_range, transfer
 from surefoot.kan._kernel.doors import Kernel, native_possible, spline_layer, watched
-from surefoot.kan._layer.arguments import Activation, check_kernel, edge_rule, grid_ends
-from surefoot.kan._layer.outside import OutOfGridWarning, Outside
+from surefoot.kan._layer.arguments import (
+    Activation,
+    check_kernel,
+    check_tensor,
+    edge_rule,
+    grid_ends,
+)
+from surefoot.kan._layer.outside import OutOfGridWarning, Outside, warn_far
+from surefoot.kan._layer.replaced import put_aside
 from surefoot.kan._layer.state import pack, unpack
 from surefoot.kan.peers import Imported, read_efficient_kan, read_pykan
 
@@ -65,6 +72,8 @@ class KANLinear(nn.Module):
         (in (C + 1), out): the splines of each input in turn, then SiLU's rows.
     mask
         (out, in), False where an edge is 0 whatever its weights are and is not trained; None: all edges live.
+    grid_lo, grid_hi
+        (in,), the ends of the grid of each feature, in float64.
 
     Raises
     ------
@@ -231,9 +240,7 @@ class KANLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n in"]) -> Float[Tensor, "*n out"]:
         """The layer at x, of any number of leading dimensions."""
-        if not isinstance(x, Tensor):
-            raise ValueError(f"x must be a floating-point tensor, got {type(x).__name__}")
-        kind = x.device.type
+        kind = check_tensor(x).device.type
         automatic = kind != "meta" and torch.is_autocast_enabled(kind)
         self._check(x, automatic)
         if not automatic:
@@ -307,14 +314,15 @@ class KANLinear(nn.Module):
             And so much of its width more, on either side. A constant feature gets half a unit.
         keep
             Whether splines are refitted so that the function stays what it was, as well as the new grid can
-            say it. The optimizer keeps its state: the parameter is the same one.
+            say it; where the data lie far from the grid there was, that is extrapolated, and warned of. The
+            optimizer keeps its state: the parameter is the same one.
 
         Raises
         ------
         ValueError
             An argument is out of range, or the basis is "chebyshev", which has no grid.
         """
-        self._check(x, False)
+        self._check(check_tensor(x), False)
         if self.rule.basis == "chebyshev":
             raise ValueError("basis='chebyshev' has no grid to fit")
         rows = x.reshape(-1, self.in_features)
@@ -327,6 +335,8 @@ class KANLinear(nn.Module):
         if self.norm is not None:
             rows = self._normalised(rows.to(self.norm.weight.dtype))
         with torch.no_grad():
+            if keep and self.rule.basis == "bspline":
+                warn_far(rows, self.grid_lo, self.grid_hi)
             lo, hi = fitted_range(rows, quantile, margin)
             self._move(self.rule, lo, hi, keep)
         self._outside.restart()
@@ -336,7 +346,7 @@ class KANLinear(nn.Module):
         """Go to another number of cells on the same range; the layer itself is changed and returned.
 
         Exact for B-splines where the new number is a multiple of the old one, else by least squares. The
-        weight is a new parameter then: make a new optimizer.
+        weight is a new parameter then: make a new optimizer; an old one warns at its next step.
         """
         check_number("grid_size", grid_size, least=1, whole=True)
         if self.rule.basis == "chebyshev":
@@ -362,6 +372,7 @@ class KANLinear(nn.Module):
             if new.shape == self.weight.shape:
                 self.weight.copy_(new)
             else:
+                put_aside(self.weight)
                 self.weight = nn.Parameter(new, requires_grad=self.weight.requires_grad)
         self.rule, self.grid_lo, self.grid_hi = rule, lo, hi
 
@@ -380,7 +391,7 @@ class KANLinear(nn.Module):
         act = self.base_activation
 
         def evaluate(x: Tensor) -> Tensor:
-            at = x.to(weight)
+            at = check_tensor(x).to(weight)
             lo, hi = self.grid_lo[i : i + 1], self.grid_hi[i : i + 1]
             y: Tensor = self.rule(at[..., None], lo, hi)[..., 0, :] @ weight
             return y if base is None or act is None else y + base * act(at)
@@ -394,10 +405,12 @@ class KANLinear(nn.Module):
         """
         edges = wide(self.spline_weight).abs().mean(-1)
         if self.mask is not None:
-            edges = edges * self.mask
+            edges = torch.where(self.mask, edges, torch.zeros_like(edges))
         total = edges.sum()
         share = edges / total.clamp(min=torch.finfo(edges.dtype).tiny)
-        spread: Tensor = torch.special.xlogy(share, share).sum()
+        # The slope of p log p at 0 is infinite, and times the 0 of |w| there no number.
+        share = torch.where(share > 0, share, torch.ones_like(share))
+        spread: Tensor = (share * share.log()).sum()
         return l1 * total - entropy * spread
 
     def get_extra_state(self) -> Float64[Tensor, " numbers"]:
@@ -439,6 +452,8 @@ class KANLinear(nn.Module):
         ]
         if rule.basis != "bspline":
             told.append(f"basis={rule.basis!r}")
+        if self.base_weight is None:
+            told.append("base_activation=None")
         if rule.policy != "zero":
             told.append(f"out_of_grid={rule.policy!r}")
         return ", ".join([*told, f"bias={self.bias is not None}"])

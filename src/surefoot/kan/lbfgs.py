@@ -77,6 +77,11 @@ def fit_lbfgs(
     NonFiniteError
         The loss became NaN or infinite: after which iterations.
     """
+    if not isinstance(problem, Problem):
+        raise ValueError(
+            "problem must be a PIKAN, or Regression(model, X, y) of a model and data, got "
+            f"{type(problem).__name__}"
+        )
     iterations = check_number("iterations", iterations, least=1, whole=True)
     every = check_number("every", every, least=1, whole=True)
     history = check_number("history", history, least=1, whole=True)

@@ -116,8 +116,12 @@ class LocalRate:
             f"T1 (local linear rate): {head}",
             f"  lambda0 {self.lambda0:.4g}, lambda_max {self.lambda_max:.4g}, |r0| {self.r0:.4g}, "
             f"{self.n} rows, {self.parameters} parameters",
-            f"  step at most {self.step:.4g}, with which L falls to {self.rate:.6g} of itself at each step; "
-            f"R = {self.R:.4g}",
+            (
+                f"  step at most {self.step:.4g}, with which each step takes "
+                f"{self.step * self.lambda0 / 2:.4g} of L away at least; R = {self.R:.4g}"
+                if self.step > 0
+                else "  no step is promised anything"
+            ),
         ]
         if self.parts is not None:
             lines.append(

@@ -292,7 +292,13 @@ class ConvergenceMonitor:
             self.record.update(self.seed, self._step, {name: value})
             self.record.flush()
             self._closed = True
-            raise NonFiniteError(name, self._step, value)
+            permitted = (
+                1 / self.local_rate.lambda_max if self.local_rate.lambda_max > 0 else math.inf
+            )
+            advice = (
+                f"lower the step size: the forecast needs at most 1/lambda_max = {permitted:.4g}"
+            )
+            raise NonFiniteError(name, self._step, value, advice=advice)
 
     def _residual(self) -> Float64[Tensor, " n"]:
         # A residual may differentiate the model in its inputs: not under no_grad.
@@ -388,6 +394,9 @@ class ConvergenceMonitor:
         said: dict[tuple[str, str], list[str]] = {}
         for c in self.certificates():
             told = "not covered: " if c.verdict is Verdict.NOT_PROMISED else ""
+            unknown = ", ".join(a.name for a in c.assumptions if a.holds is None)
+            if unknown and not told:
+                told = f"by the numbers alone, conditions that nobody measured ({unknown}): "
             said.setdefault((c.label, told + c.reason), []).append(c.name)
         lines += [f"{label}: {', '.join(names)}: {why}" for (label, why), names in said.items()]
         of = f" of {self.step_count} steps" if self.eta is not None else "; eta is not known"

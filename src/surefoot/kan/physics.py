@@ -17,6 +17,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_number
+from surefoot.errors import warn
+from surefoot.kan._layer.outside import OFTEN, OutOfGridWarning
 from surefoot.kan._two_layer import rows
 from surefoot.kan._two_layer.points import check_points, check_values
 from surefoot.kan._two_layer.rows import Coefficients, Inner
@@ -110,8 +112,15 @@ class PIKAN:
         if not self.parameters:
             raise ValueError("model must have parameters that require a gradient, got none")
         inputs = model.d if isinstance(model, KAN2) else np.shape(interior)[-1]
+        if isinstance(model, KAN2) and model.grid.order < pde.order:
+            raise ValueError(
+                f"model must have a spline_order of at least {pde.order}, the order of the equation, got "
+                f"{model.grid.order}: its derivatives of that order are 0 everywhere"
+            )
         self.interior = self._points("interior", interior, inputs)
         self.boundary = self._points("boundary", boundary, inputs)
+        if isinstance(model, KAN2):
+            _look_outside(model, torch.cat([self.interior, self.boundary]))
         self.weights = _weights(weights)
         self.g: Values = 0.0 if g is None else g
         w_r, w_b = self.weights
@@ -315,6 +324,17 @@ class PIKAN:
         inside = self._points("fresh", fresh, d)
         border = None if boundary is None else self._points("boundary", boundary, d)
         return fresh_check(self, inside, border, exact)
+
+
+def _look_outside(model: KAN2, x: Float64[Tensor, "n d"]) -> None:
+    share = model.outside(x).x
+    if share > OFTEN:
+        warn(
+            f"{share:.1%} of the coordinates of the points lie outside the grid, {model.grid.lo:g} to "
+            f"{model.grid.hi:g}, where splines fade to 0: give KAN2 a grid_range that holds the domain, or "
+            "scale the domain into it",
+            OutOfGridWarning,
+        )
 
 
 def _weights(weights: Any) -> tuple[float, float]:

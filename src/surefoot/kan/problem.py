@@ -76,6 +76,11 @@ class Regression:
         residual: Residual | None = None,
     ) -> None:
         check_choice("normalisation", normalisation, ("sum", "mean"))
+        if residual is not None and not callable(residual):
+            raise ValueError(
+                f"residual must be a function of f and X, got {type(residual).__name__}; targets do not "
+                "matter for the tangent matrix"
+            )
         check_numbers("X", X, ndim=None if residual else 2)
         self.model: Any = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -85,9 +90,9 @@ class Regression:
         like = self.parameters[0]
         self.X = torch.as_tensor(X).to(like)
         with torch.no_grad():
-            shape = self._outputs(self.model, self.X).shape
-        self.n = int(shape[0])
-        self.y = torch.zeros(shape).to(like) if y is None else self._targets(y).to(like)
+            outputs = tuple(self._shaped(self.model, self.X).shape)
+        self.n = math.prod(outputs)
+        self.y = torch.zeros(self.n).to(like) if y is None else self._targets(y, outputs).to(like)
         # The bases of the inputs depend on no parameter.
         self._inner = None
         if isinstance(model, KAN2) and like.dtype == torch.float64 and residual is None:
@@ -95,21 +100,30 @@ class Regression:
         self.scale = 1.0 if normalisation == "sum" else self.n**-0.5
         self.normalisation: Normalisation = normalisation
 
-    def _targets(self, y: Any) -> Tensor:
-        found = torch.from_numpy(check_numbers("y", y)).reshape(-1)
-        if len(found) != self.n:
+    def _targets(self, y: Any, outputs: tuple[int, ...]) -> Tensor:
+        found = torch.from_numpy(check_numbers("y", y))
+        if found.numel() != self.n:
             raise ValueError(
-                f"y must have as many numbers as the residual has rows, {self.n}, got {len(found)}"
+                f"y must have as many numbers as the residual has rows, {self.n}, got {found.numel()}"
             )
-        return found
+        # (t, n) in place of (n, t) has as many numbers, each of which belongs to another row.
+        if found.ndim > 1 and [s for s in found.shape if s > 1] != [s for s in outputs if s > 1]:
+            raise ValueError(
+                f"y must have the shape of the model's outputs, {outputs}, or one dimension, got "
+                f"{tuple(found.shape)}"
+            )
+        return found.reshape(-1)
 
     def _outputs(self, f: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:
+        return self._shaped(f, X).reshape(-1)
+
+    def _shaped(self, f: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:
         found = f(X) if self._own is None else self._own(f, X)
         if self._own is None and (found.ndim > 2 or len(found) != len(X)):
             raise ValueError(
                 f"model must give a row a point, got shape {tuple(found.shape)} for {len(X)} points"
             )
-        return found.reshape(-1)
+        return found
 
     def residual(self, rows: Int[Tensor, " B"] | None = None) -> Float[Tensor, " n"]:
         """r, or some of its rows, with its graph."""
@@ -252,7 +266,8 @@ def as_problem(
     if isinstance(model, Problem):
         if X is not None or y is not None or residual is not None:
             raise ValueError(
-                f"X, y and residual must be left out: {type(model).__name__} has its own points"
+                f"X, y and residual must be left out: {type(model).__name__} has its own points; give what "
+                "follows them by its name, as in fit_gd(problem, steps=500)"
             )
         if normalisation != "sum":
             raise ValueError(

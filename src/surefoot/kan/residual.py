@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.kan._two_layer import rows
-from surefoot.kan._two_layer.points import check_points, check_values
+from surefoot.kan._two_layer.points import check_coefficient, check_points, check_values
 from surefoot.kan._two_layer.rows import Coefficients
 from surefoot.kan.two_layer import KAN2
 
@@ -53,7 +53,7 @@ class PDEResidual:
     def __post_init__(self) -> None:
         for name, value in (("e", self.e), ("f", self.f)):
             if not callable(value):
-                check_number(name, value)
+                check_coefficient(name, value)
         for name, directions in (("b", self.b), ("a", self.a)):
             if directions is not None and not callable(directions):
                 check_numbers(name, directions)
@@ -78,7 +78,7 @@ class PDEResidual:
         if callable(k):
             number = k
             return cls("helmholtz", e=lambda x: number(x) ** 2, a=1.0, f=f)
-        return cls("helmholtz", e=check_number("k", k) ** 2, a=1.0, f=f)
+        return cls("helmholtz", e=check_coefficient("k", k) ** 2, a=1.0, f=f)
 
     @classmethod
     def heat(cls, diffusivity: Scalar, f: Scalar = 0.0, *, time: int = -1) -> PDEResidual:
@@ -94,7 +94,7 @@ class PDEResidual:
             The input that is the time, by default the last. Initial values are given as boundary points.
         """
         if not callable(diffusivity):
-            check_number("diffusivity", diffusivity, above=0)
+            check_coefficient("diffusivity", diffusivity, above=0)
         return _transport("heat", None, diffusivity, f, check_number("time", time, whole=True))
 
     @classmethod
@@ -123,7 +123,7 @@ class PDEResidual:
         if not callable(velocity):
             check_numbers("velocity", velocity)
         if not callable(diffusivity):
-            check_number("diffusivity", diffusivity, least=0)
+            check_coefficient("diffusivity", diffusivity, least=0)
         if time is not None:
             time = check_number("time", time, whole=True)
         return _transport("advection-diffusion", velocity, diffusivity, f, time)

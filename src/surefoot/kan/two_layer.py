@@ -161,6 +161,28 @@ class KAN2(nn.Module):
         net = Network(self.a, self.c, self.grid)
         return rows.values(net, net.inner(x, 0), Coefficients.value(x))
 
+    def get_extra_state(self) -> Float64[Tensor, "4"]:
+        """G, k and the ends of the grid, without which the parameters are another function."""
+        grid = self.grid
+        return torch.tensor([grid.size, grid.order, grid.lo, grid.hi], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuse the state of a network with another grid: its parameters are another function here.
+
+        Raises
+        ------
+        ValueError
+            It is of another grid; the message tells both.
+        """
+        own, given = self.get_extra_state().tolist(), torch.as_tensor(state).tolist()
+        if given != own:
+            (size, order, lo, hi), grid = given, self.grid
+            raise ValueError(
+                f"the state is of a KAN2 with grid_size {size:g}, spline_order {order:g}, grid_range "
+                f"({lo:g}, {hi:g}); this one has {grid.size}, {grid.order}, ({grid.lo:g}, {grid.hi:g}): make "
+                "it with the same arguments"
+            )
+
     def extra_repr(self) -> str:
         """The settings, as they were given."""
         return (

@@ -34,6 +34,8 @@ class PruneResult:
         How many numbers were trained.
     parameters_left
         How many are trained or held at 0.
+    held
+        How many of those are held at 0.
     threshold
         Edges of a smaller norm, as a share of the largest of their layer, are removed.
     max_error
@@ -52,6 +54,7 @@ class PruneResult:
     threshold: float
     max_error: float
     rms_error: float
+    held: int = 0
 
     @property
     def share(self) -> float:
@@ -61,9 +64,9 @@ class PruneResult:
     def __str__(self) -> str:
         return (
             f"KAN {'-'.join(map(str, self.widths))}: {self.edges_left} of {self.edges} edges left "
-            f"({100 * self.share:.3g} %), {self.parameters_left} of {self.parameters} parameters; on the "
-            f"rows given the outputs change by {self.rms_error:.3g} (root mean square), at most by "
-            f"{self.max_error:.3g}"
+            f"({100 * self.share:.3g} %), {self.parameters_left - self.held} parameters to train, biases "
+            f"among them, where there were {self.parameters}; on the rows given the outputs change by "
+            f"{self.rms_error:.3g} (root mean square), at most by {self.max_error:.3g}"
         )
 
 
@@ -83,7 +86,7 @@ def prune(
     model
         A KAN; it is not changed. Make a new optimizer for the result.
     x
-        Inputs, as in training.
+        Inputs, as in training: of the `model_` of an estimator (X - x_mean_) / x_scale_.
     threshold
         At least 0 and below 1: edges of a smaller relative norm go. 0 removes what is removed already.
     keep
@@ -107,6 +110,11 @@ def prune(
         torch.ones_like(r, dtype=torch.bool) if m.mask is None else m.mask
         for r, m in zip(relative, layers, strict=True)
     ]
+    if keep is not None and not any(bool(norms.any()) for _, norms in moments):
+        raise ValueError(
+            "x must tell edges apart where keep ranks them: every curve is constant on these "
+            f"{len(rows)} rows"
+        )
     cut = _cut(relative, live, threshold, keep)
     before = sum(int(m.sum()) for m in live)
     kept = [m & (r >= cut) for r, m in zip(relative, live, strict=True)]
@@ -121,12 +129,15 @@ def prune(
     return PruneResult(
         pruned, (own[0].in_features, *(layer.out_features for layer in own)), before, left,
         _size(model), _size(pruned), cut, float(error.abs().max()), float(error.square().mean().sqrt()),
+        _held(own),
     )  # fmt: skip
 
 
 def _checked(model: nn.Module) -> KAN:
     if not isinstance(model, KAN):
-        raise ValueError(f"model must be a KAN, got {type(model).__name__}")
+        inner = isinstance(getattr(model, "model_", None), KAN)
+        where = ": its network is model_, of inputs (X - x_mean_) / x_scale_" if inner else ""
+        raise ValueError(f"model must be a KAN, got {type(model).__name__}{where}")
     other = [type(m).__name__ for m in model if not isinstance(m, KANLinear)]
     if other:
         raise ValueError(f"model must have no layers but KANLinear, got {', '.join(other)}")
@@ -150,6 +161,15 @@ def _cut(
 
 def _size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
+
+
+def _held(layers: list[KANLinear]) -> int:
+    """Numbers of removed edges, each with as many as its layer has rows of weights an input."""
+    return sum(
+        int((~m.mask).sum()) * (len(m.weight) // m.in_features)
+        for m in layers
+        if m.mask is not None
+    )
 
 
 def _mask(layer: KANLinear, mask: Bool[Tensor, "out in"], means: Float64[Tensor, "out in"]) -> None:

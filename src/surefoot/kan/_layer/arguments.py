@@ -23,10 +23,17 @@ def edge_rule(
     check_choice("basis", basis, ("bspline", "rbf", "chebyshev"))
     check_choice("out_of_grid", out_of_grid, ("zero", "clamp", "linear"))
     if isinstance(base_activation, str):
-        check_choice("base_activation", base_activation, ("silu",))
-    elif base_activation is not None and not callable(base_activation):
+        if base_activation != "silu":
+            raise ValueError(
+                "base_activation must be 'silu', None or a function such as torch.nn.functional.gelu, got "
+                f"{base_activation!r}"
+            )
+    elif isinstance(base_activation, type) or not (
+        base_activation is None or callable(base_activation)
+    ):
         raise ValueError(
-            f"base_activation must be 'silu', None or a function, got {base_activation!r}"
+            "base_activation must be 'silu', None or a function of a tensor (of a module its instance), got "
+            f"{base_activation!r}"
         )
     if basis != "bspline" and out_of_grid != "zero":
         raise ValueError(
@@ -40,6 +47,13 @@ def edge_rule(
         base_activation == "silu" and basis != "rbf",
         out_of_grid,
     )
+
+
+def check_tensor(x: object) -> Tensor:
+    """A tensor, and no array or data frame."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x must be a floating-point tensor, got {type(x).__name__}")
+    return x
 
 
 def check_kernel(kernel: Kernel, higher_order: bool, basis: Basis) -> None:

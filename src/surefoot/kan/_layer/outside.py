@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from surefoot.errors import warn
@@ -10,6 +11,8 @@ from surefoot.kan._basis.edge import EdgeRule
 
 OFTEN = 0.05
 """The share of inputs outside their grid from which on a layer warns."""
+FAR = 2.0
+"""So many widths of a grid away from it a function on it is extrapolated."""
 
 
 class OutOfGridWarning(UserWarning):
@@ -48,7 +51,8 @@ class Outside:
             outside, wrong = tally
         if wrong:
             raise ValueError(
-                f"x must be finite, got {wrong} of {x.numel()} values that are NaN or infinite"
+                f"x must be finite, got {wrong} of {x.numel()} values that are NaN or infinite; where the "
+                "inputs of the network are finite, training has diverged: lower the learning rate"
             )
         self.outside += outside
         self.total += x.numel()
@@ -60,3 +64,22 @@ class Outside:
                 "out_of_grid='linear'",
                 OutOfGridWarning,
             )
+
+
+def warn_far(
+    x: Float[Tensor, "n in"], lo: Float64[Tensor, " in"], hi: Float64[Tensor, " in"]
+) -> None:
+    """Warn where most values of a feature are so far from its grid that a function kept there is a guess."""
+    room = FAR * (hi - lo)
+    far = ((x < lo - room) | (x > hi + room)).double().mean(0) > 0.5
+    far &= (x != x[:1]).any(0)  # of a constant one value is kept
+    if far.any():
+        i = int(far.nonzero()[0])
+        column = x[:, i]
+        warn(
+            f"x[:, {i}] spans {float(column.min()):.4g} to {float(column.max()):.4g}, far from the layer's "
+            f"grid, {float(lo[i]):.4g} to {float(hi[i]):.4g}: the function that keep=True keeps there is "
+            "extrapolated, and a base function and the next layers expect numbers of about 1. Standardise "
+            "the inputs of the network first; without a base, keep=False moves the splines with the grid",
+            OutOfGridWarning,
+        )

@@ -11,6 +11,11 @@ from torch import Tensor
 
 from surefoot.kan._basis.edge import EdgeRule
 
+NAMES = {
+    "basis": ("bspline", "rbf", "chebyshev"),
+    "base_activation": (None, "silu", "another function"),
+    "out_of_grid": ("zero", "clamp", "linear"),
+}
 WORDS = ("basis", "grid_size", "spline_order", "base_activation", "out_of_grid")
 
 
@@ -38,14 +43,27 @@ def unpack(
         raise ValueError(f"the state's grid is of another number of inputs than this layer's {n}")
     told = [round(v) for v in given[: len(own)].tolist()]
     if told != own:
-        wrong = [w for w, a, b in zip(WORDS, told, own, strict=True) if a != b]
-        raise ValueError(f"the state is of a layer with another {', '.join(wrong)} than this one")
+        wrong = [
+            f"{w} {_told(w, a)} (this one has {_told(w, b)})"
+            for w, a, b in zip(WORDS, told, own, strict=True)
+            if a != b
+        ]
+        raise ValueError(
+            f"the state is of a layer with {', '.join(wrong)}: make the model with the same arguments, and "
+            "call refine() first where the one that was saved was refined"
+        )
     grid = given[len(own) :].to(lo.device, torch.float64, copy=True)
     return grid[:n].clone(), grid[n:].clone()
 
 
+def _told(word: str, number: int) -> str:
+    """A number of the signature as the argument of the layer."""
+    names = NAMES.get(word)
+    return str(number) if names is None else repr(names[number])
+
+
 def _signature(rule: EdgeRule, other_base: bool) -> list[int]:
     return [
-        ("bspline", "rbf", "chebyshev").index(rule.basis), rule.size, rule.order,
-        2 if other_base else int(rule.silu), ("zero", "clamp", "linear").index(rule.policy),
+        NAMES["basis"].index(rule.basis), rule.size, rule.order,
+        2 if other_base else int(rule.silu), NAMES["out_of_grid"].index(rule.policy),
     ]  # fmt: skip

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
+
 
 def values_readable() -> bool:
     """Whether a check may look at numbers: not while compiling, nor under a transform of torch.func."""
@@ -62,3 +64,21 @@ def check_values(name: str, y: Any, n: int) -> Float[Tensor, " {n}"]:
         row = int((~torch.isfinite(values)).nonzero()[0])
         raise ValueError(f"{name} must be finite, got {float(values[row])} for point {row}")
     return values
+
+
+def check_coefficient(
+    name: str, value: Any, least: float | None = None, above: float | None = None
+) -> float:
+    """One number: values at some points are none, as other points need them too.
+
+    Raises
+    ------
+    ValueError
+        It is none, or out of bounds.
+    """
+    if np.ndim(value):
+        raise ValueError(
+            f"{name} must be a number or a function (n, d) -> (n,), got {type(value).__name__} of shape "
+            f"{tuple(np.shape(value))}"
+        )
+    return check_number(name, value, least=least, above=above)

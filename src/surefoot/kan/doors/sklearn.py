@@ -52,6 +52,10 @@ class _KANEstimator(BaseEstimator):  # type: ignore[misc]
             check_number("batch_size", self.batch_size, least=1, whole=True),
             check_number("weight_decay", self.weight_decay, least=0),
         )
+        if self.hidden is None or isinstance(self.hidden, str):
+            raise ValueError(
+                f"hidden must be a number of units or one a layer, as 16, (16, 8) or (), got {self.hidden!r}"
+            )
         hidden = self.hidden if isinstance(self.hidden, Iterable) else (self.hidden,)
         units = [check_number("hidden", n, least=1, whole=True) for n in hidden]
         dtype = getattr(torch, check_choice("dtype", self.dtype, ("float32", "float64")))
@@ -61,7 +65,8 @@ class _KANEstimator(BaseEstimator):  # type: ignore[misc]
         }  # fmt: skip
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         generator = torch.Generator().manual_seed(seed)
-        self.x_mean_, self.x_scale_ = _moments(X, weight)
+        # A constant teaches nothing: where a new row has another number, that is left out.
+        self.x_mean_, self.x_scale_ = _moments(X, weight, constant=np.inf)
         inputs, w = self._tensor(X, dtype), torch.from_numpy(weight).to(dtype)
         model = built([X.shape[1], *units, outputs], inputs, w, generator, settings)
         target = y.to(dtype) if y.is_floating_point() else y
@@ -110,7 +115,7 @@ class KANRegressor(RegressorMixin, _KANEstimator):  # type: ignore[misc]
     model_
         The `KAN`, of standardised inputs and for standardised targets.
     x_mean_, x_scale_, y_mean_, y_scale_
-        What is taken off, and what is divided by.
+        What is taken off, and what is divided by; infinite for a constant feature, which is ignored.
     loss_curve_, loss_, n_iter_
         The mean loss of every epoch, of the last one, and the epochs.
     n_features_in_, feature_names_in_
@@ -237,10 +242,14 @@ def _weights(given: Any, X: Array) -> tuple[Array, Any]:
     return weight[used], used
 
 
-def _moments(X: Array, weight: Array) -> tuple[Array, Array]:
-    """Weighted mean and standard deviation of each column; 1 for a constant."""
+def _moments(X: Array, weight: Array, constant: float = 1.0) -> tuple[Array, Array]:
+    """Weighted mean and standard deviation of each column, and what stands for that of a constant one."""
     share = (weight / weight.sum())[:, None]
     mean = (share * X).sum(0)
-    scale = np.sqrt((share * (X - mean) ** 2).sum(0))
+    away = X - mean
+    # In units of the largest one: the square of 1e200 is no number, that of 1e-200 is 0.
+    peak = np.abs(away).max(0)
+    unit = np.where(peak > 0, peak, 1.0)
+    scale = unit * np.sqrt((share * (away / unit) ** 2).sum(0))
     flat = scale <= 10 * np.finfo(np.float64).eps * np.abs(X).max(0)
-    return mean, np.where(flat, 1.0, scale)
+    return mean, np.where(flat, constant, scale)

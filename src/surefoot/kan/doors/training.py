@@ -105,24 +105,28 @@ def trained(
             for group in optimizer.param_groups:
                 group["lr"] = how.lr * (1 + cos(pi * step / steps)) / 2
             optimizer.zero_grad()
-            each = share[rows] * loss(_outputs(model, x[rows], step), y[rows])
+            each = share[rows] * loss(_outputs(model, x[rows], step, how), y[rows])
             torch.autograd.backward(each.mean())
             optimizer.step()
             found = float(each.detach().sum())
             if not abs(found) < float("inf"):
-                raise NonFiniteError("the loss", step, found)
+                raise NonFiniteError("the loss", step, found, advice=_advice(how))
             total += found
             step += 1
         curve.append(total / n)
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise NonFiniteError("a weight", step, float("nan"))
+        raise NonFiniteError("a weight", step, float("nan"), advice=_advice(how))
     return curve
 
 
-def _outputs(model: KAN, x: Tensor, step: int) -> Tensor:
+def _advice(how: Training) -> str:
+    return f"choose a smaller lr than {how.lr:g}"
+
+
+def _outputs(model: KAN, x: Tensor, step: int, how: Training) -> Tensor:
     try:
         y: Tensor = model(x)
     except ValueError as error:
         # A layer refuses what is not finite, and the inputs of the network are.
-        raise NonFiniteError("a hidden unit", step, float("nan")) from error
+        raise NonFiniteError("a hidden unit", step, float("nan"), advice=_advice(how)) from error
     return y
