@@ -1,4 +1,4 @@
-"""Is this attention stack doing gradient descent? Probe it, and see where it stands beside the exact optimum."""
+"""Is this attention stack doing gradient descent? Probe it, and hold it against the exact optimum."""
 
 import torch
 
@@ -18,7 +18,9 @@ d, n, loops = 5, 20, 2
 
 # What is possible: exact numbers, no prompt is drawn.
 b = optimal_step(d, n, loops)
-print(f"one layer looped {loops} times: {float(population_loss(d, n, loops, b)):.6f} at b = {b:.4f}")
+print(
+    f"one layer looped {loops} times: {float(population_loss(d, n, loops, b)):.6f} at b = {b:.4f}"
+)
 print(f"{loops} layers of their own: {optimal_schedule(d, n, loops).loss:.6f}")
 print(f"safe at test time: {safe_loops(d, n, b)} loops")
 

@@ -28,11 +28,14 @@ def test_loops_at_test_time_stop_where_the_mean_is_least(monkeypatch):
     monkeypatch.setattr(loops, "ARMS", ((10, 20, 2),))
     record = Record()
     loops.run(CONFIG, 0, record)
-    (table,) = loops.tables(CONFIG, record).values()
+    table, shifted = loops.tables(CONFIG, record).values()
     assert table["safe loops"].tolist() == ["5"]
-    exact = record.curves("d = 10, n = 20, trained with 2: exact").values[0]
-    assert exact.argmin() == 4
+    exact = loops.exact((10, 20, 2), 1.0)
+    assert exact.index(min(exact)) == 4
     assert exact[0] == pytest.approx(3.553, abs=5e-4)
+    # Twice the covariance is twice the step.
+    assert shifted["converges up to x"][0] < 2
+    assert shifted["least exact loss"][0] == pytest.approx(min(loops.exact((10, 20, 2), 2.0)))
 
 
 def test_conditions_and_errors_of_real_rows_are_told(monkeypatch):
@@ -66,7 +69,8 @@ def test_what_is_announced_is_judged(monkeypatch):
     names = {c.name for c in optimum.certificates(CONFIG, record)}
     assert all(any(arm in name for name in names) for arm in ("from zero", "u trained", "flow"))
     assert len([name for name in names if optimum.BIAS in name]) == 1
-    (table,) = optimum.tables(CONFIG, record).values()
+    table, flow = optimum.tables(CONFIG, record).values()
+    assert (flow["time"] <= flow["promised, integrated"]).all()
     assert (table["loss / loss at b*, same prompts"] > 1).all()
     assert len(optimum.figures(CONFIG, record)) == 1
 

@@ -33,7 +33,7 @@ ARMS = ((10, 20, 2), (10, 50, 2), (10, 50, 5), (10, 200, 5))
 SHIFTS = (1.0, 2.0)
 """Factors of the covariance at test time."""
 MOST = 14
-PROMPTS = {"quick": 500, "standard": 2000, "paper": 20_000}
+PROMPTS = {"quick": 200, "standard": 2000, "paper": 20_000}
 
 
 def _name(arm: tuple[int, int, int], shift: float) -> str:

@@ -44,8 +44,8 @@ FLOWS = {
     "standard": ((10, 20, 2), (10, 20, 5), (10, 200, 2)),
     "paper": ((10, 20, 2), (10, 20, 5), (10, 200, 2)),
 }
-STEPS = {"quick": 300, "standard": 600, "paper": 600}
-SCORED = {"quick": 4000, "standard": 20_000, "paper": 20_000}
+STEPS = {"quick": 200, "standard": 600, "paper": 600}
+SCORED = {"quick": 2000, "standard": 20_000, "paper": 20_000}
 
 
 def _name(d: int, n: int, loops: int, start: str) -> str:
@@ -147,4 +147,4 @@ def figures(config: Any, record: Record) -> dict[str, Figure]:
     return {"training, over the exact optimum": figure}
 
 
-EXPECTS = {f"{MINIMISER}, {_name(*arm)}": Verdict.VACUOUS for arms in ARMS.values() for arm in arms}
+EXPECTS = {f"{MINIMISER}, {_name(*arm)}": Verdict.VACUOUS for arm in ARMS["quick"]}

@@ -26,7 +26,7 @@ D, N = 10, 40
 LOOPS = (1, 2, 5)
 TABLES = ("digits", "diabetes")
 PENALTIES = tuple(10.0**e for e in range(-3, 3))
-SIZES = {"quick": (500, 150), "standard": (2000, 600), "paper": (10_000, 600)}
+SIZES = {"quick": (500, 100), "standard": (2000, 600), "paper": (10_000, 600)}
 """Prompts, steps of training."""
 SCORED = 2000
 HOLDS = {True: "holds", False: "fails", None: "cannot be told"}
@@ -55,9 +55,7 @@ def run(config: Any, seed: int, record: Record) -> None:
         source = prompts_of(name, seed)
         # The first draw is for choices, the second one for what is reported.
         choosing, asked = source.sample(count), source.sample(count)
-        chosen = EqualTuning("lower").choose(
-            f"{name}, ridge", PENALTIES, lambda a, on=choosing: (float(_errors(_ridge(a), on).mean()), None)
-        )  # fmt: skip
+        chosen = EqualTuning("lower").choose(f"{name}, ridge", PENALTIES, _scored_on(choosing))
         chosen.note(record, f"{name}, ridge", seed)
         arms: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
             **{f"{k} loops" if k > 1 else "1 loop": models[k] for k in LOOPS},
@@ -73,9 +71,8 @@ def run(config: Any, seed: int, record: Record) -> None:
                  f"{name}: {arm}: median": float(errors.median())},
             )  # fmt: skip
         for k in LOOPS:
-            A = models[k].A.detach()
-            rho = prompt_contraction(asked.X, (A + A.mT) / 2)
-            record.append(seed, 0, **{f"{name}: {k}: contracts": float((rho < 1).double().mean())})
+            share = _contracting(models[k].A.detach(), asked.X)
+            record.append(seed, 0, **{f"{name}: {k}: contracts": share})
         record.append(seed, 0, **{f"{name}: penalty": chosen.value})
         for held in prompt_assumptions(asked.X, asked.y, None if name == "diabetes" else asked.w):
             if held.measured is not None:
@@ -87,6 +84,18 @@ def run(config: Any, seed: int, record: Record) -> None:
 
 def _ridge(alpha: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return lambda X, y, xq: ridge(X, y, xq, alpha)
+
+
+def _scored_on(prompts: Prompt) -> Callable[[float], tuple[float, None]]:
+    return lambda alpha: (float(_errors(_ridge(alpha), prompts).mean()), None)
+
+
+def _contracting(A: Tensor, X: Tensor) -> float:
+    """The share of prompts on which looping on would converge; NaN where A is not definite."""
+    symmetric = (A + A.mT) / 2
+    if float(torch.linalg.eigvalsh(symmetric)[0]) <= 0:
+        return float("nan")
+    return float((prompt_contraction(X, symmetric) < 1).double().mean())
 
 
 def _errors(predict: Callable[[Tensor, Tensor, Tensor], Tensor], on: Prompt) -> Tensor:
