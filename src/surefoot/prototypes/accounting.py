@@ -1,4 +1,4 @@
-"""Privacy of Gaussian releases: the exact curve, solved for the noise, composed, and amplified by sampling."""
+"""Privacy of Gaussian releases: the exact curve, solved for the noise, composed, amplified by sampling."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from surefoot.prototypes.head import ZeroShotHead
 
 @dataclass(frozen=True)
 class AccuracyMatrix:
-    """M[i, j] in [0, 1]: the model of client i on the test data of client j; one row where all share a model."""
+    """M[i, j] in [0, 1]: client i's model on client j's test data; one row where all share a model."""
 
     values: Float[np.ndarray, "models domains"]
 

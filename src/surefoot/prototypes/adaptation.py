@@ -30,8 +30,8 @@ def distillation_loss(
     local_logits, global_logits
         (B, K) each; the gradient goes to the local ones.
     reduction
-        "batchmean": the sum over B; "mean": over B K, as the authors' `nn.KLDivLoss()` has it. Their weight of
-        100 with K = 50 classes is 2 here.
+        "batchmean": the sum over B; "mean": over B K, as the authors' `nn.KLDivLoss()` has it. Their
+        weight of 100 with K = 50 classes is 2 here.
 
     Raises
     ------
@@ -62,9 +62,9 @@ def adapt_locally(
     reduction: Reduction = "batchmean",
     seed: int = 0,
 ) -> ResidualAdapter:
-    """A new adapter, trained on own records from the global one (arXiv 2410.07738); the global one stays as it is.
+    """A new adapter, trained from the global one on own records (arXiv 2410.07738).
 
-    loss = cross-entropy + kd_weight KL(global || local), by AdamW.
+    loss = cross-entropy + kd_weight KL(global || local), by AdamW; the global adapter stays as it is.
 
     Parameters
     ----------
@@ -100,7 +100,8 @@ def adapt_locally(
     features, labels = labelled(feats, y, adapter.d, head.classes)
     if shots is not None:
         shots = check_number("shots", shots, least=1, whole=True)
-        first = [torch.nonzero(labels == c).flatten()[:shots] for c in labels.unique()]
+        classes = sorted(set(labels.tolist()))
+        first = [torch.nonzero(labels == c).flatten()[:shots] for c in classes]
         chosen = torch.cat(first).sort().values
         features, labels = features[chosen], labels[chosen]
     local = copy.deepcopy(adapter)
@@ -110,12 +111,12 @@ def adapt_locally(
     optimizer = torch.optim.AdamW(local.parameters(), lr=lr)
     generator = generator_for("local adaptation", seed)
     for _ in range(epochs):
-        for batch in torch.randperm(len(features), generator=generator).split(size):
+        for batch in torch.split(torch.randperm(len(features), generator=generator), size):
             logits = head(local(features[batch]))
             loss = nn.functional.cross_entropy(logits, labels[batch])
             if weight:
                 loss = loss + weight * distillation_loss(logits, target[batch], reduction)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return local

@@ -55,7 +55,7 @@ def measure_advantage(
     confidence: float = 0.99,
     seed: int = 0,
 ) -> AdvantageReport:
-    """Attack real extractions in the worst case: one record of a class of n is C e or -C e, the others are known.
+    """Attack real extractions in the worst case: one record of n is C e or -C e, the others are known.
 
     Each trial is one class of a real `extract_prototypes`; the attack is Neyman and Pearson's, which no
     other one beats.

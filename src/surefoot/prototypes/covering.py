@@ -43,7 +43,7 @@ class Coverage:
     _labels: Int[Tensor, " N"] = field(repr=False)
 
     def bound(self, adapter: ResidualAdapter, head: ZeroShotHead) -> float:
-        """At least |risk on the records - risk on the prototypes, weighted by `shares`|, of any adapter [derived].
+        """At least |risk on the records - risk on the prototypes by `shares`|, of any adapter [derived].
 
         Lambda distance, Lambda = sqrt(2) |H| (1 + |W2| |W1|) in spectral norms; a head that normalises
         multiplies it by 2 / min |u(p)| over the prototypes in use (Dunkl and Williams). Infinite where some
@@ -157,12 +157,12 @@ def nearest_of_class(
     """Distance to the nearest prototype of the own class, and which; infinite and -1 where there is none."""
     away = torch.full((len(z),), math.inf, dtype=torch.float64)
     nearest = torch.full((len(z),), -1, dtype=torch.int64)
-    for label in labels.unique().tolist():
+    for label in sorted(set(labels.tolist())):
         rows = torch.nonzero(protos.labels == label).flatten()
         if not len(rows):
             continue
         centres = protos.features[rows].double()
-        for part in torch.nonzero(labels == label).flatten().split(CHUNK):
+        for part in torch.split(torch.nonzero(labels == label).flatten(), CHUNK):
             found = _distances(z[part].double(), centres).min(dim=1)
             away[part], nearest[part] = found.values, rows[found.indices]
     return away, nearest

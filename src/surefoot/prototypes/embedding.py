@@ -110,7 +110,8 @@ class _Pooled(_Wrapped):
 
 
 def _first_tensor(found: Any) -> Tensor:
-    return found[0] if isinstance(found, tuple) else torch.as_tensor(found)
+    first: Tensor = found[0] if isinstance(found, tuple) else torch.as_tensor(found)
+    return first
 
 
 def from_sentence_transformers(model: Any) -> Encoder:

@@ -43,10 +43,10 @@ def extract_prototypes(
     y
         (N,) classes, whole numbers from 0.
     method
-        "cluster_var" (recommended without privacy): k-means centres, their sizes and one diagonal variance a class.
+        "cluster_var" (recommended without privacy): k-means centres, their sizes, one diagonal variance a class.
         "mean": one class mean (with `dp`, and the server's sampler "additive": recommended for private data).
         "cluster": k-means centres. "random": records themselves, in their original order.
-        "gauss": class means and one second moment of the client (arXiv 2410.07738 has mean, cluster and random).
+        "gauss": class means and one second moment of the client. Mean, cluster and random: arXiv 2410.07738.
     ratio
         rho in (0, 1]; no effect on "mean" and "gauss".
     min_cluster
@@ -91,7 +91,7 @@ def extract_prototypes(
         "method": method, "ratio": ratio, "counts": _counts(labels), "encoder_id": encoder_id,
         "release": dp, "clipped": clipped, "record": Record(),
     }  # fmt: skip
-    _note(common["record"], method, ratio, dp)
+    _note(common["record"], method, ratio, dp, z)
     if method == "random":
         return _random(z, labels, ratio, seed, dp, dtype, common)
     if method in ("cluster", "cluster_var"):
@@ -99,12 +99,14 @@ def extract_prototypes(
     return _means(z, labels, dp, frame, dtype, common)
 
 
-def _note(record: Record, method: str, ratio: float, dp: GaussianRelease | None) -> None:
+def _note(
+    record: Record, method: str, ratio: float, dp: GaussianRelease | None, z: Float[Rows, "N d"]
+) -> None:
     record.note(None, method=method, ratio=ratio, private=dp is not None)
     if dp is not None:
+        longest = float(np.linalg.norm(z.astype(np.float64), axis=1).max())
         record.note(
-            None, epsilon=dp.epsilon, delta=dp.delta, clip=dp.clip, clipped_to_clip=True,
-            noise_source=SYSTEM, beside="class sizes",
+            None, clipped_to_clip=longest <= dp.clip * (1 + 1e-12), epsilon=dp.epsilon, delta=dp.delta, clip=dp.clip, beside="class sizes",
         )  # fmt: skip
 
 
@@ -113,7 +115,10 @@ def _noisy(
 ) -> Float[Rows, "..."]:
     """Rows with independent noise, whose size goes into the record beside what one record can move."""
     record.append(0, step, **{NOISE: sigma / sensitivity})
-    return rows + sigma * system_normal(*rows.shape) if sigma > 0 else rows
+    if sigma == 0:
+        return rows
+    record.note(0, noise_source=SYSTEM)
+    return rows + sigma * system_normal(*rows.shape)
 
 
 def labelled(
@@ -189,8 +194,8 @@ def _random(
 ) -> PrototypeSet:
     if dp is not None and dp.nu > 0:
         warn(
-            "each row of method 'random' is one record: noise of twice the clip on each leaves little to learn "
-            'from; method "mean" needs n_c times less'
+            "each row of method 'random' is one record: noise for twice the clip on each leaves little to "
+            'learn from; method "mean" needs n_c times less'
         )
     chosen, weights = [], np.empty(len(z))
     for label, count in common["counts"].items():
@@ -210,7 +215,7 @@ def _random(
         index = index[system_order(len(index))]
     rows = z[index]
     if dp is not None:
-        rows = _noisy(rows, dp.sigma(1, "random"), dp.sensitivity(1, "random"), common["record"], 0)
+        rows = _noisy(rows, dp.sigma(1, "random"), 2 * dp.clip, common["record"], 0)
     return PrototypeSet(
         _tensor(rows, dtype), torch.as_tensor(labels[index]),
         _tensor(weights[index], torch.float32), **common,
@@ -254,7 +259,10 @@ def _means(
     if dp is not None:
         rows = zip(counts.items(), means, strict=True)
         means = np.stack(
-            [_noisy(m, dp.sigma(n), dp.sensitivity(n), common["record"], c) for (c, n), m in rows]
+            [
+                _noisy(m, dp.sigma(n), 2 * dp.clip / int((labels == c).sum()), common["record"], c)
+                for (c, n), m in rows
+            ]
         )
         if moment is not None and dp.nu > 0:
             # Entries i, j and j, i of A + A^T are one draw: variance 1/2 off the diagonal and 1 on it.

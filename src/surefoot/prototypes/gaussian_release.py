@@ -1,4 +1,4 @@
-"""One release by the Gaussian mechanism: how much noise an upload of prototypes needs, and what it promises."""
+"""One release by the Gaussian mechanism: how much noise an upload needs, and what it promises."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ class ZeroShotHead(nn.Module):
         """Logits of adapted embeddings; an embedding of norm 0 has logits 0."""
         if self.normalize:
             u = nn.functional.normalize(wide(u), dim=-1)
-        return u @ self.weight.to(u.dtype).T
+        logits: Tensor = u @ self.weight.to(u.dtype).T
+        return logits
 
 
 def _unit(rows: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:

@@ -23,7 +23,7 @@ SAME = 1e-6
 
 @dataclass(frozen=True)
 class MembershipAudit:
-    """A nearest-prototype membership attack. It depends on the records: after a private release it stays inside.
+    """A nearest-prototype membership attack; after a private release its outcome stays with the client.
 
     Attributes
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,10 +44,9 @@ def compare_with_pooled(
     """
     adapter, report = train_global_adapter(sets, head, **options)
     labels = y.long()
-    classes, counts = labels.unique(return_counts=True)
     pooled = PrototypeSet(
         feats.to(sets[0].features.dtype), labels, torch.ones(len(labels)), "random", 1.0,
-        dict(zip(classes.tolist(), counts.tolist(), strict=True)), sets[0].encoder_id,
+        dict(Counter(labels.tolist())), sets[0].encoder_id,
     )  # fmt: skip
     other, _ = train_global_adapter([pooled], head, **options)
     differing = sum(

@@ -63,7 +63,7 @@ class ServerReport:
 
     @property
     def bound(self) -> float:
-        """2 (f_0 - f_T) / sum of the step sizes, at least the smallest |grad f|^2; infinite without a step."""
+        """2 (f_0 - f_T) / sum of the step sizes, never below the least |grad f|^2; infinite without a step."""
         total = sum(self.step_sizes)
         return 2 * (self.losses[0] - self.losses[-1]) / total if total else float("inf")
 

@@ -14,7 +14,7 @@ MANY = 5000
 
 @dataclass(frozen=True)
 class Clusters:
-    """Centres (m, d), how many records each stands for, and the squared residuals summed by coordinate (d,)."""
+    """Centres (m, d), the records that each stands for, and squared residuals summed by coordinate (d,)."""
 
     centres: Float64[np.ndarray, "m d"]
     sizes: Int64[np.ndarray, " m"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from surefoot._numerics.seeds import generator_for
 
 WARM_UP, WINDOW, FLAT, LONGEST = 10, 20, 1e-3, 1.0
-"""Epochs of warm-up, losses looked at and the deviation below which they are flat, and the gradient's clip."""
+"""Epochs of warm-up; losses looked at, and the deviation below which they are flat; the gradient's clip."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Schedule:
     def batches(self, rows: int, generator: torch.Generator) -> list[Int[Tensor, " B"]]:
         """Rows of each batch, in a new order."""
         order = torch.randperm(rows, generator=generator)
-        parts = list(order.split(self.batch_size))
+        parts = list(torch.split(order, self.batch_size))
         if len(parts) > 1:
             last = len(parts[-1])
             short = last < self.batch_size if self.authors_batches else last == 1
@@ -78,7 +78,7 @@ def train_adamw(
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(adapter.parameters(), LONGEST)
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             recent.append(losses[-1])
             flat = len(losses) > WINDOW and float(np.std(recent)) < FLAT
             if schedule.early_stop and flat:

@@ -1,4 +1,4 @@
-"""Gradient descent on the whole prototype loss with Armijo back-tracking: every step proves its own descent."""
+"""Gradient descent on the whole loss with Armijo back-tracking: every step proves its own descent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def descend(
 
     path, eta = Path(), lr
     value = loss()
-    path.losses.append(float(value))
+    path.losses.append(float(value.detach()))
     for _ in range(steps):
         gradient = torch.autograd.grad(value, parameters)
         squared = sum(float(g.double().square().sum()) for g in gradient)
@@ -49,14 +49,14 @@ def descend(
         while eta >= LEAST_STEP and moved is None:
             _step(parameters, here, gradient, eta)
             tried = loss()
-            enough = float(tried) <= path.losses[-1] - eta / 2 * squared
+            enough = float(tried.detach()) <= path.losses[-1] - eta / 2 * squared
             moved, eta = (tried, eta) if enough else (None, eta / 2)
         if moved is None:
             _step(parameters, here, gradient, 0.0)
             path.stop = "stalled"
             break
         value = moved
-        path.losses.append(float(value))
+        path.losses.append(float(value.detach()))
         path.grad_norms_sq.append(squared)
         path.step_sizes.append(eta)
         eta *= GROWTH
