@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from surefoot.prototypes.extraction import labelled
+from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.head import ZeroShotHead
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import generator_for
+from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.adapter import ResidualAdapter
-from surefoot.prototypes.extraction import labelled
 from surefoot.prototypes.head import ZeroShotHead
 
 Reduction = Literal["batchmean", "mean"]

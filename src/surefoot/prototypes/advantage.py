@@ -10,9 +10,10 @@ from scipy.stats import beta
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
+from surefoot.prototypes.certificates import of_upload
 from surefoot.prototypes.extraction import extract_prototypes
 from surefoot.prototypes.gaussian_release import GaussianRelease
-from surefoot.prototypes.guarantee import ADVANTAGE, of_upload
+from surefoot.prototypes.guarantee import ADVANTAGE
 from surefoot.record import Record
 
 

@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from surefoot.certificate import Certificate
+from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.adapter import ResidualAdapter
-from surefoot.prototypes.extraction import labelled
-from surefoot.prototypes.guarantee import COVERAGE_BOUND, RISK_GAP, TRIVIAL_GAP, of_coverage
+from surefoot.prototypes.certificates import of_coverage
+from surefoot.prototypes.guarantee import COVERAGE_BOUND, RISK_GAP, TRIVIAL_GAP
 from surefoot.prototypes.head import ZeroShotHead
 from surefoot.prototypes.prototype_set import PrototypeSet
 from surefoot.record import Record

@@ -42,7 +42,8 @@ def embed(encoder: Encoder, x: Any, batch_size: int = 256) -> Float[Tensor, "N d
     TypeError
         The encoder has no `eval()`.
     ValueError
-        There are no records, the encoder returns another shape than (B, d), or numbers that are not finite.
+        There are no records, `eval()` leaves a module in training mode, or the encoder returns another shape
+        than (B, d), or numbers that are not finite.
     """
     size = check_number("batch_size", batch_size, least=1, whole=True)
     if not callable(getattr(encoder, "eval", None)):
@@ -54,6 +55,10 @@ def embed(encoder: Encoder, x: Any, batch_size: int = 256) -> Float[Tensor, "N d
     modes = _modes(encoder)
     encoder.eval()
     try:
+        if any(module.training for module, _ in modes):
+            raise ValueError(
+                "encoder must be in evaluation mode after eval(), but a module of it trains"
+            )
         with torch.no_grad():
             parts = [_checked(encoder(x[i : i + size]), x, i, size) for i in range(0, len(x), size)]
     finally:

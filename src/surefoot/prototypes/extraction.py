@@ -9,10 +9,18 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from surefoot._numerics.checks import check_choice, check_number, check_numbers
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import seed_for
 from surefoot.errors import warn
 from surefoot.prototypes._client.clusters import Clusters, clustered
+from surefoot.prototypes._client.inputs import (
+    classes_of,
+    clipped_to,
+    embeddings,
+    frame_of,
+    sizes_of,
+    to_tensor,
+)
 from surefoot.prototypes._client.system_noise import system_normal, system_order
 from surefoot.prototypes.gaussian_release import PRIVATE, GaussianRelease
 from surefoot.prototypes.guarantee import NOISE, SYSTEM
@@ -43,7 +51,7 @@ def extract_prototypes(
     y
         (N,) classes, whole numbers from 0.
     method
-        "cluster_var" (recommended without privacy): k-means centres, their sizes, one diagonal variance a class.
+        "cluster_var" (recommended without privacy): k-means centres, sizes, one diagonal variance a class.
         "mean": one class mean (with `dp`, and the server's sampler "additive": recommended for private data).
         "cluster": k-means centres. "random": records themselves, in their original order.
         "gauss": class means and one second moment of the client. Mean, cluster and random: arXiv 2410.07738.
@@ -70,8 +78,8 @@ def extract_prototypes(
     check_choice("method", method, METHODS)
     ratio = check_number("ratio", ratio, above=0, most=1)
     least = check_number("min_cluster", min_cluster, least=1, whole=True)
-    z, dtype = _embeddings(feats)
-    labels = _classes(y, len(z))
+    z, dtype = embeddings(feats)
+    labels = classes_of(y, len(z))
     if dp is not None and method not in PRIVATE:
         raise ValueError(
             f"method {method!r} has no finite sensitivity, so no noise makes it private; "
@@ -79,16 +87,16 @@ def extract_prototypes(
         )
     if basis is not None and method != "gauss":
         raise ValueError(f'basis is for method="gauss", got method={method!r}')
-    frame = None if basis is None else _basis(basis, z.shape[1])
+    frame = None if basis is None else frame_of(basis, z.shape[1])
     clipped = 0
     if frame is not None:
         z = z @ frame
     if dp is not None:
-        z, clipped = _clip(z, dp.clip)
-    elif method != "random" and (alone := [c for c, n in _counts(labels).items() if n == 1]):
+        z, clipped = clipped_to(z, dp.clip)
+    elif method != "random" and (alone := [c for c, n in sizes_of(labels).items() if n == 1]):
         warn(f"classes {alone} have one record each: their prototype is that record itself")
     common: dict[str, Any] = {
-        "method": method, "ratio": ratio, "counts": _counts(labels), "encoder_id": encoder_id,
+        "method": method, "ratio": ratio, "counts": sizes_of(labels), "encoder_id": encoder_id,
         "release": dp, "clipped": clipped, "record": Record(),
     }  # fmt: skip
     _note(common["record"], method, ratio, dp, z)
@@ -106,7 +114,8 @@ def _note(
     if dp is not None:
         longest = float(np.linalg.norm(z.astype(np.float64), axis=1).max())
         record.note(
-            None, clipped_to_clip=longest <= dp.clip * (1 + 1e-12), epsilon=dp.epsilon, delta=dp.delta, clip=dp.clip, beside="class sizes",
+            None, epsilon=dp.epsilon, delta=dp.delta, clip=dp.clip, beside="class sizes",
+            clipped_to_clip=longest <= dp.clip * (1 + 1e-12),
         )  # fmt: skip
 
 
@@ -121,66 +130,9 @@ def _noisy(
     return rows + sigma * system_normal(*rows.shape)
 
 
-def labelled(
-    feats: Any, y: Any, d: int, classes: int
-) -> tuple[Float[torch.Tensor, "N d"], Int[torch.Tensor, " N"]]:
-    """Embeddings of a dimension and classes below a number, checked, as tensors."""
-    z, dtype = _embeddings(feats)
-    labels = _classes(y, len(z))
-    if z.shape[1] != d:
-        raise ValueError(f"feats must be (N, {d}), got {z.shape}")
-    if labels.max() >= classes:
-        raise ValueError(f"y must be below {classes}, the classes of the head, got {labels.max()}")
-    return _tensor(z, dtype), torch.as_tensor(labels)
-
-
-def _embeddings(feats: Any) -> tuple[Float[Rows, "N d"], torch.dtype]:
-    double = getattr(feats, "dtype", None) in (torch.float64, np.dtype(np.float64))
-    if hasattr(feats, "detach"):
-        feats = feats.detach().cpu().double()  # NumPy has no bfloat16
-    z = check_numbers("feats", feats, ndim=2)
-    return z, torch.float64 if double else torch.float32
-
-
-def _classes(y: Any, count: int) -> Int[Rows, " N"]:
-    given = check_numbers("y", y, ndim=1, nonnegative=True)
-    if len(given) != count:
-        raise ValueError(f"y must have one class a record: {count}, got {len(given)}")
-    if (given != np.floor(given)).any():
-        raise ValueError("y must hold whole numbers, one class a record")
-    return given.astype(np.int64)
-
-
-def _basis(basis: Any, d: int) -> Float[Rows, "d k"]:
-    frame = check_numbers("basis", basis, ndim=2)
-    if frame.shape[0] != d or np.abs(frame.T @ frame - np.eye(frame.shape[1])).max() > 1e-5:
-        raise ValueError(
-            f"basis must be ({d}, k) with orthonormal columns, got shape {frame.shape}; "
-            "take the Q of its QR decomposition"
-        )
-    return frame
-
-
-def _counts(labels: Int[Rows, " N"]) -> dict[int, int]:
-    return {int(c): int(n) for c, n in zip(*np.unique(labels, return_counts=True), strict=True)}
-
-
-def _clip(z: Float[Rows, "N d"], clip: float) -> tuple[Float[Rows, "N d"], int]:
-    sizes = np.linalg.norm(z.astype(np.float64), axis=1)
-    long = sizes > clip
-    z = z.copy()
-    # A little below: the norm of what was scaled may be rounded up.
-    z[long] *= (clip * (1 - 1e-15) / sizes[long])[:, None]
-    return z, int(long.sum())
-
-
 def rows_of(ratio: float, count: int) -> int:
     """Prototypes of a class of so many records: in floats .07 * 100 is above 7."""
     return max(1, math.ceil(ratio * count - 1e-9))
-
-
-def _tensor(rows: Float[Rows, "..."], dtype: torch.dtype) -> torch.Tensor:
-    return torch.as_tensor(rows).to(dtype)
 
 
 def _random(
@@ -217,8 +169,8 @@ def _random(
     if dp is not None:
         rows = _noisy(rows, dp.sigma(1, "random"), 2 * dp.clip, common["record"], 0)
     return PrototypeSet(
-        _tensor(rows, dtype), torch.as_tensor(labels[index]),
-        _tensor(weights[index], torch.float32), **common,
+        to_tensor(rows, dtype), torch.as_tensor(labels[index]),
+        to_tensor(weights[index], torch.float32), **common,
     )  # fmt: skip
 
 
@@ -235,11 +187,11 @@ def _clusters(
         c: clustered(z[labels == c], rows_of(ratio, n), least, seed)
         for c, n in common["counts"].items()
     }
-    kept = {c: _tensor(f.variance, dtype) for c, f in found.items()}
+    kept = {c: to_tensor(f.variance, dtype) for c, f in found.items()}
     return PrototypeSet(
-        _tensor(np.concatenate([f.centres for f in found.values()]), dtype),
+        to_tensor(np.concatenate([f.centres for f in found.values()]), dtype),
         torch.as_tensor(np.repeat(list(found), [len(f.sizes) for f in found.values()])),
-        _tensor(np.concatenate([f.sizes for f in found.values()]), torch.float32),
+        to_tensor(np.concatenate([f.sizes for f in found.values()]), torch.float32),
         variances=kept if common["method"] == "cluster_var" else {},
         **common,
     )  # fmt: skip
@@ -271,9 +223,9 @@ def _means(
     if frame is not None:
         means = means @ frame.T
     return PrototypeSet(
-        _tensor(means, dtype), torch.tensor(list(counts)),
+        to_tensor(means, dtype), torch.tensor(list(counts)),
         torch.tensor([float(n) for n in counts.values()]),
-        moment=None if moment is None else _tensor(moment, dtype),
-        basis=None if frame is None else _tensor(frame, dtype),
+        moment=None if moment is None else to_tensor(moment, dtype),
+        basis=None if frame is None else to_tensor(frame, dtype),
         **common,
     )  # fmt: skip

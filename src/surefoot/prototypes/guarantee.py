@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtr
 
-from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Assumption, Guarantee, assume_fact
 from surefoot.prototypes.accounting import noise_multiplier
 from surefoot.prototypes.gaussian_release import PRIVATE
@@ -268,38 +266,3 @@ def communication() -> Guarantee:
         bound=lambda record: record.curves(f"promised {BYTES_UP}").values,
         assumptions=lambda record: _all(record, {"rows of four bytes": ("dtype", "float32")}),
     )
-
-
-def _certificates(
-    record: Record, theorems: Iterable[tuple[Guarantee, str]], confidence: float
-) -> list[Certificate]:
-    return [
-        certify(record, g, confidence) if g.quantity in record else unmeasured(record, g, todo)
-        for g, todo in theorems
-    ]
-
-
-def of_training(record: Record, confidence: float = 0.99) -> list[Certificate]:
-    """G1, G4 and G6 of a training on the server."""
-    certified = 'train with solver="certified"'
-    theorems = [
-        (pooled_identity(), "compare_with_pooled trains on the pooled records too"),
-        (armijo_descent(), certified),
-        (stationary_point(), certified),
-        (communication(), "the server's record has it"),
-    ]
-    return _certificates(record, theorems, confidence)
-
-
-def of_upload(record: Record, confidence: float = 0.99) -> list[Certificate]:
-    """G2 and G3 of an upload, or of an attack on one."""
-    theorems = [
-        (private_upload(), "extract with dp=GaussianRelease(...)"),
-        (distinguishing_advantage(), "measure_advantage attacks the release"),
-    ]
-    return _certificates(record, theorems, confidence)
-
-
-def of_coverage(record: Record, confidence: float = 0.99) -> list[Certificate]:
-    """G5 of the prototypes of a client."""
-    return _certificates(record, [(coverage_bound(), "Coverage.record measures it")], confidence)

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_of_class
-from surefoot.prototypes.extraction import labelled
 from surefoot.prototypes.prototype_set import PrototypeSet
 
 LEAKS = 0.8

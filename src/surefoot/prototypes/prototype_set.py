@@ -13,8 +13,8 @@ from torch import Tensor
 
 from surefoot._numerics.checks import check_choice
 from surefoot.certificate import Certificate
+from surefoot.prototypes.certificates import of_upload
 from surefoot.prototypes.gaussian_release import GaussianRelease
-from surefoot.prototypes.guarantee import of_upload
 from surefoot.record import Record
 
 METHODS = ("cluster_var", "mean", "cluster", "random", "gauss")

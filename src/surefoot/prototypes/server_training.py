@@ -17,8 +17,9 @@ from surefoot.prototypes._server.adamw import Schedule, train_adamw
 from surefoot.prototypes._server.armijo import Path, descend
 from surefoot.prototypes._server.drawing import Sampler, training_features
 from surefoot.prototypes.adapter import ResidualAdapter
+from surefoot.prototypes.certificates import of_training
 from surefoot.prototypes.communication import comm_cost_of
-from surefoot.prototypes.guarantee import BYTES_UP, LEAST_GRADIENT, of_training
+from surefoot.prototypes.guarantee import BYTES_UP, LEAST_GRADIENT
 from surefoot.prototypes.head import ZeroShotHead
 from surefoot.prototypes.prototype_set import PrototypeSet
 from surefoot.record import Record
@@ -63,7 +64,7 @@ class ServerReport:
 
     @property
     def bound(self) -> float:
-        """2 (f_0 - f_T) / sum of the step sizes, never below the least |grad f|^2; infinite without a step."""
+        """2 (f_0 - f_T) / sum of the step sizes, at least the least |grad f|^2; infinite without steps."""
         total = sum(self.step_sizes)
         return 2 * (self.losses[0] - self.losses[-1]) / total if total else float("inf")
 
