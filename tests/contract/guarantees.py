@@ -7,6 +7,7 @@ from tests.contract.promises import (
     lora,
     nesterov,
     privacy,
+    prototypes,
     reparam,
     zeroth_order,
 )
@@ -18,6 +19,7 @@ PROMISES = [
     *lora.PROMISES,
     *nesterov.PROMISES,
     *privacy.PROMISES,
+    *prototypes.PROMISES,
     *reparam.PROMISES,
     *zeroth_order.PROMISES,
 ]

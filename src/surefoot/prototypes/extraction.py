@@ -18,6 +18,7 @@ from surefoot.prototypes._client.inputs import (
     clipped_to,
     embeddings,
     frame_of,
+    members_of,
     sizes_of,
     to_tensor,
 )
@@ -150,8 +151,9 @@ def _random(
             'learn from; method "mean" needs n_c times less'
         )
     chosen, weights = [], np.empty(len(z))
+    members = members_of(labels)
     for label, count in common["counts"].items():
-        own = np.flatnonzero(labels == label)
+        own = members[label]
         m = rows_of(ratio, count)
         if dp is None:
             order = np.random.default_rng(seed_for("random prototypes", seed, label)).permutation(
@@ -184,8 +186,8 @@ def _clusters(
     common: dict[str, Any],
 ) -> PrototypeSet:
     found: dict[int, Clusters] = {
-        c: clustered(z[labels == c], rows_of(ratio, n), least, seed)
-        for c, n in common["counts"].items()
+        c: clustered(z[own], rows_of(ratio, len(own)), least, seed)
+        for c, own in members_of(labels).items()
     }
     kept = {c: to_tensor(f.variance, dtype) for c, f in found.items()}
     return PrototypeSet(
@@ -206,13 +208,14 @@ def _means(
     common: dict[str, Any],
 ) -> PrototypeSet:
     counts = common["counts"]
-    means = np.stack([z[labels == c].mean(axis=0) for c in counts])
+    members = members_of(labels)
+    means = np.stack([z[own].mean(axis=0) for own in members.values()])
     moment = z.T @ z / len(z) if common["method"] == "gauss" else None
     if dp is not None:
         rows = zip(counts.items(), means, strict=True)
         means = np.stack(
             [
-                _noisy(m, dp.sigma(n), 2 * dp.clip / int((labels == c).sum()), common["record"], c)
+                _noisy(m, dp.sigma(n), 2 * dp.clip / len(members[c]), common["record"], c)
                 for (c, n), m in rows
             ]
         )

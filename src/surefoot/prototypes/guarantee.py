@@ -60,6 +60,8 @@ def pooled_identity() -> Guarantee:
 
 
 def _promised_nu(epsilon: Fact, delta: Fact) -> float:
+    if not (_real(epsilon) > 0 and 0 < _real(delta) < 1):
+        return 0.0  # promises nothing; the assumptions say so
     return 0.0 if epsilon == math.inf else noise_multiplier(float(epsilon), float(delta))
 
 

@@ -95,8 +95,11 @@ class PrototypeSet:
                 f"counts must name the classes that have prototypes, got {sorted(self.counts)} for "
                 f"{sorted(seen)}"
             )
-        for label, count in self.counts.items():
-            share = float(self.weights[self.labels == label].double().sum())
+        names, row = self.labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        shares = torch.zeros(len(names), dtype=torch.float64)
+        shares.index_add_(0, row, self.weights.double().cpu())
+        for label, share in zip(names.tolist(), shares.tolist(), strict=True):
+            count = self.counts[label]
             if count < 1 or abs(share - count) > 1e-4 * count:
                 raise ValueError(
                     f"weights of class {label} must sum to its count {count}, got {share:g}"

@@ -61,6 +61,14 @@ def sizes_of(labels: Int[Rows, " N"]) -> dict[int, int]:
     return {int(c): int(n) for c, n in zip(*np.unique(labels, return_counts=True), strict=True)}
 
 
+def members_of(labels: Int[Rows, " N"]) -> dict[int, Int[Rows, " n"]]:
+    """{class: its records in their order}, in time N log N however many classes."""
+    order = np.argsort(labels, kind="stable")
+    classes, first = np.unique(labels[order], return_index=True)
+    parts = np.split(order, first[1:])
+    return {int(c): part for c, part in zip(classes, parts, strict=True)}
+
+
 def clipped_to(z: Float[Rows, "N d"], clip: float) -> tuple[Float[Rows, "N d"], int]:
     """Rows no longer than the clip, and how many were."""
     sizes = np.linalg.norm(z.astype(np.float64), axis=1)
