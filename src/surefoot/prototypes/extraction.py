@@ -193,7 +193,7 @@ def _clusters(
     return PrototypeSet(
         to_tensor(np.concatenate([f.centres for f in found.values()]), dtype),
         torch.as_tensor(np.repeat(list(found), [len(f.sizes) for f in found.values()])),
-        to_tensor(np.concatenate([f.sizes for f in found.values()]), torch.float32),
+        to_tensor(np.concatenate([f.sizes for f in found.values()]).astype(float), torch.float32),
         variances=kept if common["method"] == "cluster_var" else {},
         **common,
     )  # fmt: skip

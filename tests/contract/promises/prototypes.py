@@ -63,7 +63,12 @@ PROMISES = [
     Promise(
         prototypes.coverage_bound,
         prototypes.coverage_bound,
-        {"risk gap": [0.1], "coverage bound": [0.3], "trivial gap": [20.0], "risk on the records": [1.0]},
+        {
+            "risk gap": [0.1],
+            "coverage bound": [0.3],
+            "trivial gap": [20.0],
+            "risk on the records": [1.0],
+        },
         {"risk gap": [0.31]},
         {
             "assignment": "nearest of class and client",
