@@ -21,6 +21,6 @@ def clients(count=3, n=48, dtype=torch.float32, noise=1.5):
         g = torch.Generator().manual_seed(i + 1)
         y = torch.randint(0, CLASSES, (n,), generator=g)
         z = directions()[y] + noise * torch.randn(n, D, generator=g)
-        z = z + torch.randn(D, generator=g)
+        z = z + 2.5 * torch.randn(D, generator=g)
         found.append((torch.nn.functional.normalize(z, dim=1).to(dtype), y))
     return found

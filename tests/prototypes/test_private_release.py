@@ -53,8 +53,7 @@ def test_noise_multiplier(eps, nu):
     assert gaussian_epsilon(found * (1 - 1e-9), 1e-5) > eps
 
 
-@pytest.mark.parametrize("eps", [1e-6, 1e-3, 50, 1e4, 1e12])
-@pytest.mark.parametrize("delta", [1e-12, 1e-2, 0.9])
+@pytest.mark.parametrize(("eps", "delta"), [(1e-6, 1e-12), (1e-3, 0.9), (50, 1e-2), (1e12, 1e-12)])
 def test_noise_multiplier_never_falls_short(eps, delta):
     assert gaussian_epsilon(noise_multiplier(eps, delta), delta) <= eps
 
@@ -227,7 +226,7 @@ def test_advantage_is_as_promised_in_both_directions():
     assert at.advantage_of_any == pytest.approx(
         (math.exp(4) - 1 + 2e-5) / (math.exp(4) + 1), rel=1e-9
     )
-    found = measure_advantage(at, trials=4000)
+    found = measure_advantage(at, trials=3000)
     assert abs(found.measured - at.advantage) <= 3.5 * found.standard_error
     assert [c.verdict for c in found.certificates()] == [KEPT, KEPT]
 
@@ -237,7 +236,7 @@ def test_too_little_noise_is_seen_by_both_certificates(monkeypatch):
     monkeypatch.setattr(
         GaussianRelease, "sigma", lambda self, n, method="mean": self.nu * self.clip / n
     )
-    found = measure_advantage(GaussianRelease(4, 1e-5), trials=2000)
+    found = measure_advantage(GaussianRelease(4, 1e-5), trials=1000)
     assert [c.verdict for c in found.certificates()] == [BROKEN, BROKEN]
 
 

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.hockey_stick.gaussian import GaussianPair
-from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE
+from surefoot._numerics.hockey_stick.mixture import REMOVE
 
 LEAST_NOISE, LARGEST_EPSILON, SMALLEST_DELTA = 1e-9, 1e15, 1e-300
 
@@ -54,7 +54,7 @@ def epsilon_of(mu_squared: float, delta: float) -> float:
     if mu_squared > LEAST_NOISE**-2:
         return math.inf
     pair = GaussianPair(math.sqrt(mu_squared))
-    return max(pair.epsilon(delta, direction).upper for direction in (REMOVE, ADD))
+    return pair.epsilon(delta, REMOVE).upper  # by symmetry that of the other direction too
 
 
 @functools.lru_cache(maxsize=1024)

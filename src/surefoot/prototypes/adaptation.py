@@ -45,7 +45,9 @@ def distillation_loss(
             f"{tuple(global_logits.shape)}"
         )
     local, target = (x.log_softmax(dim=1) for x in (local_logits, global_logits.detach()))
-    return nn.functional.kl_div(local, target, reduction=reduction, log_target=True)
+    found = nn.functional.kl_div(local, target, reduction="batchmean", log_target=True)
+    # torch's own "mean" warns that it will become another one.
+    return found if reduction == "batchmean" else found / local.shape[1]
 
 
 def adapt_locally(

@@ -126,8 +126,8 @@ def _shrunk(
     V_i = d * _mean_over(sigma2, there, 1) / there.sum(axis=1) * (1 - 1 / K)
     e_i = np.maximum((o**2).sum(axis=1) - V_i, 0)
     a = _share(e_i, V_i)
-    V = d * _mean_over(sigma2, there, None) * (1 - 1 / K) * (1 - 1 / k)
-    e = np.maximum(_mean_over((R**2).sum(axis=2), there, None) - V, 0)
+    V = np.asarray(d * _mean_over(sigma2, there, None) * (1 - 1 / K) * (1 - 1 / k))
+    e = np.asarray(np.maximum(_mean_over((R**2).sum(axis=2), there, None) - V, 0))
     b = float(_share(e, V)) if residual else 0.0
     mu = g[None] + a[:, None, None] * o[:, None, :] + b * R
     of_classes = np.maximum((g**2).sum(axis=1) - d * (w**2 * sigma2).sum(axis=0), 0.02 * clip**2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from surefoot._numerics.checks import check_number
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """A batch to its embeddings (batch, d)."""
 

@@ -195,6 +195,7 @@ def armijo_descent() -> Guarantee:
         holds_in="every run",
         bound=lambda record: _by_step(record, LOSS, value),
         assumptions=_certified,
+        tolerance=0.0,
     )
 
 
