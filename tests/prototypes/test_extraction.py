@@ -9,6 +9,7 @@ from sklearn.cluster import KMeans
 from tests.prototypes.clients import clients
 
 from surefoot.prototypes import GaussianRelease, PrototypeSet, extract_prototypes
+from surefoot.prototypes._client import clusters
 from surefoot.prototypes._client.clusters import clustered
 from surefoot.prototypes.extraction import rows_of
 
@@ -83,6 +84,15 @@ def test_no_cluster_is_smaller_than_wished(n, least, m, seed):
     found = clustered(z, min(m, n), least, 0)
     assert found.sizes.sum() == n
     assert found.sizes.min() >= min(least, n)
+    np.testing.assert_allclose(found.sizes @ found.centres, z.sum(0), atol=1e-9)
+
+
+def test_many_records_are_clustered_in_mini_batches(monkeypatch):
+    monkeypatch.setattr(clusters, "MANY", 20)
+    monkeypatch.setattr(clusters, "KMeans", None)
+    z = np.random.default_rng(0).normal(size=(60, 3))
+    found = clustered(z, 6, 2, 0)
+    assert found.sizes.min() >= 2
     np.testing.assert_allclose(found.sizes @ found.centres, z.sum(0), atol=1e-9)
 
 

@@ -23,8 +23,10 @@ class AdvantageReport:
 
     Attributes
     ----------
-    measured, standard_error
+    measured
         Over the trials.
+    standard_error
+        Of it.
     lower
         One-sided limit at the confidence, exact for both rates.
     promised

@@ -62,7 +62,7 @@ class Coverage:
         used = self.shares > 0
         with torch.no_grad():
             u = _double(adapter)(self._prototypes.features[used].double())
-        least = float(torch.linalg.vector_norm(u, dim=1).min())
+        least = float(torch.linalg.vector_norm(u.double(), dim=1).min())
         return math.inf if least == 0 else steepness * self.distance * 2 / least
 
     @staticmethod

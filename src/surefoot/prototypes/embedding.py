@@ -75,17 +75,17 @@ def _modes(encoder: Encoder) -> list[tuple[nn.Module, bool]]:
 
 def _checked(found: Any, x: Any, start: int, size: int) -> Tensor:
     rows = min(size, len(x) - start)
-    found = torch.as_tensor(found).detach().cpu()
-    if found.ndim != 2 or len(found) != rows:
+    z: Tensor = torch.as_tensor(found).detach().cpu()
+    if z.ndim != 2 or len(z) != rows:
         raise ValueError(
-            f"encoder must return (batch, d) for a batch of {rows}, got {tuple(found.shape)}; "
+            f"encoder must return (batch, d) for a batch of {rows}, got {tuple(z.shape)}; "
             "pool its tokens or pixels first"
         )
-    if not bool(torch.isfinite(found).all()):
+    if not bool(torch.isfinite(z).all()):
         raise ValueError(
             f"encoder must return finite numbers, got others in records {start} to {start + rows - 1}"
         )
-    return found
+    return z
 
 
 class _Wrapped:

@@ -75,4 +75,5 @@ def _unit(rows: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
     sizes = torch.linalg.vector_norm(rows.double(), dim=-1, keepdim=True)
     if bool((sizes == 0).any()):
         raise ValueError("rows must not have norm 0: such a class has no direction; embed its name")
-    return rows / sizes
+    unit: Tensor = rows / sizes
+    return unit

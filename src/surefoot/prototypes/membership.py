@@ -86,9 +86,9 @@ def audit_membership(
 def _raw(protos: PrototypeSet, z: Float[Tensor, "N d"], classes: Tensor) -> float:
     raw = 0
     for row, label in zip(protos.features.double(), protos.labels.tolist(), strict=True):
-        own = z[classes == label].double()
+        own = z[classes == label]
         if not len(own):
             continue
-        away = torch.linalg.vector_norm(own - row, dim=1)
-        raw += bool((away <= SAME * torch.linalg.vector_norm(own, dim=1)).any())
+        away = torch.linalg.vector_norm(own.double() - row, dim=1)
+        raw += bool((away <= SAME * torch.linalg.vector_norm(own.double(), dim=1)).any())
     return raw / len(protos)

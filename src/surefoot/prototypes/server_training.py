@@ -37,8 +37,10 @@ class ServerReport:
         "adamw" or "certified".
     losses
         Of every mini-batch; "certified": of all prototypes at the T + 1 iterates.
-    grad_norms_sq, step_sizes
-        Of the T accepted steps; empty for "adamw".
+    grad_norms_sq
+        Squared gradient norms where the T accepted steps began; empty for "adamw".
+    step_sizes
+        Of these steps; empty for "adamw".
     rows
         Features trained on.
     classes_without_prototypes

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from surefoot._numerics.seeds import generator_for
-from surefoot._numerics.sizes import wide_dtype
 from surefoot.prototypes.additive import additive_model, clip_of
 from surefoot.prototypes.prototype_set import PrototypeSet
 
@@ -88,6 +87,6 @@ def _additive(sets: Sequence[PrototypeSet], residual: bool, seed: int) -> list[D
             generator = generator_for("additive", seed, i, label)
             drawn = PER_RECORD * s.counts[label]
             z = row + variance**0.5 * _normal(drawn, s.d, row, generator)
-            sizes = torch.linalg.vector_norm(z, dim=1, keepdim=True, dtype=wide_dtype(z.dtype))
+            sizes = torch.linalg.vector_norm(z.double(), dim=1, keepdim=True).to(z.dtype)
             parts.append((clip * z / sizes, torch.full((drawn,), label)))
     return parts
