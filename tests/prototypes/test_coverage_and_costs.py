@@ -31,22 +31,16 @@ def adapters(count, scale=1.0):
         yield a
 
 
+@pytest.mark.parametrize("count", [28, pytest.param(203, marks=pytest.mark.acceptance)])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("method", ["mean", "cluster", "random"])
-def test_no_adapter_violates_the_bound(method, normalize, count=28):
+def test_no_adapter_violates_the_bound(method, normalize, count):
     c = coverage(Z, Y, extract_prototypes(Z, Y, method=method, ratio=0.3))
     record = c.record(adapters(count), head(scale=0.5, normalize=normalize))
     gap, bound = (record.curves(q).values[0] for q in ("risk gap", "coverage bound"))
     assert len(gap) == count
     assert (gap <= bound).all()
     assert certify(record, coverage_bound()).verdict is Verdict.KEPT
-
-
-@pytest.mark.acceptance
-@pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("method", ["mean", "cluster", "random"])
-def test_none_of_many_adapters_violates_the_bound(method, normalize):
-    test_no_adapter_violates_the_bound(method, normalize, 203)
 
 
 def test_the_constant_is_reached_by_a_linear_model():
