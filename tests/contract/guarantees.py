@@ -8,6 +8,7 @@ from tests.contract.promises import (
     lora,
     nesterov,
     privacy,
+    prototypes,
     reparam,
     zeroth_order,
 )
@@ -20,6 +21,7 @@ PROMISES = [
     *lora.PROMISES,
     *nesterov.PROMISES,
     *privacy.PROMISES,
+    *prototypes.PROMISES,
     *reparam.PROMISES,
     *zeroth_order.PROMISES,
 ]

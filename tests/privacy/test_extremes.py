@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surefoot import privacy
-from surefoot.privacy._curves.mixture import ADD, REMOVE
+from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE
 from surefoot.privacy._curves.resolved import FAR, ResolvedPair
 
 DELTA = 1e-5

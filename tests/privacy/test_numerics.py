@@ -8,9 +8,9 @@ from mpmath import mp, mpf
 from scipy.special import gammaln, kl_div, log_ndtr, logsumexp
 from scipy.stats import binom, binomtest
 
-from surefoot.privacy._curves import mills
+from surefoot._numerics.hockey_stick import mills
+from surefoot._numerics.hockey_stick.mixture import log_sum
 from surefoot.privacy._curves.binomial import deviance, log_pmf, stirling_error
-from surefoot.privacy._curves.mixture import log_sum
 from surefoot.privacy.audit.error_rates import error_limits
 
 

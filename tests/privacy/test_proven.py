@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp, mpf
 
+from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE, log_sum
 from surefoot.privacy import gaussian, last_iterate, standard
 from surefoot.privacy._curves import proven
 from surefoot.privacy._curves.composed import OUTSIDE, Composition, log_share
 from surefoot.privacy._curves.hits import Hits, gaussian_log_delta
-from surefoot.privacy._curves.mixture import ADD, REMOVE, log_sum
 from surefoot.privacy._curves.proven import Bounds
 from surefoot.privacy._curves.step_loss import GridLaw, StepLoss
 from surefoot.privacy.doors.dp_accounting import account

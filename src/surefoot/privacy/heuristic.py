@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE, Bounded
 from surefoot.privacy._checks import (
     check_delta,
     check_noise,
@@ -27,7 +28,6 @@ from surefoot.privacy._checks import (
 )
 from surefoot.privacy._curves.dominating_pairs import NoiselessPair
 from surefoot.privacy._curves.envelope import envelope
-from surefoot.privacy._curves.mixture import ADD, REMOVE, Bounded
 from surefoot.privacy._curves.resolved import binomial_shift
 from surefoot.privacy._curves.weighted import MIXED, UNREACHED, WeightedPair, weighted_pair
 from surefoot.privacy.gaussian_mechanism import gaussian_pair

@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE, Bounded
 from surefoot.privacy._checks import check_delta, check_epsilon, check_rate
-from surefoot.privacy._curves.mixture import ADD, REMOVE, Bounded
 from surefoot.privacy.result import Curve, Kind, Value, words
 
 Array = np.ndarray

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE
 from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps
-from surefoot.privacy._curves.mixture import ADD, REMOVE
 from surefoot.privacy._curves.proven import proven_epsilon
 from surefoot.privacy._curves.resolved import binomial_shift
 from surefoot.privacy.calibration import By

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.optimize import brentq, minimize_scalar
 
-from surefoot.privacy._curves.mills import EPS
-from surefoot.privacy._curves.mixture import log_sum
+from surefoot._numerics.hockey_stick.mills import EPS
+from surefoot._numerics.hockey_stick.mixture import log_sum
 from surefoot.privacy._curves.step_loss import GridLaw, StepLoss, edge_error
 
 Array = np.ndarray

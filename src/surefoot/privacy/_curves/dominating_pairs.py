@@ -1,4 +1,4 @@
-"""The pairs with closed weights: binomial (Poisson sampling), one Gaussian shift, and no noise at all."""
+"""The pairs with closed weights: binomial (Poisson sampling), and no noise at all."""
 
 from __future__ import annotations
 
@@ -9,34 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr
 
+from surefoot._numerics.hockey_stick.mills import mills_slope
+from surefoot._numerics.hockey_stick.mixture import ADD, Bounded, Pair, Support
 from surefoot.privacy._curves.binomial import log_pmf
-from surefoot.privacy._curves.mills import mills_slope
-from surefoot.privacy._curves.mixture import ADD, Bounded, Pair, Support
 
 REACH = 100.0
-
-
-@dataclass(frozen=True)
-class GaussianPair(Pair):
-    """N(mu, 1) and N(0, 1), mu > 0."""
-
-    mu: float
-    variance = 0.0
-    floor = -math.inf
-
-    @property
-    def mean(self) -> float:
-        """mu."""
-        return self.mu
-
-    @property
-    def most(self) -> float:
-        """mu."""
-        return self.mu
-
-    def support(self, u: float, side: int = 0) -> Support:
-        """One shift, of weight 1."""
-        return Support(np.array([self.mu]), np.array([0.0]))
 
 
 @dataclass(frozen=True)

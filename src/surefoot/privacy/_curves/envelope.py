@@ -11,7 +11,7 @@ import heapq
 import math
 from collections.abc import Callable
 
-from surefoot.privacy._curves.mixture import Bounded
+from surefoot._numerics.hockey_stick.mixture import Bounded
 from surefoot.privacy._curves.resolved import binomial_shift
 from surefoot.privacy.mechanism import Directed
 

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import log_ndtr
 
+from surefoot._numerics.hockey_stick.mills import EPS
+from surefoot._numerics.hockey_stick.mixture import log_sum
 from surefoot.privacy._curves.binomial import log_pmf
-from surefoot.privacy._curves.mills import EPS
-from surefoot.privacy._curves.mixture import log_sum
 
 Array = np.ndarray
 MOST = 2**16

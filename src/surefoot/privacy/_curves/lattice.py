@@ -17,8 +17,8 @@ from scipy.fft import irfft, next_fast_len
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from surefoot.privacy._curves.mills import EPS, mills_slope
-from surefoot.privacy._curves.mixture import Pair, Support
+from surefoot._numerics.hockey_stick.mills import EPS, mills_slope
+from surefoot._numerics.hockey_stick.mixture import Pair, Support
 
 Array = np.ndarray
 LOST = 42.0

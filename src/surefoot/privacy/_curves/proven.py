@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import erf
 
+from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE
 from surefoot.privacy._curves.composed import Composition, Order
 from surefoot.privacy._curves.hits import Hits
-from surefoot.privacy._curves.mixture import ADD, REMOVE
 from surefoot.privacy._curves.resolved import binomial_shift, gaussian_shift
 from surefoot.privacy._curves.step_loss import LEAST_NOISE, StepLoss
 from surefoot.privacy.facts import History

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betainc, ndtr, ndtri
 
+from surefoot._numerics.hockey_stick.gaussian import GaussianPair
+from surefoot._numerics.hockey_stick.mixture import ADD, Bounded
 from surefoot.privacy._curves.binomial import log_pmf
-from surefoot.privacy._curves.dominating_pairs import BinomialPair, GaussianPair, NoiselessPair
-from surefoot.privacy._curves.mixture import ADD, Bounded
+from surefoot.privacy._curves.dominating_pairs import BinomialPair, NoiselessPair
 
 FAR = 1e10
 # Noise beyond it has a probability of e^-800, below the smallest float64.

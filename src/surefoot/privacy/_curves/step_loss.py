@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_ndtr
 
-from surefoot.privacy._curves.mills import EPS
-from surefoot.privacy._curves.mixture import REMOVE, log_sum
+from surefoot._numerics.hockey_stick.mills import EPS
+from surefoot._numerics.hockey_stick.mixture import REMOVE, log_sum
 
 Array = np.ndarray
 NODES = 16

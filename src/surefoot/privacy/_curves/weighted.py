@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.hockey_stick.mixture import Bounded
 from surefoot.privacy._checks import SMALLEST_DELTA
 from surefoot.privacy._curves.dominating_pairs import NoiselessPair
 from surefoot.privacy._curves.lattice import LatticePair
-from surefoot.privacy._curves.mixture import Bounded
 from surefoot.privacy._curves.resolved import binomial_shift
 from surefoot.privacy.gaussian_mechanism import gaussian_pair
 from surefoot.privacy.mechanism import Directed

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtri
 
-from surefoot.privacy._curves.mills import EPS, HALF_LOG_2PI, log_drop, log_mills, log_rise
+from surefoot._numerics.hockey_stick.mills import EPS, HALF_LOG_2PI, log_drop, log_mills, log_rise
 
 Array = np.ndarray
 FLOOR = 1e-12

@@ -1,0 +1,1 @@
+"""Inner parts of what a client does before it uploads."""

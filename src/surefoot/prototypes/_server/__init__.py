@@ -1,0 +1,1 @@
+"""Inner parts of what the server does with prototypes."""

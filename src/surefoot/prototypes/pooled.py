@@ -1,0 +1,56 @@
+"""The check of G1: the federation's adapter beside the one of the pooled records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from surefoot.prototypes.adapter import ResidualAdapter
+from surefoot.prototypes.guarantee import DIFFERING
+from surefoot.prototypes.head import ZeroShotHead
+from surefoot.prototypes.prototype_set import PrototypeSet
+from surefoot.prototypes.server_training import ServerReport, train_global_adapter
+
+
+def compare_with_pooled(
+    sets: Sequence[PrototypeSet],
+    feats: Float[Tensor, "N d"],
+    y: Int[Tensor, " N"],
+    head: ZeroShotHead,
+    **options: Any,
+) -> tuple[ResidualAdapter, ServerReport]:
+    """Train on uploads as `train_global_adapter` does, and again on the pooled records; count what differs.
+
+    Parameters
+    ----------
+    sets
+        The uploads, in partition order.
+    feats, y
+        (N, d) embeddings and (N,) classes of all clients, in partition order.
+    head
+        The classifier.
+    **options
+        Of `train_global_adapter`, for both.
+
+    Returns
+    -------
+    tuple
+        The federation's adapter and its report, whose record and certificates hold the comparison.
+    """
+    adapter, report = train_global_adapter(sets, head, **options)
+    labels = y.long()
+    pooled = PrototypeSet(
+        feats.to(sets[0].features.dtype), labels, torch.ones(len(labels)), "random", 1.0,
+        dict(Counter(labels.tolist())), sets[0].encoder_id,
+    )  # fmt: skip
+    other, _ = train_global_adapter([pooled], head, **options)
+    differing = sum(
+        int((a != b).sum()) for a, b in zip(adapter.parameters(), other.parameters(), strict=True)
+    )
+    report.record.append(options.get("seed", 0), 0, **{DIFFERING: differing})
+    return adapter, report
