@@ -275,3 +275,19 @@ def test_large_finite_numbers_are_no_infinity():
     model = LoopedTransformer(3, 1)
     X = torch.full((4, 3, 5), 3e38)
     assert model(X, torch.zeros(4, 5), torch.zeros(4, 3)).shape == (4,)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_layer_in_16_bits_is_read_in_float64(kind):
+    """What lies outside the blocks is judged by the numbers that are there, large or small."""
+    d, value = 300, 1e-4 if kind == torch.float16 else 1.0
+    P = torch.zeros(d + 1, d + 1, dtype=kind)
+    P[d, d] = 1
+    Q = torch.zeros(d + 1, d + 1, dtype=kind)
+    Q[:d, :d] = value * torch.eye(d, dtype=kind)
+    model = LoopedTransformer.from_attention(Q, torch.eye(d + 1, dtype=kind), P)
+    assert model.A.dtype == kind
+    assert torch.equal(model.A.detach(), Q[:d, :d])
+    Q[d, :d] = value / 100  # a tenth of a hundredth of the norm
+    with pytest.raises(ValueError, match="zero outside the block"):
+        LoopedTransformer.from_attention(Q, torch.eye(d + 1, dtype=kind), P)

@@ -195,3 +195,9 @@ def test_bad_settings_are_named(change, says, unchecked):
     good = {"model": LoopedTransformer(3, 2), "prompts": GaussianPrompts(3, 8, seed=0), "steps": 1}
     with pytest.raises(ValueError, match=says):
         train_looped(**{**good, **change})
+
+
+def test_a_model_in_16_bits_is_not_trained():
+    model = LoopedTransformer(3, 2, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="float32 or float64"):
+        train_looped(model, GaussianPrompts(3, 5, seed=0), steps=1)

@@ -20,7 +20,8 @@ def read_attention(
     """
     check_choice("residual", residual, ("subtract", "add"))
     tol = check_number("tol", tol, least=0, below=1)
-    query, key, value = (_matrix(k, v) for k, v in (("W_q", W_q), ("W_k", W_k), ("W_v", W_v)))
+    given = (("W_q", W_q), ("W_k", W_k), ("W_v", W_v))
+    query, key, value = (_matrix(k, v) for k, v in given)
     tokens = query.shape[1]
     if tokens < 2:
         raise ValueError(
@@ -53,7 +54,7 @@ def read_attention(
     kept_q[:d, :d] = 0
     kept_p[d] = 0
     for name, outside, whole in (("W_k'W_q", kept_q, Q), ("W_o W_v", kept_p, P)):
-        share = float(outside.norm() / whole.norm().clamp_min(torch.finfo(whole.dtype).tiny))
+        share = float(outside.norm() / whole.norm().clamp_min(torch.finfo(torch.float64).tiny))
         if share > tol:
             raise ValueError(
                 f"{name} must be zero outside the block that the looped model has "
@@ -66,7 +67,8 @@ def read_attention(
             "W_v must pass the label on (P's last entry), got 0: no loop would ever read y"
         )
     sign = 1 if residual == "subtract" else -1
-    return sign * corner * Q[:d, :d], P[d, :d] / corner
+    kind = torch.as_tensor(W_q).dtype
+    return (sign * corner * Q[:d, :d]).to(kind), (P[d, :d] / corner).to(kind)
 
 
 def _matrix(name: str, value: Any) -> Tensor:
@@ -77,4 +79,5 @@ def _matrix(name: str, value: Any) -> Tensor:
         )
     if not bool(torch.isfinite(found).all()):
         raise ValueError(f"{name} must be finite, got NaN or infinity in it")
-    return found
+    # Products and shares in 16 bits would be those of their rounding.
+    return found.double()

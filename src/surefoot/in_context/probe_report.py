@@ -40,16 +40,20 @@ class ProbeReport:
         Error of gradient descent by number of steps.
     competitors
         Errors of "ols", "ridge", "untied" and "zero".
-    lin_q, lin_y
-        Relative errors of sum_j xq_j f(e_j) = f(xq) and of f(X, 2y, xq) = 2 f(X, y, xq).
+    lin_q
+        Relative error of sum_j xq_j f(e_j) = f(xq).
+    lin_y
+        Relative error of f(X, 2y, xq) = 2 f(X, y, xq).
     intervals
         Bootstrap intervals over the held-out prompts, of all of these: "lin_q", "lin_y", "gd 1", ..., "ols".
     confidence
         Of the intervals.
     agreement
         The share of 1,000 resamples of the held-out prompts that give this very verdict.
-    scale, distance
-        The b that brings b S^-1 closest to A, and ||A - b S^-1|| / ||b S^-1|| (largest singular values).
+    scale
+        The b that brings b S^-1 closest to A.
+    distance
+        ||A - b S^-1|| / ||b S^-1|| (largest singular values).
     optimal
         The b* whose loss is least for so many steps, None where the prompts are not Gaussian or noisy.
     sigma
@@ -58,16 +62,22 @@ class ProbeReport:
         The best A for each number of steps.
     alpha
         Penalty of the best ridge.
-    steps, untied_loops
-        The best schedule of different steps, None where it is not real, and how many it has.
+    steps
+        The best schedule of different steps, None where it is not real.
+    untied_loops
+        How many it has.
     layers
         Layerwise only: each layer as one step.
     assumptions
         Whether the prompts are of the law that the theorems speak of, as measured on them.
-    d, n
-        Features and examples of a prompt.
-    fitted, held
-        How many prompts were fitted, and how many judged.
+    d
+        Features of a prompt.
+    n
+        Its examples.
+    fitted
+        How many prompts were fitted.
+    held
+        And how many judged.
     unanswered
         Prompts left out, as the callable abstained on one of their questions.
     answers

@@ -17,7 +17,7 @@ from surefoot.in_context._measures import Measures
 from surefoot.in_context._sampling import conditional_loss
 from surefoot.in_context.dominance import whitened
 from surefoot.in_context.looped import LoopedTransformer
-from surefoot.in_context.prompts import LAW, GaussianPrompts
+from surefoot.in_context.prompts import DTYPES, LAW, GaussianPrompts
 from surefoot.record import Record
 
 if TYPE_CHECKING:
@@ -119,6 +119,11 @@ def train_looped(
         raise ValueError(f"model must be a LoopedTransformer, got {type(model).__name__}")
     if not isinstance(prompts, GaussianPrompts):
         raise ValueError(f"prompts must be GaussianPrompts, got {type(prompts).__name__}")
+    if model.A.dtype not in DTYPES:
+        raise ValueError(
+            f"model must be float32 or float64 to be trained, got {model.A.dtype}: its losses are squares of "
+            "small numbers"
+        )
     if prompts.d != model.d:
         raise ValueError(f"prompts must have the model's d = {model.d}, got {prompts.d}")
     if not prompts.n or not model.loops:

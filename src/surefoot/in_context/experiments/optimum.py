@@ -44,7 +44,7 @@ FLOWS = {
     "standard": ((10, 20, 2), (10, 20, 5), (10, 200, 2)),
     "paper": ((10, 20, 2), (10, 20, 5), (10, 200, 2)),
 }
-STEPS = {"quick": 200, "standard": 600, "paper": 600}
+STEPS = {"quick": 300, "standard": 600, "paper": 600}
 SCORED = {"quick": 2000, "standard": 20_000, "paper": 20_000}
 
 
