@@ -81,12 +81,15 @@ def _flow(d: int, n: int, loops: int) -> str:
 
 
 def certificates(config: Any, record: Record) -> list[Certificate]:
-    """The theorems on every arm; the arm is named. The flow's time is for the flows."""
+    """The theorems on every arm; the arm is named. The cost of u is for the arm that has one.
+
+    So is nothing else: from a random u it takes longer than all are given to come near the optimum.
+    """
     return [
         dataclasses.replace(c, name=f"{c.name}, {name}")
         for name in (_name(*arm) for arm in ARMS[config.size])
         for c in training_certificates(of_arm(record, name))
-        if c.name != TIME and (c.name != BIAS or name.endswith(WITH_U))
+        if c.name != TIME and (c.name == BIAS) == name.endswith(WITH_U)
     ] + [
         dataclasses.replace(c, name=f"{c.name}, {_flow(*size)}")
         for size in FLOWS[config.size]
@@ -147,4 +150,6 @@ def figures(config: Any, record: Record) -> dict[str, Figure]:
     return {"training, over the exact optimum": figure}
 
 
-EXPECTS = {f"{MINIMISER}, {_name(*arm)}": Verdict.VACUOUS for arm in ARMS["quick"]}
+EXPECTS = {
+    f"{MINIMISER}, {_name(*arm)}": Verdict.VACUOUS for arm in ARMS["quick"] if arm[3] != WITH_U
+}
