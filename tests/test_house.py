@@ -242,3 +242,29 @@ def test_neither_import_nor_help_brings_in_torch_or_an_extra(does):
     there = {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
     assert "surefoot" in there
     assert not there & (OPTIONAL | {"torch"})
+
+
+def test_no_name_is_undefined():
+    """Axes of shapes are no variables, which is why the linters are told to skip such names everywhere."""
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--select",
+        "F821",
+        "--target-version",
+    ]
+    done = subprocess.run(
+        [*command, "py311", "--output-format", "json", str(SRC / "surefoot")],
+        capture_output=True,
+        text=True,
+    )
+    undefined = []
+    for hit in json.loads(done.stdout):
+        place = hit["location"]
+        line = Path(hit["filename"]).read_text(encoding="utf-8").splitlines()[place["row"] - 1]
+        if line[: place["column"] - 1].count('"') % 2 == 0:
+            undefined.append(f"{hit['filename']}:{place['row']} {hit['message']}")
+    assert undefined == []

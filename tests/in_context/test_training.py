@@ -11,6 +11,7 @@ from surefoot.in_context import (
     optimal_step,
     train_looped,
 )
+from surefoot.in_context._sampling import left
 from surefoot.in_context.guarantee import BIAS, DOMINATED, MINIMISER, OPTIMUM, TIME
 
 S = torch.tensor([[2.0, 0.5, 0.0], [0.5, 0.3, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
@@ -201,3 +202,24 @@ def test_a_model_in_16_bits_is_not_trained():
     model = LoopedTransformer(3, 2, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="float32 or float64"):
         train_looped(model, GaussianPrompts(3, 5, seed=0), steps=1)
+
+
+@pytest.mark.acceptance
+def test_an_asymmetric_preconditioner_beats_the_best_scalar_one(measured):
+    """For several loops b* S^-1 is the optimum of its kind, not of all A: fresh prompts, the same for both."""
+    d, n, loops = 10, 20, 5
+    model = LoopedTransformer(d, loops, dtype=torch.float64, init_std=0.1, seed=1)
+    train_looped(model, GaussianPrompts(d, n, seed=1), steps=600, every=600, samples=2000, seed=1)
+    scalar = optimal_step(d, n, loops) * torch.eye(d, dtype=torch.float64)
+    prompts, gained = GaussianPrompts(d, n, seed=99), []
+    for _ in range(10):
+        moments = prompts.whitened_moments(20_000)
+        with torch.no_grad():
+            ours, best = (
+                left([A] * loops, moments).square().sum((1, 2)) for A in (model.A, scalar)
+            )
+        gained.append(ours - best)
+    gain = torch.cat(gained)
+    error = float(gain.std()) / len(gain) ** 0.5
+    measured("asymmetric A over b* S^-1", "below 0", f"{float(gain.mean()):.4f} +- {error:.4f}")
+    assert float(gain.mean()) < -5 * error

@@ -75,7 +75,9 @@ class Measures:
                 found["distance"] = self._distance(self._best[0][0])
             _, root = whitened(B, p.sigma)
             ratio = estimated(B, some, self._model.loops, root)
-            found["dominance_ratio"], found["dominance_stderr"] = ratio.value, ratio.stderr
+            # The estimate has no bias and may fall below 0, which no squared norm does.
+            found["dominance_ratio"] = max(ratio.value, 0.0)
+            found["dominance_stderr"] = ratio.stderr
         self._record.append(self._seed, step, **found)
 
     def _distance(self, best: float) -> float:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from surefoot.guarantee import Assumption, Guarantee, assume_fact
 from surefoot.in_context._guarantee import conditions
-from surefoot.in_context._guarantee.reading import HERE, PAPER, SCORES, Curve
+from surefoot.in_context._guarantee.reading import HERE, PAPER, SCORES, Curve, column_at
 from surefoot.in_context.bounds import (
     DOMINANCE,
     flow_time,
