@@ -206,7 +206,7 @@ def test_a_model_in_16_bits_is_not_trained():
 
 @pytest.mark.acceptance
 def test_an_asymmetric_preconditioner_beats_the_best_scalar_one(measured):
-    """For several loops b* S^-1 is the optimum of its kind, not of all A: fresh prompts, the same for both."""
+    """For several loops b* S^-1 is the optimum of its kind, not of all A; on the same fresh prompts."""
     d, n, loops = 10, 20, 5
     model = LoopedTransformer(d, loops, dtype=torch.float64, init_std=0.1, seed=1)
     train_looped(model, GaussianPrompts(d, n, seed=1), steps=600, every=600, samples=2000, seed=1)
