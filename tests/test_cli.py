@@ -65,6 +65,29 @@ def test_run_prints_table_and_report(toys, tmp_path, capsys):
     assert (tmp_path / "index.html").exists()
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--part", "noisy", "--part", "planted"],
+        ["--part", "noisy", "--seed", "3", "--part=planted"],
+        ["--part", "noisy", "planted", "--seed", "3"],
+    ],
+)
+def test_parts_named_in_several_flags_all_run(toys, tmp_path, capsys, flags):
+    words = ["run", "toy_study", "--out", str(tmp_path), "--backend", "threading", "--json"]
+    assert main([*words, *flags]) == 0
+    (document,) = json.loads(capsys.readouterr().out)
+    assert {c["part"] for c in document["certificates"]} == {"noisy", "planted"}
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "surefoot", "--version"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("surefoot ")
+
+
 def test_run_json_is_json_alone(toys, tmp_path, capsys):
     words = ["run", "toy_study", "--out", str(tmp_path), "--part", "noisy", "--json"]
     assert main([*words, "--backend", "threading"]) == 0

@@ -273,6 +273,21 @@ def method_command(name: str, mount: Mount, words: Sequence[str]) -> int:
     return command()
 
 
+def _gathered(words: Sequence[str], flag: str) -> list[str]:
+    """A flag of several values that is given twice has them all; the parser would take the last alone."""
+    others, values, inside = list[str](), list[str](), False
+    for word in words:
+        if word == flag or word.startswith(f"{flag}="):
+            inside = word == flag
+            values += [] if inside else [word.removeprefix(f"{flag}=")]
+        elif inside and not word.startswith("-"):
+            values.append(word)
+        else:
+            inside = False
+            others.append(word)
+    return [*others, flag, *values] if values else list(words)
+
+
 def run_command(name: str, words: Sequence[str]) -> int:
     """`surefoot run NAME ...`: parse the flags of that study, run, certify, report."""
     from surefoot import study as studies
@@ -285,7 +300,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
     names = studies.study_names() if name == "all" else [name]
     chosen = [studies.load_study(n) for n in names]
     config_type = chosen[0].config if len(chosen) == 1 else studies.StudyConfig
-    arguments = _parse_run(name, config_type, words)
+    arguments = _parse_run(name, config_type, _gathered(words, "--part"))
     execution = arguments.execution
     check_backend(execution.backend)
     folders: list[RunFolder] = []
