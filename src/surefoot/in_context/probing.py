@@ -14,10 +14,10 @@ from surefoot._numerics.checks import check_number
 from surefoot.in_context._estimators import least_squares, ridge_weights
 from surefoot.in_context._forms.feature import descend, moments
 from surefoot.in_context._probe.asking import Asked, Examples, implied_weights
-from surefoot.in_context._probe.competitors import Untied, fit_ridge, fit_untied
+from surefoot.in_context._probe.competitors import Untied, best_step, fit_ridge, fit_untied
 from surefoot.in_context._probe.layers import LayerFit, fit_layers
 from surefoot.in_context._probe.prompts import FEWEST, Halves, halves
-from surefoot.in_context._probe.tied import START, fit
+from surefoot.in_context._probe.tied import fit_from
 from surefoot.in_context._probe.verdict import Sums, choose_loops, judge
 from surefoot.in_context.conditions import prompt_assumptions
 from surefoot.in_context.errors import ProbeError
@@ -180,7 +180,12 @@ def _fit(fitted: Answers, inverse: Float[Tensor, "d d"], max_loops: int) -> Foun
         for k, u in untied.items()
     }
     return Found(
-        {k: fit(Sh, g, W, k, START * inverse) for k in loops},
+        {
+            k: fit_from(
+                Sh, g, W, k, inverse, best_step(fitted.examples, W, k, inverse)
+            )
+            for k in loops
+        },
         fit_ridge(fitted.examples, W),
         untied[choose_loops(misfit)],
     )
