@@ -131,7 +131,9 @@ def best_step(
     if not best:
         return 0.0
     ends = sorted((best * sizes[0] / sizes[1], best * sizes[1] / sizes[0]))
-    found = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-14 * abs(best)})
+    found = minimize_scalar(
+        loss, bounds=ends, method="bounded", options={"xatol": 1e-14 * abs(best)}
+    )
     return float(found.x) if float(found.fun) <= loss(best) else best
 
 

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 START = 0.3
+FAR = 1.5
+"""Logarithm of the factor from which on another start is tried too."""
 STEPS = 300
 TOLERANCE = 1e-14
 
@@ -55,7 +57,7 @@ def fit_from(
     inverse: Float[Tensor, "d d"],
     step: float,
 ) -> Float[Tensor, "d d"]:
-    """`fit` from `START` S^-1, and from `step` S^-1 where that alone is better: the better of the two.
+    """`fit` from `START` S^-1, and from `step` S^-1 where that is better or far from it: the better end.
 
     Steps that are tiny, or so large that descent diverges, are too far from `START` to be found from there.
 
@@ -75,7 +77,7 @@ def fit_from(
         return found if math.isfinite(found) else math.inf
 
     usual, other = fit(Sh, g, W, loops, START * inverse), step * inverse
-    if not step or loss(other) >= loss(usual):
+    if not step or (loss(other) >= loss(usual) and abs(math.log(abs(step) / START)) < FAR):
         return usual
     return min(usual, other, fit(Sh, g, W, loops, other), key=loss)
 
