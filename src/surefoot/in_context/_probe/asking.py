@@ -110,7 +110,7 @@ class Asked:
         self.eps = torch.finfo(answer.dtype).eps
         found = answer.detach().to("cpu", torch.float64).reshape(count, -1)
         silent = found.isnan().any(1)
-        self.distinct = max(self.distinct, found.unique().numel())
+        self.distinct = max(self.distinct, torch.unique(found).numel())
         self.coarsest = [
             k for k in self.coarsest if bool((found.to(k).double() == found)[~silent].all())
         ]

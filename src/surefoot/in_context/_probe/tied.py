@@ -46,7 +46,8 @@ def fit(
     Sh, g = unit * Sh, unit * g
     alike = (each.clamp_min(float(each.mean()) * 1e-12) * len(W)).reciprocal()
     A = _minimise(Sh, g, W, loops, alike, start / unit)
-    return unit * _minimise(Sh, g, W, loops, each.sum().reciprocal().expand(len(W)), A)
+    A = _minimise(Sh, g, W, loops, each.sum().reciprocal().expand(len(W)), A)
+    return A * unit
 
 
 def fit_from(
