@@ -130,7 +130,8 @@ def best_step(
     best = min(grid, key=loss)
     if not best:
         return 0.0
-    ends = sorted((best * sizes[0] / sizes[1], best * sizes[1] / sizes[0]))
+    factor = float(sizes[1] / sizes[0])
+    ends = min(best / factor, best * factor), max(best / factor, best * factor)
     found = minimize_scalar(
         loss, bounds=ends, method="bounded", options={"xatol": 1e-14 * abs(best)}
     )
