@@ -42,7 +42,7 @@ def fit(
     each = W.square().sum(1)
     if not each.any():
         return torch.zeros_like(start)
-    unit = float(start.norm()) / (START * len(start) ** 0.5)
+    unit = float(start.norm()) / (START * math.sqrt(len(start)))
     Sh, g = unit * Sh, unit * g
     alike = (each.clamp_min(float(each.mean()) * 1e-12) * len(W)).reciprocal()
     A = _minimise(Sh, g, W, loops, alike, start / unit)
