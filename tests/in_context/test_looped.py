@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from surefoot.in_context import GaussianPrompts, LoopedTransformer
+from surefoot.in_context._attention import read_attention
 
 
 def filled(d, loops, *, tied=True, seed=0, form="auto"):
@@ -291,3 +292,12 @@ def test_a_layer_in_16_bits_is_read_in_float64(kind):
     Q[d, :d] = value / 100  # a tenth of a hundredth of the norm
     with pytest.raises(ValueError, match="zero outside the block"):
         LoopedTransformer.from_attention(Q, torch.eye(d + 1, dtype=kind), P)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_layers_in_place_of_their_matrices_are_refused_with_what_to_give(bias):
+    layers = [torch.nn.Linear(4, 4, bias=bias) for _ in range(3)]
+    words = "^W_q must be a matrix, got the module Linear; give its .weight"
+    with pytest.raises(ValueError, match=words) as caught:
+        read_attention(*layers, None, residual="subtract", tol=1e-6)
+    assert ("mind its bias" in str(caught.value)) == bias

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_choice, check_number
 
@@ -72,6 +72,12 @@ def read_attention(
 
 
 def _matrix(name: str, value: Any) -> Tensor:
+    if isinstance(value, nn.Module):
+        biased = getattr(value, "bias", None) is not None
+        raise ValueError(
+            f"{name} must be a matrix, got the module {type(value).__name__}; give its .weight"
+            + (", and mind its bias: the looped model has none" if biased else "")
+        )
     found = torch.as_tensor(value).detach()
     if found.ndim != 2 or not found.is_floating_point():
         raise ValueError(

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.certificate import Certificate
+from surefoot.in_context._guarantee.conditions import refuse_second_run
 from surefoot.in_context._polynomial import residual
 from surefoot.in_context.dominance import dominance_ratio
 from surefoot.in_context.population import optimal_step, population_loss
@@ -78,6 +79,7 @@ def gradient_flow(
     times = flow_times(d, n, loops, path)
     losses = np.array([population_loss(d, n, loops, b).value for b in path])
     record = Record() if record is None else record
+    refuse_second_run(record, seed, "loss")
     where = range(levels)
     record.extend(seed, "b", path.tolist(), where)
     record.extend(seed, "loss", losses.tolist(), where)

@@ -11,6 +11,7 @@ from torch import Tensor
 from surefoot._numerics.checks import check_number
 from surefoot.certificate import Certificate
 from surefoot.in_context._covariance import powers
+from surefoot.in_context._guarantee.conditions import refuse_second_run
 from surefoot.in_context.contraction import eigenvalues
 from surefoot.in_context.dominance import whitened
 from surefoot.in_context.looped import LoopedTransformer
@@ -96,6 +97,8 @@ def loop_longer(
     repeats = check_number("repeats", repeats, least=1, whole=True)
     seed = check_number("seed", seed, least=0, whole=True)
     record = Record() if record is None else record
+    for own in range(seed, seed + repeats):
+        refuse_second_run(record, own, "loops_loss")
     geometry = _Geometry(model, prompts)
     errors, shares = [], []
     for own in range(seed, seed + repeats):
@@ -157,7 +160,9 @@ def _contraction(
     loops = torch.arange(path.shape[1])
     most = rho[:, None] ** loops
     excess = ((error - most) / rho.clamp_min(1.0)[:, None] ** loops).amax(0)
-    record.extend(seed, "contraction", (1 + excess).tolist(), range(path.shape[1]))
+    # From the first overflow on, of weights or of rho^L', there is nothing left to compare.
+    within = int((error.isfinite() & most.isfinite()).all(0).to(torch.uint8).cumprod(0).sum())
+    record.extend(seed, "contraction", (1 + excess[:within]).tolist(), range(within))
     diverging = float((values[:, -1] >= 2).double().mean())
     record.append(seed, 0, diverging=diverging)
     # An eigenvalue of 0, as there is with n < d, rounds to either side of it.

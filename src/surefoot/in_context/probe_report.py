@@ -11,12 +11,14 @@ from torch import Tensor
 
 from surefoot.guarantee import Assumption
 from surefoot.in_context._probe.layers import LayerFit
-from surefoot.in_context._probe.verdict import THRESHOLD, Name
+from surefoot.in_context._probe.verdict import THRESHOLD, Name, alike
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 HOLDS = {True: "holds", False: "fails", None: "cannot be told"}
+MULTIPLE = 0.5
+"""||A - b S^-1|| / ||b S^-1|| from which on A is said to be no multiple of S^-1."""
 WORDS = {"ols": "least squares", "ridge": "ridge", "zero": "predicting 0"}
 
 
@@ -88,6 +90,13 @@ class ProbeReport:
         What the callable tells of itself: tokens, digits.
     name
         The callable.
+    linear
+        Below which `lin_q` and `lin_y` count as linear: 1e-3, and four roundings of answers in 16 bits.
+    rounded
+        "bfloat16" or "float16" where every answer is one of its numbers, whatever dtype it came in.
+    lin_affine
+        Where the verdict is "not linear in the query": the same error of f(xq) - f(0), which is small for a
+        line with a constant of its own. None elsewhere.
     """
 
     verdict: Name
@@ -120,6 +129,9 @@ class ProbeReport:
     facts: Mapping[str, Any]
     name: str
     _seen: tuple[Tensor, Tensor, Tensor] = field(compare=False)
+    linear: float = THRESHOLD
+    rounded: str | None = None
+    lin_affine: float | None = None
 
     @property
     def error(self) -> float:
@@ -148,6 +160,7 @@ class ProbeReport:
             "A": None if self.A is None else self.A.tolist(),
             "errors": {str(k): e for k, e in self.errors.items()},
             "competitors": dict(self.competitors), "lin_q": self.lin_q, "lin_y": self.lin_y,
+            "lin_affine": self.lin_affine, "linear": self.linear, "rounded": self.rounded,
             "threshold": THRESHOLD, "confidence": self.confidence,
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
             "agreement": self.agreement, "scale": self.scale, "distance": self.distance,
@@ -186,12 +199,42 @@ def sentence(report: ProbeReport) -> str:
         return f"gradient descent, {plural(report.loops, 'step')} with preconditioner A"
     if report.verdict.startswith("not"):
         return f"no gradient descent: {report.verdict}"
-    what = WORDS.get(
-        report.verdict, f"{plural(report.untied_loops, 'gradient step')} of different sizes"
-    )
+    what = WORDS.get(report.verdict, _schedule(report))
     if report.verdict == "ridge":
         what += f" with alpha {report.alpha:.4g}"
     return what if report.fits else f"none of the candidates; the closest is {what}"
+
+
+def _schedule(report: ProbeReport) -> str:
+    if report.untied_loops == 1:
+        return "1 gradient step"
+    if report.steps is None:
+        return f"a polynomial of degree {report.untied_loops} in the gradient, of no real steps"
+    return f"{report.untied_loops} gradient steps of different sizes"
+
+
+def _hints(report: ProbeReport) -> Iterator[str]:
+    """What the verdict leaves open, and what to do about it."""
+    most = max(report.errors)
+    if report.verdict == "gd" and report.loops is not None:
+        others = [str(k) for k in alike(report.errors, report.loops) if k != report.loops]
+        if others:
+            yield f"as many as {', '.join(others)} steps fit as well: their number cannot be told"
+    if report.verdict == "untied" and min(report.errors, key=report.errors.__getitem__) == most > 1:
+        yield (
+            f"equal steps fit better the more there are: there may be more than {most}; "
+            f"ask again with max_loops = {2 * most} (--max-loops {2 * most})"
+        )
+    if report.lin_affine is not None and report.lin_affine < report.linear:
+        yield (
+            "linear but for a constant, f(xq = 0): probe fn(X, y, xq) - fn(X, y, 0 * xq), or leave out the "
+            "intercept (fit_intercept=False) or the bias of the output"
+        )
+    if report.rounded is not None:
+        yield (
+            f"answers are rounded to {report.rounded}: linearity is told to {report.linear:.2g} only; "
+            "ask in float32 for more"
+        )
 
 
 def table(report: ProbeReport) -> str:
@@ -211,9 +254,19 @@ def _lines(report: ProbeReport) -> Iterator[str]:
     )
     if report.verdict == "gd":
         best = "" if report.optimal is None else f"; least loss at {report.optimal:.4g} S^-1"
-        yield f"  A is {report.scale:.4g} S^-1 up to {report.distance:.2g} of its norm{best}"
-    yield f"{'linearity':<34}relative error, below {THRESHOLD:g} if linear"
+        if report.distance is not None and report.distance < MULTIPLE:
+            yield f"  A is {report.scale:.4g} S^-1 up to {report.distance:.2g} of its norm{best}"
+        else:
+            yield (
+                f"  A is no multiple of S^-1: the nearest, {report.scale:.4g} S^-1, is off by "
+                f"{report.distance:.2g} times its own norm{best}"
+            )
+    for hint in _hints(report):
+        yield f"  {hint}"
+    yield f"{'linearity':<34}relative error, below {report.linear:.3g} if linear"
     yield _row("in the query", report.lin_q, report.intervals["lin_q"])
+    if report.lin_affine is not None:
+        yield f"  {'in the query, but for f(0)':<32}{report.lin_affine:<10.3g}"
     yield _row("in y", report.lin_y, report.intervals["lin_y"])
     yield f"{'candidate':<34}held-out squared error, relative"
     for k, error in report.errors.items():
@@ -224,7 +277,8 @@ def _lines(report: ProbeReport) -> Iterator[str]:
     steps = "complex" if report.steps is None else ", ".join(f"{b:.3g}" for b in report.steps)
     words = {
         "ols": "least squares", "ridge": f"ridge, alpha {report.alpha:.4g}",
-        "untied": f"{plural(report.untied_loops, 'step')} of different sizes", "zero": "predicting 0",
+        "untied": "1 step b S^-1" if report.untied_loops == 1
+        else f"{report.untied_loops} steps of different sizes", "zero": "predicting 0",
     }  # fmt: skip
     for name, error in report.competitors.items():
         mark = " <-" if report.verdict == name and report.fits else ""

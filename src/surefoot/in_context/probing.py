@@ -14,11 +14,11 @@ from surefoot._numerics.checks import check_number
 from surefoot.in_context._estimators import least_squares, ridge_weights
 from surefoot.in_context._forms.feature import descend, moments
 from surefoot.in_context._probe.asking import Asked, Examples, implied_weights
-from surefoot.in_context._probe.competitors import Untied, fit_ridge, fit_untied
+from surefoot.in_context._probe.competitors import Untied, best_step, fit_ridge, fit_untied
 from surefoot.in_context._probe.layers import LayerFit, fit_layers
 from surefoot.in_context._probe.prompts import FEWEST, Halves, halves
-from surefoot.in_context._probe.tied import START, fit
-from surefoot.in_context._probe.verdict import Sums, choose_loops, judge
+from surefoot.in_context._probe.tied import fit_from
+from surefoot.in_context._probe.verdict import Sums, choose_loops, judge, linear_below
 from surefoot.in_context.conditions import prompt_assumptions
 from surefoot.in_context.errors import ProbeError
 from surefoot.in_context.population import optimal_step
@@ -65,7 +65,7 @@ def probe(
         Of the prompts, where they are drawn here, and of the resamples.
     size
         Prompts of each half, 256 by default, or all of those that are given. Each costs d questions to fit
-        and d + 2 to judge.
+        and d + 2 to judge, one more where it is not linear in the query.
     layerwise
         `fn` returns (B, layers), the prediction after every layer: each is also fitted as one step. A first
         column of zeros is the start and counts as no layer.
@@ -103,8 +103,12 @@ def probe(
         )
     inverse = torch.linalg.inv(given.sigma)
     found = _fit(fitted, inverse, max_loops)
-    sums = _sums(found, held)
+    linear = linear_below(asked.rounded)
+    sums = _sums(found, held, linear)
     judged = judge(sums, confidence, seed)
+    line = None
+    if judged.verdict == "not linear in the query":
+        line = _with_a_constant(asked, given.held, held)
     errors = {k: judged.errors[name] for k, name in sums.loops.items()}
     gd = judged.verdict == "gd"
     A = found.tied[judged.loops] if gd else None
@@ -125,7 +129,9 @@ def probe(
         steps=found.untied.steps, untied_loops=len(found.untied.coefficients), layers=layers,
         assumptions=_conditions(given, confidence), d=d, n=n, fitted=len(fitted.W),
         held=len(held.W), unanswered=unanswered, answers=asked.answers, abstained=asked.abstained,
-        facts=dict(getattr(asked.fn, "facts", {})), name=name_of(fn),
+        facts=dict(getattr(asked.fn, "facts", {})), name=name_of(fn), linear=linear,
+        rounded=None if asked.rounded is None else str(asked.rounded).removeprefix("torch."),
+        lin_affine=line,
         _seen=(*moments(held.examples.X, held.examples.y), held.last),
     )  # fmt: skip
 
@@ -180,13 +186,26 @@ def _fit(fitted: Answers, inverse: Float[Tensor, "d d"], max_loops: int) -> Foun
         for k, u in untied.items()
     }
     return Found(
-        {k: fit(Sh, g, W, k, START * inverse) for k in loops},
+        {
+            k: fit_from(Sh, g, W, k, inverse, best_step(fitted.examples, W, k, inverse))
+            for k in loops
+        },
         fit_ridge(fitted.examples, W),
         untied[choose_loops(misfit)],
     )
 
 
-def _sums(found: Found, held: Answers) -> Sums:
+def _with_a_constant(asked: Asked, examples: Examples, held: Answers) -> float | None:
+    """How far f(xq) - f(0) is from linear in the query, relative to f; None where it cannot be asked."""
+    zero = asked(examples._replace(xq=torch.zeros_like(examples.xq)))[:, -1]
+    if len(zero) != len(held.W) or not bool(zero.isfinite().all()):
+        return None
+    weights = held.last - zero[:, None]
+    gap = (held.examples.xq * weights).sum(1) + zero - held.predicted
+    return float(gap.norm() / held.predicted.norm())
+
+
+def _sums(found: Found, held: Answers, linear: float) -> Sums:
     Sh, g = moments(held.examples.X, held.examples.y)
     W, names = held.last, {k: f"gd {k}" for k in found.tied}
     candidates = {names[k]: descend(Sh, g, [A] * k)[-1] for k, A in found.tied.items()} | {
@@ -205,7 +224,7 @@ def _sums(found: Found, held: Answers) -> Sums:
     top["lin_q"], bottom["lin_q"] = (rebuilt - predicted).square(), predicted.square()
     top["lin_y"] = (held.doubled - 2 * predicted).square()
     bottom["lin_y"] = (2 * predicted).square()
-    return Sums(top, bottom, names)
+    return Sums(top, bottom, names, len(found.untied.coefficients), linear)
 
 
 def _compared(A: Float[Tensor, "d d"], inverse: Float[Tensor, "d d"]) -> tuple[float, float]:

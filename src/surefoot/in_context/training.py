@@ -13,6 +13,7 @@ from torch import Tensor
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.errors import NonFiniteError
+from surefoot.in_context._guarantee.conditions import refuse_second_run
 from surefoot.in_context._measures import Measures
 from surefoot.in_context._sampling import conditional_loss
 from surefoot.in_context.dominance import whitened
@@ -143,6 +144,7 @@ def train_looped(
             "give init_std > 0"
         )
     record = Record() if record is None else record
+    refuse_second_run(record, check_number("seed", seed, least=0, whole=True), "loss")
     measures = Measures(model, prompts, samples, seed, record)
     _note(record, seed, model, prompts, objective, steps, batch, lr, final_lr, limit)
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -28,6 +28,20 @@ def sizes(
     return found
 
 
+def refuse_second_run(record: Record, seed: int, quantity: str) -> None:
+    """Two runs under one seed would be judged as one.
+
+    Raises
+    ------
+    ValueError
+        The seed has that quantity already.
+    """
+    if quantity in record.of_seed(seed):
+        raise ValueError(
+            f"record has a run of seed {seed} already; give each run a seed of its own, or another record"
+        )
+
+
 def constant(record: Record, quantity: str, seeds: list[int]) -> Column:
     """The last value of a column for each of these seeds; NaN where it has none."""
     if quantity not in record:

@@ -67,9 +67,10 @@ def gradient_dominance(floor: float | None = None) -> Guarantee:
             share = float(looked_at(record).mean())
         seen = Assumption(
             "symmetric A above the floor",
-            f"|A - A'| <= {ASYMMETRY:g} |A| and loss > "
+            f"at some checkpoint |A - A'| <= {ASYMMETRY:g} |A| and loss > "
             + (f"{ABOVE_LEAST:g} x the least" if floor is None else f"{floor:g}"),
-            share, None if share is None else share > 0, "share of the checkpoints",
+            share, None if share is None else share > 0,
+            "share of the checkpoints where it holds, and nothing is compared at the others",
         )  # fmt: skip
         return (
             conditions.law(record), conditions.noiseless(record), conditions.tied(record),

@@ -82,7 +82,8 @@ def mean_over_loops(slack: float = 0.25) -> Guarantee:
         )  # fmt: skip
 
     return Guarantee(
-        name=MEAN, statement="E (TF_L' - w*'x_q)^2 <= E tr (I - b S)^(2L'), exact",
+        name=MEAN, statement="E (TF_L' - w*'x_q)^2 = E tr (I - b S)^(2L'), "
+        f"judged from above with {slack:.0%} of slack",
         latex=r"E\,(TF_{L'} - w_*^\top x_q)^2 = E\,\mathrm{tr}\,(I - b S)^{2L'}",
         source=HERE, quantity="loops_loss", sense="upper", holds_in="expectation", tolerance=slack,
         bound=bound, assumptions=assumptions,

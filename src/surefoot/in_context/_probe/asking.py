@@ -18,6 +18,12 @@ SAME = 1e4
 """Answers may differ by so many eps of their dtype: threads and batches add up in another order."""
 
 
+COARSE = (torch.bfloat16, torch.float16)
+"""What answers are looked for to be rounded to, whatever dtype they come back in."""
+DISTINCT = 16
+"""So many different answers to one question are no labels of classes, and no zeros."""
+
+
 class Examples(NamedTuple):
     """Prompts, as the probe asks them."""
 
@@ -48,6 +54,12 @@ class Asked:
         self.calls = 0
         self.answers = 0
         self.abstained = 0
+        self.coarsest, self.distinct = list(COARSE), 0
+
+    @property
+    def rounded(self) -> torch.dtype | None:
+        """The 16-bit dtype in which all answers so far are exact; None where none is, or they are too few."""
+        return self.coarsest[0] if self.coarsest and self.distinct >= DISTINCT else None
 
     def __call__(self, examples: Examples) -> Float[Tensor, "B layers"]:
         """Answers in float64, (B, layers), one column unless layerwise; NaN where fn may abstain and did."""
@@ -87,7 +99,7 @@ class Asked:
             if len(shape) == 2 and not self.layerwise and shape[0] == count:
                 hint = (
                     "; squeeze the last axis" if shape[1] == 1
-                    else "; if the columns are the predictions after each layer, ask layerwise"
+                    else "; if the columns are the predictions after each layer, ask layerwise (--layers)"
                 )  # fmt: skip
             raise ProbeError(
                 f"fn must return one prediction a prompt, shape {wanted}, got {shape} "
@@ -98,6 +110,10 @@ class Asked:
         self.eps = torch.finfo(answer.dtype).eps
         found = answer.detach().to("cpu", torch.float64).reshape(count, -1)
         silent = found.isnan().any(1)
+        self.distinct = max(self.distinct, torch.unique(found).numel())
+        self.coarsest = [
+            k for k in self.coarsest if bool((found.to(k).double() == found)[~silent].all())
+        ]
         if found.isinf().any() or (bool(silent.any()) and not self.may_abstain):
             bad = int((~found.isfinite()).any(1).sum())
             raise ProbeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +37,10 @@ def fit_ridge(examples: Examples, W: Float[Tensor, "B d"]) -> float:
     )
     exponent = float(found.x) if float(found.fun) <= loss(best) else best
     return float(unit * 10.0**exponent)
+
+
+GRID = (-10.0, 10.0, 401)
+"""Sizes of equal steps that are looked at: powers of ten from the first to the second, so many."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,48 @@ def fit_untied(
     if (np.abs(roots.imag) <= REAL * np.abs(roots)).all():
         steps = tuple(sorted(map(float, roots.real)))
     return Untied(found, inverse, steps)
+
+
+def best_step(
+    examples: Examples, W: Float[Tensor, "B d"], loops: int, inverse: Float[Tensor, "d d"]
+) -> float:
+    """The b of the least squared error of `loops` equal steps b S^-1: a grid, then Brent's method.
+
+    Parameters
+    ----------
+    examples
+        Prompts.
+    W
+        Implied weights.
+    loops
+        Steps.
+    inverse
+        S^-1.
+    """
+    basis = _powers(examples, inverse, loops).reshape(-1, loops).numpy()
+    target = W.reshape(-1).numpy()
+    # (1 - (1 - b x)^L) / x, by powers of x.
+    binomial = np.array([-math.comb(loops, k) * (-1.0) ** k for k in range(1, loops + 1)])
+    upper, orthonormal = (part for part in reversed(np.linalg.qr(basis)))
+    along = orthonormal.T @ target
+
+    def loss(step: float) -> float:
+        with np.errstate(all="ignore"):
+            c = binomial * float(step) ** np.arange(1, loops + 1)
+            found = float(np.square(upper @ c - along).sum())
+        return found if math.isfinite(found) else math.inf
+
+    sizes = np.logspace(*GRID)
+    grid = [0.0, *sizes, *-sizes]
+    best = min(grid, key=loss)
+    if not best:
+        return 0.0
+    factor = float(sizes[1] / sizes[0])
+    ends = min(best / factor, best * factor), max(best / factor, best * factor)
+    found = minimize_scalar(
+        loss, bounds=ends, method="bounded", options={"xatol": 1e-14 * abs(best)}
+    )
+    return float(found.x) if float(found.fun) <= loss(best) else best
 
 
 def _powers(examples: Examples, inverse: Tensor, loops: int) -> Float[Tensor, "B d L"]:

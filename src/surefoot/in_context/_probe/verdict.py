@@ -16,6 +16,8 @@ from surefoot._numerics.seeds import generator_for
 Name = Literal["gd", "ols", "ridge", "untied", "zero", "not linear in the query", "not linear in y"]
 THRESHOLD = 1e-3
 """Of both linearity errors, and of the held-out error."""
+ROUNDINGS = 4.0
+"""So many roundings of its own answers are no sign that a function is not linear."""
 TIMES = 10.0
 """Errors within this factor of each other do not tell two candidates apart."""
 ROUNDING = 1e-12
@@ -36,11 +38,17 @@ class Sums:
         What they are relative to.
     loops
         The names of the fits of gradient descent, by number of steps.
+    schedule
+        How many steps "untied" has.
+    linear
+        Below which a function counts as linear.
     """
 
     top: Mapping[str, Float[Tensor, " B"]]
     bottom: Mapping[str, Float[Tensor, " B"]]
     loops: Mapping[int, str]
+    schedule: int = 2
+    linear: float = THRESHOLD
 
     def errors(self, weight: Float[Tensor, "R B"]) -> dict[str, Float64[np.ndarray, " R"]]:
         """The ratios, with prompt i counted weight[r, i] times; 0/0 is 0, and none is above `LARGEST`."""
@@ -51,6 +59,13 @@ class Sums:
             # Many steps of a fit that diverges elsewhere overflow.
             found[name] = ratio.nan_to_num(nan=LARGEST).clamp_max(LARGEST).numpy()
         return found
+
+
+def linear_below(rounded: torch.dtype | None) -> float:
+    """Below which error a function counts as linear whose answers are rounded to this dtype."""
+    return (
+        THRESHOLD if rounded is None else max(THRESHOLD, ROUNDINGS * torch.finfo(rounded).eps / 2)
+    )
 
 
 def choose_loops(errors: Mapping[int, float]) -> int:
@@ -69,13 +84,25 @@ def best_competitor(competitors: Mapping[str, float]) -> str:
     return best
 
 
+def alike(errors: Mapping[int, float], loops: int) -> list[int]:
+    """The numbers of steps whose errors cannot be told from that of `loops` steps."""
+    most = TIMES * max(errors[loops], ROUNDING)
+    return [k for k, e in errors.items() if max(e, ROUNDING) <= most]
+
+
 def decide(
-    lin_q: float, lin_y: float, errors: Mapping[int, float], competitors: Mapping[str, float]
+    lin_q: float,
+    lin_y: float,
+    errors: Mapping[int, float],
+    competitors: Mapping[str, float],
+    schedule: int = 2,
+    linear: float = THRESHOLD,
 ) -> tuple[Name, int]:
     """The verdict, and the number of steps that fits best.
 
     Gradient descent must be ten times better than least squares, ridge and nothing. Steps of different sizes
     contain equal ones, so that with A = b S^-1 they fit as well: they win where they are ten times better.
+    One step is always one of equal sizes.
 
     Parameters
     ----------
@@ -85,11 +112,15 @@ def decide(
         Held-out errors of gradient descent by number of steps.
     competitors
         Those of "ols", "ridge", "untied" and "zero".
+    schedule
+        How many steps "untied" has.
+    linear
+        Below which a function counts as linear.
     """
     loops = choose_loops(errors)
-    if not lin_q < THRESHOLD:
+    if not lin_q < linear:
         return "not linear in the query", loops
-    if not lin_y < THRESHOLD:
+    if not lin_y < linear:
         return "not linear in y", loops
     best = best_competitor(competitors)
     if competitors["zero"] <= ROUNDING:
@@ -99,6 +130,8 @@ def decide(
     untied = max(competitors["untied"], ROUNDING)
     if error < THRESHOLD and error * TIMES <= others and error <= TIMES * untied:
         return "gd", loops
+    if best == "untied" and schedule == 1 and 1 in alike(errors, loops) and errors[1] < THRESHOLD:
+        return "gd", 1
     return best, loops  # type: ignore[return-value]
 
 
@@ -158,6 +191,7 @@ def _decided(
         float(errors["lin_q"][r]), float(errors["lin_y"][r]),
         {k: float(errors[name][r]) for k, name in sums.loops.items()},
         {name: float(errors[name][r]) for name in ("ols", "ridge", "untied", "zero")},
+        sums.schedule, sums.linear,
     )  # fmt: skip
 
 
