@@ -1,0 +1,309 @@
+"""What one-round prototypes are compared with, on the same embeddings, head and adapter.
+
+Zero-shot needs no training: `accuracy_matrix(nn.Identity(), tests, head)`. Centralised training is
+`train_pooled` on all clients' records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.seeds import generator_for
+from surefoot.prototypes._baselines.objectives import (
+    BiasElimination,
+    NearestPrototype,
+    contrastive,
+    prototypical,
+    proximal,
+)
+from surefoot.prototypes._baselines.plans import plan_of
+from surefoot.prototypes._baselines.stack import (
+    Objective,
+    Stack,
+    accuracies,
+    cross_entropy,
+    stacked,
+    train,
+    unstacked,
+)
+from surefoot.prototypes._client.inputs import labelled
+from surefoot.prototypes.accuracy import AccuracyMatrix
+from surefoot.prototypes.adapter import ResidualAdapter
+from surefoot.prototypes.head import ZeroShotHead
+
+Federation = Literal["local", "fedavg", "fedprox", "ditto", "moon", "fedproto", "dbe"]
+PERSONAL = ("local", "ditto", "fedproto", "dbe")
+"""Methods that end with one model a client."""
+Client = tuple[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """The models after some rounds, or steps, and what they cost.
+
+    Attributes
+    ----------
+    done
+        Rounds of a federation, steps of pooled training.
+    personal
+        Whether there is a model for each client, or one for all.
+    bytes_up, bytes_down
+        Of all clients so far, without the head.
+    """
+
+    done: int
+    personal: bool
+    bytes_up: int
+    bytes_down: int
+    _stack: Stack
+    _head: Callable[[Tensor], Tensor]
+
+    def accuracy(self, tests: Sequence[Client]) -> AccuracyMatrix:
+        """Of every model on every domain, with the method's own rule of prediction."""
+        return AccuracyMatrix(accuracies(self._stack, self._head, tests).numpy())
+
+    def adapters(self) -> list[ResidualAdapter]:
+        """One a client, or one; without DBE's vector and FedProto's rule."""
+        return unstacked(self._stack)
+
+
+def train_pooled(
+    feats: Float[Tensor, "N d"],
+    y: Int[Tensor, " N"],
+    head: ZeroShotHead,
+    lr: float = 1e-3,
+    steps: Sequence[int] = (1000,),
+    batch_size: int = 10,
+    seed: int = 0,
+    hidden: int | None = None,
+) -> list[Baseline]:
+    """One adapter on rows in one place, as `train_global_adapter(steps=...)` does, looked at on the way.
+
+    Parameters
+    ----------
+    feats, y
+        Rows and their classes: all clients' records (centralised training), or features drawn for them.
+    head
+        The frozen classifier.
+    lr
+        Constant step size.
+    steps
+        Steps after which the adapter is looked at.
+    batch_size
+        Rows a step.
+    seed
+        Of initial weights and batches.
+    hidden
+        Of the adapter, by default d // 4.
+
+    Raises
+    ------
+    ValueError
+        Rows that are not finite or do not fit the head, or a number outside its range.
+    """
+    wanted = [check_number("steps", s, least=1, whole=True) for s in steps]
+    z, labels = labelled(feats, y, head.d, head.classes)
+    start = stacked([ResidualAdapter(z.shape[1], hidden, seed=seed, dtype=z.dtype)])
+    size = check_number("batch_size", batch_size, least=1, whole=True)
+    plan = plan_of([len(z)], size, [generator_for("server batches", seed)], steps=max(wanted))
+    rate = check_number("lr", lr, above=0)
+    found = train(start, z, labels, plan, rate, cross_entropy(head), wanted)
+    return [Baseline(s, False, 0, 0, found[s], head) for s in wanted]
+
+
+def federate(
+    method: Federation,
+    clients: Sequence[Client],
+    head: ZeroShotHead,
+    rounds: int = 1,
+    lr: float | Callable[[int], float] = 1e-3,
+    local_epochs: int = 1,
+    mu: float = 1.0,
+    *,
+    tau: float = 0.5,
+    momentum: float = 0.1,
+    authors_proto: bool = False,
+    batch_size: int = 32,
+    seed: int = 0,
+    hidden: int | None = None,
+) -> list[Baseline]:
+    """A federation of adapters in rounds, each client with a fresh AdamW; one `Baseline` a round.
+
+    Models are averaged with the clients' numbers of records as weights.
+
+    Parameters
+    ----------
+    method
+        "fedavg" (arXiv 1602.05629), "fedprox" (1812.06127), "ditto" (2012.04221, one personal epoch a
+        round), "moon" (2103.16257), "fedproto" (2105.00243: class means of the embeddings travel, models
+        do not), "dbe" (2311.14975), or "local": nothing travels.
+    clients
+        (N_i, d) embeddings and (N_i,) classes of each.
+    head
+        The frozen classifier.
+    rounds
+        How many.
+    lr
+        Step size, or round (from 0) -> step size.
+    local_epochs
+        Of each client in each round.
+    mu
+        Weight of the method's own term: FedProx's and Ditto's distance, MOON's contrast, FedProto's distance
+        to the prototypes, DBE's pull to the common mean. No effect on "fedavg" and "local".
+    tau
+        MOON's temperature.
+    momentum
+        Of DBE's running mean.
+    authors_proto
+        FedProto as in the authors' file of arXiv 2410.07738, whose prototype loss is commented out.
+    batch_size
+        Records a step.
+    seed
+        Of initial weights and batches.
+    hidden
+        Of the adapters, by default d // 4.
+
+    Raises
+    ------
+    ValueError
+        No such method, no clients, records that do not fit the head, or a number outside its range.
+    """
+    check_choice("method", method, get_args(Federation))
+    if not clients:
+        raise ValueError("clients must hold at least one, got none")
+    settings = _Settings(
+        check_number("local_epochs", local_epochs, least=1, whole=True),
+        check_number("mu", mu, least=0),
+        check_number("tau", tau, above=0),
+        check_number("momentum", momentum, above=0, most=1),
+        check_number("batch_size", batch_size, least=1, whole=True),
+        bool(authors_proto),
+    )
+    rounds = check_number("rounds", rounds, least=1, whole=True)
+    data = [labelled(z, y, head.d, head.classes) for z, y in clients]
+    start = ResidualAdapter(head.d, hidden, seed=seed, dtype=data[0][0].dtype)
+    run = _Run(method, data, head, start, settings, seed)
+    found = []
+    for r in range(rounds):
+        rate = lr(r) if callable(lr) else lr
+        run.round(r, check_number("lr", rate, above=0))
+        found.append(run.outcome(r + 1))
+    return found
+
+
+@dataclass(frozen=True)
+class _Settings:
+    epochs: int
+    mu: float
+    tau: float
+    momentum: float
+    batch: int
+    authors_proto: bool
+
+
+class _Run:
+    """What a federation remembers from round to round."""
+
+    def __init__(
+        self,
+        method: Federation,
+        data: list[tuple[Tensor, Tensor]],
+        head: ZeroShotHead,
+        start: ResidualAdapter,
+        settings: _Settings,
+        seed: int,
+    ) -> None:
+        self.method, self.head, self.settings, self.seed = method, head, settings, seed
+        self.z, self.y = torch.cat([z for z, _ in data]), torch.cat([y for _, y in data])
+        self.sizes = [len(z) for z, _ in data]
+        self.share = torch.tensor(self.sizes, dtype=self.z.dtype) / len(self.z)
+        self.local = stacked([start] * len(data))
+        self.personal = [w.clone() for w in self.local]
+        self.previous = self.local
+        means = torch.stack([z.mean(0) for z, _ in data])
+        self.running, self.common = means, self.share @ means
+        self.sent = 4 * sum(p.numel() for p in start.parameters())
+        if method == "dbe":
+            self.local.append(torch.zeros_like(means))
+            self.sent_once = 4 * means.numel()
+        if method == "fedproto":
+            self.prototypes, self.there, self.uploaded = _class_means(data, head.classes)
+
+    def round(self, r: int, lr: float) -> None:
+        """All clients train from what the server sent; the server averages."""
+        anchor = [w.clone() for w in self.local]
+        objective = self._objective(anchor)
+        trained = self._train("clients", r, self.settings.epochs, lr, self.local, objective)
+        if self.method == "ditto":
+            pulled = proximal(self.head, anchor, self.settings.mu)
+            self.personal = self._train("personal", r, 1, lr, self.personal, pulled)
+        if isinstance(objective, BiasElimination):
+            self.running = objective.running
+        self.previous = trained
+        if self.method not in ("local", "fedproto"):
+            # DBE's vectors stay at their clients.
+            trained = [self._averaged(w) for w in trained[:2]] + trained[2:]
+        self.local = trained
+
+    def _objective(self, anchor: Stack) -> Objective:
+        s = self.settings
+        if self.method == "fedprox":
+            return proximal(self.head, anchor, s.mu)
+        if self.method == "moon":
+            return contrastive(self.head, anchor, self.previous, s.mu, s.tau)
+        if self.method == "fedproto":
+            return prototypical(self.head, self.prototypes, 0.0 if s.authors_proto else s.mu)
+        if self.method == "dbe":
+            return BiasElimination(self.head, self.common, self.running, s.mu, s.momentum)
+        return cross_entropy(self.head)
+
+    def _train(
+        self, who: str, r: int, epochs: int, lr: float, start: Stack, objective: Objective
+    ) -> Stack:
+        generators = [generator_for(who, self.seed, i, r) for i in range(len(self.sizes))]
+        plan = plan_of(self.sizes, self.settings.batch, generators, epochs=epochs)
+        return train(start, self.z, self.y, plan, lr, objective)[len(plan)]
+
+    def _averaged(self, weights: Float[Tensor, "M ..."]) -> Float[Tensor, "M ..."]:
+        mean = torch.tensordot(self.share, weights, dims=1)
+        return mean.expand_as(weights).contiguous()
+
+    def outcome(self, rounds: int) -> Baseline:
+        """The models as they are evaluated, and the bytes so far."""
+        personal = self.method in PERSONAL
+        stack = self.personal if self.method == "ditto" else self.local
+        if not personal:
+            stack = [w[:1] for w in stack]
+        up = down = rounds * self.sent * len(self.sizes)
+        head: Callable[[Tensor], Tensor] = self.head
+        if self.method == "local":
+            up = down = 0
+        if self.method == "dbe":
+            up, down = up + self.sent_once, down + self.sent_once
+        if self.method == "fedproto":
+            # The embeddings are frozen: their class means need to travel once.
+            up, down = self.uploaded, 4 * self.prototypes.numel() * len(self.sizes)
+            head = NearestPrototype(self.prototypes, self.there)
+        return Baseline(rounds, personal, up, down, [w.clone() for w in stack], head)
+
+
+def _class_means(
+    data: list[tuple[Tensor, Tensor]], classes: int
+) -> tuple[Float[Tensor, "classes d"], Tensor, int]:
+    """Class means averaged over the clients that have the class, which classes there are, bytes up."""
+    total, clients = torch.zeros(classes, data[0][0].shape[1], dtype=data[0][0].dtype), torch.zeros(classes)
+    for z, y in data:
+        has = nn.functional.one_hot(y, classes).to(z.dtype)
+        counts = has.sum(0)
+        total += (has.T @ z) / counts.clamp(min=1)[:, None]
+        clients += counts > 0
+    there = clients > 0
+    sent = int(clients.sum()) * (4 * total.shape[1] + 8)
+    return total / clients.clamp(min=1)[:, None], there, sent
