@@ -108,14 +108,44 @@ def train_pooled(
     ValueError
         Rows that are not finite or do not fit the head, or a number outside its range.
     """
+    return train_pooled_many([(feats, y)], head, lr, steps, batch_size, seed, hidden)[0]
+
+
+def train_pooled_many(
+    tables: Sequence[Client],
+    head: ZeroShotHead,
+    lr: float = 1e-3,
+    steps: Sequence[int] = (1000,),
+    batch_size: int = 10,
+    seed: int = 0,
+    hidden: int | None = None,
+) -> list[list[Baseline]]:
+    """`train_pooled` on several tables side by side, which is faster; table -> looks.
+
+    Parameters
+    ----------
+    tables
+        Rows and classes of each.
+    head, lr, steps, batch_size, seed, hidden
+        As there, and the same for all tables.
+    """
     wanted = [check_number("steps", s, least=1, whole=True) for s in steps]
-    z, labels = labelled(feats, y, head.d, head.classes)
-    start = stacked([ResidualAdapter(z.shape[1], hidden, seed=seed, dtype=z.dtype)])
     size = check_number("batch_size", batch_size, least=1, whole=True)
-    plan = plan_of([len(z)], size, [generator_for("server batches", seed)], steps=max(wanted))
     rate = check_number("lr", lr, above=0)
-    found = train(start, z, labels, plan, rate, cross_entropy(head), wanted)
-    return [Baseline(s, False, 0, 0, found[s], head) for s in wanted]
+    if not wanted or not tables:
+        raise ValueError("steps and tables must hold at least one each")
+    data = [labelled(z, y, head.d, head.classes) for z, y in tables]
+    start = stacked(
+        [ResidualAdapter(head.d, hidden, seed=seed, dtype=data[0][0].dtype)] * len(data)
+    )
+    generators = [generator_for("server batches", seed) for _ in data]
+    plan = plan_of([len(z) for z, _ in data], size, generators, steps=max(wanted))
+    z, y = torch.cat([z for z, _ in data]), torch.cat([y for _, y in data])
+    found = train(start, z, y, plan, rate, cross_entropy(head), wanted)
+    return [
+        [Baseline(s, False, 0, 0, [w[m : m + 1] for w in found[s]], head) for s in wanted]
+        for m in range(len(data))
+    ]
 
 
 def federate(
@@ -298,7 +328,10 @@ def _class_means(
     data: list[tuple[Tensor, Tensor]], classes: int
 ) -> tuple[Float[Tensor, "classes d"], Tensor, int]:
     """Class means averaged over the clients that have the class, which classes there are, bytes up."""
-    total, clients = torch.zeros(classes, data[0][0].shape[1], dtype=data[0][0].dtype), torch.zeros(classes)
+    total, clients = (
+        torch.zeros(classes, data[0][0].shape[1], dtype=data[0][0].dtype),
+        torch.zeros(classes),
+    )
     for z, y in data:
         has = nn.functional.one_hot(y, classes).to(z.dtype)
         counts = has.sum(0)

@@ -55,7 +55,9 @@ class DomainTexts:
             ("domains", self.domains, self.domain_names),
         ):
             if given.shape != (len(self.texts),) or not len(given):
-                raise ValueError(f"{name} must be ({len(self.texts)},), one a text, got {given.shape}")
+                raise ValueError(
+                    f"{name} must be ({len(self.texts)},), one a text, got {given.shape}"
+                )
             if given.min() < 0 or given.max() >= len(names):
                 raise ValueError(
                     f"{name} must be 0 to {len(names) - 1}, got {given.min()} to {given.max()}"
@@ -91,7 +93,9 @@ def domain_texts(path: str | Path, templates: Sequence[str] = TEMPLATES) -> Doma
     file = Path(path).expanduser()
     wrong = [t for t in templates if t.count("{}") != 1]
     if wrong or not templates:
-        raise ValueError(f"templates must be sentences with one {{}} for the class, got {list(templates)}")
+        raise ValueError(
+            f"templates must be sentences with one {{}} for the class, got {list(templates)}"
+        )
     frame = read_frame(file)
     columns = [column(frame, (name,), file) for name in ("text", "label", "domain")]
     for c in columns:

@@ -55,7 +55,11 @@ def split_domains(
         rows = np.flatnonzero(domains == i)
         present, counts = np.unique(labels[rows], return_counts=True)
         if len(counts) == 0 or counts.min() < 4:
-            least = "none" if len(counts) == 0 else f"{counts.min()} of class {present[counts.argmin()]}"
+            least = (
+                "none"
+                if len(counts) == 0
+                else f"{counts.min()} of class {present[counts.argmin()]}"
+            )
             raise ValueError(
                 f"domain {name!r} must have at least 4 records of each class it has, got {least}; "
                 "leave the class out of this domain, or merge domains"

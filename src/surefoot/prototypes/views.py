@@ -34,9 +34,7 @@ NEUTRAL = 0.5
 """Ratings of at most this size are neutral."""
 
 
-def wordnet_views(
-    per_cell: int = 60, seed: int = 0, path: str | Path | None = None
-) -> DomainTexts:
+def wordnet_views(per_cell: int = 60, seed: int = 0, path: str | Path | None = None) -> DomainTexts:
     """15 kinds of nouns, written about in four ways; no synset appears in two of them.
 
     Domains: "definition" (the gloss without its quotations), "example" (its first quotation, of at least 15
@@ -58,7 +56,9 @@ def wordnet_views(
     order = np.random.default_rng(seed_for("wordnet views", seed)).permutation(len(nouns))
     writers = _writers(wordnet)
     cells: dict[tuple[str, str], list[str]] = {(v, c): [] for c in PHRASES for v in VIEWS}
-    columns = [nouns[name].to_numpy()[order] for name in ("category", "lemmas", "hyponyms", "gloss")]
+    columns = [
+        nouns[name].to_numpy()[order] for name in ("category", "lemmas", "hyponyms", "gloss")
+    ]
     for category, lemmas, hyponyms, gloss in zip(*columns, strict=True):
         for view in VIEWS:
             cell = cells[view, category]
@@ -74,9 +74,7 @@ Writer = Callable[[tuple[str, ...], tuple[int, ...], str], str]
 
 def _writers(wordnet: WordNet) -> dict[str, Writer]:
     """Text of a synset in each view, "" where it has none."""
-    first = dict(
-        zip(wordnet.nouns["offset"], (w[0] for w in wordnet.nouns["lemmas"]), strict=True)
-    )
+    first = dict(zip(wordnet.nouns["offset"], (w[0] for w in wordnet.nouns["lemmas"]), strict=True))
 
     def example(lemmas: tuple[str, ...], hyponyms: tuple[int, ...], gloss: str) -> str:
         quoted = re.search(r'"([^"]+)"', gloss)
@@ -111,7 +109,9 @@ def sentiment_domains(
     per_cell = check_number("per_cell", per_cell, least=1, whole=True)
     table = data.load("sentiment4", path)
     rating = table["rating"].to_numpy()
-    kind = np.where(rating < -NEUTRAL, "negative", np.where(rating > NEUTRAL, "positive", "neutral"))
+    kind = np.where(
+        rating < -NEUTRAL, "negative", np.where(rating > NEUTRAL, "positive", "neutral")
+    )
     names = tuple(dict.fromkeys(table["domain"]))
     rng = np.random.default_rng(seed_for("sentiment domains", seed))
     cells = {}

@@ -29,7 +29,11 @@ class SentenceEncoder(nn.Module):
         steps = [str(m["type"]).rsplit(".", 1)[-1] for m in json.loads(modules.read_text())]
         pooling = _read(folder / "1_Pooling" / "config.json")
         ways = [k for k, v in pooling.items() if k.startswith("pooling_mode_") and v is True]
-        if ways != ["pooling_mode_mean_tokens"] or set(steps) - {"Transformer", "Pooling", "Normalize"}:
+        if ways != ["pooling_mode_mean_tokens"] or set(steps) - {
+            "Transformer",
+            "Pooling",
+            "Normalize",
+        }:
             raise FileFormatError(
                 f"{folder} must pool by the mean of tokens, got {ways} in the modules {steps}; load it "
                 "with sentence-transformers and pass it through from_sentence_transformers"
