@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Rows = tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]
+Rows = tuple[Float[Tensor, "_ d"], Int[Tensor, " _"]]
+"""Embeddings and classes."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -141,7 +141,8 @@ def _hash(texts: Sequence[str], encoder: str) -> str:
 def _read(file: Path, rows: int) -> Float[np.ndarray, "N d"] | None:
     """What was kept; a damaged file counts as none."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        # Opened here: np.load leaves a file open that it cannot read.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             z: np.ndarray = stored["z"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -31,7 +31,7 @@ def proximal(head: ZeroShotHead, anchor: Stack, mu: float) -> Objective:
 def contrastive(
     head: ZeroShotHead, anchor: Stack, previous: Stack, mu: float, tau: float
 ) -> Objective:
-    """+ mu times MOON's loss (arXiv 2103.16257): u near the global model's, away from the last local one's."""
+    """+ mu times MOON's loss (arXiv 2103.16257): u near the global model's, not the last one's."""
 
     def loss(stack: Stack, batch: Batch) -> Float[Tensor, " M"]:
         u = adapted(stack, batch.z)

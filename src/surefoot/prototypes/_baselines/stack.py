@@ -14,7 +14,7 @@ from surefoot.prototypes.adapter import ResidualAdapter
 from surefoot.prototypes.head import ZeroShotHead
 
 Stack = list[Tensor]
-"""Transposed weights of M adapters: (M, d, h), (M, h, d), and a vector (M, d) added behind them where there is one."""
+"""Transposed weights of M adapters: (M, d, h), (M, h, d), and (M, d), added behind them, where there is one."""
 PADDING = -1
 
 
@@ -151,7 +151,7 @@ def _clip(gradients: Sequence[Tensor]) -> None:
 def accuracies(
     stack: Stack,
     head: Callable[[Tensor], Tensor],
-    tests: Sequence[tuple[Float[Tensor, "n d"], Int[Tensor, " n"]]],
+    tests: Sequence[tuple[Float[Tensor, "_ d"], Int[Tensor, " _"]]],
 ) -> Float[Tensor, "M domains"]:
     """Of every adapter on every domain."""
     columns = []

@@ -15,6 +15,7 @@ from surefoot.errors import FileFormatError, need
 
 with need("transformers", extra="llm", part="surefoot.prototypes.sentence_encoder"):
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
 
 class SentenceEncoder(nn.Module):
@@ -23,7 +24,7 @@ class SentenceEncoder(nn.Module):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model: Any = _model(folder).eval()
         self.longest = int(_read(folder / "sentence_bert_config.json").get("max_seq_length", 512))
         modules = folder / "modules.json"
         steps = [str(m["type"]).rsplit(".", 1)[-1] for m in json.loads(modules.read_text())]
@@ -50,6 +51,17 @@ class SentenceEncoder(nn.Module):
         weight = tokens["attention_mask"][:, :, None].to(hidden)
         z: Tensor = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
         return nn.functional.normalize(z, dim=1) if self.normalised else z
+
+
+def _model(folder: Path) -> Any:
+    """The weights, without the bar that transformers draws for a tenth of a second."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return AutoModel.from_pretrained(folder, dtype=torch.float32)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _read(file: Path) -> dict[str, Any]:
