@@ -17,7 +17,7 @@ from surefoot.prototypes._baselines.plans import plan_of
 from surefoot.prototypes._baselines.stack import Batch, stacked, train, unstacked
 from surefoot.prototypes.baselines import federate, train_pooled, train_pooled_many
 from surefoot.prototypes.experiments.accuracy import paired
-from surefoot.prototypes.fedpft import fedpft, sample_mixtures
+from surefoot.prototypes.mixtures import fedpft, sample_mixtures
 from surefoot.prototypes.splits import split_domains
 
 SENT = 4 * D * (D // 4) * 2
@@ -86,7 +86,8 @@ def test_two_rounds_of_averaging_by_hand(three, method, mu, extra):
         }
         model.load_state_dict(average)
     run = federate(method, three, head(), 2, 1e-2, 2, mu, batch_size=8)
-    assert [b.done for b in run] == [1, 2] and len(run[1].adapters()) == 1
+    assert [b.done for b in run] == [1, 2]
+    assert len(run[1].adapters()) == 1
     for ours, theirs in zip(weights(run[1]), model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-3, atol=2e-5)
     assert run[1].bytes_up == run[1].bytes_down == 2 * 3 * SENT
@@ -152,7 +153,8 @@ def test_terms_without_weight_leave_fedavg_and_heavy_ones_hold_fast(three):
 def test_personal_methods_end_with_a_model_a_client(three):
     for method in ("local", "ditto", "fedproto", "dbe"):
         last = federate(method, three, head(), 2, 1e-2, batch_size=8)[1]
-        assert last.personal and len(last.adapters()) == 3
+        assert last.personal
+        assert len(last.adapters()) == 3
         assert last.accuracy(three).values.shape == (3, 3)
     assert federate("local", three, head())[0].bytes_up == 0
     near = federate("ditto", three, head(), 1, 1e-3, mu=0.0, batch_size=8)[0].adapters()
@@ -171,7 +173,8 @@ def test_fedproto_answers_with_the_nearest_mean_over_clients(three):
             nearest = torch.cdist(adapter(z), means).argmin(1)
             assert values[i, j] == pytest.approx(float((nearest == y).double().mean()))
     pairs = sum(len(y.unique()) for _, y in three)
-    assert run.bytes_up == pairs * (4 * D + 8) and run.bytes_down == 3 * CLASSES * 4 * D
+    assert run.bytes_up == pairs * (4 * D + 8)
+    assert run.bytes_down == 3 * CLASSES * 4 * D
 
 
 def test_moons_contrast_by_hand():
@@ -229,7 +232,8 @@ def test_fedpft_with_one_component_is_mean_and_variance(three):
         torch.testing.assert_close(
             mixture.variances[0].double(), own.var(0, correction=0), rtol=1e-4, atol=1e-7
         )
-        assert mixture.count == len(own) and mixture.nbytes == 8 * D + 4 + 16
+        assert mixture.count == len(own)
+        assert mixture.nbytes == 8 * D + 4 + 16
     features, labels = sample_mixtures([upload], per_record=500)
     assert len(features) == 500 * len(y)
     for label, mixture in upload.items():
@@ -247,7 +251,8 @@ def test_fedpft_with_two_components_finds_two_clouds():
     assert sorted(found.weights.tolist()) == pytest.approx([1 / 3, 2 / 3])
     assert sorted(found.means[:, 0].tolist()) == pytest.approx([0, 5], abs=0.1)
     alone = fedpft(z[:1].repeat(3, 1), torch.tensor([0, 0, 1]), components=2)
-    assert alone[0].means.shape == (1, 3) and float(alone[1].variances.sum()) == 0
+    assert alone[0].means.shape == (1, 3)
+    assert float(alone[1].variances.sum()) == 0
 
 
 def test_splits_are_disjoint_stratified_and_repeatable():
@@ -268,7 +273,8 @@ def test_splits_are_disjoint_stratified_and_repeatable():
 def test_corrected_intervals_of_overlapping_splits():
     values = np.array([1.0, 2.0, 3.0])
     mean, plain, corrected = paired(values, 0.5)
-    assert mean == 2 and plain == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    assert mean == 2
+    assert plain == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
     assert corrected == pytest.approx(4.302653 * (1 / 3 + 0.5) ** 0.5, rel=1e-6)
     assert np.isnan(paired(values[:1], 0.5)[1])
 

@@ -10,8 +10,8 @@ import torch
 from surefoot import data
 from surefoot.data.wordnet import WordNet
 from surefoot.errors import FileFormatError
-from surefoot.prototypes.domain_texts import DomainTexts, domain_texts
 from surefoot.prototypes.text_embedding import embed_texts, embedded, sentence_encoder
+from surefoot.prototypes.texts import DomainTexts, domain_texts
 from surefoot.prototypes.views import PHRASES, sentiment_domains, wordnet_views
 
 LONG = "a sentence of use"
@@ -50,9 +50,11 @@ def cell(texts, view, label):
 
 def test_a_synset_serves_one_view_and_the_first_that_has_room(wordnet):
     found = wordnet_views(per_cell=1)
-    assert len(found) == 4 * 15 and len(found.classes) == 15
+    assert len(found) == 4 * 15
+    assert len(found.classes) == 15
     words = [t.split()[-1].split(",")[0] for t in found.texts]
-    assert len(found.prompts) == 15 and {len(p) for p in found.prompts} == {5}
+    assert len(found.prompts) == 15
+    assert {len(p) for p in found.prompts} == {5}
     assert cell(found, "example", "animal")[0].startswith(f"{LONG} animal")
     assert len(words) == len(found)
     many = wordnet_views(per_cell=60)
@@ -76,7 +78,8 @@ def test_ratings_become_three_classes(tmp_path):
     )
     frame.to_csv(tmp_path / "rated.csv", index=False)
     found = sentiment_domains(path=tmp_path / "rated.csv")
-    assert found.classes == ("negative", "neutral", "positive") and found.domain_names == ("a", "b")
+    assert found.classes == ("negative", "neutral", "positive")
+    assert found.domain_names == ("a", "b")
     assert sorted(cell(found, "a", "neutral")) == ["t1", "t2", "t5", "t6"]
     assert cell(found, "b", "positive") == ["t11"]
     assert {len(p) for p in found.prompts} == {10}
@@ -89,8 +92,10 @@ def test_a_table_of_ones_own(tmp_path):
     pd.DataFrame(rows, columns=["Text", "LABEL", "domain"]).to_csv(file, index=False)
     found = domain_texts(file, ("about {}",))
     assert found.texts == ("it broke", "add this", "no")
-    assert found.classes == ("bug", "wish") and found.domain_names == ("form", "mail")
-    assert found.labels.tolist() == [0, 1, 0] and found.domains.tolist() == [1, 0, 0]
+    assert found.classes == ("bug", "wish")
+    assert found.domain_names == ("form", "mail")
+    assert found.labels.tolist() == [0, 1, 0]
+    assert found.domains.tolist() == [1, 0, 0]
     assert found.prompts == (("about bug",), ("about wish",))
     with pytest.raises(ValueError, match="templates"):
         domain_texts(file, ("about it",))
@@ -175,11 +180,15 @@ def test_embeddings_are_kept_by_texts_and_encoder(folder, cache):
     said = []
     first, name = embed_texts(TEXTS, folder, progress=said.append)
     again, _ = embed_texts(TEXTS, folder, progress=said.append, batch=1)
-    assert len(said) == 1 and "4 texts" in said[0] and torch.equal(first, again)
-    assert len(name) == 16 and len(list(cache.iterdir())) == 1
+    assert len(said) == 1
+    assert "4 texts" in said[0]
+    assert torch.equal(first, again)
+    assert len(name) == 16
+    assert len(list(cache.iterdir())) == 1
     embed_texts([*TEXTS[:3], "dog"], folder, progress=said.append)
     embed_texts(["".join(TEXTS[:2]), *TEXTS[2:]], folder, progress=said.append)
-    assert len(said) == 3 and len(list(cache.iterdir())) == 3
+    assert len(said) == 3
+    assert len(list(cache.iterdir())) == 3
     turned, _ = embed_texts(TEXTS[::-1], folder)
     torch.testing.assert_close(turned.flip(0), first)
 
@@ -190,7 +199,8 @@ def test_a_damaged_file_is_embedded_anew(folder, cache, damage):
     (kept,) = cache.iterdir()
     kept.write_bytes(damage)
     again, _ = embed_texts(TEXTS, folder)
-    assert torch.equal(first, again) and kept.stat().st_size > 100
+    assert torch.equal(first, again)
+    assert kept.stat().st_size > 100
 
 
 def test_another_encoder_has_another_name(folder, cache, tmp_path):
@@ -199,7 +209,8 @@ def test_another_encoder_has_another_name(folder, cache, tmp_path):
     other = shutil.copytree(folder, tmp_path / "other")
     (other / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 4}))
     a, b = embed_texts(TEXTS, folder), embed_texts(TEXTS, other)
-    assert a[1] != b[1] and not torch.equal(a[0], b[0])
+    assert a[1] != b[1]
+    assert not torch.equal(a[0], b[0])
     (other / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
     with pytest.raises(FileFormatError, match="mean of tokens"):
         embed_texts(TEXTS, other)

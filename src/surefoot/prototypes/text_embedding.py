@@ -18,9 +18,9 @@ from surefoot import data
 from surefoot._numerics.checks import check_number
 from surefoot.data.store import explained, sha256_of
 from surefoot.errors import FileFormatError
-from surefoot.prototypes.domain_texts import DomainTexts
 from surefoot.prototypes.embedding import Encoder, embed
 from surefoot.prototypes.head import ZeroShotHead
+from surefoot.prototypes.texts import DomainTexts
 
 HASHED = (
     "config.json", "modules.json", "sentence_bert_config.json", "tokenizer.json", "vocab.txt",

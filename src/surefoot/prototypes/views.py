@@ -12,7 +12,7 @@ from surefoot import data
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.seeds import seed_for
 from surefoot.data.wordnet import WordNet
-from surefoot.prototypes.domain_texts import TEMPLATES, DomainTexts, prompts_of
+from surefoot.prototypes.texts import TEMPLATES, DomainTexts, prompts_of
 
 PHRASES = {
     "animal": "an animal", "artifact": "a man-made object", "body": "a part of the body",

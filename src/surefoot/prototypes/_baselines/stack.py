@@ -14,7 +14,7 @@ from surefoot.prototypes.adapter import ResidualAdapter
 from surefoot.prototypes.head import ZeroShotHead
 
 Stack = list[Tensor]
-"""Transposed weights of M adapters: (M, d, h), (M, h, d), and (M, d), added behind them, where there is one."""
+"""Transposed weights of M adapters: (M, d, h), (M, h, d); perhaps (M, d), added behind them."""
 PADDING = -1
 
 

@@ -14,7 +14,7 @@ from surefoot.prototypes.accuracy import accuracy_matrix
 from surefoot.prototypes.baselines import Baseline, Federation, federate, train_pooled_many
 from surefoot.prototypes.experiments.settings import Setting
 from surefoot.prototypes.extraction import extract_prototypes
-from surefoot.prototypes.fedpft import fedpft, sample_mixtures
+from surefoot.prototypes.mixtures import fedpft, sample_mixtures
 from surefoot.prototypes.prototype_set import PrototypeSet
 from surefoot.prototypes.server_training import train_global_adapter
 from surefoot.prototypes.splits import Rows

@@ -59,27 +59,17 @@ def run(config: Any, seed: int, record: Record) -> None:
 def retrieved(upload: PrototypeSet, members: Rows, others: Rows) -> tuple[float, float]:
     """How often the text nearest to a row, of those of its class, was in the upload; and by chance.
 
-    The attacker holds as many texts from the upload as others, drawn from those there are: the expectation
-    over the draws of members, exactly. A row of "random" finds its own text; a mean finds what is typical.
+    The attacker holds the texts of the upload among others of the same kind.
     """
     hits, chances = [], []
     for row, label in zip(upload.features, upload.labels.tolist(), strict=True):
         inside, outside = (z[y == label].double() for z, y in (members, others))
         if not len(outside):
             continue
-        n = min(len(inside), len(outside))
         away, near = (torch.cdist(row[None].double(), pool)[0] for pool in (inside, outside))
-        hits.append(1.0 - _none_of(int((away < near.min()).sum()), len(inside), n))
-        chances.append(n / (n + len(outside)))
+        hits.append(float(away.min() < near.min()))
+        chances.append(len(inside) / (len(inside) + len(outside)))
     return float(np.mean(hits)), float(np.mean(chances))
-
-
-def _none_of(special: int, total: int, drawn: int) -> float:
-    """Probability that none of `special` is among `drawn` of `total`."""
-    if special + drawn > total:
-        return 0.0
-    kept = np.arange(drawn)
-    return float(np.prod((total - special - kept) / (total - kept)))
 
 
 def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from surefoot.prototypes.domain_texts import DomainTexts, domain_texts
 from surefoot.prototypes.head import ZeroShotHead
 from surefoot.prototypes.splits import Domain, Rows, split_domains
 from surefoot.prototypes.text_embedding import embedded
+from surefoot.prototypes.texts import DomainTexts, domain_texts
 from surefoot.prototypes.views import sentiment_domains, wordnet_views
 
 SCALE = 30.0
