@@ -5,6 +5,7 @@ import pytest
 
 from surefoot._problems.tuning import EqualTuning
 from surefoot.prototypes import wordnet_views
+from surefoot.prototypes.experiments.accuracy import choose
 from surefoot.prototypes.experiments.arms import (
     handicapped,
     one_round_arms,
@@ -27,10 +28,7 @@ def scores():
             "handicapped": handicapped(setting, 1, seed)[0],
         }
         for arm, each in one_round_arms(setting, "standard", seed).items():
-            grid = [float(i) for i in range(len(each))]
-            here[arm] = tuning.choose(
-                arm, grid, lambda i, each=each: (each[int(i)].val, each[int(i)])
-            ).found
+            here[arm] = choose(tuning, arm, each).found
         for arm, score in here.items():
             found.setdefault(arm, []).append(score)
     return found

@@ -126,7 +126,7 @@ def embedded(
     """
     prompts = [p for each in source.prompts for p in each]
     z, name = embed_texts((*source.texts, *prompts), folder, progress=progress)
-    rows = z[len(source) :].unflatten(0, (len(source.classes), -1))
+    rows = z[len(source) :].reshape(len(source.classes), -1, z.shape[1])
     return z[: len(source)], ZeroShotHead(rows, scale), name
 
 

@@ -15,7 +15,9 @@ from surefoot.errors import FileFormatError, need
 
 with need("transformers", extra="llm", part="surefoot.prototypes.sentence_encoder"):
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
+
+logging: Any = transformers_logging
 
 
 class SentenceEncoder(nn.Module):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from surefoot._problems.tuning import EqualTuning
+from surefoot._problems.tuning import Chosen, EqualTuning
 from surefoot.prototypes.experiments.arms import (
     Score,
     federated_arms,
@@ -36,14 +37,20 @@ def run(source: str, config: Any, seed: int, record: Record) -> None:
     note(record, seed, "zero-shot", zero_shot(setting))
     for candidates in (one_round_arms(setting, size, seed), federated_arms(setting, size, seed)):
         for arm, scores in candidates.items():
-            chosen = tuning.choose(
-                arm, [float(i) for i in range(len(scores))],
-                lambda i, scores=scores: (scores[int(i)].val, scores[int(i)]),
-            )  # fmt: skip
+            chosen = choose(tuning, arm, scores)
             note(record, seed, arm, chosen.found)
             record.note(seed, arm, candidates=len(scores), ties=len(chosen.tied))
     note(record, seed, "mean, the paper's stop rule", stopped_early(setting, seed))
     note(record, seed, HANDICAPPED, handicapped(setting, 1, seed)[0])
+
+
+def choose(tuning: EqualTuning, arm: str, scores: Sequence[Score]) -> Chosen[Score]:
+    """The candidate that the validation split prefers."""
+
+    def attempt(i: float) -> tuple[float, Score]:
+        return scores[int(i)].val, scores[int(i)]
+
+    return tuning.choose(arm, [float(i) for i in range(len(scores))], attempt)
 
 
 def note(record: Record, seed: int, arm: str, score: Score) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from torch import Tensor
+
 from surefoot.prototypes.head import ZeroShotHead
 from surefoot.prototypes.splits import Domain, Rows, split_domains
 from surefoot.prototypes.text_embedding import embedded
@@ -67,5 +69,7 @@ def _texts(source: str, size: str, texts: Path | None) -> DomainTexts:
 
 
 @lru_cache(maxsize=3)
-def _embedded(source, size, encoder, texts):  # type: ignore[no-untyped-def]
+def _embedded(
+    source: str, size: str, encoder: Path | None, texts: Path | None
+) -> tuple[Tensor, ZeroShotHead, str]:
     return embedded(_texts(source, size, texts), SCALE, encoder)
