@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from surefoot.prototypes._baselines.federation import Federation
 from surefoot.prototypes._server.adamw import Schedule
 from surefoot.prototypes._server.drawing import Sampler, training_features
 from surefoot.prototypes.accuracy import accuracy_matrix
-from surefoot.prototypes.baselines import Baseline, Federation, federate, train_pooled_many
+from surefoot.prototypes.baselines import Baseline, federate, train_pooled_many
 from surefoot.prototypes.experiments.settings import Setting
 from surefoot.prototypes.extraction import extract_prototypes
 from surefoot.prototypes.mixtures import fedpft, sample_mixtures
