@@ -44,8 +44,10 @@ class Baseline:
         Rounds of a federation, steps of pooled training.
     personal
         Whether there is a model for each client, or one for all.
-    bytes_up, bytes_down
-        Of all clients so far, without the head.
+    bytes_up
+        Of all clients so far.
+    bytes_down
+        The same, without the head.
     """
 
     done: int

@@ -19,7 +19,19 @@ from surefoot.prototypes._client.inputs import classes_of, embeddings, members_o
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """Of one class: K components with diagonal covariances, and the records it stands for."""
+    """Of one class: K components with diagonal covariances, and the records it stands for.
+
+    Attributes
+    ----------
+    means
+        (K, d).
+    variances
+        (K, d), of each coordinate.
+    weights
+        (K,), of sum 1.
+    count
+        Records of the class.
+    """
 
     means: Float[Tensor, "K d"]
     variances: Float[Tensor, "K d"]

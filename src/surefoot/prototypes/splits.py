@@ -16,7 +16,19 @@ Rows = tuple[Float[Tensor, "_ d"], Int[Tensor, " _"]]
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """Embeddings and classes of one client."""
+    """Embeddings and classes of one client.
+
+    Attributes
+    ----------
+    name
+        Of the domain.
+    train
+        (n, d) embeddings and (n,) classes that the client learns from, and uploads prototypes of.
+    val
+        What choices are made by.
+    test
+        What is reported.
+    """
 
     name: str
     train: Rows
