@@ -403,3 +403,52 @@ def test_bad_arguments(arguments, says):
         AGNES(tensors(), **arguments)
     with pytest.raises(ValueError, match=says):
         AGNES([{"params": tensors(), **arguments}])
+
+
+LAYOUTS = {
+    "as usual": (lambda t: t.clone(), lambda t: t.clone()),
+    "gradient crosswise": (lambda t: t.clone(), lambda t: t.t().contiguous().t()),
+    "parameter crosswise": (lambda t: t.t().contiguous().t(), lambda t: t.clone()),
+    "both crosswise": (lambda t: t.t().contiguous().t(),) * 2,
+    "parameter with gaps": (lambda t: spread(t), lambda t: t.clone()),
+    "both with gaps": (lambda t: spread(t),) * 2,
+    "gradient of one row, expanded": (lambda t: t.clone(), lambda t: t[:1].expand_as(t)),
+}
+
+
+def spread(t):
+    """Every second column of a wider matrix."""
+    found = torch.full((t.shape[0], 2 * t.shape[1]), 7.0, dtype=t.dtype)[:, ::2]
+    return found.copy_(t)
+
+
+@pytest.mark.parametrize(
+    ("layout", "scaled"),
+    # torch's own scaler cannot take a scale off numbers that share their memory.
+    [(k, s) for k in LAYOUTS for s in (False, True) if not (s and "expanded" in k)],
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_where_numbers_lie_in_memory_changes_nothing(mode, layout, scaled):
+    """The fused kernel of torch walks through memory, whatever the strides of a gradient say."""
+    lay, lay_gradient = LAYOUTS[layout]
+    start = torch.arange(12.0, dtype=torch.float64).reshape(3, 4)
+    p = nn.Parameter(lay(start))
+    around = p.detach().as_strided((p.untyped_storage().nbytes() // 8,), (1,), 0).clone()
+    optimizer = AGNES([p], lr=0.1, correction=0.05, momentum=0.9, **MODES[mode])
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0, enabled=scaled)
+    x, v = start.clone(), torch.zeros_like(start)
+    rows = [start.sin(), start.cos(), -start]
+    gradients = [lay_gradient(g) for g in rows]
+    for g in gradients:
+        p.grad = (lay_gradient(4 * g) if scaled else g).detach()
+        scaler.scale(torch.zeros(()))  # the scaler counts as used only then
+        scaler.step(optimizer)
+        scaler.update()
+        # The iterates of arXiv 2302.05515; p is where the gradient is taken: x + alpha v.
+        y = x + 0.1 * v
+        x = y - 0.05 * g
+        v = 0.9 * (v - g)
+    torch.testing.assert_close(p.detach(), x + 0.1 * v, rtol=1e-12, atol=1e-12)
+    if "gaps" in layout:
+        after = p.detach().as_strided(around.shape, (1,), 0)
+        assert torch.equal(after[1::2], around[1::2])

@@ -80,11 +80,13 @@ def fused_step(
 ) -> None:
     """One pass over memory, by the private kernel behind torch.optim.SGD(fused=True)."""
     eta, rho, r, _ = _numbers(k)
+    given = list(zip(params, grads, buffers, strict=True))
+    walked = [_in_one_order(*each) for each in given]
     torch._fused_sgd_(
-        params,
-        grads,
+        [p for p, _, _ in walked],
+        [g for _, g, _ in walked],
         # The kernel insists on no buffers without momentum; v is 0 then, whatever u holds.
-        buffers if rho else [],
+        [u for _, _, u in walked] if rho else [],
         weight_decay=weight_decay,
         momentum=rho,
         lr=eta,
@@ -95,6 +97,28 @@ def fused_step(
         grad_scale=grad_scale,
         found_inf=found_inf,
     )
+    for (p, g, u), (q, h, w) in zip(given, walked, strict=True):
+        # The kernel leaves the gradient without its scale.
+        for mine, copy in ((p, q), (u, w), (g, g if grad_scale is None else h)):
+            if copy is not mine:
+                mine.copy_(copy)
+
+
+def _in_one_order(p: Tensor, g: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three as the kernel may have them: copies where they do not lie alike, or leave gaps.
+
+    On the CPU torch 2.13 walks through memory whatever the strides say: a gradient that was assigned by hand
+    and lies crosswise would move the wrong entries without a word.
+    """
+    if not _dense(p):
+        return p.contiguous(), g.contiguous(), u.contiguous()
+    g, u = (t if t.stride() == p.stride() else torch.empty_like(p).copy_(t) for t in (g, u))
+    return p, g, u
+
+
+def _dense(t: Tensor) -> bool:
+    """No gaps in memory: the last element is as far from the first as there are elements between them."""
+    return sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) == t.numel() - 1
 
 
 @functools.cache
