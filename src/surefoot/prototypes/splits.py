@@ -1,0 +1,88 @@
+"""Each domain's records in three parts: to learn from, to choose by, to report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Rows = tuple[Float[Tensor, "_ d"], Int[Tensor, " _"]]
+"""Embeddings and classes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """Embeddings and classes of one client.
+
+    Attributes
+    ----------
+    name
+        Of the domain.
+    train
+        (n, d) embeddings and (n,) classes that the client learns from, and uploads prototypes of.
+    val
+        What choices are made by.
+    test
+        What is reported.
+    """
+
+    name: str
+    train: Rows
+    val: Rows
+    test: Rows
+
+
+def split_domains(
+    z: Float[Tensor, "N d"],
+    labels: Int[np.ndarray, " N"],
+    domains: Int[np.ndarray, " N"],
+    names: Sequence[str],
+    seed: int = 0,
+) -> list[Domain]:
+    """70 / 30 of each domain, stratified by class, then 20 % of the 70 for choices.
+
+    Parameters
+    ----------
+    z
+        Embeddings of all domains.
+    labels, domains
+        Class and domain of each.
+    names
+        Of the domains.
+    seed
+        The cuts use seed + 1.
+
+    Raises
+    ------
+    ValueError
+        A class of a domain has fewer than 4 records, too few for three parts.
+    """
+    from sklearn.model_selection import train_test_split
+
+    found = []
+    for i, name in enumerate(names):
+        rows = np.flatnonzero(domains == i)
+        present, counts = np.unique(labels[rows], return_counts=True)
+        if len(counts) == 0 or counts.min() < 4:
+            least = (
+                "none"
+                if len(counts) == 0
+                else f"{counts.min()} of class {present[counts.argmin()]}"
+            )
+            raise ValueError(
+                f"domain {name!r} must have at least 4 records of each class it has, got {least}; "
+                "leave the class out of this domain, or merge domains"
+            )
+        kept, test = train_test_split(
+            rows, test_size=0.3, stratify=labels[rows], random_state=seed + 1
+        )
+        train, val = train_test_split(
+            kept, test_size=0.2, stratify=labels[kept], random_state=seed + 1
+        )
+        parts = [(z[p], torch.as_tensor(labels[p])) for p in (train, val, test)]
+        found.append(Domain(name, *parts))
+    return found
