@@ -189,3 +189,17 @@ def test_a_set_that_contradicts_itself_is_refused(change):
     assert len(PrototypeSet(**fields)) == 2
     with pytest.raises(ValueError, match="must|belongs|has variances"):
         PrototypeSet(**{**fields, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"seed": float("nan")}, "seed"),
+        ({"seed": "nonsense"}, "seed"),
+        ({"encoder_id": True}, "encoder_id"),
+        ({"dp": 4.0}, "dp must be a GaussianRelease"),
+    ],
+)
+def test_arguments_that_a_method_does_not_use_are_checked_too(change, match, unchecked):
+    with pytest.raises(ValueError, match=match):
+        extract_prototypes(torch.ones(4, 2), [0, 0, 1, 1], method="mean", **change)

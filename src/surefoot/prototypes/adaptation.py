@@ -39,6 +39,9 @@ def distillation_loss(
         The shapes differ or are not (B, K).
     """
     check_choice("reduction", reduction, get_args(Reduction))
+    for name, given in (("local_logits", local_logits), ("global_logits", global_logits)):
+        if not isinstance(given, Tensor) or not given.is_floating_point():
+            raise ValueError(f"{name} must be a tensor of real numbers, got {given!r:.80}")
     if local_logits.ndim != 2 or local_logits.shape != global_logits.shape:
         raise ValueError(
             f"logits must be (B, K) of one shape, got {tuple(local_logits.shape)} and "

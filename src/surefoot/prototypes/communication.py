@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from surefoot._numerics.checks import check_choice, check_number
@@ -74,6 +74,10 @@ def comm_cost(
         A number outside its range, or "cluster_var" without classes.
     """
     check_choice("method", method, METHODS)
+    if isinstance(rows_per_client, str) or not isinstance(rows_per_client, Iterable):
+        raise ValueError(
+            f"rows_per_client must hold a whole number for each client, got {rows_per_client!r}"
+        )
     rows = [check_number("rows_per_client", m, least=0, whole=True) for m in rows_per_client]
     if not rows:
         raise ValueError("rows_per_client must name at least one client, got none")

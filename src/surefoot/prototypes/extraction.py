@@ -79,6 +79,11 @@ def extract_prototypes(
     check_choice("method", method, METHODS)
     ratio = check_number("ratio", ratio, above=0, most=1)
     least = check_number("min_cluster", min_cluster, least=1, whole=True)
+    seed = check_number("seed", seed, least=0, whole=True)
+    if not isinstance(encoder_id, str):
+        raise ValueError(f"encoder_id must be a string that names the encoder, got {encoder_id!r}")
+    if dp is not None and not isinstance(dp, GaussianRelease):
+        raise ValueError(f"dp must be a GaussianRelease or None, got {dp!r}")
     z, dtype = embeddings(feats)
     labels = classes_of(y, len(z))
     if dp is not None and method not in PRIVATE:

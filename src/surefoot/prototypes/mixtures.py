@@ -64,6 +64,7 @@ def fedpft(feats: Any, y: Any, components: int = 1, seed: int = 0) -> dict[int, 
         Embeddings that are not finite, or labels that are no classes.
     """
     most = check_number("components", components, least=1, whole=True)
+    seed = check_number("seed", seed, least=0, whole=True)
     z, dtype = embeddings(feats)
     labels = classes_of(y, len(z))
     found = {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from surefoot._numerics.checks import check_number, check_numbers
 
 Rows = tuple[Float[Tensor, "_ d"], Int[Tensor, " _"]]
 """Embeddings and classes."""
@@ -63,6 +65,22 @@ def split_domains(
     """
     from sklearn.model_selection import train_test_split
 
+    check_numbers("z", z, ndim=2)
+    kinds = {"labels": np.asarray(labels), "domains": np.asarray(domains)}
+    for what, given in kinds.items():
+        if given.dtype.kind not in "iu" or given.shape != (len(z),):
+            raise ValueError(
+                f"{what} must be a whole number for each of the {len(z)} rows of z, got "
+                f"{given.dtype} of shape {given.shape}"
+            )
+    labels, domains = kinds.values()
+    seed = check_number("seed", seed, least=0, whole=True)
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Iterable)
+        or not all(isinstance(n, str) for n in names)
+    ):
+        raise ValueError(f"names must be one string a domain, got {names!r}")
     found = []
     for i, name in enumerate(names):
         rows = np.flatnonzero(domains == i)
