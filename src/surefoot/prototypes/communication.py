@@ -74,7 +74,8 @@ def comm_cost(
         A number outside its range, or "cluster_var" without classes.
     """
     check_choice("method", method, METHODS)
-    if isinstance(rows_per_client, str) or not isinstance(rows_per_client, Iterable):
+    given: object = rows_per_client
+    if isinstance(given, str) or not isinstance(given, Iterable):
         raise ValueError(
             f"rows_per_client must hold a whole number for each client, got {rows_per_client!r}"
         )
