@@ -301,3 +301,35 @@ def test_layers_in_place_of_their_matrices_are_refused_with_what_to_give(bias):
     with pytest.raises(ValueError, match=words) as caught:
         read_attention(*layers, None, residual="subtract", tol=1e-6)
     assert ("mind its bias" in str(caught.value)) == bias
+
+
+def drawn_model():
+    model = LoopedTransformer(4, 3, init_std=0.2, train_u=True, dtype=torch.float32)
+    with torch.no_grad():
+        model.u.fill_(0.1)
+    return model, GaussianPrompts(4, 12, seed=0, dtype=torch.float32).sample(5)
+
+
+def test_autocast_does_not_round_the_loops():
+    model, p = drawn_model()
+    plain, weights = model(p.X, p.y, p.xq), model.weights(p.X, p.y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(p.X, p.y, p.xq), plain)
+        assert torch.equal(model.weights(p.X, p.y), weights)
+
+
+def test_gradients_of_each_prompt_under_torch_func():
+    model, p = drawn_model()
+    parameters = {k: v.detach() for k, v in model.named_parameters()}
+
+    def loss(values, X, y, xq, target):
+        out = torch.func.functional_call(model, values, (X[None], y[None], xq[None]))
+        return (out[0] - target) ** 2
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0, 0))
+    found = each(parameters, p.X, p.y, p.xq, p.target)
+    for i in range(5):
+        model.zero_grad()
+        ((model(p.X, p.y, p.xq) - p.target)[i] ** 2).backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(found[name][i], parameter.grad, rtol=1e-4, atol=1e-5)

@@ -171,7 +171,7 @@ def test_noise_has_its_size_and_is_new_each_time(method):
 
     def drawn():
         torch.manual_seed(0)
-        np.random.seed(0)  # noqa: NPY002
+        np.random.seed(0)  # noqa: NPY002 - what must not move the noise
         random.seed(0)
         return extract_prototypes(z, y, method=method, seed=0, dp=at)
 

@@ -134,7 +134,7 @@ WORDS = ["the", "cat", "sat", "on", "mat", "dog", "a"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A BERT of 2,000 weights in the format of sentence-transformers."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="needs the extra llm")
     where = tmp_path_factory.mktemp("encoder")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (where / "vocab.txt").write_text("\n".join(vocabulary))

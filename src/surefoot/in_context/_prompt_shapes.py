@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot._numerics.transforms import readable
+
 
 def check_prompt(
     X: Any, y: Any, xq: Any, d: int | None = None, dtype: torch.dtype | None = None
 ) -> None:
     """X (batch, d, n), y (batch, n) and xq (batch, d).
 
-    Compiled, finiteness is not looked for: it would ask for a number in the middle of the graph.
+    Compiled, traced or under torch.func finiteness is not looked for: values cannot be read there.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def _check(given: dict[str, Any], d: int | None, dtype: torch.dtype | None) -> N
     xq = given.get("xq")
     if xq is not None and xq.shape != (batch, features):
         raise ValueError(f"xq must have shape ({batch}, {features}), got {tuple(xq.shape)}")
-    if torch.compiler.is_compiling():
+    if not readable():
         return
     for name, value in given.items():
         # A sum is NaN or infinite if one term is, and costs one pass without a copy.

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.transforms import in_full
 from surefoot.in_context._attention import read_attention
 from surefoot.in_context._covariance import covariance
 from surefoot.in_context._forms import feature, gram, literal
@@ -61,7 +62,8 @@ class LoopedTransformer(nn.Module):
     ------
     ValueError
         An argument is out of range; in a call, of a shape that does not fit or of a number that is not
-        finite. Compiled, the last is not looked for: NaN goes in and comes out.
+        finite. Compiled or under torch.func, the last is not looked for: NaN goes in and comes out.
+        Autocast changes nothing: a loop in 16 bits would add up their rounding.
     """
 
     A: nn.Parameter
@@ -185,7 +187,8 @@ class LoopedTransformer(nn.Module):
         if not layers or X.shape[-1] == 0:
             return torch.zeros_like(xq[:, 0])
         form = {"literal": literal, "feature": feature, "gram": gram}[self._form(X)]
-        found: Tensor = form.predict(X, y, xq, layers, self.u)
+        with in_full(X):
+            found: Tensor = form.predict(X, y, xq, layers, self.u)
         return found
 
     def weights(
@@ -216,7 +219,8 @@ class LoopedTransformer(nn.Module):
             path = [X.new_zeros(X.shape[:-1])] * (len(layers) + 1)
         else:
             form = gram if self._form(X) == "gram" else feature
-            path = form.weights(X, y, layers, self.u)
+            with in_full(X):
+                path = form.weights(X, y, layers, self.u)
         return torch.stack(path, 1) if return_all else path[-1]
 
     def layers(self, loops: int | None = None) -> Sequence[Float[Tensor, "d d"]]:

@@ -70,6 +70,7 @@ def as_predictor(fn: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
             "fn must be a callable fn(X, y, xq), a torch module, or a regressor with fit and predict, "
             f"got {type(fn).__name__}"
         )
+    # Whatever is called with tensors and returns one: its type is the caller's word.
     return fn  # type: ignore[no-any-return]
 
 

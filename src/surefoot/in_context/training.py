@@ -158,6 +158,7 @@ def train_looped(
         if not math.isfinite(value := float(loss.detach())):
             raise NonFiniteError("loss", step, value)
         optimizer.zero_grad()
+        # torch gives `backward` no types.
         loss.backward()  # type: ignore[no-untyped-call]
         if limit is not None:
             torch.nn.utils.clip_grad_norm_(parameters, limit)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.sizes import wide
+from surefoot._numerics.transforms import readable
 from surefoot.kan._basis.bspline import Policy
 from surefoot.kan._basis.edge import Basis, EdgeRule
 from surefoot.kan._grid import fitted_range, transfer
-from surefoot.kan._kernel.doors import Kernel, native_possible, spline_layer, watched
+from surefoot.kan._kernel.doors import Kernel, native_possible, spline_layer
 from surefoot.kan._layer.arguments import (
     Activation,
     check_kernel,
@@ -275,7 +276,7 @@ class KANLinear(nn.Module):
         if lo.device != x.device:  # of a layer on the meta device
             lo, hi = lo.to(x.device), hi.to(x.device)
         y, tally = spline_layer(rule, inner, splines, lo, hi, self.kernel, self.higher_order)
-        if watched():
+        if readable():
             self._outside.look(x, self.grid_lo, self.grid_hi, rule, tally)
         return y if base is None else y + base(x) @ weight[len(splines) :]
 

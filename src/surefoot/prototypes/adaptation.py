@@ -122,6 +122,7 @@ def adapt_locally(
             if weight:
                 loss = loss + weight * distillation_loss(logits, target[batch], reduction)
             optimizer.zero_grad()
+            # torch gives `backward` no types.
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return local

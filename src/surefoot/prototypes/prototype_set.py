@@ -95,6 +95,7 @@ class PrototypeSet:
                 f"counts must name the classes that have prototypes, got {sorted(self.counts)} for "
                 f"{sorted(seen)}"
             )
+        # torch gives `unique` no types.
         names, row = self.labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         shares = torch.zeros(len(names), dtype=torch.float64)
         shares.index_add_(0, row, self.weights.double().cpu())

@@ -97,6 +97,7 @@ def _minimise(
         return loss
 
     before = closure()
+    # torch gives `step` of L-BFGS no types.
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     found = A.detach()
     # Of a line search that ran into overflow nothing is kept.

@@ -132,6 +132,7 @@ def decide(
         return "gd", loops
     if best == "untied" and schedule == 1 and 1 in alike(errors, loops) and errors[1] < THRESHOLD:
         return "gd", 1
+    # `best` is one of the names that the keys above spell.
     return best, loops  # type: ignore[return-value]
 
 

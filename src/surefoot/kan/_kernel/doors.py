@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.transforms import compiling, exporting, modes, tracing, transform
 from surefoot.kan._basis.edge import EdgeRule
 from surefoot.kan._kernel import build, native, torch_path
 from surefoot.kan._kernel.function import SplineFunction
@@ -16,24 +16,7 @@ from surefoot.kan._kernel.operator import kan_layer
 
 Kernel = Literal["auto", "torch", "c"]
 
-
-# torch has no public name for whether torch.func (vmap, grad, jvp, ..) is at work.
-transform: Callable[[], object | None] = torch._C._functorch.peek_interpreter_stack
-compiling = torch.compiler.is_compiling
-# Where torch cannot tell exporting from compiling, compiling counts.
-exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", compiling)
-# Public in torch's documentation, and not among what its types export.
-tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
-
-
-# Modes that see every operation (fake tensors, tracers, counters) would not see a call of C.
-modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 PLAIN = (Tensor, torch.nn.Parameter)
-
-
-def watched() -> bool:
-    """Whether values may be read: neither compiled, nor exported, traced or transformed."""
-    return not (compiling() or exporting() or tracing()) and transform() is None and not modes()
 
 
 def traced(*tensors: Tensor) -> bool:

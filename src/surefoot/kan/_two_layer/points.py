@@ -10,13 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number
-
-
-def values_readable() -> bool:
-    """Whether a check may look at numbers: not while compiling, nor under a transform of torch.func."""
-    return not torch.compiler.is_compiling() and (
-        torch._C._functorch.peek_interpreter_stack() is None  # no public question asks this
-    )
+from surefoot._numerics.transforms import readable
 
 
 def check_points(name: str, x: Any, d: int) -> Float[Tensor, "n {d}"]:
@@ -37,7 +31,7 @@ def check_points(name: str, x: Any, d: int) -> Float[Tensor, "n {d}"]:
         )
     if x.ndim != 2 or x.shape[1] != d:
         raise ValueError(f"{name} must have shape (n, {d}), got {tuple(x.shape)}")
-    if values_readable() and x.device.type != "meta":
+    if readable() and x.device.type != "meta":
         bad = ~torch.isfinite(x.detach())
         if bad.any():
             row = int(bad.any(1).nonzero()[0])

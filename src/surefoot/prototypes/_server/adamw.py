@@ -75,6 +75,7 @@ def train_adamw(
                 return losses, "all steps taken"
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(head(adapter(features[batch])), labels[batch])
+            # torch gives `backward` no types.
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(adapter.parameters(), LONGEST)
             optimizer.step()
