@@ -253,3 +253,19 @@ def test_certificate_of_an_upload():
     assert plain.verdict is Verdict.NOT_PROMISED
     unknown = extract_prototypes(Z, Y, method="mean").certificates()[0]
     assert unknown.verdict is Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0])
+def test_a_second_moment_with_too_little_noise_is_seen(monkeypatch, share):
+    """It rides on the promise of the means, and only with its own share of noise."""
+    at = GaussianRelease(4, 1e-5)
+    right = extract_prototypes(Z, Y, method="gauss", dp=at)
+    assert right.certificates()[0].verdict is KEPT
+    assert len(right.record.curves("noise multiplier").steps) == len(right.counts) + 1
+    whole = GaussianRelease.sigma
+    monkeypatch.setattr(
+        GaussianRelease, "sigma",
+        lambda self, n, method="mean": whole(self, n, method) * (share if method == "moment" else 1),
+    )  # fmt: skip
+    wrong = extract_prototypes(Z, Y, method="gauss", dp=at)
+    assert wrong.certificates()[0].verdict is BROKEN

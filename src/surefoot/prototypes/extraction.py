@@ -136,6 +136,20 @@ def _noisy(
     return rows + sigma * system_normal(*rows.shape)
 
 
+def _noisy_moment(
+    moment: Float[Rows, "k k"], dp: GaussianRelease, n: int, record: Record, step: int
+) -> Float[Rows, "k k"]:
+    """The second moment with symmetric noise, filed behind the classes as theirs is."""
+    sigma = dp.sigma(n, "moment")
+    record.append(0, step, **{NOISE: sigma / (2 * math.sqrt(2) * dp.clip**2 / n)})
+    if sigma == 0:
+        return moment
+    record.note(0, noise_source=SYSTEM)
+    # Entries i, j and j, i of A + A^T are one draw: variance 1/2 off the diagonal and 1 on it.
+    drawn = system_normal(*moment.shape)
+    return moment + sigma * (drawn + drawn.T) / 2
+
+
 def rows_of(ratio: float, count: int) -> int:
     """Prototypes of a class of so many records: in floats .07 * 100 is above 7."""
     return max(1, math.ceil(ratio * count - 1e-9))
@@ -224,10 +238,8 @@ def _means(
                 for (c, n), m in rows
             ]
         )
-        if moment is not None and dp.nu > 0:
-            # Entries i, j and j, i of A + A^T are one draw: variance 1/2 off the diagonal and 1 on it.
-            drawn = system_normal(*moment.shape)
-            moment = moment + dp.sigma(len(z), "moment") * (drawn + drawn.T) / 2
+        if moment is not None:
+            moment = _noisy_moment(moment, dp, len(z), common["record"], max(counts) + 1)
     if frame is not None:
         means = means @ frame.T
     return PrototypeSet(
