@@ -147,7 +147,7 @@ def _noisy_moment(
     record.note(0, noise_source=SYSTEM)
     # Entries i, j and j, i of A + A^T are one draw: variance 1/2 off the diagonal and 1 on it.
     drawn = system_normal(*moment.shape)
-    return moment + sigma * (drawn + drawn.T) / 2
+    return np.asarray(moment + sigma * (drawn + drawn.T) / 2)
 
 
 def rows_of(ratio: float, count: int) -> int:
