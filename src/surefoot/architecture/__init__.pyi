@@ -1,6 +1,7 @@
 from .activations import ACTIVATIONS as ACTIVATIONS
 from .activations import Activation as Activation
 from .activations import MixedActivation as MixedActivation
+from .autoencoder import NetworkAutoencoder as NetworkAutoencoder
 from .net_batch import NetBatch as NetBatch
 from .plain_modules import build_module as build_module
 from .plain_modules import module_spec as module_spec

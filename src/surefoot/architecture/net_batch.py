@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_choice, check_number
@@ -249,6 +249,16 @@ class NetBatch:
                 f'layout "paper" holds one activation, the space has {len(space.activations)}; use "full"'
             )
 
+    def to(self, dtype: torch.dtype) -> NetBatch:
+        """The same networks in another dtype."""
+        return NetBatch(self.space, *([t.to(dtype) for t in part] for part in self.parts))
+
+    def canonical(self) -> NetBatch:
+        """The same functions with every hidden layer sorted: active neurons first, by falling outgoing norm."""
+        norms = [w.detach().norm(dim=2) for w in self.weights[1:]]
+        keys = [n + g.detach() * (n.max() + 1) for n, g in zip(norms, self.gates, strict=True)]
+        return self._reordered([k.argsort(-1, descending=True, stable=True) for k in keys])
+
     def permuted(self, generator: torch.Generator | None = None) -> NetBatch:
         """The same functions with the neurons of every hidden layer in another order, each network its own.
 
@@ -257,11 +267,15 @@ class NetBatch:
         generator : torch.Generator, optional
             Draws the orders, uniformly.
         """
+        return self._reordered(
+            [torch.rand(g.shape, generator=generator).argsort(-1).to(g.device) for g in self.gates]
+        )
+
+    def _reordered(self, orders: Sequence[Int[Tensor, "B W"]]) -> NetBatch:
         weights, biases = list(self.weights), list(self.biases)
         gates, acts = list(self.gates), list(self.acts)
-        for i, gate in enumerate(gates):
-            order = torch.rand(gate.shape, generator=generator).argsort(-1).to(gate.device)
-            gates[i], biases[i] = gate.gather(1, order), biases[i].gather(1, order)
+        for i, order in enumerate(orders):
+            gates[i], biases[i] = gates[i].gather(1, order), biases[i].gather(1, order)
             acts[i] = acts[i].gather(1, order[..., None].expand_as(acts[i]))
             weights[i] = weights[i].gather(2, order[:, None].expand_as(weights[i]))
             weights[i + 1] = weights[i + 1].gather(1, order[..., None].expand_as(weights[i + 1]))

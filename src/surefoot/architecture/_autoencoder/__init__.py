@@ -1,0 +1,1 @@
+"""Inside of the autoencoder: encoders, decoders, what they decode to, its loss, its training, its file."""
