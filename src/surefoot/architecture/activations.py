@@ -1,4 +1,4 @@
-"""The activations a neuron can have: functions, plain modules, Lipschitz constants; and several in one layer."""
+"""The activations a neuron can have: functions, modules, Lipschitz constants; and several in a layer."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class NetworkAutoencoder(nn.Module):
 
     @classmethod
     def paper(cls, activation: str = "sigmoid", seed: int = 0) -> NetworkAutoencoder:
-        """The system of arXiv 2410.08339 as its authors' code has it; train it with `fit(..., recipe="paper")`.
+        """The system of arXiv 2410.08339 as its authors' code has it; `fit` it with recipe="paper".
 
         Parameters
         ----------
@@ -359,7 +359,7 @@ class NetworkAutoencoder(nn.Module):
         }  # fmt: skip
 
     def save(self, path: str | Path) -> None:
-        """Write one .safetensors file that holds everything, and beside it a .json of the same name for people.
+        """Write a .safetensors file that holds everything, and beside it a .json for people.
 
         Each is written whole or not at all.
 

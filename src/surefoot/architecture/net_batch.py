@@ -17,7 +17,7 @@ from surefoot.architecture.activations import ACTIVATIONS
 
 
 class NetBatch:
-    """B networks of one depth l of a space: h_i = m_i * act_i(h_{i-1} W_i + b_i), f(x) = h_l W_{l+1} + b_{l+1}.
+    """B networks of one depth l: h_i = m_i * act_i(h_{i-1} W_i + b_i), f(x) = h_l W_{l+1} + b_{l+1}.
 
     Rows are examples (x @ W), so an nn.Linear holds W transposed. Gates multiply after the activation, as
     sigmoid(0) = 1/2 would leak. Any of the tensors may carry gradients.
@@ -125,9 +125,9 @@ class NetBatch:
     __call__ = forward
 
     def size(self) -> Float[Tensor, " B"]:
-        """Parameters of each network without its inactive neurons: sum_i (k_{i-1} + 1) k_i, k_i active neurons.
+        """Parameters of each network without inactive neurons: sum_i (k_{i-1} + 1) k_i.
 
-        Differentiable in the gates. k_0 is the number of inputs, k_{l+1} of outputs.
+        Differentiable in the gates. k_i counts active neurons, k_0 inputs, k_{l+1} outputs.
         """
         widths = [gate.sum(-1) for gate in self.gates]
         before: Sequence[Tensor | int] = [self.space.n_in, *widths]
@@ -254,7 +254,7 @@ class NetBatch:
         return NetBatch(self.space, *([t.to(dtype) for t in part] for part in self.parts))
 
     def canonical(self) -> NetBatch:
-        """The same functions with every hidden layer sorted: active neurons first, by falling outgoing norm."""
+        """The same functions, every hidden layer sorted: active neurons first, by falling outgoing norm."""
         norms = [w.detach().norm(dim=2) for w in self.weights[1:]]
         keys = [n + g.detach() * (n.max() + 1) for n, g in zip(norms, self.gates, strict=True)]
         return self._reordered([k.argsort(-1, descending=True, stable=True) for k in keys])

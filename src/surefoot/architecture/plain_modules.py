@@ -1,7 +1,8 @@
-"""Plain networks (Select, Linear, activations) as specifications: what a file or another process builds again."""
+"""Plain networks (Select, Linear, activations) as words: what another process builds again."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ def split_plain(module: nn.Module) -> tuple[Select | None, list[nn.Linear], list
         raise ValueError(
             f"Select gives {len(first.index)} columns, the first Linear reads {found[0].in_features}"
         )
-    for a, b in zip(found, found[1:], strict=False):
+    for a, b in itertools.pairwise(found):
         if a.out_features != b.in_features:
             raise ValueError(
                 f"a Linear gives {a.out_features} numbers, the next reads {b.in_features}"

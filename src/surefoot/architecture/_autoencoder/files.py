@@ -1,7 +1,7 @@
 """Tensors in one .safetensors file whose header holds JSON: written whole, and read only if undamaged.
 
-The format is a length, a JSON header and the bytes (https://github.com/huggingface/safetensors); it is written
-here, so that no extra is needed, and any of its readers reads the file.
+The format is a length, a JSON header and the bytes (https://github.com/huggingface/safetensors); it is
+written here, so that no extra is needed, and any of its readers reads the file.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -39,8 +40,8 @@ def connected(
 ) -> list[Tensor]:
     """Masks as the authors draw them: a random path from the inputs to the output, then random edges.
 
-    Every input is linked to the first neuron of the path, which ends in every output; edges between active neurons are added until
-    int(total (1 - rate)) of them exist.
+    Every input is linked to the first neuron of the path, which ends in every output; edges between active
+    neurons are added until int(total (1 - rate)) of them exist.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def connected(
         ends = [shapes[0][0], *(int(w[i]) for w in widths), shapes[-1][1]]
         path = [int(torch.randint(k, (), generator=generator)) for k in ends[1:-1]]
         masks[0][i, :, path[0]] = 1
-        for layer, (a, b) in enumerate(zip(path, path[1:], strict=False), 1):
+        for layer, (a, b) in enumerate(itertools.pairwise(path), 1):
             masks[layer][i, a, b] = 1
         masks[-1][i, path[-1]] = 1
         blocks = [m[i, :a, :b] for m, a, b in zip(masks, ends, ends[1:], strict=False)]
