@@ -2,9 +2,15 @@ from .activations import ACTIVATIONS as ACTIVATIONS
 from .activations import Activation as Activation
 from .activations import MixedActivation as MixedActivation
 from .autoencoder import NetworkAutoencoder as NetworkAutoencoder
+from .baselines import random_decoder as random_decoder
+from .baselines import random_features as random_features
 from .net_batch import NetBatch as NetBatch
+from .paper_search import search_paper as search_paper
 from .plain_modules import build_module as build_module
 from .plain_modules import module_spec as module_spec
+from .pretraining import DEFAULT_SPACE as DEFAULT_SPACE
+from .pretraining import pretrained as pretrained
+from .pretraining import pretrained_path as pretrained_path
 from .searching import FoundNets as FoundNets
 from .searching import search as search
 from .selection import Select as Select
