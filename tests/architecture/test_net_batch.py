@@ -303,7 +303,8 @@ GOOD = {"select": None, "n_features": None, "widths": [3, 2, 1], "activations": 
     ("change", "says"),
     [
         ({"dtype": "float16"}, "dtype"), ({"widths": [3, 2]}, "needs 3 widths"),
-        ({"activations": [[["tanh", 3]]]}, "2 neurons and 3"), ({"activations": [[["silly", 2]]]}, "activations"),
+        ({"activations": [[["tanh", 3]]]}, "2 neurons and 3"),
+        ({"activations": [[["silly", 2]]]}, "activations"),
         ({"select": [0]}, "select has 1"), ({"widths": "32"}, "widths must be a list"),
         ({"widths": [3, 2, 1.5]}, "widths"), ({"other": 1}, "entries"),
     ],

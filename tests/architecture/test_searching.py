@@ -1,4 +1,4 @@
-"""Search: what it finds, what it folds, that restarts do not interact, that it repeats, collapse, bad arguments."""
+"""Search: what it finds and folds, that restarts do not interact, that it repeats, collapse, bad arguments."""
 
 import math
 
@@ -190,7 +190,7 @@ def test_the_best_of_the_run_is_kept_not_the_last(data):
 
 
 def test_a_warm_start_starts_at_the_decoded_function(model, data):
-    x, y = data
+    x = data[0]
     plain = SMALL.sample(1, 2, generator()).to_sequential(0)
     found = search(
         model, x, plain(x).detach()[:, 0], task="regression", depth=2, restarts=1, steps=1, lr=1e-12,
@@ -200,18 +200,13 @@ def test_a_warm_start_starts_at_the_decoded_function(model, data):
     torch.testing.assert_close(found(x), decoded(x), rtol=1e-3, atol=1e-3)
 
 
-def test_seconds_bound_the_search(data, monkeypatch):
-    """By a clock that ticks a second a look: no wall clock is asked."""
-    import surefoot.architecture.searching as searching
-    from surefoot.architecture._budget import Budget
-
+def test_seconds_bound_the_search(data):
+    """By a clock that ticks a second a look."""
     ticks = iter(range(1000))
-    monkeypatch.setattr(
-        searching, "Budget", lambda steps, seconds: Budget(steps, seconds, lambda: next(ticks))
-    )
     found = search(
-        SMALL, *data, task="regression", depth=1, restarts=1, seconds=20.0, generator=generator()
-    )
+        SMALL, *data, task="regression", depth=1, restarts=1, seconds=20.0, generator=generator(),
+        clock=lambda: next(ticks),
+    )  # fmt: skip
     assert found.iterations == 19
 
 

@@ -32,8 +32,8 @@ def search_paper(
     """Each depth on its own: z ~ U(0, 1), a threshold t in [0, 3], w' = w sigmoid(100 (|w| - t)).
 
     The loss is MSE + c sum_w [0.5 sigmoid(10 (|w| - t)) + 0.1 |w|] with c = (first MSE) / 7000. Unlike the
-    authors' code, c is that of each restart and depth (there the first depth's, and so a matter of order), and
-    the network that comes back is the best of the run, pruned hard (w = 0 where |w| < t), not the last.
+    authors' code, c is that of each restart and depth (there the first depth's, a matter of order), and the
+    network that comes back is the best of the run, pruned hard (w = 0 where |w| < t), not the last.
 
     Parameters
     ----------

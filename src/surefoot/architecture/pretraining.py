@@ -1,4 +1,4 @@
-"""A decoder of the default space: trained once on this machine when first asked for, and then read from the cache."""
+"""A decoder of the default space: trained on this machine when first asked for, then read from the cache."""
 
 from __future__ import annotations
 
