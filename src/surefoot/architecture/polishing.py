@@ -24,7 +24,7 @@ def polish_lbfgs(
     loss: Loss = nn.functional.mse_loss,
     judge: Callable[[nn.Module], float] | None = None,
 ) -> tuple[nn.Module, list[float]]:
-    """Train a copy in float64 by L-BFGS with strong Wolfe steps; zeros stay zeros, and the best state is kept.
+    """Train a copy in float64 by L-BFGS with strong Wolfe steps: zeros stay zeros, the best state is kept.
 
     Parameters
     ----------
