@@ -101,8 +101,8 @@ def seconds_of_steps(cases, steps, repeats=8):
                 return len(ticks) / steps
 
             search(
-                space, X, X[:, 0] * X[:, 1], task="regression", depth=2, restarts=8, seconds=1.0, batch_size=128,
-                generator=g, clock=clock,
+                space, X, X[:, 0] * X[:, 1], task="regression", depth=2, restarts=8, seconds=1.0,
+                batch_size=128, generator=g, clock=clock,
             )  # fmt: skip
             # Of the steps of one search the median; a look at the penalised loss is in some of them.
             found[name] = min(found[name], float(np.median(np.diff(ticks[1:]))))

@@ -1,4 +1,4 @@
-"""Search: what it finds and folds, that restarts do not interact, that it repeats, collapse, bad arguments."""
+"""Search: what it finds and folds, restarts that do not interact, repetition, collapse, bad arguments."""
 
 import math
 
@@ -50,7 +50,8 @@ def test_the_penalty_is_paid_in_parameters(data):
     x, y = data
     sizes = [
         search(
-            SMALL, x, y, task="regression", depth=1, restarts=3, size_penalty=c, steps=200, generator=generator()
+            SMALL, x, y, task="regression", depth=1, restarts=3, size_penalty=c, steps=150,
+            generator=generator(),
         ).size()[0].item()
         for c in (0.0, 0.5)
     ]  # fmt: skip
@@ -109,7 +110,10 @@ def test_many_features_start_from_principal_components(model):
 
 def test_steps_repeat_bit_for_bit(data):
     runs = [
-        search(SMALL, *data, task="regression", depth=1, restarts=2, steps=30, batch_size=64, generator=generator(4))
+        search(
+            SMALL, *data, task="regression", depth=1, restarts=2, steps=30, batch_size=64,
+            generator=generator(4),
+        )
         for _ in range(2)
     ]  # fmt: skip
     assert all(torch.equal(a, b) for a, b in zip(runs[0].weights, runs[1].weights, strict=True))
@@ -213,12 +217,14 @@ def test_seconds_bound_the_search(data):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"task": "ranking"}, "task"), ({"depth": 3}, "depth"), ({"depth": []}, "depth"), ({"restarts": 0}, "restarts"),
+        ({"task": "ranking"}, "task"), ({"depth": 3}, "depth"), ({"depth": []}, "depth"),
+        ({"restarts": 0}, "restarts"),
         ({"size_penalty": -1.0}, "size_penalty"), ({"lr": 0.0}, "lr"), ({"batch_size": 0}, "batch_size"),
         ({"steps": None}, "steps or seconds"), ({"seconds": 1.0}, "steps or seconds"),
         ({"X": np.full((200, 3), np.nan)}, "X must be finite"), ({"X": np.ones(200)}, "X must have 2"),
         ({"X": np.full((200, 3), 1e300)}, "float32"), ({"y": np.ones(3)}, "y must be"),
-        ({"y": np.full(200, np.inf)}, "y must be finite"), ({"warm_start": nn.Linear(3, 1)}, "warm_start needs"),
+        ({"y": np.full(200, np.inf)}, "y must be finite"),
+        ({"warm_start": nn.Linear(3, 1)}, "warm_start needs"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused_by_name(data, change, says):
