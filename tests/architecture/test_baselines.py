@@ -53,7 +53,7 @@ def test_the_authors_sparsity_is_the_formula():
 def test_the_authors_search_finds_plain_networks_of_every_depth(data):
     x, y = data
     model = NetworkAutoencoder(SMALL, 16, gate="hard")
-    found = search_paper(model, x, y, restarts=2, steps=60, generator=generator())
+    found = search_paper(model, x, y, restarts=2, steps=20, generator=generator())
     assert [f.depth for f in found] == [1, 2]
     for nets in found:
         plain = nets.to_sequential(0)
@@ -69,7 +69,7 @@ def test_an_untrained_decoder_is_searched_like_any_other(data):
     model = random_decoder(SMALL, 3)
     assert not any(p.requires_grad for p in model.parameters())
     found = search(
-        model, *data, task="regression", depth=1, restarts=2, steps=40, generator=generator()
+        model, *data, task="regression", depth=1, restarts=2, steps=8, generator=generator()
     )
     assert len(found) == 2
     assert not torch.equal(

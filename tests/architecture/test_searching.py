@@ -33,12 +33,12 @@ def data():
 def test_direct_search_fits_and_exports_what_it_found(data):
     x, y = data
     found = search(
-        SMALL, x, y, task="regression", depth=[1, 2], restarts=3, steps=250, generator=generator()
+        SMALL, x, y, task="regression", depth=[1, 2], restarts=2, steps=120, generator=generator()
     )
     for depth, nets in zip((1, 2), found, strict=True):
         assert nets.depth == depth
-        assert nets.iterations == 250
-        assert nets.losses[0] < 0.1
+        assert nets.iterations == 120
+        assert nets.losses[0] < 0.3
         for i in range(len(nets)):
             plain = nets.to_sequential(i)
             assert ((plain(x)[:, 0] - y) ** 2).mean().item() == pytest.approx(
@@ -50,7 +50,7 @@ def test_the_penalty_is_paid_in_parameters(data):
     x, y = data
     sizes = [
         search(
-            SMALL, x, y, task="regression", depth=1, restarts=3, size_penalty=c, steps=150,
+            SMALL, x, y, task="regression", depth=1, restarts=3, size_penalty=c, steps=100,
             generator=generator(),
         ).size()[0].item()
         for c in (0.0, 0.5)
@@ -173,7 +173,7 @@ def test_a_penalty_beyond_all_measure_leaves_no_network(decoder, model, data):
     """Never an empty layer, never NaN: who searched takes the linear model."""
     found = search(
         SMALL if decoder == "direct" else model, *data, task="regression", depth=2, restarts=3,
-        size_penalty=1e6, steps=150, generator=generator(),
+        size_penalty=1e6, steps=90, generator=generator(),
     )  # fmt: skip
     assert len(found) == 0
     assert found.collapsed == 3

@@ -90,7 +90,10 @@ def pretrained(
     with FileLock(f"{path}.lock"):
         if path.exists():
             try:
-                return NetworkAutoencoder.load(path)
+                found = NetworkAutoencoder.load(path)
+                if found.config() == NetworkAutoencoder(space, seed=seed).config():
+                    return found
+                raise errors.FileFormatError(f"{path} holds another autoencoder than its name says")
             except errors.FileFormatError as error:
                 errors.warn(f"{error}; it is trained anew", UserWarning)
         model = NetworkAutoencoder(space, seed=seed).fit(steps=steps, seed=seed, callback=callback)
