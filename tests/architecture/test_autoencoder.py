@@ -309,6 +309,7 @@ def test_damaged_files_are_refused(tmp_path):
             NetworkAutoencoder.load(path)
 
 
+@pytest.mark.filterwarnings("ignore:decoders of depth")
 def test_a_certificate_can_be_recomputed_by_whoever_holds_it(trained):
     found = trained.certificate(n=120, seed=5)
     nets, x, e = found["networks"], found["inputs"], found["errors"]

@@ -80,7 +80,7 @@ def polish_lbfgs(
     values = [now()]
     best, state = values[0], copy.deepcopy(net.state_dict())
     for _ in range(outer):
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
         values.append(now())
         if values[-1] != values[-1]:
             break
