@@ -1,3 +1,4 @@
+from ._search.found import FoundNets as FoundNets
 from .activations import ACTIVATIONS as ACTIVATIONS
 from .activations import Activation as Activation
 from .activations import MixedActivation as MixedActivation
@@ -11,7 +12,6 @@ from .plain_modules import module_spec as module_spec
 from .pretraining import DEFAULT_SPACE as DEFAULT_SPACE
 from .pretraining import pretrained as pretrained
 from .pretraining import pretrained_path as pretrained_path
-from .searching import FoundNets as FoundNets
 from .searching import search as search
 from .selection import Select as Select
 from .space import MLPSpace as MLPSpace
