@@ -35,7 +35,9 @@ def test_networks_that_are_worse_than_those_of_the_bound_break_it(model, monkeyp
 
     def worse(nets, x):
         found = right(nets, x)
-        return found * 1e3 if len(found) == 5 else found
+        if len(found) == 5:
+            found[:4] *= 1e3
+        return found
 
     monkeypatch.setattr(model, "errors", worse)
     assert verdicts(model, seeds=30, n=60)[:2] == [Verdict.BROKEN] * 2
