@@ -1,4 +1,4 @@
-"""L-BFGS after a search: against least squares, zeros kept, the best state kept; and the study's own helpers."""
+"""L-BFGS after a search: least squares, zeros kept, the best state kept; and helpers of the study."""
 
 import math
 from types import SimpleNamespace
