@@ -16,6 +16,8 @@ from .communication import CommunicationCost as CommunicationCost
 from .communication import comm_cost as comm_cost
 from .covering import Coverage as Coverage
 from .covering import coverage as coverage
+from .doors.client import make_client_app as make_client_app
+from .doors.strategy import MPFTStrategy as MPFTStrategy
 from .embedding import embed as embed
 from .embedding import from_open_clip as from_open_clip
 from .embedding import from_sentence_transformers as from_sentence_transformers

@@ -15,7 +15,7 @@ from surefoot.certificate import Certificate
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.adapter import ResidualAdapter
 from surefoot.prototypes.certificates import of_coverage
-from surefoot.prototypes.guarantee import COVERAGE_BOUND, RISK_GAP, TRIVIAL_GAP
+from surefoot.prototypes.guarantee import COVERAGE_BOUND, RISK_GAP, RISK_RECORDS, TRIVIAL_GAP
 from surefoot.prototypes.head import ZeroShotHead
 from surefoot.prototypes.prototype_set import PrototypeSet
 from surefoot.record import Record
@@ -114,7 +114,7 @@ class Coverage:
             risks = self._risks(adapter, head)
             values = {
                 RISK_GAP: abs(risks[0] - risks[1]), COVERAGE_BOUND: self.bound(adapter, head),
-                TRIVIAL_GAP: self.trivial(head), "risk on the records": risks[0],
+                TRIVIAL_GAP: self.trivial(head), RISK_RECORDS: risks[0],
                 "coverage distance": self.distance,
             }  # fmt: skip
             record.update(0, step, values)

@@ -219,9 +219,7 @@ class PrototypeSet:
         write_upload(path, self.arrays(), self.about())
 
     @classmethod
-    def load(
-        cls, path: str | Path, *, basis: Float[Tensor, "d k"] | None = None
-    ) -> PrototypeSet:
+    def load(cls, path: str | Path, *, basis: Float[Tensor, "d k"] | None = None) -> PrototypeSet:
         """Read what `save` wrote.
 
         Parameters

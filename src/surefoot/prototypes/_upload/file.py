@@ -67,7 +67,9 @@ def read_upload(
         said = json.loads(raw.pop(ABOUT).decode())
         if not isinstance(said, dict):
             raise FileFormatError(f"{path} is no upload: {ABOUT} must be an object")
-        arrays = {n.removesuffix(".npy"): read_npy(n.removesuffix(".npy"), d) for n, d in raw.items()}
+        arrays = {
+            n.removesuffix(".npy"): read_npy(n.removesuffix(".npy"), d) for n, d in raw.items()
+        }
     except FileFormatError:
         raise
     except FileNotFoundError:
