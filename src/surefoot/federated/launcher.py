@@ -296,6 +296,8 @@ def here(config: Mapping[str, str | int | float], project: Path) -> dict[str, st
 
 
 def _toml(value: str | int | float) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return str(value)

@@ -25,6 +25,9 @@ from .embedding import from_timm as from_timm
 from .extraction import extract_prototypes as extract_prototypes
 from .gaussian_release import GaussianRelease as GaussianRelease
 from .head import ZeroShotHead as ZeroShotHead
+from .inspection import Nearness as Nearness
+from .inspection import UploadReport as UploadReport
+from .inspection import inspect_upload as inspect_upload
 from .ledger import Ledger as Ledger
 from .membership import MembershipAudit as MembershipAudit
 from .membership import audit_membership as audit_membership

@@ -169,6 +169,21 @@ def nearest_of_class(
     return away, nearest
 
 
+def nearest_row(
+    protos: PrototypeSet, z: Float[Tensor, "N d"], labels: Int[Tensor, " N"]
+) -> Float[Tensor, " M"]:
+    """Distance of each prototype to the nearest record of its class; infinite where there is none."""
+    away = torch.full((len(protos),), math.inf, dtype=torch.float64)
+    for label in sorted(set(protos.labels.tolist())):
+        own = z[labels == label]
+        if not len(own):
+            continue
+        rows = torch.nonzero(protos.labels == label).flatten()
+        for part in torch.split(rows, CHUNK):
+            away[part] = _distances(protos.features[part].double(), own.double()).min(dim=1).values
+    return away
+
+
 def _distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     # The expanded square has no digits left where a record is its own prototype.
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

@@ -108,7 +108,7 @@ class MPFTStrategy(DeterministicFedAvg):
     ----------
     sets
         {partition: upload} that were trained on.
-    report
+    training_report
         Of the training; None before it.
     told
         {partition: what it said of its upload}: coverage, audit, without `dp` only.
@@ -192,7 +192,7 @@ class MPFTStrategy(DeterministicFedAvg):
         self.adapt_epochs = check_number("adapt_epochs", adapt_epochs, least=1, whole=True)
         self.evaluate = dp is None if evaluate is None else bool(evaluate)
         self.sets: dict[int, PrototypeSet] = {}
-        self.report: ServerReport | None = None
+        self.training_report: ServerReport | None = None
         self.told: dict[int, dict[str, Any]] = {}
         self.accuracy: AccuracyMatrix | None = None
         self.delivered: list[int] = []
@@ -202,9 +202,10 @@ class MPFTStrategy(DeterministicFedAvg):
 
     def initial_arrays(self) -> ArrayRecord:
         """What `start` takes: the adapter before training."""
-        return to_arrays(parameters(self._adapter()))
+        return to_arrays(parameters(self.initial_adapter()))
 
-    def _adapter(self) -> ResidualAdapter:
+    def initial_adapter(self) -> ResidualAdapter:
+        """The adapter before training."""
         hidden = self.training["hidden"]
         return ResidualAdapter(self.head.d, hidden, seed=self.seed, dtype=self.head.weight.dtype)
 
@@ -253,7 +254,7 @@ class MPFTStrategy(DeterministicFedAvg):
         SurefootError
             Nothing was trained yet.
         """
-        if self.report is None:
+        if self.training_report is None:
             raise SurefootError("compare_with_pooled compares what was trained: run `start` first")
         adapter = adapter_of(RecordDict({ARRAYS: to_arrays(self.state)}))
         first = next(iter(self.sets.values()))
@@ -329,7 +330,7 @@ class MPFTStrategy(DeterministicFedAvg):
         if payload is not None:
             content[ARRAYS] = ArrayRecord(dict(payload.items()))
             report.bytes_down += wire_bytes(payload)
-            self._promised_down += told.bytes_of(parameters(self._adapter()))
+            self._promised_down += told.bytes_of(parameters(self.initial_adapter()))
         if node not in self._knows_head:
             content[HEAD] = head_record(self.head)
             report.bytes_down += wire_bytes(head_record(self.head))
@@ -370,13 +371,13 @@ class MPFTStrategy(DeterministicFedAvg):
                 f"{len(sets)} good uploads of {self.num_partitions}, min_clients is {self.min_nodes}; {said}"
             )
         with one_thread():
-            adapter, self.report = train_global_adapter(
+            adapter, self.training_report = train_global_adapter(
                 list(sets.values()), self.head, **self.training
             )
         self.sets = sets
         self.told = {p: numbers[p] for p in sets}
         kept = [self._read[p] for p in sets]
-        told.write_training(self.history, self.report, sets, sum(r.size for r in kept))
+        told.write_training(self.history, self.training_report, sets, sum(r.size for r in kept))
         told.write_noise(self.history, [v for r in kept for v in r.noise], self.dp, self.evaluate)
         self._read = {}
         arrays = to_arrays(parameters(adapter))
