@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 
 from surefoot._numerics.checks import check_number
-from surefoot._run.files import write_json
+from surefoot._run.files import replacing, write_json
 from surefoot.errors import FileFormatError, SurefootError
 from surefoot.prototypes.guarantee import NOISE
 from surefoot.prototypes.prototype_set import PrototypeSet
+from surefoot.prototypes.splits import Rows
 
 
 class Site:
@@ -64,6 +66,21 @@ class Site:
                 "steps": [] if noise is None else noise.steps.tolist(),
             },
         )  # fmt: skip
+
+    def keep_records(self, kind: str, rows: Rows) -> Path:
+        """Own records as `surefoot prototypes inspect` takes them; they are for this site alone.
+
+        Parameters
+        ----------
+        kind
+            "records", from which the upload came, or "others".
+        rows
+            Embeddings and classes.
+        """
+        path = self.folder / f"{kind}-{self.partition}.npz"
+        with replacing(path) as partial, partial.open("wb") as stream:
+            np.savez(stream, features=rows[0].numpy(), labels=rows[1].numpy())
+        return path
 
     def kept(self) -> PrototypeSet:
         """The upload that `keep` wrote, with what its extraction noted.

@@ -117,6 +117,10 @@ def upload(message: Message, context: Context, config: Config, make: MakePrototy
     if dry:
         if site is None:
             raise SurefootError("dry-run writes the upload into site-dir: name that folder too")
+        site.keep_records("records", (feats, labels))
+        other = task.held_out(partition, count, names)
+        if other is not None:
+            site.keep_records("others", other)
         said = RecordDict({METRICS: MetricRecord(numbers)})
         said[DRY] = ConfigRecord({"file": str(site.upload)})
         return Message(said, reply_to=message)

@@ -163,7 +163,8 @@ def write_training(
     for name, known in own.facts.items():
         for value in known.all:
             history.note(**{name: value})
-    history.note(stop=report.stop, server_seconds=report.seconds)
+    history.note(stop=report.stop)
+    history.record.update(seed, 1, {"server seconds": report.seconds})
     for label in report.classes_without_prototypes:
         history.note(class_without_prototypes=label)
     cost = comm_cost_of(list(sets.values()))
