@@ -40,8 +40,8 @@ class Inspect:
             found = None if path is None else read_features(path)
             if found is not None and found.classes:
                 raise SurefootError(
-                    f"{path} has names of classes, and an upload numbers them in the server's order: give the "
-                    "records that a dry run wrote beside it, or number labels so and leave `classes` out"
+                    f"{path} has names of classes, and an upload numbers them in the server's order: give "
+                    "the records that a dry run wrote beside it, or number labels so, without `classes`"
                 )
             given += [None, None] if found is None else [found.features, found.labels]
         try:

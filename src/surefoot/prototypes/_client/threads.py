@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import sklearn.cluster  # noqa: F401  loads the pools that are looked for
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 
 @contextmanager
@@ -15,7 +17,13 @@ def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with threadpool_limits(limits=1):
+        with _pools().limit(limits=1):
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@functools.cache
+def _pools() -> ThreadpoolController:
+    """Looking for them takes longer than a small upload."""
+    return ThreadpoolController()
