@@ -58,13 +58,12 @@ def read_features(path: str | Path) -> FeatureFile:
     """
     try:
         # Opened here: np.load leaves a file open that it cannot read.
-        with (
-            Path(path).expanduser().open("rb") as stream,
-            np.load(stream, allow_pickle=False) as stored,
-        ):
-            if not hasattr(stored, "files"):
+        with Path(path).expanduser().open("rb") as stream:
+            stored = np.load(stream, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
                 raise ValueError("it is a single array; save several with numpy.savez")
-            found: dict[str, Any] = {name: stored[name] for name in stored.files}
+            with stored:
+                found: dict[str, Any] = {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise FileFormatError(f"there is no file {path}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
