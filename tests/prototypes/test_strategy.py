@@ -1,6 +1,9 @@
 """MPFT on Flower's messages, in one process: the bits of a loop, and who is refused by name."""
 
 import json
+import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +37,7 @@ from surefoot.prototypes import (
     make_client_app,
 )
 from surefoot.prototypes.configured import mpft_task
+from surefoot.prototypes.doors.app import KEYS
 
 
 @pytest.fixture(scope="module")
@@ -240,8 +244,6 @@ def test_an_upload_that_does_not_fit_is_dropped_by_name_and_the_run_goes_on(name
     strategy = run(config, planted)
     rejected = strategy.history.rounds[0].rejected
     assert list(rejected) == [1]
-    import re
-
     assert re.search(reason, rejected[1]), rejected[1]
     assert strategy.history.rounds[0].partitions == [0, 2]
     assert same(strategy.state, of_two)
@@ -355,6 +357,17 @@ def test_a_client_refuses_another_encoder_itself(path):
 def test_settings_are_refused_before_anybody_sends(more, said, path):
     with pytest.raises(ValueError, match=said):
         ways(config_of(path, **more))
+
+
+def test_the_keys_of_the_app_are_those_that_are_read_and_its_defaults_are_ours(path):
+    project = Path(__file__).parents[2] / "apps" / "mpft" / "pyproject.toml"
+    config = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+    assert set(config) == KEYS
+    own = {"data": "features", "data-path": str(path), "num-partitions": 3}
+    _, named = ways(config | own)
+    _, bare = ways(own)
+    assert (named.training, named.asked, named.dp) == (bare.training, bare.asked, bare.dp)
+    assert (named.min_nodes, named.node_timeout, named.evaluate) == (3, 120.0, True)
 
 
 def test_rounds_are_one_or_two(path):
