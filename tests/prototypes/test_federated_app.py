@@ -4,18 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
+from safetensors.torch import load_file
 from tests.federated.bits import same_bits
 from tests.prototypes.federation import config_of, feature_file, loop
 
 from surefoot.federated.launcher import Federation, FederationError
+from surefoot.prototypes import PrototypeSet
 
 APP = Path(__file__).parents[2] / "apps" / "mpft"
 PARTITIONS = 3
 WAYS = (
-    {"method": "cluster_var"},
-    {"method": "mean", "seed": 3},
-    {"method": "random", "ratio": 0.3},
+    {"method": "cluster_var", "seed": 3},
     {"method": "gauss", "num-server-rounds": 2, "adapt-shots": 2},
 )
 
@@ -49,13 +48,11 @@ def test_the_app_equals_the_loop_and_its_ledgers_outlive_runs(deployed, tmp_path
         inspected = [(site / f"upload-{p}.npz").read_bytes() for p in range(PARTITIONS)]
         out = federation.run(tmp_path / "a.safetensors", private | {"send-inspected": True}, 300)
         assert [(site / f"upload-{p}.npz").read_bytes() for p in range(PARTITIONS)] == inspected
-        from surefoot.prototypes import PrototypeSet
-
         sets = [PrototypeSet.load(site / f"upload-{p}.npz") for p in range(PARTITIONS)]
         assert same_bits(out, loop({**private, "epochs": 1}, sets, steps=20))
         kept = [json.loads((site / f"ledger-{p}.json").read_text()) for p in range(PARTITIONS)]
         assert [k["epsilon"] for k in kept] == pytest.approx([4.0] * PARTITIONS, abs=1e-6)
-        assert same_bits(site / "adapter-global-1.safetensors", torch_state(out))
+        assert same_bits(site / "adapter-global-1.safetensors", load_file(out))
         # The ServerApp starts anew, the site remembers.
         with pytest.raises(FederationError, match=r"above max_epsilon 4 \(4 spent before\)"):
             federation.run(tmp_path / "b.safetensors", private, 300)
@@ -66,9 +63,3 @@ def test_the_app_equals_the_loop_and_its_ledgers_outlive_runs(deployed, tmp_path
         spent = json.loads((site / "ledger-0.json").read_text())["epsilon"]
         assert 4 < spent <= 6.5
         measured("8.15 ledger after restart", "refused", f"{where}: yes; two releases {spent:.4f}")
-
-
-def torch_state(path):
-    from safetensors.torch import load_file
-
-    return {k: torch.as_tensor(v) for k, v in load_file(path).items()}

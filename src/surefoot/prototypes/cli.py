@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -35,7 +36,7 @@ class Inspect:
         from surefoot.prototypes.prototype_set import PrototypeSet
 
         protos = PrototypeSet.load(self.upload)
-        given = []
+        given: list[Any] = []
         for path in (self.records, self.others):
             found = None if path is None else read_features(path)
             if found is not None and found.classes:

@@ -146,7 +146,8 @@ class ConfiguredTask:
             raise FileFormatError(
                 f"{self.file.path} has classes {unknown} that the server does not know"
             )
-        return np.array([there[name] for name in own], dtype=np.int64)[self.file.labels]
+        places = np.array([there[name] for name in own], dtype=np.int64)
+        return np.asarray(places[self.file.labels])
 
 
 def held_out_of(

@@ -10,18 +10,17 @@ from surefoot.prototypes.splits import Rows
 
 
 class PrototypeTask(Protocol):
-    """A problem of several sites: the same on every runtime, and in a loop of one's own.
+    """A problem of several sites: the same on every runtime, and in a loop of one's own."""
 
-    Attributes
-    ----------
-    encoder_id
-        Name or hash of the frozen encoder; sites of another one are refused.
-    classes
-        Names of the classes in the order of the head; () where labels are numbers that all sites share.
-    """
+    @property
+    def encoder_id(self) -> str:
+        """Name or hash of the frozen encoder; sites of another one are refused."""
+        ...
 
-    encoder_id: str
-    classes: tuple[str, ...]
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the head; () where labels are numbers that all sites share."""
+        ...
 
     def head(self) -> ZeroShotHead:
         """The frozen classifier; only the server asks for it."""
