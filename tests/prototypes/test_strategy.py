@@ -58,8 +58,10 @@ def verdicts(strategy):
     ("more", "training"),
     [
         ({"method": "cluster_var"}, {}),
-        ({"method": "cluster", "ratio": 0.3, "seed": 5}, {}),
-        ({"method": "random", "ratio": 0.5}, {}),
+        pytest.param(
+            {"method": "cluster", "ratio": 0.3, "seed": 5}, {}, marks=pytest.mark.acceptance
+        ),
+        pytest.param({"method": "random", "ratio": 0.5}, {}, marks=pytest.mark.acceptance),
         ({"method": "gauss"}, {}),
         (
             {"method": "mean", "sampler": "additive", "steps": 20},
@@ -531,6 +533,7 @@ def test_the_ledger_of_a_site_survives_its_nodes_and_must_be_whole(path, tmp_pat
         run(config | {"max-epsilon": 20.0})
 
 
+@pytest.mark.acceptance
 def test_three_releases_and_one_too_many(path, tmp_path):
     """8.15: nu = 2 three times is epsilon 3.708635."""
     one = gaussian_epsilon(2.0, 1e-5)
@@ -672,6 +675,7 @@ def test_clients_with_other_classes_single_records_and_duplicates(tmp_path):
     assert strategy.record.fact("class_without_prototypes").all == (3,)
 
 
+@pytest.mark.acceptance
 def test_several_clients_of_a_domain_share_its_records(path):
     config = config_of(path, 6)
     task = mpft_task(config)
