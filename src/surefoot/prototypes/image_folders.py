@@ -75,7 +75,9 @@ def domain_images(path: str | Path, classes: int = 0) -> DomainImages:
     there = {
         domain.name: {c.name: _images(c) for c in _folders(domain)} for domain in _folders(root)
     }
-    there = {d: kept for d, found in there.items() if (kept := {c: f for c, f in found.items() if f})}
+    there = {
+        d: kept for d, found in there.items() if (kept := {c: f for c, f in found.items() if f})
+    }
     names = sorted({c for found in there.values() for c in found})
     names = names[: most or None]
     if len(there) < 2 or len(names) < 2:
@@ -91,7 +93,9 @@ def domain_images(path: str | Path, classes: int = 0) -> DomainImages:
         for file in there[domain][c]
     ]
     files, labels, domains = zip(*rows, strict=True)
-    return DomainImages(files, np.array(labels), np.array(domains), tuple(names), tuple(sorted(there)))
+    return DomainImages(
+        files, np.array(labels), np.array(domains), tuple(names), tuple(sorted(there))
+    )
 
 
 def _folders(path: Path) -> list[Path]:

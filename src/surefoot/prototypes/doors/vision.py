@@ -21,7 +21,9 @@ TextEncoder = Callable[[Sequence[str]], Tensor]
 class FilesEncoder(nn.Module):
     """Paths of images to embeddings: opened, brought to the encoder's size and colours, encoded."""
 
-    def __init__(self, model: nn.Module, encoder: Encoder, transform: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self, model: nn.Module, encoder: Encoder, transform: Callable[[Any], Tensor]
+    ) -> None:
         super().__init__()
         self.model, self._encoder, self._transform = model, encoder, transform
 

@@ -15,7 +15,7 @@ from surefoot.record import Record
 
 SHOTS = {"quick": (8,), "standard": (1, 2, 4, 8, 16), "paper": (1, 2, 4, 8, 16, 32, 64)}
 WEIGHTS = (0.0, 1.0, 10.0)
-STEPS = {"quick": 250, "standard": 1000, "paper": 1000}
+STEPS = {"quick": 100, "standard": 1000, "paper": 1000}
 EPOCHS = 10
 GLOBAL = "global"
 
@@ -31,18 +31,28 @@ def run(config: PrototypesConfig, seed: int, record: Record) -> None:
     sets = [extract_prototypes(*rows, seed=seed) for rows in setting.train]
     shared, _ = train_global_adapter(sets, setting.head, steps=STEPS[config.size], seed=seed)
     found = accuracy_matrix(shared, setting.test, setting.head)
-    record.append(seed, 0, **{f"{GLOBAL}: own": 100 * found.ind, f"{GLOBAL}: others": 100 * found.ood})
+    record.append(
+        seed, 0, **{f"{GLOBAL}: own": 100 * found.ind, f"{GLOBAL}: others": 100 * found.ood}
+    )
     for shots in SHOTS[config.size]:
         for weight in WEIGHTS:
             local = [
                 adapt_locally(
-                    shared, *rows, setting.head, kd_weight=weight, epochs=EPOCHS, shots=shots, seed=seed
+                    shared,
+                    *rows,
+                    setting.head,
+                    kd_weight=weight,
+                    epochs=EPOCHS,
+                    shots=shots,
+                    seed=seed,
                 )
                 for rows in setting.train
             ]
             found = accuracy_matrix(local, setting.test, setting.head)
             arm = f"{shots} shots, lambda {weight:g}"
-            record.append(seed, 0, **{f"{arm}: own": 100 * found.ind, f"{arm}: others": 100 * found.ood})
+            record.append(
+                seed, 0, **{f"{arm}: own": 100 * found.ind, f"{arm}: others": 100 * found.ood}
+            )
 
 
 def tables(config: PrototypesConfig, record: Record) -> dict[str, pd.DataFrame]:

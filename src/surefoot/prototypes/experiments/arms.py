@@ -25,8 +25,8 @@ STEPS = {"quick": (60, 250), "standard": (60, 120, 250, 500, 1000, 2000)}
 LOCAL = {"quick": (1, 5), "standard": (1, 5, 20)}
 LOCAL_RATES = {"quick": (1e-3, 1e-2), "standard": (1e-3, 3e-3, 6e-3, 1e-2)}
 ROUNDS = {"quick": (2,), "standard": (2, 4, 8)}
-FEW_ROUNDS = {"quick": (2,), "standard": (1, 2, 4)}
-"""Of the methods with a strength, which take 5 local epochs a round: as many candidates, half the rounds."""
+FEW_ROUNDS = {"quick": (2,), "standard": (1, 2, 3)}
+"""Of the methods with a strength, which take 5 local epochs a round: as many candidates, fewer rounds."""
 STRENGTHS = {"fedprox": (0.1, 1.0), "ditto": (0.1, 2.0), "moon": (0.1, 1.0),
              "fedproto": (1.0, 100.0), "dbe": (0.1, 1.0)}  # fmt: skip
 
@@ -156,6 +156,4 @@ def handicapped(setting: Setting, rounds: Sequence[int], seed: int) -> list[Scor
     most = max(rounds)
     runs = federate("fedavg", setting.train, setting.head, most, paper_schedule(most), seed=seed)
     looked = [runs[r - 1] for r in rounds]
-    return [
-        scored(b, setting, b.bytes_up, f"{b.done} round{'s' * (b.done > 1)}") for b in looked
-    ]
+    return [scored(b, setting, b.bytes_up, f"{b.done} round{'s' * (b.done > 1)}") for b in looked]

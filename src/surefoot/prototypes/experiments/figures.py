@@ -48,7 +48,11 @@ def bytes_figure(points: Sequence[tuple[str, float, float]]) -> Figure:
 
 
 def lines_figure(
-    x: Sequence[float], curves: Mapping[str, Sequence[float]], x_title: str, y_title: str, log: bool = True
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    x_title: str,
+    y_title: str,
+    log: bool = True,
 ) -> Figure:
     """Several curves over one axis, logarithmic unless it says otherwise."""
     import plotly.graph_objects as go

@@ -11,8 +11,7 @@ from torch import Tensor
 from surefoot.data.store import sha256_of
 from surefoot.prototypes.head import ZeroShotHead
 from surefoot.prototypes.image_folders import DomainImages, domain_images
-from surefoot.prototypes.splits import split_domains
-from surefoot.prototypes.splits import Domain
+from surefoot.prototypes.splits import Domain, split_domains
 from surefoot.prototypes.text_embedding import kept_or_made
 
 SCALE = 100.0

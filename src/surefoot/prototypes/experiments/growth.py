@@ -40,7 +40,9 @@ def measure(clients: int, seed: int) -> None:
     base = _peak()
     sets = [_upload(i, seed) for i in range(clients)]
     began = time.perf_counter()
-    _, report = train_global_adapter(sets, head, epochs=1, batch_size=10, early_stop=False, seed=seed)
+    _, report = train_global_adapter(
+        sets, head, epochs=1, batch_size=10, early_stop=False, seed=seed
+    )
     seconds = time.perf_counter() - began
     found = {"rows": report.rows, "seconds": seconds, "bytes": _peak() - base,
              "upload": sum(s.nbytes for s in sets)}  # fmt: skip
@@ -57,9 +59,7 @@ def _upload(client: int, seed: int) -> PrototypeSet:
     y = torch.arange(ROWS) % CLASSES
     counts = dict(Counter(y.tolist()))
     unit = torch.nn.functional.normalize(z, dim=1)
-    return PrototypeSet(
-        unit, y, torch.ones(ROWS), "cluster", 0.1, counts, "growth"
-    )
+    return PrototypeSet(unit, y, torch.ones(ROWS), "cluster", 0.1, counts, "growth")
 
 
 def run(config: PrototypesConfig, seed: int, record: Record) -> None:

@@ -36,7 +36,7 @@ MEASURED = {
 def run(config: PrototypesConfig, seed: int, record: Record) -> None:
     """Attacks on each client's upload, its coverage, and the risk of the adapter fitted to all of them."""
     setting = setting_of(source_of(config), config, seed)
-    steps = 250 if config.size == "quick" else 1000
+    steps = 80 if config.size == "quick" else 1000
     z, y = (torch.cat([rows[i] for rows in setting.train]) for i in (0, 1))
     for name, (method, ratio, least) in UPLOADS.items():
         found: dict[str, list[float]] = {key: [] for key in MEASURED}

@@ -148,7 +148,10 @@ def tables(config: PrototypesConfig, record: Record) -> dict[str, pd.DataFrame]:
         f"accuracy in percent, delta {DELTA:g}; below zero-shot an upload is worth nothing; "
         "below epsilon 4 additive may lose, at epsilon 1 zero-shot is hardly beaten locally"
     )
-    return {title: pd.DataFrame(rows), f"paired differences to the {MEAN}": pd.DataFrame(differences)}
+    return {
+        title: pd.DataFrame(rows),
+        f"paired differences to the {MEAN}": pd.DataFrame(differences),
+    }
 
 
 def _of(record: Record, arm: str, epsilon: float) -> Float[np.ndarray, " seeds"]:

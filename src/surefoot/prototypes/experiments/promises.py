@@ -50,7 +50,9 @@ def run_pooled(config: PrototypesConfig, seed: int, record: Record) -> None:
     setting = setting_of("digits", config, seed)
     z, y = (torch.cat([rows[i] for rows in setting.train]) for i in (0, 1))
     for arm, method in ((ALL, "random"), (SOME, "cluster_var")):
-        sets = [extract_prototypes(*rows, method, 1.0 if arm == ALL else 0.1) for rows in setting.train]
+        sets = [
+            extract_prototypes(*rows, method, 1.0 if arm == ALL else 0.1) for rows in setting.train
+        ]
         _, report = compare_with_pooled(sets, z, y, setting.head, steps=60, seed=seed)
         keep(record, seed, arm, report.record)
 
@@ -164,7 +166,7 @@ def privacy_tables(config: PrototypesConfig, record: Record) -> dict[str, pd.Dat
 COVERED = {"mean": ("mean", 1.0), "random .1": ("random", 0.1), "cluster .1": ("cluster", 0.1),
            "cluster .3": ("cluster", 0.3), "cluster_var .1": ("cluster_var", 0.1)}  # fmt: skip
 RANDOM_ADAPTERS = 5
-FIT_STEPS = {"quick": 100, "standard": 1000, "paper": 1000}
+FIT_STEPS = {"quick": 60, "standard": 1000, "paper": 1000}
 COVERAGE_EXPECTS = {
     f"{coverage_bound().name}, {name}, normalised head": Verdict.VACUOUS for name in COVERED
 }
@@ -182,7 +184,9 @@ def run_coverage(config: PrototypesConfig, seed: int, record: Record) -> None:
     others = [ResidualAdapter(z.shape[1], seed=100 + i) for i in range(RANDOM_ADAPTERS)]
     for name, (method, ratio) in COVERED.items():
         sets = [extract_prototypes(*rows, method, ratio, seed=seed) for rows in setting.train]
-        adapter, _ = train_global_adapter(sets, setting.head, steps=FIT_STEPS[config.size], seed=seed)
+        adapter, _ = train_global_adapter(
+            sets, setting.head, steps=FIT_STEPS[config.size], seed=seed
+        )
         found = [coverage(*rows, s) for rows, s in zip(setting.train, sets, strict=True)]
         for kind, head in _heads(setting.head).items():
             # The client that is covered worst stands for all.

@@ -19,7 +19,7 @@ from surefoot._numerics.seeds import generator_for
 from surefoot._problems.arms import last
 from surefoot.prototypes.config import PrototypesConfig
 from surefoot.prototypes.experiments.image_quality import psnr, ssim
-from surefoot.prototypes.experiments.toy import D, SIDE, Toy, toy
+from surefoot.prototypes.experiments.toy import SIDE, D, Toy, toy
 from surefoot.prototypes.extraction import extract_prototypes
 from surefoot.prototypes.gaussian_release import GaussianRelease
 from surefoot.record import Record
@@ -43,9 +43,7 @@ def decoder_of(made: Toy, steps: int, seed: int) -> nn.Module:
     z, x = made.public[1], made.public[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        decoder = nn.Sequential(
-            nn.Linear(D, 256), nn.ReLU(), nn.Linear(256, SIDE**2), nn.Sigmoid()
-        )
+        decoder = nn.Sequential(nn.Linear(D, 256), nn.ReLU(), nn.Linear(256, SIDE**2), nn.Sigmoid())
     optimizer = torch.optim.Adam(decoder.parameters(), lr=2e-3)
     generator = generator_for("decoder", seed)
     for _ in range(steps):
@@ -91,7 +89,12 @@ def run(config: PrototypesConfig, seed: int, record: Record) -> None:
 
 
 def _score(
-    record: Record, seed: int, name: str, found: Tensor, labels: Tensor, private: tuple[Tensor, Tensor]
+    record: Record,
+    seed: int,
+    name: str,
+    found: Tensor,
+    labels: Tensor,
+    private: tuple[Tensor, Tensor],
 ) -> None:
     peaks, similar, which = nearest(found, labels, *private)
     best = max(range(len(peaks)), key=peaks.__getitem__)

@@ -21,7 +21,7 @@ from surefoot.prototypes.embedding import embed
 from surefoot.prototypes.head import ZeroShotHead
 from surefoot.prototypes.splits import Domain, split_domains
 
-SIDE, D, SCALE, STEPS = 8, 64, 30.0, 250
+SIDE, D, SCALE, STEPS = 8, 64, 30.0, 150
 Change = Callable[[Tensor], Tensor]
 
 
@@ -85,8 +85,8 @@ class ToyEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.ReLU(), nn.Flatten(), nn.Linear(32 * (SIDE // 2) ** 2, D),
+            nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 24, 3, stride=2, padding=1),
+            nn.ReLU(), nn.Flatten(), nn.Linear(24 * (SIDE // 2) ** 2, D),
         )  # fmt: skip
 
     def forward(self, x: Float[Tensor, "B h w"]) -> Float[Tensor, "B d"]:
@@ -159,7 +159,7 @@ def _pretrained() -> tuple[ToyEncoder, Float[Tensor, "n h w"], Int[Tensor, " n"]
     optimizer = torch.optim.Adam([*encoder.parameters(), *rows.parameters()], lr=3e-3)
     generator = generator_for("toy batches", 0)
     for _ in range(STEPS):
-        batch = torch.randint(PRETRAINING, (64,), generator=generator)
+        batch = torch.randint(PRETRAINING, (48,), generator=generator)
         logits = 10 * rows(encoder(x[batch])) / rows.weight.norm(dim=1)
         loss = nn.functional.cross_entropy(logits, labels[batch])
         optimizer.zero_grad()
