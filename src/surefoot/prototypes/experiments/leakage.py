@@ -29,7 +29,8 @@ UPLOADS: dict[str, tuple[str, float, int]] = {
 """Method, ratio, smallest cluster."""
 MEASURED = {
     "auc": "membership AUC", "raw": "rows that are a record", "retrieved": "nearest record was in it",
-    "chance": "the same by chance", "rank": "median rank of the nearest member, of all candidates", "distance": "coverage distance", "risk": "risk on the records",
+    "chance": "the same by chance", "rank": "median rank of the nearest member",
+    "distance": "coverage distance", "risk": "risk on the records",
 }  # fmt: skip
 
 

@@ -219,7 +219,7 @@ def coverage_tables(config: PrototypesConfig, record: Record) -> dict[str, pd.Da
         for name in COVERED
     ]  # fmt: skip
     frame = pd.DataFrame(rows).sort_values("coverage distance")
-    title = "coverage distance beside the risk of the adapter fitted to the upload; the bound is valid and loose"
+    title = "coverage distance beside the risk of the fitted adapter; the bound is valid and loose"
     return {title: frame.reset_index(drop=True)}
 
 

@@ -1,7 +1,7 @@
 """A toy of images: handwritten digits and altered ones, behind a small encoder that other digits trained.
 
-The encoder has seen nothing but 599 digits of 8 x 8 pixels, so that the other domains are as foreign to it as a
-drawing is to an encoder of photographs. It is no substitute for one that was trained on the web.
+The encoder has seen nothing but 599 digits of 8 x 8 pixels, so that the other domains are as foreign to it as
+a drawing is to an encoder of photographs. It is no substitute for one that was trained on the web.
 """
 
 from __future__ import annotations
