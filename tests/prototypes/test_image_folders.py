@@ -132,12 +132,12 @@ def test_the_study_s_domains_from_folders(root, open_clip):
 
 
 def test_an_encoder_without_texts_takes_the_clients_class_means(root, open_clip, monkeypatch):
-    real = folders.vision_encoder if hasattr(folders, "vision_encoder") else vision_encoder
     monkeypatch.setattr(
-        "surefoot.prototypes.doors.vision.vision_encoder", lambda vision: (real(vision)[0], None)
+        "surefoot.prototypes.doors.vision.vision_encoder",
+        lambda vision: (vision_encoder(vision)[0], None),
     )
     found = setting_of("folders", PrototypesConfig(images=root, vision=open_clip.vision), 0)
-    means = [next(z[y == 0].mean(0) for z, y in [d.train]) for d in found.domains]
+    means = [d.train[0][d.train[1] == 0].mean(0) for d in found.domains]
     expected = nn.functional.normalize(torch.stack(means).mean(0), dim=0) * 100
     torch.testing.assert_close(found.head.weight[0], expected)
 

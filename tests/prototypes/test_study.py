@@ -191,16 +191,17 @@ def test_accuracy_for_bytes_on_small_clients(monkeypatch):
     from surefoot.prototypes.experiments import arms
     from surefoot.prototypes.splits import Domain
 
-    domains = [Domain(str(i), (z[:40], y[:40]), (z[40:50], y[40:50]), (z[50:], y[50:]))
-               for i, (z, y) in enumerate(clients(3, n=70))]  # fmt: skip
+    domains = [Domain(str(i), (z[:32], y[:32]), (z[32:40], y[32:40]), (z[40:], y[40:]))
+               for i, (z, y) in enumerate(clients(3, n=60))]  # fmt: skip
     monkeypatch.setattr(accuracy, "setting_of", lambda *a: Setting(domains, head(), "toy"))
     # As many candidates as at size standard, of fewer steps.
     monkeypatch.setitem(arms.STEPS, "standard", (1, 2, 3, 4, 5, 6))
     monkeypatch.setitem(arms.LOCAL, "standard", (1, 2, 3))
+    monkeypatch.setitem(arms.ROUNDS, "standard", (1, 2, 3))
+    monkeypatch.setitem(arms.FEW_ROUNDS, "standard", (1, 2, 3))
     config, record = PrototypesConfig(size="standard"), Record()
     monkeypatch.setitem(accuracy.HANDICAP, "standard", (1, 2))
-    for seed in (0, 1):
-        accuracy.run_on("digits")(config, seed, record)
+    accuracy.run_on("digits")(config, 0, record)
     tables = accuracy.tables(config, record)
     (table, chosen) = tables.values()
     assert {"FedProx", "Ditto", "MOON", "FedProto", "DBE", "zero-shot", "cluster_var .06"} <= set(
@@ -214,9 +215,6 @@ def test_accuracy_for_bytes_on_small_clients(monkeypatch):
     assert all("handicapped" in arm for arm in paper)
     by = table.set_index("arm")
     assert by.loc["FedPFT K=1", "minus FedPFT K=1"] == 0
-    wide = "FedAvg, 1 round: corrected for overlapping splits +-"
-    plain = "FedAvg, 1 round: 95 % interval +-"
-    assert (by[wide] >= by[plain]).all()
     assert by.loc["zero-shot", "MB up"] == 0
     assert set(chosen["arm"]) == set(table["arm"])
     (figure,) = accuracy.figures(config, record).values()

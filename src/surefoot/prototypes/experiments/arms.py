@@ -25,7 +25,7 @@ STEPS = {"quick": (60, 250), "standard": (60, 120, 250, 500, 1000, 2000)}
 LOCAL = {"quick": (1, 5), "standard": (1, 5, 20)}
 LOCAL_RATES = {"quick": (1e-3, 1e-2), "standard": (1e-3, 3e-3, 6e-3, 1e-2)}
 ROUNDS = {"quick": (2,), "standard": (2, 4, 8)}
-FEW_ROUNDS = {"quick": (2,), "standard": (1, 2, 3)}
+FEW_ROUNDS = {"quick": (2,), "standard": (1, 2, 4)}
 """Of the methods with a strength, which take 5 local epochs a round: as many candidates, fewer rounds."""
 STRENGTHS = {"fedprox": (0.1, 1.0), "ditto": (0.1, 2.0), "moon": (0.1, 1.0),
              "fedproto": (1.0, 100.0), "dbe": (0.1, 1.0)}  # fmt: skip

@@ -1,8 +1,8 @@
 """A decoder that turns uploads back into images: what a server that knows the encoder can do.
 
 The analogue of the paper's attack. The decoder is trained on public embeddings, applied to every row of an
-upload, and scored against the nearest private image of the row's class. What it finds in a mean looks like the
-class, not like a person; a number is reported, and nothing is called unrecoverable.
+upload, and scored against the nearest private image of the row's class. What it finds in a mean looks like
+the class, not like a person; a number is reported, and nothing is called unrecoverable.
 """
 
 from __future__ import annotations
