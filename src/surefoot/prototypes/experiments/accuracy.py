@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MEASURED = ("test", "others", "worst", "megabytes")
+ONE_ROUND, SHORT = "FedAvg, 1 round", "FedAvg, 1 round of 1 or 5 local epochs"
+LONG = "20 local epochs, 1 rounds"
+BASES = ("FedPFT K=1", ONE_ROUND)
 STOPPED = "mean, the paper's stop rule"
 HANDICAP = {"quick": (1,), "standard": (1, 5, 19)}
 """Rounds after which FedAvg under the paper's schedule is looked at; the last is where it was best."""
-BASES = ("FedPFT K=1", "FedAvg, 1 round")
 TEST_SHARE = 0.30 / 0.56
 """Test records for each training record: what corrects the interval for splits that overlap."""
 
@@ -52,6 +54,9 @@ def run_on(source: str) -> Callable[[PrototypesConfig, int, Record], None]:
             chosen = choose(tuning, arm, scores)
             note(record, seed, arm, chosen.found)
             record.note(seed, arm, candidates=len(scores), ties=len(chosen.tied))
+        few = [s for s in found[ONE_ROUND] if not s.what.endswith(LONG)]
+        note(record, seed, SHORT, max(few, key=lambda s: s.val))
+        record.note(seed, SHORT, candidates=len(few))
         note(record, seed, STOPPED, stopped_early(setting, seed))
         for score in handicapped(setting, HANDICAP[size], seed):
             note(record, seed, paper_arm(score.what), score)
