@@ -50,8 +50,7 @@ def decoder_of(made: Toy, steps: int, seed: int) -> nn.Module:
         batch = torch.randint(len(z), (64,), generator=generator)
         loss = (decoder(z[batch]) - x[batch]).square().mean()
         optimizer.zero_grad()
-        # torch gives `backward` no types.
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return decoder.requires_grad_(False)
 
