@@ -14,7 +14,8 @@ from surefoot._numerics.checks import check_choice, check_number
 from surefoot.barycenter._solver.intersection import intersect
 from surefoot.barycenter._solver.request import read_request
 from surefoot.barycenter._solver.rules import INNER_ITER, STEP, rule_of
-from surefoot.barycenter._solver.solve import SQRTS, Settings, solve
+from surefoot.barycenter._solver.settings import Settings
+from surefoot.barycenter._solver.solve import SQRTS, solve
 from surefoot.barycenter.result import BarycenterResult
 
 

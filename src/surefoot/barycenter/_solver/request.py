@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from surefoot._numerics.checks import check_choice
+from surefoot.barycenter._chord.regular import regular
 from surefoot.barycenter._solver.checks import (
+    SMALLEST,
     as_covariances,
     as_float64,
     as_tau,
@@ -21,7 +23,6 @@ from surefoot.barycenter._solver.checks import (
 from surefoot.barycenter._spectral.closed_forms import ranked
 
 MASSES = ("fixed", "free")
-SMALLEST = 1e-120
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class Request:
     tensors: bool
     dtype: torch.dtype
     """Of the result: that of the covariances, float32 or float64."""
+    symmetric: bool = True
+    """To the bit; else to rounding, as they were given."""
+
+    def symmetrised(self) -> Request:
+        """With covariances that are symmetric to the bit."""
+        if self.symmetric:
+            return self
+        return replace(self, covs=(self.covs + self.covs.mT) / 2, symmetric=True)
 
     def one(self, i: int) -> Request:
         """Problem i of the batch, alone."""
@@ -67,10 +76,14 @@ def read_request(
     tensors = any(isinstance(x, Tensor) for x in (covs, means, weights))
     if hasattr(covs, "__len__") and not isinstance(covs, Tensor) and len(covs) == 0:
         raise ValueError("covs must hold at least one covariance, got none")
-    A = as_covariances(covs, "covs").detach()
+    found = regular(covs)
+    if found is not None:
+        A, symmetric = torch.from_numpy(found[0]), found[1]
+    else:
+        A, symmetric = as_covariances(covs, "covs").detach(), True
     if A.ndim < 3 or A.shape[-3] == 0:
         raise ValueError(f"covs must have shape (..., n, d, d) with n >= 1, got {tuple(A.shape)}")
-    largest = float(A.diagonal(dim1=-2, dim2=-1).amax())
+    largest = 1.0 if found is not None else float(A.diagonal(dim1=-2, dim2=-1).amax())
     if largest != 0 and not SMALLEST < abs(largest) < 1 / SMALLEST:
         raise ValueError(
             f"covs must have variances between {SMALLEST:g} and {1 / SMALLEST:g}, whose squares are numbers "
@@ -99,7 +112,7 @@ def read_request(
         t = broadcast(as_tau(tau, zero=True).detach().to(A.device), shape, "tau").reshape(-1)
     free, temperature = _temperature(mass, mass_tau, t, shape)
     return Request(
-        A, a, lam.reshape(-1, n), t, temperature, free, tuple(batch), tensors, dtype_of(covs)
+        A, a, lam.reshape(-1, n), t, temperature, free, tuple(batch), tensors, dtype_of(covs), symmetric,
     )  # fmt: skip
 
 
