@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Inexact
 from torch import Tensor
 
 from surefoot.barycenter._solver.request import Request
@@ -231,8 +231,8 @@ class BarycenterResult:
     """The name of `summary` in version 0.1.0."""
 
 
-def _trace(M: Float64[Tensor, "... d d"]) -> Float64[Tensor, "..."]:
-    return M.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+def _trace(M: Inexact[Tensor, "... d d"]) -> Float64[Tensor, "..."]:
+    return M.diagonal(dim1=-2, dim2=-1).real.sum(dim=-1)
 
 
 def _per_problem(x: Tensor, shape: tuple[int, ...], kind: type) -> Any:
@@ -240,7 +240,9 @@ def _per_problem(x: Tensor, shape: tuple[int, ...], kind: type) -> Any:
 
 
 def _array(x: Tensor, shape: tuple[int, ...], tensors: bool, dtype: torch.dtype) -> Any:
-    out = x.reshape(*shape, *x.shape[1:]).to(dtype)
+    out = x.reshape(*shape, *x.shape[1:])
+    if not out.is_complex():
+        out = out.to(dtype)
     if tensors:
         return out
     array = out.numpy()

@@ -35,6 +35,8 @@ SLOW = 0.3
 """A chord step that takes off less than this needs a base that is nearer."""
 CHORDS = 12
 SETTLED = 1e-14
+SMALL = 2e-3
+"""Below this six terms of log(1 + e) are all that float64 holds."""
 
 Matrix = Inexact[np.ndarray, "d d"]
 Stack = Inexact[np.ndarray, "b d d"]
@@ -47,7 +49,7 @@ class Unsuited(Exception):
 def adjoint(x: Any) -> Any:
     """The conjugate transpose of the last two dimensions; of real matrices a view."""
     turned = x.swapaxes(-1, -2)
-    return turned.conj() if np.iscomplexobj(x) else turned
+    return turned.conj() if x.dtype.kind == "c" else turned
 
 
 def dot(x: Any, y: Any) -> float:
@@ -99,6 +101,29 @@ def decomposed(x: Stack) -> tuple[Float[np.ndarray, "b d"], Stack]:
     return w.numpy(), v.mH.resolve_conj().numpy()
 
 
+def logdet_of_one_plus(E: Stack) -> Float[np.ndarray, " b"]:
+    """log det(I + E), E overwritten: by its series where E is small, where the digits would be lost."""
+    small = squares(E) <= SMALL * SMALL
+    found = np.empty(len(E))
+    if small.any():
+        e = E if small.all() else E[small]
+        e2 = e @ e
+        e3 = e2 @ e
+        turned, turned2, turned3 = (adjoint(x) for x in (e, e2, e3))
+        one, two, three, four, five, six = (
+            np.einsum("ijk,ijk->i", a, b.conj()).real
+            for a, b in (
+                (e, np.broadcast_to(np.eye(e.shape[-1]), e.shape)), (e, turned), (e2, turned),
+                (e2, turned2), (e2, turned3), (e3, turned3),
+            )
+        )  # fmt: skip
+        found[small] = one - two / 2 + three / 3 - four / 4 + five / 5 - six / 6
+    if not small.all():
+        diagonals(E)[:] += 1
+        found[~small] = np.linalg.slogdet(E if not small.any() else E[~small])[1]
+    return found
+
+
 class Couplings:
     """All inputs at the point B = L N L^H; three buffers of the inputs' size and no more.
 
@@ -136,6 +161,13 @@ class Couplings:
         self.p, self.trace, self.rounding = weights, 0.0, 0.0
         self.bases, self.sweeps = 0, 0
         self.error, self.rate, self._far = 0.0, None, 1e-300  # type: float, float | None, float
+
+    def copy(self) -> Couplings:
+        """The same inputs, nowhere yet."""
+        return Couplings(
+            self.covs, self.weights, self.tau, self.temperature, symmetric=self.symmetric,
+            spectra=self.spectra,
+        )  # fmt: skip
 
     def base(self, B: Matrix) -> Matrix:
         """Start anew at B, by an eigendecomposition of every input; the mean map L^H (sum p S) L.
@@ -271,7 +303,9 @@ class Couplings:
         self.D = D
         self.trace = float(((1 + D.diagonal().real) * self.w).sum())
         if self.rate is not None:
-            self.rate *= max(1.0, far / self._far)
+            # A rate seen once may be that of a lucky direction; it is about |D|/4 in an unlucky one.
+            self.rate = max(self.rate * max(1.0, far / self._far), far / 4)
+        self._least = max(far / 4, 1e-3)
         total: Any = 0.0
         off, rates = 0.0, 0.0
         for part in self.parts:
@@ -312,7 +346,7 @@ class Couplings:
             e = squares(E)
             size = math.sqrt(e.max())
             if last is not None:
-                rate = max(size / last, 1e-3) if last else 1e-3
+                rate = max(size / last if last else 0.0, self._least)
             last = size
             if rate is not None:
                 if not rate <= SLOW:
@@ -330,8 +364,7 @@ class Couplings:
             W = self._spare[0][: len(X)]
             np.matmul(X, N, out=W)
             W *= 2 / self.tau
-            diagonals(W)[:] += 1
-            self._logdet[part] = np.linalg.slogdet(W)[1]
+            self._logdet[part] = logdet_of_one_plus(W)
 
     def polish(self) -> tuple[float, float]:
         """One chord step on every input: how far all were off, both numbers measured, no rate assumed.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from surefoot.barycenter._chord.couplings import Matrix, Stack
 from surefoot.barycenter._chord.outcome import solve
+from surefoot.barycenter._chord.regular import regular
 from surefoot.barycenter._solver.descent import BarzilaiBorwein, Eggd
 from surefoot.barycenter._solver.initial import FREE_STARTS, initial
 from surefoot.barycenter._solver.means import mean_cost, mean_maps, weighted_mean
@@ -49,8 +52,25 @@ def by_products(request: Request, how: Settings) -> Solution:
     )
 
 
-def _start(init: object, A: Stack, weights: Float[np.ndarray, " n"], request: Request) -> tuple[str, Matrix]:
+def _start(
+    init: Any, A: Stack, weights: Float[np.ndarray, " n"], request: Request
+) -> tuple[str, Matrix]:
     if isinstance(init, str) and init == "euclid":
-        return "euclid", np.tensordot(weights, A, 1)
+        return init, np.tensordot(weights, A, 1)
+    if request.covs.is_complex():
+        if isinstance(init, str):
+            return init, np.eye(A.shape[-1], dtype=A.dtype)
+        return "array", _hermitian_start(init, A)
     made = initial(init, request.covs, request.weights, request.tau)[0].numpy()
     return init if isinstance(init, str) else "array", made
+
+
+def _hermitian_start(init: Any, A: Stack) -> Matrix:
+    B = np.asarray(init)
+    d = A.shape[-1]
+    found = regular(B.astype(A.dtype)[None]) if B.shape == (d, d) and B.dtype.kind in "fc" else None
+    if found is None:
+        raise ValueError(
+            f"init must be a positive definite Hermitian matrix {(d, d)}, got shape {B.shape} of {B.dtype}"
+        )
+    return found[0][0]

@@ -12,8 +12,8 @@ from surefoot.barycenter._chord.couplings import adjoint, diagonals, parts_of
 from surefoot.barycenter._solver.checks import ASYMMETRY, SMALLEST
 
 
-def regular(covs: Any) -> tuple[Inexact[np.ndarray, "n d d"], bool] | None:
-    """The inputs (n, d, d) of one problem as they lie in memory, and whether they are symmetric to the bit.
+def regular(covs: Any) -> tuple[Inexact[np.ndarray, "... d d"], bool] | None:
+    """The inputs (..., n, d, d) as they lie in memory, and whether they are symmetric to the bit.
 
     None where anything at all is unusual: other checks name it.
     """
@@ -24,19 +24,19 @@ def regular(covs: Any) -> tuple[Inexact[np.ndarray, "n d d"], bool] | None:
         x = x.numpy()
     if type(x) is not np.ndarray or x.dtype not in (np.float64, np.complex128):
         return None
-    if x.ndim != 3 or x.shape[1] != x.shape[2] or not x.size:
+    if x.ndim < 3 or x.shape[-1] != x.shape[-2] or not x.size:
         return None
     x = np.ascontiguousarray(x)
-    top = diagonals(x).max(axis=1)
+    each = x.reshape(-1, *x.shape[-2:])
+    top = diagonals(each).max(axis=1)
     low = float(top.min())
     if not (SMALLEST < low and float(top.max()) < 1 / SMALLEST):
         return None
     symmetric = True
-    for part in parts_of(x):
-        a = x[part]
-        off = a - adjoint(a)
+    for part in parts_of(each):
+        off = each[part] - adjoint(each[part])
         # Of NaN and of infinities the differences are NaN, which no comparison holds for.
-        worst = float(np.abs(off).max()) if np.iscomplexobj(off) else float(off.max())
+        worst = float(np.abs(off).max()) if x.dtype.kind == "c" else float(off.max())
         if not worst <= ASYMMETRY * low:
             return None
         symmetric = symmetric and worst == 0

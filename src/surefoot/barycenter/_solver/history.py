@@ -54,6 +54,7 @@ class History:
         if not self.free:
             alpha, beta = self.alpha[running], self.beta[running]
             gap = gap_bound(point.B, point.G, alpha, beta, self.tau[running])
+            gap = torch.where(point.residual.isinf(), torch.inf, gap)
         columns = (
             point.F, point.grad2.sqrt(), eta, reached, w[:, 0], w[:, -1], gap, point.rounding,
         )  # fmt: skip

@@ -9,7 +9,8 @@ from torch import Tensor
 from surefoot.barycenter._solver.checks import check_spectrum
 from surefoot.barycenter._solver.request import Request
 from surefoot.barycenter._solver.solution import Solution
-from surefoot.barycenter._spectral.closed_forms import inverse, ranked, spectrum
+from surefoot.barycenter._spectral.closed_forms import spectrum
+from surefoot.barycenter._spectral.ranks import inverse, ranked
 
 
 def precisions(

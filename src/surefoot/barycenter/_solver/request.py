@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Inexact
 from torch import Tensor
 
 from surefoot._numerics.checks import check_choice
+from surefoot.barycenter._chord.hermitian import fault, is_complex
 from surefoot.barycenter._chord.regular import regular
 from surefoot.barycenter._solver.checks import (
     SMALLEST,
@@ -20,7 +21,7 @@ from surefoot.barycenter._solver.checks import (
     broadcast,
     dtype_of,
 )
-from surefoot.barycenter._spectral.closed_forms import ranked
+from surefoot.barycenter._spectral.ranks import ranked
 
 MASSES = ("fixed", "free")
 
@@ -29,7 +30,7 @@ MASSES = ("fixed", "free")
 class Request:
     """The caller's problem, checked, with the batch flattened to one dimension."""
 
-    covs: Float64[Tensor, "b n d d"]
+    covs: Inexact[Tensor, "b n d d"]
     means: Float64[Tensor, "b n d"] | None
     weights: Float64[Tensor, "b n"]
     tau: Float64[Tensor, "b"]
@@ -46,7 +47,7 @@ class Request:
         """With covariances that are symmetric to the bit."""
         if self.symmetric:
             return self
-        return replace(self, covs=(self.covs + self.covs.mT) / 2, symmetric=True)
+        return replace(self, covs=(self.covs + self.covs.mH) / 2, symmetric=True)
 
     def one(self, i: int) -> Request:
         """Problem i of the batch, alone."""
@@ -79,6 +80,8 @@ def read_request(
     found = regular(covs)
     if found is not None:
         A, symmetric = torch.from_numpy(found[0]), found[1]
+    elif is_complex(covs):
+        raise fault(covs)
     else:
         A, symmetric = as_covariances(covs, "covs").detach(), True
     if A.ndim < 3 or A.shape[-3] == 0:
@@ -102,7 +105,7 @@ def read_request(
     if isinstance(tau, str):
         if tau != "auto":
             raise ValueError(f'tau must be a number, one a problem, or "auto", got {tau!r}')
-        traces = A.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+        traces = A.diagonal(dim1=-2, dim2=-1).real.sum(dim=-1)
         t = (lam.reshape(-1, n) * traces).sum(dim=-1) / d
         if bool((t <= 0).any()):
             raise ValueError(

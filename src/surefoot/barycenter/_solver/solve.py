@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from surefoot.barycenter._chord.couplings import Unsuited
+from surefoot.barycenter._chord.hermitian import singular
 from surefoot.barycenter._chord.problem import by_products, suits
 from surefoot.barycenter._solver.checks import as_covariances
 from surefoot.barycenter._solver.descent import Outcome, descend
@@ -62,7 +63,7 @@ def solve(request: Request, how: Settings) -> Solution:
     """Solve a batch: by matrix products where that suits, else by an eigendecomposition a step."""
     count, n, d = request.covs.shape[:3]
     # Small problems of a batch are quicker together.
-    if suits(request, how) and (count == 1 or n * d >= ALONE):
+    if suits(request, how) and (count == 1 or n * d >= ALONE or request.covs.is_complex()):
         return _each(request, how, _by_products)
     return _by_eigh(request.symmetrised(), how)
 
@@ -71,6 +72,8 @@ def _by_products(request: Request, how: Settings) -> Solution:
     try:
         return by_products(request, how)
     except Unsuited:
+        if request.covs.is_complex():
+            raise singular() from None
         return _by_eigh(request.symmetrised(), how)
 
 
@@ -88,7 +91,7 @@ def _each(
     if count == 1:
         return one(request, how)
     starts = [how.init] * count
-    if not isinstance(how.init, str | None):
+    if not isinstance(how.init, str | None) and not request.covs.is_complex():
         full = as_covariances(how.init, "init")
         starts = list(full.expand(count, *full.shape[-2:])[:, None])
     return Solution.joined(
@@ -171,6 +174,7 @@ def _solution(
     gap = torch.full_like(point.F, torch.nan)
     if how.optimality_gap and not request.free:
         gap = gap_bound(point.B, point.G, low, high, request.tau)
+        gap = torch.where(point.residual.isinf(), torch.inf, gap)
 
     def rate() -> Tensor:
         if not how.optimality_gap or request.free:
