@@ -265,7 +265,9 @@ def test_means_batches_and_asymmetry_of_rounding_size():
     np.testing.assert_allclose(both.cov[0], suot_barycenter(covs, tau=1.0, tol=1e-11).cov)
     bent = covs.copy()
     bent[3, 0, 1] += 1e-12
-    np.testing.assert_allclose(suot_barycenter(bent, tau=1.0).cov, suot_barycenter(covs, tau=1.0).cov, atol=1e-10)
+    np.testing.assert_allclose(
+        suot_barycenter(bent, tau=1.0).cov, suot_barycenter(covs, tau=1.0).cov, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.5, 5.0])

@@ -83,11 +83,12 @@ class BarycenterResult:
         def number(x: Tensor, kind: type) -> Any:
             return _per_problem(x, shape, kind)
 
-        scale = torch.ones_like(s.value)
+        scale, cov = torch.ones_like(s.value), s.cov
         if debias:
             scale = (s.weights * _trace(request.covs)).sum(dim=-1) / _trace(s.cov)
+            cov = s.cov * scale[:, None, None]
         return cls(
-            cov=array(s.cov * scale[:, None, None]), scale=number(scale, float),
+            cov=array(cov), scale=number(scale, float),
             mean=None if s.mean is None else array(s.mean),
             weights_=array(s.weights), outlier_score=array(s.upsilon),
             n_iter=number(s.steps, int), converged=number(s.converged, bool),
@@ -236,7 +237,7 @@ def _trace(M: Inexact[Tensor, "... d d"]) -> Float64[Tensor, "..."]:
 
 
 def _per_problem(x: Tensor, shape: tuple[int, ...], kind: type) -> Any:
-    return kind(x.reshape(())) if shape == () else np.asarray(x.reshape(shape).cpu())
+    return kind(x.item()) if shape == () else np.asarray(x.reshape(shape).cpu())
 
 
 def _array(x: Tensor, shape: tuple[int, ...], tensors: bool, dtype: torch.dtype) -> Any:

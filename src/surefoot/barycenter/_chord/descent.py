@@ -21,6 +21,8 @@ FAR = 0.5
 """A move of the spectral norm of N - I beyond this is left to a new base."""
 POLISHES = 3
 """At one point; what is left then is rounding, which no step takes away."""
+
+
 @dataclass(frozen=True)
 class Spot:
     """A point of the path. The arrays are new at every step: keeping them is no copy."""

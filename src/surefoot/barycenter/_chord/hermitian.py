@@ -35,7 +35,9 @@ def fault(covs: Any) -> ValueError:
     bad = ~np.isfinite(x)
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
-        return ValueError(f"covs must be finite, got {x[at]} at index {at}; drop or repair that input")
+        return ValueError(
+            f"covs must be finite, got {x[at]} at index {at}; drop or repair that input"
+        )
     off = np.abs(x - adjoint(x)).max(axis=(-2, -1))
     crooked = off > ASYMMETRY * np.abs(x).max(axis=(-2, -1))
     if crooked.any():

@@ -69,8 +69,9 @@ def solve(
     steps = Steps(how.rule.eta if isinstance(how.rule, Eggd) else None, math.isinf(tau))
     for name, B in starts:
         couplings = Couplings(
-            covs, weights, tau, temperature, symmetric=symmetric, spectra=known
-        )
+            covs, weights, tau, temperature, symmetric=symmetric, spectra=known,
+            cautious=how.record,
+        )  # fmt: skip
         path: list[tuple[int, Spot]] = []
         end = descend(
             couplings, B, steps, tol=how.tol, max_iter=how.max_iter,
@@ -119,7 +120,16 @@ def _rows(
             proved, w = math.nan, np.linalg.eigvalsh(B)
         else:
             proved, w = gap(B, at.G, ends, tau, at.error)
-        columns = [F, math.sqrt(at.grad2), at.eta, F, float(w[0]), float(w[-1]), proved, at.rounding]
+        columns = [
+            F,
+            math.sqrt(at.grad2),
+            at.eta,
+            F,
+            float(w[0]),
+            float(w[-1]),
+            proved,
+            at.rounding,
+        ]
         rows.append((k, [0], [columns]))
     return rows
 
@@ -152,8 +162,8 @@ def _solution(
     weights, steps, converged = at.p, end.steps, end.converged
     return Solution(
         cov=torch.from_numpy(B)[None], mean=mean, weights=torch.from_numpy(weights)[None],
-        upsilon=torch.from_numpy(upsilon)[None], steps=torch.tensor([steps]),
-        converged=torch.tensor([converged]), gap=_number(proved), rate=rate,
+        upsilon=torch.from_numpy(upsilon)[None], steps=torch.from_numpy(np.array([steps])),
+        converged=torch.from_numpy(np.array([converged])), gap=_number(proved), rate=rate,
         # -expm1(-2 L / T) is 1 - sum lam exp(-Upsilon / T), without underflow.
         value=_number(-temperature / 2 * math.expm1(-2 * F / temperature) if free else F),
         residual=_number(spot.residual), temperature=_number(temperature),
@@ -199,4 +209,4 @@ def stretch(
 
 
 def _number(x: float) -> Tensor:
-    return torch.tensor([x], dtype=torch.float64)
+    return torch.from_numpy(np.array([x]))

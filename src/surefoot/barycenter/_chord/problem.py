@@ -43,7 +43,9 @@ def by_products(request: Request, how: Settings) -> Solution:
     if request.means is not None:
         mean = weighted_mean(mean_maps(covs, t), request.means, lam)
         offset = mean_cost(covs, mean[:, None] - request.means, t[:, None])[0].numpy()
-    temperature = float(request.mass_tau) if request.free and request.mass_tau is not None else np.inf
+    temperature = (
+        float(request.mass_tau) if request.free and request.mass_tau is not None else np.inf
+    )
     names = [how.init] if how.init is not None else FREE_STARTS if request.free else ["euclid"]
     A, weights = covs[0].numpy(), lam[0].numpy()
     starts = [_start(name, A, weights, request) for name in names]

@@ -30,7 +30,7 @@ def regular(covs: Any) -> tuple[Inexact[np.ndarray, "... d d"], bool] | None:
     each = x.reshape(-1, *x.shape[-2:])
     top = diagonals(each).max(axis=1)
     low = float(top.min())
-    if not (SMALLEST < low and float(top.max()) < 1 / SMALLEST):
+    if not (low > SMALLEST and float(top.max()) < 1 / SMALLEST):
         return None
     symmetric = True
     for part in parts_of(each):

@@ -128,7 +128,7 @@ def _temperature(
             raise ValueError(
                 'mass_tau is the temperature of mass="free"; leave it out for fixed mass'
             )
-        return False, torch.full_like(t, torch.inf)
+        return False, t.new_full(t.shape, torch.inf)
     if mass_tau is None:
         temperature = t
     elif isinstance(mass_tau, str):
