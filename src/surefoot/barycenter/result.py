@@ -83,12 +83,13 @@ class BarycenterResult:
         def number(x: Tensor, kind: type) -> Any:
             return _per_problem(x, shape, kind)
 
-        scale, cov = torch.ones_like(s.value), s.cov
+        scale, cov = None, s.cov
         if debias:
             scale = (s.weights * _trace(request.covs)).sum(dim=-1) / _trace(s.cov)
             cov = s.cov * scale[:, None, None]
         return cls(
-            cov=array(cov), scale=number(scale, float),
+            cov=array(cov),
+            scale=number(torch.ones_like(s.value) if scale is None else scale, float),
             mean=None if s.mean is None else array(s.mean),
             weights_=array(s.weights), outlier_score=array(s.upsilon),
             n_iter=number(s.steps, int), converged=number(s.converged, bool),
@@ -241,8 +242,8 @@ def _per_problem(x: Tensor, shape: tuple[int, ...], kind: type) -> Any:
 
 
 def _array(x: Tensor, shape: tuple[int, ...], tensors: bool, dtype: torch.dtype) -> Any:
-    out = x.reshape(*shape, *x.shape[1:])
-    if not out.is_complex():
+    out = x[0] if shape == () else x.reshape(*shape, *x.shape[1:])
+    if out.dtype != dtype and not out.is_complex():
         out = out.to(dtype)
     if tensors:
         return out

@@ -187,6 +187,7 @@ class Couplings:
             raise Unsuited
         root = np.sqrt(w)
         self.w, self.trace = np.ascontiguousarray(w), float(w.sum())
+        self.total = self.trace
         self.L = V * root
         self.inverse = np.ascontiguousarray(adjoint(V / root))
         self.D = np.zeros_like(self.eye)
@@ -286,12 +287,13 @@ class Couplings:
         """sym[(X - c) N' X] - k, and a spare buffer."""
         X, N = self.X[part], self.N[part]
         W, E = (x[: len(X)] for x in self._spare)
-        here = diagonals(X)
         np.matmul(N, X, out=W)
-        if self.c is not None:
+        if self.c is None:
+            np.matmul(X, W, out=E)
+        else:
+            here = diagonals(X)
             here -= self.c[part]
-        np.matmul(X, W, out=E)
-        if self.c is not None:
+            np.matmul(X, W, out=E)
             here += self.c[part]
             np.add(E, adjoint(E), out=W)
             W *= 0.5
@@ -304,19 +306,28 @@ class Couplings:
         self.X[part] -= E
 
     def at(self, D: Matrix, goal: float) -> Matrix | None:
-        """Move to N = I + D, every S good to `goal` relative; the mean map, or None: too far from the base."""
+        """Move to N = I + D, every S good to `goal` relative; the mean map. None: too far from the base."""
+        move, self.D = D - self.D, D
+        self.trace = float(self.w @ D.diagonal().real) + self.total
+        return self._evaluate(move, goal)
+
+    def refined(self, goal: float) -> Matrix | None:
+        """`at` where it is, with S good to another `goal`."""
+        return self._evaluate(None, goal)
+
+    def _evaluate(self, move: Matrix | None, goal: float) -> Matrix | None:
         self.sweeps += 1
-        move, far = D - self.D, math.sqrt(dot(D, D))
-        moved = bool(move.any())
-        self.D = D
-        self.trace = float(((1 + D.diagonal().real) * self.w).sum())
+        far = math.sqrt(dot(self.D, self.D))
         if self.rate is not None:
             self.rate = max(self.rate * max(1.0, far / self._far), self.caution * far)
         self._least = max(self.caution * far, 1e-3)
         total: Any = 0.0
         off, rates = 0.0, 0.0
         for part in self.parts:
-            q = self._slopes(part, diagonals(self.N[part])) if not moved else self._move(part, move)
+            if move is None:
+                q = self._slopes(part, diagonals(self.N[part]))
+            else:
+                q = self._move(part, move)
             found = self._settle(part, q, goal)
             if found is None:
                 return None

@@ -93,16 +93,17 @@ class Steps:
 
 def descend(
     couplings: Couplings, B: Matrix, steps: Steps, *, tol: float, max_iter: int,
-    goal: Callable[[float], float], watch: Callable[[int, Spot], None] | None,
+    goal: Callable[[float], float], path: list[tuple[int, Spot]] | None,
 ) -> End:  # fmt: skip
     """Step from B until the residual, and the error of it, are at most tol.
 
     Raises Unsuited where a point is singular to rounding, GuaranteeViolation where a step ends above its own
-    ceiling by more than rounding. `goal`: how far the maps may be off after a step from a residual.
+    ceiling by more than rounding. `goal`: how far the maps may be off after a step from a residual; `path`
+    collects every point with its k.
     """
     at, eye = couplings, couplings.eye
     K = at.base(B)
-    N, D, F, k, eta = eye, np.zeros_like(eye), at.objective(), 0, math.nan
+    N, F, k, eta = eye, at.objective(), 0, math.nan
     secant: tuple[Any, ...] | None = None
     polished = 0
     while True:
@@ -120,22 +121,22 @@ def descend(
             F, polished = at.objective(), polished + 1
             if residual + size <= tol or k >= max_iter or polished == POLISHES:
                 spot = _spot(at, F, grad2, residual + size, eta, size, N, Gt)
-                if watch is not None:
-                    watch(k, spot)
+                if path is not None:
+                    path.append((k, spot))
                 return End(at, spot, k, residual + size <= tol, bound)
             # The error was underestimated: go on from the polished point.
             at.error = size * min(1.0, 2 * (at.rate or 1.0))
             K = at.mean()
             continue
         if residual <= tol or error > 0.3 * at.rootd * max(residual, tol):
-            refined = at.at(D, 0.02 * max(residual, tol))
+            refined = at.refined(0.02 * max(residual, tol))
             if refined is None:
                 refined, _, _ = _rebased(at, N)
-                N, D, secant = eye, np.zeros_like(eye), None
+                N, secant = eye, None
             K, F = refined, at.objective()
             continue
-        if watch is not None:
-            watch(k, _spot(at, F, grad2, residual, eta, error, N, Gt))
+        if path is not None:
+            path.append((k, _spot(at, F, grad2, residual, eta, error, N, Gt)))
         eta = steps.first(k, secant, Gt, at.w)
         if steps.eta is None and eta > 1 and eta * math.sqrt(dot(Z, Z)) > 0.999:
             steepest = np.linalg.eigvalsh(adjoint(at.inverse) @ Gt @ at.inverse)[-1]
@@ -153,7 +154,7 @@ def descend(
                 moved = at.at(D1, goal(residual))
             if moved is None:
                 moved, C, Ci = _rebased(at, N1)
-                N1, D1 = eye, np.zeros_like(eye)
+                N1 = eye
                 Gt = adjoint(C) @ Gt @ C
                 Z = Gt / at.w[:, None]
                 N = Ci @ N @ adjoint(Ci)
@@ -172,7 +173,7 @@ def descend(
             reached, slack = anew(at, at.L, N1)
             keep_promise(reached, ceiling + before[0] - F, before[1] + slack, k + 1)
         secant = (eta, grad2, Gt, ZN, N)
-        N, D, K, F = N1, D1, moved, reached
+        N, K, F = N1, moved, reached
         k, polished = k + 1, 0
 
 

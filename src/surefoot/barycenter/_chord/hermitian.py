@@ -29,8 +29,8 @@ def fault(covs: Any) -> ValueError:
         return ValueError(f"covs must have shape (..., n, d, d) with n, d >= 1, got {x.shape}")
     if x.dtype != np.complex128:
         return ValueError(
-            f"covs must be complex128 where they are complex, got {x.dtype}, whose rounding would be taken for "
-            "small eigenvalues; astype(complex128) if that is meant"
+            f"covs must be complex128 where they are complex, got {x.dtype}, whose rounding would be "
+            "taken for small eigenvalues; astype(complex128) if that is meant"
         )
     bad = ~np.isfinite(x)
     if bad.any():
@@ -43,8 +43,9 @@ def fault(covs: Any) -> ValueError:
     if crooked.any():
         at = tuple(int(i) for i in np.argwhere(crooked)[0])
         return ValueError(
-            f"covs[{', '.join(map(str, at))}] must be Hermitian to {ASYMMETRY:.2g} of its largest entry, got a "
-            f"difference of {float(off[at]):.3g} to its conjugate transpose; use (A + A.conj().T) / 2 if that is meant"
+            f"covs[{', '.join(map(str, at))}] must be Hermitian to {ASYMMETRY:.2g} of its largest "
+            f"entry, got a difference of {float(off[at]):.3g} to its conjugate transpose; use "
+            "(A + A.conj().T) / 2 if that is meant"
         )
     top = np.diagonal(x, axis1=-2, axis2=-1).real.max(axis=-1)
     return ValueError(

@@ -52,18 +52,16 @@ class Ends:
 
 def solve(
     covs: Stack, weights: Float[np.ndarray, " n"], tau: float, temperature: float,
-    mean: Tensor | None, offset: Float[np.ndarray, " n"] | None, starts: list[tuple[str, Matrix]], how: Settings,
-    *, symmetric: bool,
+    mean: Tensor | None, offset: Float[np.ndarray, " n"] | None, starts: list[tuple[str, Matrix]],
+    how: Settings, *, symmetric: bool,
 ) -> Solution:  # fmt: skip
-    """The best of the descents from `starts`; `offset` is what the means add to each Upsilon, `mean` the barycenter's.
+    """The best of the descents from `starts`.
 
+    `mean` is the barycenter's, `offset` what the means add to each Upsilon.
     Raises Unsuited where rounding makes inputs or points singular.
     """
     ends = Ends(covs, weights)
-    if how.record or how.optimality_gap:
-        # Once, and for the constant of a finite tau too.
-        _ = ends.both
-    known = ends.__dict__.get("spectra")
+    known = ends.spectra if how.record or how.optimality_gap else None
     shift = 0.0 if offset is None else float(weights @ offset) / 2
     best: tuple[End, list[tuple[int, Spot]], str] | None = None
     steps = Steps(how.rule.eta if isinstance(how.rule, Eggd) else None, math.isinf(tau))
@@ -75,7 +73,7 @@ def solve(
         path: list[tuple[int, Spot]] = []
         end = descend(
             couplings, B, steps, tol=how.tol, max_iter=how.max_iter,
-            goal=_goal(how), watch=(lambda k, spot: path.append((k, spot))) if how.record else None,
+            goal=_goal(how), path=path if how.record else None,
         )  # fmt: skip
         known = couplings.spectra
         if best is None or end.spot.F < best[0].spot.F:

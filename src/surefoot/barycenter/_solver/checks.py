@@ -145,8 +145,6 @@ def check_spectrum(w: Float64[Tensor, "... d"], name: str) -> None:
 
 def as_tau(tau: Any, name: str = "tau", *, zero: bool = False) -> Tensor:
     """Tau as a float64 tensor, positive (or zero where that is meant), possibly infinite."""
-    if type(tau) is float and (tau > 0 or (zero and tau == 0)):
-        return torch.from_numpy(np.array(tau))
     given = tau if isinstance(tau, Tensor) else _tensor(tau, name)
     if given.is_complex() or given.dtype == torch.bool:
         raise ValueError(f"{name} must be a real number, got dtype {given.dtype}")

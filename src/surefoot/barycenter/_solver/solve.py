@@ -201,6 +201,7 @@ def _solution(
         steps=run.outcome.steps, converged=run.outcome.converged, gap=gap, rate=rate, value=value,
         residual=point.residual, temperature=point.temperature, history=run.history,
         relax=lambda: embed(coupling().relaxed()), stretch=lambda: spectrum(coupling().maps())[..., -1],
-        lowest=lambda: spectrum(point.B)[:, 0], rank_deficient=Q is not None or bool(problem.inputs.singular.any()),
+        lowest=lambda: spectrum(point.B)[:, 0],
+        rank_deficient=Q is not None or bool(problem.inputs.singular.any()),
         facts=lambda: _facts(problem, run, how, starts, Q is not None),
     )  # fmt: skip
