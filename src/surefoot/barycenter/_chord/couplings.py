@@ -46,10 +46,16 @@ class Unsuited(Exception):
     """Inputs, or a point, that are singular to rounding: for the path with the rank rule."""
 
 
-def adjoint(x: Any) -> Any:
+def adjoint(x: np.ndarray) -> np.ndarray:
     """The conjugate transpose of the last two dimensions; of real matrices a view."""
-    turned = x.swapaxes(-1, -2)
+    turned: np.ndarray = x.swapaxes(-1, -2)
     return turned.conj() if x.dtype.kind == "c" else turned
+
+
+def hermitian_part(x: np.ndarray) -> np.ndarray:
+    """(x + x^H)/2."""
+    found: np.ndarray = (x + adjoint(x)) / 2
+    return found
 
 
 def dot(x: Any, y: Any) -> float:
@@ -195,7 +201,8 @@ class Couplings:
             self._decompose(part)
         m = self.m
         self.s = self._roots(m)
-        self.c, self.k = (None, self.s) if self.balanced else (m / self.s, self.s - m)
+        self.c: np.ndarray | None = None if self.balanced else m / self.s
+        self.k: np.ndarray = self.s if self.balanced else self.s - m
         self.rounding = self.d * EPS * float((m[:, -1] / self.s[:, 0]).max())
         self.X[:] = self.eye
         self.N[:] = 0
@@ -248,8 +255,10 @@ class Couplings:
     def upsilon(self) -> Float[np.ndarray, " n"]:
         """The value of every input at this point."""
         if self.balanced:
-            return self.trace + self.traces - 2 * self.v
-        return self.trace - self.v + self._constant - self.tau / 2 * self._logdet
+            found: np.ndarray = self.trace + self.traces - 2 * self.v
+        else:
+            found = self.trace - self.v + self._constant - self.tau / 2 * self._logdet
+        return found
 
     def objective(self) -> float:
         """F; with free mass L, its monotone transform."""
@@ -267,10 +276,14 @@ class Couplings:
             exponent = np.where(self.weights > 0, -self.upsilon() / self.temperature, -np.inf)
             self.p = self.weights * np.exp(exponent - exponent.max())
             self.p /= self.p.sum()
-        total: Any = 0.0
+        total = np.zeros_like(self.eye)
         for part in self.parts:
             total = total + self._share(part, first)
-        return total * self.weights[0] if self.equal else total
+        return self._weighed(total)
+
+    def _weighed(self, total: Matrix) -> Matrix:
+        found: np.ndarray = total * self.weights[0] if self.equal else total
+        return found
 
     def _share(self, part: slice, first: bool) -> Any:
         Y = self.Y[part]
@@ -321,7 +334,7 @@ class Couplings:
         if self.rate is not None:
             self.rate = max(self.rate * max(1.0, far / self._far), self.caution * far)
         self._least = max(self.caution * far, 1e-3)
-        total: Any = 0.0
+        total = np.zeros_like(self.eye)
         off, rates = 0.0, 0.0
         for part in self.parts:
             if move is None:
@@ -340,7 +353,7 @@ class Couplings:
         self.rate, self.error, self._far = rates, math.sqrt(off), max(far, 1e-300)
         if self.free:
             return self._mean()
-        return total * self.weights[0] if self.equal else total
+        return self._weighed(total)
 
     def _move(self, part: slice, move: Matrix) -> Any:
         """N' at the new point, and the predictor of X there, which needs no product of its own."""

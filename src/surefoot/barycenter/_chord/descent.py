@@ -14,7 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from surefoot.barycenter._chord.couplings import Couplings, Matrix, adjoint, dot
+from surefoot.barycenter._chord.couplings import (
+    Couplings,
+    Matrix,
+    adjoint,
+    dot,
+    hermitian_part,
+)
 from surefoot.barycenter.bounds import ROUNDING, keep_promise
 
 FAR = 0.5
@@ -47,14 +53,12 @@ class Spot:
     @property
     def B(self) -> Matrix:
         """The point itself."""
-        B = self.L @ self.N @ adjoint(self.L)
-        return (B + adjoint(B)) / 2
+        return hermitian_part(self.L @ self.N @ adjoint(self.L))
 
     @property
     def G(self) -> Matrix:
         """I - sum p S."""
-        G = adjoint(self.inverse) @ self.Gt @ self.inverse
-        return (G + adjoint(G)) / 2
+        return hermitian_part(adjoint(self.inverse) @ self.Gt @ self.inverse)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Steps:
         if not (sy > 0 and yy > 0):
             return 1.0
         low, high = (0.5, 10.0) if self.balanced else (1.0, 1e6)
-        return min(max(eta * eta * grad2 / sy if k % 2 else sy / yy, low), high)
+        return float(min(max(eta * eta * grad2 / sy if k % 2 else sy / yy, low), high))
 
 
 def descend(
@@ -188,8 +192,7 @@ def moved_by(N: Matrix, Z: Matrix, eta: float) -> Matrix:
     """(I - eta Z) N (I - eta Z)^H, the Bures exponential in the coordinates of the base."""
     T = -eta * Z
     T.reshape(-1)[:: len(T) + 1] += 1
-    out = T @ N @ adjoint(T)
-    return (out + adjoint(out)) / 2
+    return hermitian_part(T @ N @ adjoint(T))
 
 
 def _rounding(at: Couplings, F: float) -> float:

@@ -14,8 +14,13 @@ STARTS = ("euclid", "identity")
 
 
 def is_complex(x: Any) -> bool:
-    """Whether numbers are complex by their type."""
-    return x.is_complex() if isinstance(x, Tensor) else np.iscomplexobj(x)
+    """Whether numbers are complex by their type; what is no array at all is for other checks."""
+    if isinstance(x, Tensor):
+        return x.is_complex()
+    try:
+        return np.iscomplexobj(x)
+    except ValueError:
+        return False
 
 
 def fault(covs: Any) -> ValueError:

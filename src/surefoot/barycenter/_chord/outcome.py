@@ -19,6 +19,7 @@ from surefoot.barycenter._chord.couplings import (
     Matrix,
     Stack,
     adjoint,
+    hermitian_part,
     parts_of,
     spectra,
 )
@@ -190,11 +191,10 @@ def _based(covs: Stack, weights: Any, tau: float, B: Matrix, symmetric: bool) ->
 def relaxed(covs: Stack, weights: Any, tau: float, B: Matrix, symmetric: bool) -> Stack:
     """Sigma_x = S B S of every input: L^-H Y^H diag(s) Y L^-1 at the base B."""
     if math.isinf(tau):
-        return (covs + adjoint(covs)) / 2
+        return hermitian_part(covs)
     at = _based(covs, weights, tau, B, symmetric)
     rows = np.sqrt(at.s)[:, :, None] * (at.Y @ at.inverse)
-    found = adjoint(rows) @ rows
-    return (found + adjoint(found)) / 2
+    return hermitian_part(adjoint(rows) @ rows)
 
 
 def stretch(

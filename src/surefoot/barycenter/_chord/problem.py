@@ -75,4 +75,5 @@ def _hermitian_start(init: Any, A: Stack) -> Matrix:
         raise ValueError(
             f"init must be a positive definite Hermitian matrix {(d, d)}, got shape {B.shape} of {B.dtype}"
         )
-    return found[0][0]
+    start: np.ndarray = found[0][0]
+    return start

@@ -78,6 +78,8 @@ def read_request(
     tensors = any(isinstance(x, Tensor) for x in (covs, means, weights))
     if hasattr(covs, "__len__") and not isinstance(covs, Tensor) and len(covs) == 0:
         raise ValueError("covs must hold at least one covariance, got none")
+    if not isinstance(covs, Tensor) and is_complex(covs):
+        covs = np.asarray(covs)
     found = regular(covs)
     if found is not None:
         A, symmetric = torch.from_numpy(found[0]), found[1]
