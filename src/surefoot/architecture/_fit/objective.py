@@ -1,0 +1,149 @@
+"""Losses of the three tasks and their gradients, written out by hand: autograd would cost more than the sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from surefoot.architecture._fit.network import Array, Network, times_slope
+
+Task = Literal["squared", "logistic", "softmax"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Standardised rows, stored one column a row of data.
+
+    Attributes
+    ----------
+    x
+        (features, n).
+    y
+        (outputs, n): standardised targets, 0 and 1 for "logistic", one-hot for "softmax".
+    weight
+        (n,) with sum 1.
+    task
+        Of which loss.
+    """
+
+    x: Float64[np.ndarray, "features n"]
+    y: Float64[np.ndarray, "outputs n"]
+    weight: Float64[np.ndarray, " n"]
+    task: Task
+
+    def __len__(self) -> int:
+        return self.x.shape[1]
+
+    def take(self, index: np.ndarray) -> Rows:
+        """Some of the rows, weights scaled to sum 1 again."""
+        w = self.weight[index]
+        return Rows(
+            np.ascontiguousarray(self.x[:, index]),
+            np.ascontiguousarray(self.y[:, index]),
+            w / w.sum(),
+            self.task,
+        )
+
+
+def losses(f: Array, y: Array, task: Task) -> Float64[np.ndarray, " n"]:
+    """The loss of every row: mean squared error over the outputs, or cross-entropy."""
+    if task == "squared":
+        return np.asarray(np.mean((f - y) ** 2, axis=0))
+    if task == "logistic":
+        return np.asarray(np.logaddexp(0, f[0]) - y[0] * f[0])
+    top = f.max(axis=0)
+    shifted = f - top
+    return np.asarray(np.log(np.exp(shifted).sum(axis=0)) - (shifted * y).sum(axis=0))
+
+
+def mean_loss(network: Network, rows: Rows) -> float:
+    """The weighted mean loss, without weight decay."""
+    f = network.layers(rows.x[network.inputs])[-1]
+    return float(losses(f, rows.y, rows.task) @ rows.weight)
+
+
+def loss_and_slope(f: Array, rows: Rows) -> tuple[float, Array]:
+    """The weighted mean loss, and its gradient with respect to f."""
+    if rows.task == "squared":
+        e = f - rows.y
+        we = e * rows.weight
+        k = len(f)
+        return float(np.vdot(e, we)) / k, we * (2 / k)
+    if rows.task == "logistic":
+        p = 0.5 * (1 + np.tanh(0.5 * f))
+        value = float((np.logaddexp(0, f[0]) - rows.y[0] * f[0]) @ rows.weight)
+        return value, (p - rows.y) * rows.weight
+    e = f - f.max(axis=0)
+    linear = (e * rows.y).sum(axis=0)
+    np.exp(e, out=e)
+    total = e.sum(axis=0)
+    value = float((np.log(total) - linear) @ rows.weight)
+    e /= total
+    e -= rows.y
+    e *= rows.weight
+    return value, e
+
+
+class Objective:
+    """Mean loss + alpha |W|^2 of a network as a function of one vector.
+
+    Parameters
+    ----------
+    network
+        Its shape; where `free` is given, entries that are zero there stay zero.
+    rows
+        What it is fitted to.
+    alpha
+        Weight decay, of weights and not of biases.
+    keep_zeros
+        Whether entries that are zero in `network` stay so.
+    """
+
+    def __init__(self, network: Network, rows: Rows, alpha: float, keep_zeros: bool) -> None:
+        self.network, self.rows, self.alpha = network, rows, alpha
+        self.h0 = np.ascontiguousarray(rows.x[network.inputs])
+        self.shapes = [p.shape for pair in zip(network.weights, network.biases, strict=True) for p in pair]
+        self.ends = np.cumsum([int(np.prod(s)) for s in self.shapes])
+        self.theta = self.pack([*zip(network.weights, network.biases, strict=True)])
+        self.free = self.theta != 0 if keep_zeros else np.ones(len(self.theta), bool)
+        self.zeros = not self.free.all()
+
+    def pack(self, pairs: list[tuple[Array, Array]]) -> Array:
+        """All entries in one vector."""
+        return np.concatenate([p.ravel() for pair in pairs for p in pair])
+
+    def parts(self, theta: Array) -> list[Array]:
+        """Views of the vector: weights and biases in turn."""
+        return [
+            part.reshape(shape)
+            for part, shape in zip(np.split(theta, self.ends[:-1]), self.shapes, strict=True)
+        ]
+
+    def at(self, theta: Array) -> Network:
+        """The network of a vector."""
+        parts = [p.copy() for p in self.parts(theta)]
+        return self.network.with_parts(parts[::2], parts[1::2])
+
+    def __call__(self, theta: Array) -> tuple[float, Array]:
+        """Value and gradient; infinite where a number is not finite."""
+        parts = self.parts(theta)
+        weights = parts[::2]
+        net = self.network.with_parts(weights, parts[1::2])
+        h = net.layers(self.h0)
+        value, d = loss_and_slope(h[-1], self.rows)
+        gradient = np.empty_like(theta)
+        slots = self.parts(gradient)
+        for i in range(net.depth, -1, -1):
+            np.matmul(d, h[i].T, out=slots[2 * i])
+            slots[2 * i] += 2 * self.alpha * weights[i]
+            d.sum(axis=1, out=slots[2 * i + 1])
+            if i:
+                d = weights[i].T @ d
+                times_slope(d, h[i], net.activations[i - 1])
+        value += self.alpha * sum(float(np.vdot(w, w)) for w in weights)
+        if self.zeros:
+            gradient *= self.free
+        return value, gradient
