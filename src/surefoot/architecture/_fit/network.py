@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ Array = Float64[np.ndarray, "..."]
 Names = tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """h_0 = x[inputs], h_i = act(W_i h_(i-1) + b_i), f = W h + b; arrays have one column a row of the data.
 
@@ -77,13 +78,15 @@ class Network:
         return replace(self, weights=tuple(weights), biases=tuple(biases))
 
 
-def blocks(names: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+@cache
+def blocks(names: tuple[str, ...]) -> tuple[tuple[str, int, int], ...]:
     """(name, start, stop) of each run of equal names."""
-    start = 0
+    found, start = [], 0
     for i in range(1, len(names) + 1):
         if i == len(names) or names[i] != names[start]:
-            yield names[start], start, i
+            found.append((names[start], start, i))
             start = i
+    return tuple(found)
 
 
 def _leaky(slope: float, z: Array) -> None:
@@ -109,13 +112,13 @@ SLOPE = {
 }
 
 
-def activate(z: Array, names: Sequence[str]) -> None:
+def activate(z: Array, names: tuple[str, ...]) -> None:
     """act(z) in place, each row of z by its own name."""
     for name, start, stop in blocks(names):
         FORWARD[name](z[start:stop])
 
 
-def times_slope(d: Array, h: Array, names: Sequence[str]) -> None:
+def times_slope(d: Array, h: Array, names: tuple[str, ...]) -> None:
     """d times act'(z) in place, given h = act(z)."""
     for name, start, stop in blocks(names):
         if name != "identity":

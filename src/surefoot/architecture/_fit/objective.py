@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
 
-from surefoot.architecture._fit.network import Array, Network, times_slope
+from surefoot.architecture._fit.network import Array, Network, activate, times_slope
 
 Task = Literal["squared", "logistic", "softmax"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Standardised rows, stored one column a row of data.
 
@@ -105,11 +106,17 @@ class Objective:
     def __init__(self, network: Network, rows: Rows, alpha: float, keep_zeros: bool) -> None:
         self.network, self.rows, self.alpha = network, rows, alpha
         self.h0 = np.ascontiguousarray(rows.x[network.inputs])
-        self.shapes = [p.shape for pair in zip(network.weights, network.biases, strict=True) for p in pair]
-        self.ends = np.cumsum([int(np.prod(s)) for s in self.shapes])
+        shapes = [p.shape for ps in zip(network.weights, network.biases, strict=True) for p in ps]
+        ends = np.cumsum([int(np.prod(s)) for s in shapes]).tolist()
+        self.places = list(zip([0, *ends[:-1]], ends, shapes, strict=True))
         self.theta = self.pack([*zip(network.weights, network.biases, strict=True)])
         self.free = self.theta != 0 if keep_zeros else np.ones(len(self.theta), bool)
         self.zeros = not self.free.all()
+        # Weights decay, biases do not.
+        self.decay = np.concatenate(
+            [np.full(e - s, 0.0 if i % 2 else alpha) for i, (s, e, _) in enumerate(self.places)]
+        )
+        self.twice = 2 * self.decay
 
     def pack(self, pairs: list[tuple[Array, Array]]) -> Array:
         """All entries in one vector."""
@@ -117,33 +124,43 @@ class Objective:
 
     def parts(self, theta: Array) -> list[Array]:
         """Views of the vector: weights and biases in turn."""
-        return [
-            part.reshape(shape)
-            for part, shape in zip(np.split(theta, self.ends[:-1]), self.shapes, strict=True)
-        ]
+        return [theta[start:stop].reshape(shape) for start, stop, shape in self.places]
 
     def at(self, theta: Array) -> Network:
         """The network of a vector."""
         parts = [p.copy() for p in self.parts(theta)]
         return self.network.with_parts(parts[::2], parts[1::2])
 
+    def loss(self, theta: Array, h0: Array, rows: Rows) -> float:
+        """The mean loss on other rows, without weight decay; infinite where a number is not finite."""
+        value = float(losses(self._forward(self.parts(theta), h0)[-1], rows.y, rows.task) @ rows.weight)
+        return value if math.isfinite(value) else math.inf
+
+    def _forward(self, parts: list[Array], h: Array) -> list[Array]:
+        found, names = [h], self.network.activations
+        for i in range(len(names) + 1):
+            h = parts[2 * i] @ h
+            h += parts[2 * i + 1][:, None]
+            if i < len(names):
+                activate(h, names[i])
+            found.append(h)
+        return found
+
     def __call__(self, theta: Array) -> tuple[float, Array]:
-        """Value and gradient; infinite where a number is not finite."""
-        parts = self.parts(theta)
-        weights = parts[::2]
-        net = self.network.with_parts(weights, parts[1::2])
-        h = net.layers(self.h0)
+        """Value and gradient."""
+        parts, names = self.parts(theta), self.network.activations
+        h = self._forward(parts, self.h0)
         value, d = loss_and_slope(h[-1], self.rows)
         gradient = np.empty_like(theta)
         slots = self.parts(gradient)
-        for i in range(net.depth, -1, -1):
+        for i in range(len(names), -1, -1):
             np.matmul(d, h[i].T, out=slots[2 * i])
-            slots[2 * i] += 2 * self.alpha * weights[i]
             d.sum(axis=1, out=slots[2 * i + 1])
             if i:
-                d = weights[i].T @ d
-                times_slope(d, h[i], net.activations[i - 1])
-        value += self.alpha * sum(float(np.vdot(w, w)) for w in weights)
+                d = parts[2 * i].T @ d
+                times_slope(d, h[i], names[i - 1])
+        value += float(self.decay @ (theta * theta))
+        gradient += self.twice * theta
         if self.zeros:
             gradient *= self.free
         return value, gradient

@@ -65,5 +65,5 @@ def _once(network: Network) -> Network | None:
 
 def _constants(bias: Array, names: list[str]) -> Array:
     value = bias[:, None].copy()
-    activate(value, names)
+    activate(value, tuple(names))
     return value[:, 0]

@@ -12,16 +12,34 @@ WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 def random_network(
-    n_in: int, n_out: int, widths: Sequence[int], activation: str, rng: np.random.Generator
+    inputs: np.ndarray,
+    n_out: int,
+    widths: Sequence[int],
+    activation: str,
+    rng: np.random.Generator,
 ) -> Network:
-    """Glorot's normal start, biases of the hidden layers uniform in [-1/2, 1/2]."""
-    sizes = [n_in, *widths, n_out]
+    """Glorot's normal start, biases of the hidden layers uniform in [-1/2, 1/2].
+
+    Parameters
+    ----------
+    inputs
+        The columns to read.
+    n_out
+        Outputs.
+    widths
+        Of the hidden layers.
+    activation
+        Of all neurons.
+    rng
+        Draws it.
+    """
+    sizes = [len(inputs), *widths, n_out]
     weights, biases = [], []
     for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
         weights.append(rng.normal(size=(b, a)) * np.sqrt(2 / (a + b)))
         biases.append(rng.uniform(-0.5, 0.5, size=b) if i < len(widths) else np.zeros(b))
     return Network(
-        np.arange(n_in), tuple(weights), tuple(biases), tuple((activation,) * w for w in widths)
+        inputs, tuple(weights), tuple(biases), tuple((activation,) * w for w in widths)
     )
 
 
