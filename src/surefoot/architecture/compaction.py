@@ -28,7 +28,8 @@ def network_of(module: nn.Module) -> Network:
     """
     select, linears, between = split_plain(module)
     names = [
-        activation_names(a, linear.out_features) for a, linear in zip(between, linears, strict=False)
+        activation_names(a, linear.out_features)
+        for a, linear in zip(between, linears, strict=False)
     ]
     index = np.arange(linears[0].in_features) if select is None else select.index.numpy().copy()
     return Network(

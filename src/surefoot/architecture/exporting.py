@@ -130,4 +130,3 @@ def export_sklearn(module: nn.Module, n_features: int, classes: np.ndarray | Non
         found.classes_ = classes
         found._label_binarizer = LabelBinarizer().fit(classes)
     return found
-

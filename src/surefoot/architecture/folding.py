@@ -100,7 +100,9 @@ def fold(network: Network, by: Standardisation) -> Network:
     return replace(network, weights=tuple(weights), biases=tuple(biases))
 
 
-def run_module(module: nn.Module, x: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n outputs"]:
+def run_module(
+    module: nn.Module, x: Float64[np.ndarray, "n k"]
+) -> Float64[np.ndarray, "n outputs"]:
     """The module's outputs on rows, computed in its own dtype and returned in float64."""
     dtype = next(module.parameters()).dtype
     with torch.no_grad():

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import beta, binom
+from scipy.stats import beta
 
 from surefoot._numerics.checks import check_number, check_numbers
+from surefoot.architecture._quantile import upper_bound
 
 
 def quantile_upper_bound(
@@ -43,8 +44,7 @@ def quantile_upper_bound(
         raise ValueError("values must not be NaN")
     q = check_number("q", q, above=0, below=1)
     confidence = check_number("confidence", confidence, above=0, below=1)
-    k = int(binom.ppf(confidence, len(found), q)) + 1 if len(found) else 1
-    return math.inf if k > len(found) else float(np.sort(found)[k - 1])
+    return upper_bound(found, q, confidence) if len(found) else math.inf
 
 
 def clopper_pearson_upper(k: int, n: int, confidence: float) -> float:

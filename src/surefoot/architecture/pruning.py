@@ -15,7 +15,13 @@ from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot.architecture._fit.network import Network
 from surefoot.architecture.activations import ACTIVATIONS
 from surefoot.architecture.compaction import network_of
-from surefoot.architecture.guarantee import CHANGE, OUTPUTS, PRUNING_BOUND, TRIVIAL_CHANGE, pruning_change
+from surefoot.architecture.guarantee import (
+    CHANGE,
+    OUTPUTS,
+    PRUNING_BOUND,
+    TRIVIAL_CHANGE,
+    pruning_change,
+)
 from surefoot.architecture.plain_modules import split_plain
 from surefoot.certificate import Certificate, certify
 from surefoot.record import Record
@@ -107,7 +113,11 @@ def network_bound(a: Network, b: Network, h: list[np.ndarray]) -> Float64[np.nda
     """`pruning_bound` of arrays, given the activations of `a`."""
     e = np.zeros(h[0].shape[1])
     for i in range(a.depth + 1):
-        lip = max((ACTIVATIONS[n].lipschitz for n in a.activations[i]), default=1.0) if i < a.depth else 1.0
+        lip = (
+            max((ACTIVATIONS[n].lipschitz for n in a.activations[i]), default=1.0)
+            if i < a.depth
+            else 1.0
+        )
         norm = float(np.linalg.norm(b.weights[i], 2)) if b.weights[i].size else 0.0
         moved = np.linalg.norm((b.weights[i] - a.weights[i]) @ h[i], axis=0)
         e = lip * (norm * e + moved + float(np.linalg.norm(b.biases[i] - a.biases[i])))
@@ -150,21 +160,39 @@ def prune_with_bound(
     bound = check_choice("bound", bound, get_args(Bound))
     a = network_of(module)
     h = a.layers(_inputs(module, X))
-    sizes = np.unique(np.concatenate([np.abs(w[w != 0]) for w in a.weights]))
-    if len(sizes) > THRESHOLDS:
-        sizes = sizes[np.unique(np.linspace(0, len(sizes) - 1, THRESHOLDS).astype(int))]
-    best, threshold = a, 0.0
-    for size in sizes[::-1] if tol > 0 else ():
-        tried = _without(a, float(size))
-        if _within(a, tried, h, tol, bound):
-            best, threshold = tried, float(size)
-            break
+    best, threshold = largest_within(a, h, tol, bound, THRESHOLDS)
     pruned = copy.deepcopy(module)
     with torch.no_grad():
         for linear, w in zip(split_plain(pruned)[1], best.weights, strict=True):
             linear.weight.copy_(torch.from_numpy(w))
     assert isinstance(pruned, nn.Sequential)
     return pruned, _report(a, best, h, threshold)
+
+
+def largest_within(
+    a: Network, h: list[np.ndarray], tol: float, bound: Bound, thresholds: int
+) -> tuple[Network, float]:
+    """The network without the largest set of small weights within `tol`, and the threshold.
+
+    Parameters
+    ----------
+    a
+        The network.
+    h
+        Its activations at the rows.
+    tol, bound
+        As in `prune_with_bound`.
+    thresholds
+        The most that are tried.
+    """
+    sizes = np.unique(np.concatenate([np.abs(w[w != 0]) for w in a.weights]))
+    if len(sizes) > thresholds:
+        sizes = sizes[np.unique(np.linspace(0, len(sizes) - 1, thresholds).astype(int))]
+    for size in sizes[::-1] if tol > 0 else ():
+        tried = _without(a, float(size))
+        if _within(a, tried, h, tol, bound):
+            return tried, float(size)
+    return a, 0.0
 
 
 def _within(a: Network, b: Network, h: list[np.ndarray], tol: float, bound: Bound) -> bool:
@@ -225,4 +253,6 @@ def _inputs(module: nn.Module, X: object) -> Float64[np.ndarray, "k n"]:
 
 
 def _shape(network: Network) -> str:
-    return f"{len(network.inputs)} inputs, widths {network.widths}, {len(network.biases[-1])} outputs"
+    return (
+        f"{len(network.inputs)} inputs, widths {network.widths}, {len(network.biases[-1])} outputs"
+    )

@@ -49,7 +49,9 @@ def make_point(
     n_params, n_nonzero = count_parameters(module)
     validation = table.rows(table.validation)
     each = losses(network.layers(validation.x[network.inputs])[-1], validation.y, table.task)
-    limit, median = _limits(run_module(module, table.x[table.certification]), table, confidence, points)
+    limit, median = _limits(
+        run_module(module, table.x[table.certification]), table, confidence, points
+    )
     return ParetoPoint(
         n_params=n_params, n_nonzero=n_nonzero, source=candidate.source, depth=network.depth,
         widths=network.widths, activations=network.activations,

@@ -11,6 +11,7 @@ import torch
 from surefoot.architecture import guarantee as of
 from surefoot.architecture._estimator.points import absolute_error, wrong
 from surefoot.architecture._estimator.problem import Problem
+from surefoot.architecture._fit.budget import Budget, now
 from surefoot.architecture._fit.candidates import Candidate
 from surefoot.architecture._fit.network import Network
 from surefoot.architecture._fit.slicing import sliced
@@ -185,7 +186,12 @@ def rounded(point: ParetoPoint) -> Network:
 
 
 def occam(
-    point: ParetoPoint, table: Problem, max_width: int, max_depth: int, names: int, confidence: float
+    point: ParetoPoint,
+    table: Problem,
+    max_width: int,
+    max_depth: int,
+    names: int,
+    confidence: float,
 ) -> tuple[float, float]:
     """3.6 of a classifier's point: the bound, and the error rate that it starts from.
 
@@ -227,3 +233,21 @@ def record_occam(record: Record, bound: float) -> None:
         0, "occam", loss="error rate", rounded="after folding", counted="every row of the fit"
     )
     record.append(0, 0, **{of.OCCAM_BOUND: bound})
+
+
+def record_time(record: Record, budget: Budget) -> float:
+    """3.7: how long it took, against what it was given. Returns the seconds.
+
+    Parameters
+    ----------
+    record
+        Written to.
+    budget
+        Of the fit.
+    """
+    seconds = now() - budget.started
+    on_clock = budget.seconds is not None
+    record.note(0, "budget", measure="seconds of the wall clock" if on_clock else "steps")
+    record.append(0, 0, **{of.SECONDS: seconds})
+    record.append(0, 0, **{of.TIME_BUDGET: budget.seconds if on_clock else math.inf})
+    return seconds

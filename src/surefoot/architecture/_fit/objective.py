@@ -133,7 +133,9 @@ class Objective:
 
     def loss(self, theta: Array, h0: Array, rows: Rows) -> float:
         """The mean loss on other rows, without weight decay; infinite where a number is not finite."""
-        value = float(losses(self._forward(self.parts(theta), h0)[-1], rows.y, rows.task) @ rows.weight)
+        value = float(
+            losses(self._forward(self.parts(theta), h0)[-1], rows.y, rows.task) @ rows.weight
+        )
         return value if math.isfinite(value) else math.inf
 
     def _forward(self, parts: list[Array], h: Array) -> list[Array]:

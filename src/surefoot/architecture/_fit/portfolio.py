@@ -94,7 +94,14 @@ def race(
     found = [constant(train, judge)]
     if len(inputs):
         budget.share = dense if dense else 0.05
-        found += _linear(small, judge, inputs, settings, budget.part(budget.left() // 2 if budget.steps else 0), budget)
+        found += _linear(
+            small,
+            judge,
+            inputs,
+            settings,
+            budget.part(budget.left() // 2 if budget.steps else 0),
+            budget,
+        )
         if dense:
             found += _dense(small, judge, inputs, settings, budget, rng)
         tell(f"{len(found)} dense candidates, best {min(c.val_loss for c in found):.4g}")
@@ -146,7 +153,12 @@ def constant(train: Rows, validation: Rows) -> Candidate:
 
 
 def _linear(
-    train: Rows, validation: Rows, inputs: np.ndarray, settings: Settings, part: Budget, budget: Budget
+    train: Rows,
+    validation: Rows,
+    inputs: np.ndarray,
+    settings: Settings,
+    part: Budget,
+    budget: Budget,
 ) -> Iterator[Candidate]:
     for factor in DECAYS:
         start = Network(

@@ -136,7 +136,9 @@ def _curvature(network: Network, rows: Rows) -> list[Array]:
         p = np.exp(f - f.max(axis=0))
         p /= p.sum(axis=0)
         bend = p * (1 - p)
-    found = [np.zeros_like(p) for pair in zip(network.weights, network.biases, strict=True) for p in pair]
+    found = [
+        np.zeros_like(p) for pair in zip(network.weights, network.biases, strict=True) for p in pair
+    ]
     for k in range(len(f)):
         d = np.zeros_like(f)
         d[k] = np.sqrt(bend[k] * rows.weight)

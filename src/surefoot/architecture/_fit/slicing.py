@@ -59,7 +59,10 @@ def _once(network: Network) -> Network | None:
     if read.all():
         return None
     return Network(
-        network.inputs[read], (weights[0][:, read], *weights[1:]), tuple(biases), network.activations
+        network.inputs[read],
+        (weights[0][:, read], *weights[1:]),
+        tuple(biases),
+        network.activations,
     )
 
 

@@ -38,9 +38,7 @@ def random_network(
     for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
         weights.append(rng.normal(size=(b, a)) * np.sqrt(2 / (a + b)))
         biases.append(rng.uniform(-0.5, 0.5, size=b) if i < len(widths) else np.zeros(b))
-    return Network(
-        inputs, tuple(weights), tuple(biases), tuple((activation,) * w for w in widths)
-    )
+    return Network(inputs, tuple(weights), tuple(biases), tuple((activation,) * w for w in widths))
 
 
 def shapes(max_width: int, max_depth: int) -> list[tuple[int, ...]]:
