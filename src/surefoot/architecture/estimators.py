@@ -14,15 +14,15 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from surefoot.architecture._estimator.base import CompactMLP
 
 
-class CompactMLPClassifier(ClassifierMixin, CompactMLP):
+class CompactMLPClassifier(ClassifierMixin, CompactMLP):  # type: ignore[misc]
     """The smallest network that classifies a table well, its size chosen together with its weights.
 
     Parameters
     ----------
     strategy : str
-        "portfolio": dense networks, direct search and, given an autoencoder, search in its embedding share the
-        budget; "dense", "direct" or "autoencoder": one of these alone. The linear and the constant model are
-        always among the candidates.
+        "portfolio": dense networks, direct search and, given an autoencoder, search in its embedding share
+        the budget; "dense", "direct" or "autoencoder": one of these alone. The linear and the constant model
+        are always among the candidates.
     max_width, max_depth : int
         Most neurons of a hidden layer, most hidden layers.
     activations : tuple of str
@@ -149,19 +149,19 @@ class CompactMLPClassifier(ClassifierMixin, CompactMLP):
             raise ValueError(f"y must be of classes_, got {y[~known][0]!r}")
         labels = np.searchsorted(self.classes_, y)
         if len(self.classes_) <= 2:
-            return labels[:, None].astype(float)
-        return np.eye(len(self.classes_))[labels]
+            return np.asarray(labels[:, None], dtype=np.float64)
+        return np.asarray(np.eye(len(self.classes_))[labels])
 
 
-class CompactMLPRegressor(RegressorMixin, CompactMLP):
+class CompactMLPRegressor(RegressorMixin, CompactMLP):  # type: ignore[misc]
     """The smallest network that predicts numbers well, its size chosen together with its weights.
 
     Parameters
     ----------
     strategy : str
-        "portfolio": dense networks, direct search and, given an autoencoder, search in its embedding share the
-        budget; "dense", "direct" or "autoencoder": one of these alone. The linear and the constant model are
-        always among the candidates.
+        "portfolio": dense networks, direct search and, given an autoencoder, search in its embedding share
+        the budget; "dense", "direct" or "autoencoder": one of these alone. The linear and the constant model
+        are always among the candidates.
     max_width, max_depth : int
         Most neurons of a hidden layer, most hidden layers.
     activations : tuple of str
@@ -258,7 +258,7 @@ class CompactMLPRegressor(RegressorMixin, CompactMLP):
 
     def _targets(self, y: Any) -> Float64[np.ndarray, "n outputs"]:
         y = np.asarray(y, dtype=np.float64)
-        return y.reshape(len(y), -1)
+        return np.asarray(y.reshape(len(y), -1))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

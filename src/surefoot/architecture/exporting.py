@@ -47,9 +47,9 @@ class NumpyNetwork:
 
 def _numpy(name: str, z: np.ndarray) -> np.ndarray:
     if name == "tanh":
-        return np.tanh(z)
+        return np.asarray(np.tanh(z))
     if name == "sigmoid":
-        return 0.5 * (1 + np.tanh(0.5 * z))
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * z)))
     if name == "identity":
         return z
     slope = {"relu": 0.0, "leaky_relu": 0.01, "leaky_relu_0.1": 0.1}[name]

@@ -40,11 +40,11 @@ class Standardisation:
 
     def inputs(self, x: Float64[np.ndarray, "n features"]) -> Float64[np.ndarray, "n features"]:
         """Columns of mean 0 and standard deviation 1; constant ones 0."""
-        return np.where(self.varies, (x - self.mean) / self.scale, 0.0)
+        return np.asarray(np.where(self.varies, (x - self.mean) / self.scale, 0.0))
 
     def outputs(self, y: Float64[np.ndarray, "n outputs"]) -> Float64[np.ndarray, "n outputs"]:
         """Targets of mean 0 and standard deviation 1."""
-        return (y - self.y_mean) / self.y_scale
+        return np.asarray((y - self.y_mean) / self.y_scale)
 
 
 def standardisation(x: Array, y: Array | None, n_outputs: int, weight: Array) -> Standardisation:
@@ -135,7 +135,7 @@ def folding_deviation(
 def folded_module(
     network: Network, by: Standardisation, x: Float64[np.ndarray, "n features"]
 ) -> tuple[nn.Sequential, float]:
-    """The module on raw rows, in float32 if that computes the same on `x`, else in float64; and its deviation.
+    """The module on raw rows, in float32 if that computes the same on `x`, else float64; its deviation.
 
     Parameters
     ----------

@@ -92,7 +92,7 @@ def pruning_change() -> Guarantee:
 
     return Guarantee(
         name="3.4: what pruning can change",
-        statement="|f(x) - f~(x)| <= e_(l+1)(x), e_i = Lip_i (|W~_i| e_(i-1) + |h_(i-1) (W~_i - W_i)| + |b~_i - b_i|)",
+        statement="|f - f~| <= e_(l+1), e_i = Lip_i (|W~_i| e_(i-1) + |h_(i-1) (W~_i - W_i)| + |b~_i - b_i|)",
         latex=r"|f(x) - \tilde f(x)| \le e_{l+1}(x)",
         source=f"Lipschitz constants of the layers; {DERIVED}",
         quantity=CHANGE,
@@ -119,8 +119,8 @@ def pruning_change() -> Guarantee:
 def held_out_error(kind: HeldOut = "error rate") -> Guarantee:
     """3.5: the error on new rows of every point of the front, all points at once.
 
-    The certified limits hold with the confidence of the fit over the draw of the certification rows; each lower
-    limit on fresh rows with the confidence that it was taken at.
+    The certified limits hold with the confidence of the fit over the draw of the certification rows; each
+    lower limit on fresh rows with the confidence that it was taken at.
 
     Parameters
     ----------

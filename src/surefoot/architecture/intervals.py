@@ -1,4 +1,4 @@
-"""Upper limits for errors on new data: of a quantile, of an error rate, and from the size of the network alone."""
+"""Upper limits for errors on new data: of a quantile, of a rate, and from the size of the network alone."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def occam_bound(
 ) -> float:
     """Upper limit of the error rate from the training error and the length of the network's description.
 
-    train_error + sqrt(((s (b + log2 P) + B) ln 2 + 1 + ln(1/d)) / (2 n)), at most 1. The 1 pays for a number s
-    of entries that was chosen from the data: the weights 2^(-s (b + log2 P)) of all networks sum to
+    train_error + sqrt(((s (b + log2 P) + B) ln 2 + 1 + ln(1/d)) / (2 n)), at most 1. The 1 pays for a number
+    s of entries that was chosen from the data: the weights 2^(-s (b + log2 P)) of all networks sum to
     (1 + 1/P)^P <= e.
 
     Parameters

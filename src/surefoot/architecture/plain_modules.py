@@ -23,7 +23,10 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 def empty_linear(n_in: int, n_out: int, dtype: torch.dtype = torch.float32) -> nn.Linear:
     """A Linear whose entries are still to be written; of 0 inputs too, at which torch's own start warns."""
-    return torch.nn.utils.skip_init(nn.Linear, n_in, n_out, dtype=dtype)
+    linear = torch.nn.utils.skip_init(nn.Linear, 1, n_out, dtype=dtype)
+    linear.in_features = n_in
+    linear.weight = nn.Parameter(torch.empty(n_out, n_in, dtype=dtype))
+    return linear
 
 
 def split_plain(module: nn.Module) -> tuple[Select | None, list[nn.Linear], list[nn.Module]]:

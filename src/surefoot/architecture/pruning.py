@@ -1,4 +1,4 @@
-"""Pruning with a bound on what it can change (3.4 of the derivation), computed from both networks and the data."""
+"""Pruning with a bound on what it can change (3.4), computed from both networks and the data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from surefoot.record import Record
 
 Bound = Literal["mean", "max", "measured"]
 THRESHOLDS = 2000
-"""The most thresholds that are tried; the bound is not monotone in them, so that none may be skipped blindly."""
+"""The most thresholds that are tried; the bound is not monotone in them, so that none is skipped blindly."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def pruning_bound(
 ) -> Float64[np.ndarray, " n"]:
     """A bound on |f(x) - f~(x)| at each row, f~ being `pruned`: sound for any two networks of one shape.
 
-    e_i = Lip_i (||W~_i||_2 e_(i-1) + |h_(i-1) (W~_i - W_i)| + |b~_i - b_i|), e_0 = 0, h of `module`; Lip_i is the
-    largest Lipschitz constant of the layer's activations, 1 for the output.
+    e_i = Lip_i (||W~_i||_2 e_(i-1) + |h_(i-1) (W~_i - W_i)| + |b~_i - b_i|), e_0 = 0, h of `module`; Lip_i is
+    the largest Lipschitz constant of the layer's activations, 1 for the output.
 
     Parameters
     ----------

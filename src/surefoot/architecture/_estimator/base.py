@@ -35,7 +35,7 @@ FORMATS = ("torch", "numpy", "c", "sklearn")
 Array = Float64[np.ndarray, "..."]
 
 
-class CompactMLP(BaseEstimator):
+class CompactMLP(BaseEstimator):  # type: ignore[misc]
     """Fits a front of compact networks and chooses one; see the two estimators."""
 
     def __init__(

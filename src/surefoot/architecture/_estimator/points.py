@@ -23,7 +23,7 @@ def checked_rows(table: Problem) -> np.ndarray:
     n = len(table.training)
     if n <= MOST_CHECKED:
         return table.training
-    return table.training[np.linspace(0, n - 1, MOST_CHECKED).astype(int)]
+    return np.asarray(table.training[np.linspace(0, n - 1, MOST_CHECKED).astype(int)])
 
 
 def make_point(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -212,7 +213,7 @@ def occam(
         f = network.layers(np.ascontiguousarray(table.x[rows].T[network.inputs]))[-1].T
     error = float(np.mean(wrong(f, table.y[rows]) | ~np.isfinite(f).all(axis=1)))
     sizes = [table.x.shape[1], *[max_width] * max_depth, table.y.shape[1]]
-    positions = sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+    positions = sum((a + 1) * b for a, b in pairwise(sizes))
     entries = sum(int(np.count_nonzero(p)) for p in (*network.weights, *network.biases))
     structure = math.log2(max_depth + 1) + math.log2(names) * sum(network.widths)
     bound = occam_bound(error, entries, BITS, len(rows), positions, confidence, structure)
@@ -246,8 +247,8 @@ def record_time(record: Record, budget: Budget) -> float:
         Of the fit.
     """
     seconds = now() - budget.started
-    on_clock = budget.seconds is not None
-    record.note(0, "budget", measure="seconds of the wall clock" if on_clock else "steps")
-    record.append(0, 0, **{of.SECONDS: seconds})
-    record.append(0, 0, **{of.TIME_BUDGET: budget.seconds if on_clock else math.inf})
+    given = math.inf if budget.seconds is None else budget.seconds
+    measure = "steps" if budget.seconds is None else "seconds of the wall clock"
+    record.note(0, "budget", measure=measure)
+    record.append(0, 0, **{of.SECONDS: seconds, of.TIME_BUDGET: given})
     return seconds

@@ -1,4 +1,4 @@
-"""What a fit may spend: seconds of the wall clock, or iterations where the result must depend on the seed only."""
+"""What a fit may spend: seconds of the wall clock, or iterations where only the seed may matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fits leave behind: networks with their validation loss, where they come from, and the front of them."""
+"""What fits leave behind: networks with their validation loss and origin, and the front of them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def nonzero(network: Network, regression: bool) -> int:
 
 
 def front(candidates: Iterable[Candidate], regression: bool) -> list[Candidate]:
-    """Those that no other one beats in entries and validation loss, smallest first; ties go to fewer stored ones.
+    """Those that no other beats in entries and validation loss, smallest first; ties go to fewer stored ones.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Losses of the three tasks and their gradients, written out by hand: autograd would cost more than the sums."""
+"""Losses of the three tasks, their gradients by hand: autograd would cost more than the sums."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Rows:
     task: Task
 
     def __len__(self) -> int:
-        return self.x.shape[1]
+        return int(self.x.shape[1])
 
     def take(self, index: np.ndarray) -> Rows:
         """Some of the rows, weights scaled to sum 1 again."""

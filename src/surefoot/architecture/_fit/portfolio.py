@@ -94,14 +94,7 @@ def race(
     found = [constant(train, judge)]
     if len(inputs):
         budget.share = dense if dense else 0.05
-        found += _linear(
-            small,
-            judge,
-            inputs,
-            settings,
-            budget.part(budget.left() // 2 if budget.steps else 0),
-            budget,
-        )
+        found += _linear(small, judge, inputs, settings, budget)
         if dense:
             found += _dense(small, judge, inputs, settings, budget, rng)
         tell(f"{len(found)} dense candidates, best {min(c.val_loss for c in found):.4g}")
@@ -157,9 +150,10 @@ def _linear(
     validation: Rows,
     inputs: np.ndarray,
     settings: Settings,
-    part: Budget,
     budget: Budget,
 ) -> Iterator[Candidate]:
+    # Where steps are counted, half of the stage's at most.
+    part = budget.part(budget.left() // 2 if budget.steps else 0)
     for factor in DECAYS:
         start = Network(
             inputs,
@@ -265,7 +259,7 @@ def _followed(start: Candidate, steps: Iterable[PruningStep]) -> list[Candidate]
 
 
 def _starts(found: Sequence[Candidate]) -> list[Candidate]:
-    """Where paths begin, the most promising first: the best of all, the best of each source, of each shape, the rest."""
+    """Where paths begin: the best of each source, the best of all, the best of each shape, the rest."""
     ranked = sorted((c for c in found if c.source != "constant"), key=lambda c: c.val_loss)
     order, seen = list[Candidate](), set[int]()
 

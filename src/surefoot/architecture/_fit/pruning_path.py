@@ -62,8 +62,8 @@ def pruning_path(
     train, validation, alpha, budget
         As in `fit_network`.
     criterion
-        "magnitude": |w|; "curvature": w^2 times the diagonal of the Gauss-Newton matrix, which is what the loss
-        of a minimum rises by (Optimal Brain Damage).
+        "magnitude": |w|; "curvature": w^2 times the diagonal of the Gauss-Newton matrix, by half of which the
+        loss of a minimum rises (Optimal Brain Damage).
     fraction
         Of the entries that go at once; a third of it below 50 entries, and at least one.
     iterations

@@ -1,4 +1,4 @@
-"""Slicing to a fixed point: what computes nothing is dropped, what computes a constant goes into the next bias."""
+"""Slicing to a fixed point: what computes nothing is dropped, a constant goes into the next bias."""
 
 from __future__ import annotations
 

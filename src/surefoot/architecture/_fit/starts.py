@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def random_network(
     """
     sizes = [len(inputs), *widths, n_out]
     weights, biases = [], []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(sizes)):
         weights.append(rng.normal(size=(b, a)) * np.sqrt(2 / (a + b)))
         biases.append(rng.uniform(-0.5, 0.5, size=b) if i < len(widths) else np.zeros(b))
     return Network(inputs, tuple(weights), tuple(biases), tuple((activation,) * w for w in widths))

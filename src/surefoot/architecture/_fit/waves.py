@@ -1,4 +1,4 @@
-"""Jobs of a fit, in threads where asked for: which there are depends on the seed, never on the number of threads."""
+"""Jobs of a fit, in threads where asked for: which there are depends on the seed, not on the threads."""
 
 from __future__ import annotations
 
