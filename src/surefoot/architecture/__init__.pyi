@@ -5,5 +5,7 @@ from .autoencoder import NetworkAutoencoder as NetworkAutoencoder
 from .net_batch import NetBatch as NetBatch
 from .plain_modules import build_module as build_module
 from .plain_modules import module_spec as module_spec
+from .searching import FoundNets as FoundNets
+from .searching import search as search
 from .selection import Select as Select
 from .space import MLPSpace as MLPSpace

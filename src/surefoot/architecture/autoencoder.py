@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from surefoot import errors
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.digest import tensors_digest
 from surefoot._numerics.seeds import generator_for, seed_for
 from surefoot._run.files import write_json
 from surefoot.architecture._autoencoder import files, held_out
@@ -24,9 +25,17 @@ from surefoot.architecture._autoencoder.functions import outputs_of
 from surefoot.architecture._autoencoder.loss import LOSSES, Loss
 from surefoot.architecture._autoencoder.training import RECIPES, Callback, Recipe, train
 from surefoot.architecture._budget import Budget
+from surefoot.architecture._guarantee.embedding import (
+    OF,
+    embedding_quality,
+    function_identity,
+    plain_exactness,
+)
+from surefoot.architecture._guarantee.measuring import measure
 from surefoot.architecture._nets.matrix import Layout
 from surefoot.architecture.net_batch import NetBatch
 from surefoot.architecture.space import MLPSpace
+from surefoot.certificate import Certificate, certify
 from surefoot.record import Record
 
 PROBES = 256
@@ -335,6 +344,44 @@ class NetworkAutoencoder(nn.Module):
             "identity_ratio": float(ratios.max()), "identity_ratios": ratios, "confidence": confidence,
             "seed": seed,
         }  # fmt: skip
+
+    def certificates(
+        self, seeds: int = 30, n: int = 100, fresh: int = 200, confidence: float = 0.95
+    ) -> list[Certificate]:
+        """3.1 to 3.3 as they came out on networks drawn for the purpose, each seed its own.
+
+        Parameters
+        ----------
+        seeds : int
+            How often networks are drawn.
+        n : int
+            Networks that each seed takes its bounds from, as in `certificate`.
+        fresh : int
+            Networks that these bounds are held against.
+        confidence : float
+            Of the bounds.
+
+        Returns
+        -------
+        list of Certificate
+            Of `embedding_quality(0.5)`, `embedding_quality(0.9)`, `function_identity`, `plain_exactness`.
+        """
+        seeds = check_number("seeds", seeds, least=1, whole=True)
+        n = check_number("n", n, least=2, whole=True)
+        fresh = check_number("fresh", fresh, least=2, whole=True)
+        confidence = check_number("confidence", confidence, above=0, below=1)
+        record, before = Record(), tensors_digest(self.state_dict().items(), files.LABEL)
+        for seed in range(seeds):
+            measure(
+                record, seed, self.space, self.encode, self.errors, n=n, fresh=fresh,
+                confidence=confidence, encoder=self.encoder_kind,
+            )  # fmt: skip
+        after = tensors_digest(self.state_dict().items(), files.LABEL)
+        record.note(None, OF, frozen=before == after)
+        claims = (
+            embedding_quality(0.5), embedding_quality(0.9), function_identity(), plain_exactness()
+        )  # fmt: skip
+        return [certify(record, claim) for claim in claims]
 
     def errors(self, nets: Sequence[NetBatch], x: Float[Tensor, "P D"]) -> Any:
         """Normalised errors of every hard decoder on networks: an (n, L) float64 array.

@@ -102,6 +102,23 @@ class NetBatch:
         ValueError
             x has another shape.
         """
+        return torch.baddbmm(self.biases[-1][:, None], self.hidden(x), self.weights[-1])
+
+    __call__ = forward
+
+    def hidden(self, x: Float[Tensor, "P D"]) -> Float[Tensor, "B P W"]:
+        """What the last hidden layer gives, which times the last weights plus the last biases is the output.
+
+        Parameters
+        ----------
+        x : (P, D) or (B, P, D) tensor
+            Inputs.
+
+        Raises
+        ------
+        ValueError
+            x has another shape.
+        """
         if (
             x.shape[-1] != self.space.n_in
             or x.ndim not in (2, 3)
@@ -120,9 +137,7 @@ class NetBatch:
             else:
                 kept = (gate[..., None] * acts)[:, None].unbind(-1)
                 h = sum((f(h) * k for f, k in zip(functions, kept, strict=True)), h.new_zeros(()))
-        return torch.baddbmm(self.biases[-1][:, None], h, self.weights[-1])
-
-    __call__ = forward
+        return h
 
     def size(self) -> Float[Tensor, " B"]:
         """Parameters of each network without inactive neurons: sum_i (k_{i-1} + 1) k_i.
