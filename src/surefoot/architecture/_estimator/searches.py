@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from surefoot.architecture._estimator.settings import Checked
-from surefoot.architecture._fit.portfolio import Search
+from surefoot.architecture._fit.portfolio import LINEAR, Search
+from surefoot.architecture._fit.searched import Searched
 
-DENSE, ALONE = 0.3, 0.45
+DENSE, BESIDE, ALONE = 0.3, 0.12, 0.45
+"""Shares of the budget: dense networks beside searches, each of these, and whatever is alone."""
 
 
 def shares_of(how: Checked, seed: int) -> tuple[float, Sequence[tuple[float, Search]]]:
@@ -20,4 +22,16 @@ def shares_of(how: Checked, seed: int) -> tuple[float, Sequence[tuple[float, Sea
     seed
         Of the searches.
     """
-    return ALONE, []
+
+    def searched(source: str) -> Search:
+        return Searched(
+            source, how.autoencoder if source == "autoencoder" else None, how.max_width,
+            how.max_depth, how.activations, how.size_penalties, how.restarts, how.alpha, seed,
+        )  # fmt: skip
+
+    if how.strategy == "dense":
+        return ALONE, []
+    if how.strategy != "portfolio":
+        return 0.0, [(ALONE - LINEAR, searched(how.strategy))]
+    sources = ["direct"] + ["autoencoder"] * (how.autoencoder is not None)
+    return DENSE, [(BESIDE, searched(source)) for source in sources]

@@ -20,13 +20,13 @@ from surefoot.architecture._fit.starts import random_network, shapes
 from surefoot.architecture._fit.waves import run_waves
 
 DECAYS = (1.0, 10.0, 100.0)
-"""Weight decay, in units of `alpha`: how much a table needs is not known beforehand."""
+"""Weight decay, in units of `alpha`: how much a table needs is not known endhand."""
 SHORT, FIT, PATH, PASSING, POLISH = 50, 150, 600, 20, 40
 """L-BFGS iterations of a first fit, of a second, of a path, between its steps, and where it matters."""
 ROWS = 8192
 """Rows that are descended on: a network of hundreds of entries is determined by far fewer."""
-PRUNE, FINISH = 0.88, 0.95
-"""Shares of the budget at whose end pruning and the last polish stop."""
+LINEAR, PRUNE, FINISH = 0.05, 0.88, 0.95
+"""Shares of the budget at whose end linear models without dense ones, pruning and the last polish stop."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Settings:
     threads: int
 
 
-Search = Callable[[Rows, Rows, Budget], Iterable[Candidate]]
+Search = Callable[[Rows, Rows, np.ndarray, Budget], Iterable[Candidate]]
 
 
 def race(
@@ -93,14 +93,15 @@ def race(
     small, judge = _some(train, rng), _some(validation, rng)
     found = [constant(train, judge)]
     if len(inputs):
-        budget.share = dense if dense else 0.05
+        budget.share = dense or LINEAR
         found += _linear(small, judge, inputs, settings, budget)
         if dense:
             found += _dense(small, judge, inputs, settings, budget, rng)
         tell(f"{len(found)} dense candidates, best {min(c.val_loss for c in found):.4g}")
         for share, search in searches:
-            budget.share += share
-            more = list(search(small, judge, budget))
+            budget.share = end = budget.share + share
+            more = list(search(small, judge, inputs, budget))
+            budget.share = end
             found += more
             tell(f"{len(more)} searched candidates, {_best(more)}")
         if settings.prune:
