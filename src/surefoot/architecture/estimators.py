@@ -81,6 +81,8 @@ class CompactMLPClassifier(ClassifierMixin, CompactMLP):  # type: ignore[misc]
         The columns that it reads.
     pareto_
         The front, smallest first.
+    chosen_
+        The point that `module_` is; after a positive `tol` it is none of the front.
     certificate_
         What was measured and bounded, in words and numbers.
     record_
@@ -218,6 +220,8 @@ class CompactMLPRegressor(RegressorMixin, CompactMLP):  # type: ignore[misc]
         The columns that it reads.
     pareto_
         The front, smallest first.
+    chosen_
+        The point that `module_` is; after a positive `tol` it is none of the front.
     certificate_
         What was measured and bounded, in words and numbers.
     record_

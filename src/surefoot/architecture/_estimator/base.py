@@ -158,7 +158,7 @@ class CompactMLP(BaseEstimator):  # type: ignore[misc]
             print(f"[{type(self).__name__}] {line}")
 
     def _choose(self, point: ParetoPoint) -> None:
-        self._chosen, self.module_ = point, point.module
+        self.chosen_, self.module_ = point, point.module
         self.n_params_, self.n_nonzero_ = point.n_params, point.n_nonzero
         self.hidden_layer_sizes_ = point.widths
         self.activations_ = [list(names) for names in point.activations]

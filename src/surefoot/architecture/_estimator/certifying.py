@@ -93,7 +93,7 @@ def certificates_of(
         if certified:
             record_fresh(record, points, *rows, confidence)
         if classifies:
-            _record_rounded(record, estimator._chosen, rows, confidence)
+            _record_rounded(record, estimator.chosen_, rows, confidence)
     kinds: tuple[promises.HeldOut, ...] = (
         ("error rate",) if classifies else ("90% absolute error", "median absolute error")
     )
