@@ -346,7 +346,7 @@ class NetworkAutoencoder(nn.Module):
         }  # fmt: skip
 
     def certificates(
-        self, seeds: int = 30, n: int = 100, fresh: int = 200, confidence: float = 0.95
+        self, seeds: int = 160, n: int = 100, fresh: int = 20, confidence: float = 0.95
     ) -> list[Certificate]:
         """3.1 to 3.3 as they came out on networks drawn for the purpose, each seed its own.
 

@@ -89,7 +89,7 @@ class NetBatch:
         """Weights, biases, gates and activations."""
         return Parts(self.weights, self.biases, self.gates, self.acts)
 
-    def forward(self, x: Float[Tensor, "P D"]) -> Float[Tensor, "B P K"]:
+    def forward(self, x: Float[Tensor, "*B P D"]) -> Float[Tensor, "B P K"]:
         """The outputs of every network at the same inputs, or at its own: x may be (B, P, D).
 
         Parameters
@@ -106,7 +106,7 @@ class NetBatch:
 
     __call__ = forward
 
-    def hidden(self, x: Float[Tensor, "P D"]) -> Float[Tensor, "B P W"]:
+    def hidden(self, x: Float[Tensor, "*B P D"]) -> Float[Tensor, "B P W"]:
         """What the last hidden layer gives, which times the last weights plus the last biases is the output.
 
         Parameters
@@ -272,7 +272,7 @@ class NetBatch:
         """The same functions, every hidden layer sorted: active neurons first, by falling outgoing norm."""
         norms = [w.detach().norm(dim=2) for w in self.weights[1:]]
         keys = [n + g.detach() * (n.max() + 1) for n, g in zip(norms, self.gates, strict=True)]
-        return self._reordered([k.argsort(-1, descending=True, stable=True) for k in keys])
+        return self._reordered([k.argsort(dim=-1, descending=True, stable=True) for k in keys])
 
     def permuted(self, generator: torch.Generator | None = None) -> NetBatch:
         """The same functions with the neurons of every hidden layer in another order, each network its own.

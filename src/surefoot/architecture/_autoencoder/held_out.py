@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from surefoot.architecture._autoencoder.loss import decoder_errors
@@ -74,7 +74,7 @@ def identity_ratios(
 
 
 def summary(
-    errors: Float[np.ndarray, "n L"], depth: Float[np.ndarray, " n"], confidence: float
+    errors: Float[np.ndarray, "n L"], depth: Int[np.ndarray, " n"], confidence: float
 ) -> dict[str, Any]:
     """Medians, bounds and winners, overall and by depth.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ LR, LAST_LR, CLIP = 1e-3, 1e-5, 1.0
 PAPER_LR, PAPER_NETS, HALVINGS = 1e-4, 8, 5
 
 
+@runtime_checkable
 class Trained(Protocol):
     """What of an autoencoder the training needs."""
 

@@ -26,7 +26,7 @@ from surefoot.architecture.net_batch import NetBatch
 from surefoot.architecture.space import MLPSpace
 from surefoot.record import Record
 
-PLAIN = 20
+PLAIN = 5
 Errors = Callable[[list[NetBatch], Tensor], Float[np.ndarray, "n L"]]
 
 

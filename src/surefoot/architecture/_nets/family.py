@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Family(Protocol):
     """The shapes and activations of `MLPSpace`, of which this module must know no more."""
 

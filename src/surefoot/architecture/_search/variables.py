@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from surefoot.architecture.space import MLPSpace
 PCA_ABOVE, PCA_ROWS = 512, 1000
 
 
+@runtime_checkable
 class Variables(Protocol):
     """R restarts of one depth."""
 
