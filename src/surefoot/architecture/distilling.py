@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import nn
 
 from surefoot._numerics.checks import check_numbers
@@ -16,7 +16,7 @@ from surefoot.architecture.estimators import CompactMLPClassifier, CompactMLPReg
 
 def compress(
     module_or_callable: nn.Module | Callable[[Any], Any] | Any,
-    X: Float[np.ndarray, "n features"],
+    X: Shaped[np.ndarray, "n features"],
     **settings: Any,
 ) -> CompactMLPRegressor | CompactMLPClassifier:
     """Distil a predictor into the smallest network that matches it on X.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped
 from torch import nn
 
 from surefoot.architecture._export.c_source import c_source
@@ -31,7 +31,7 @@ class NumpyNetwork:
         self.weights, self.biases = network.weights, network.biases
         self.activations = network.activations
 
-    def __call__(self, X: Float64[np.ndarray, "n features"]) -> Float64[np.ndarray, "n outputs"]:
+    def __call__(self, X: Shaped[np.ndarray, "n features"]) -> Float64[np.ndarray, "n outputs"]:
         """The module's outputs in float64: logits of a classifier, values of a regressor."""
         x = np.asarray(X, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.n_features:
@@ -53,7 +53,7 @@ def _numpy(name: str, z: np.ndarray) -> np.ndarray:
     if name == "identity":
         return z
     slope = {"relu": 0.0, "leaky_relu": 0.01, "leaky_relu_0.1": 0.1}[name]
-    return np.where(z > 0, z, slope * z)
+    return np.asarray(np.where(z > 0, z, slope * z))
 
 
 def export_numpy(module: nn.Module, n_features: int) -> NumpyNetwork:

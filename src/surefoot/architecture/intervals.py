@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 from scipy.stats import beta
 
 from surefoot._numerics.checks import check_number, check_numbers
@@ -14,7 +14,7 @@ from surefoot.architecture._quantile import upper_bound
 
 
 def quantile_upper_bound(
-    values: Sequence[float] | Float[np.ndarray, " n"], q: float, confidence: float
+    values: Sequence[float] | Shaped[np.ndarray, " n"], q: float, confidence: float
 ) -> float:
     """Upper confidence limit of a quantile, whatever the law: an order statistic of independent values.
 

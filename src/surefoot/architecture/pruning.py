@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64, Shaped
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_choice, check_number, check_numbers
@@ -72,7 +72,7 @@ class PruningReport:
 def pruning_bound(
     module: nn.Module,
     pruned: nn.Module,
-    X: Float[Tensor, "n features"] | Float[np.ndarray, "n features"],
+    X: Shaped[Tensor, "n features"] | Shaped[np.ndarray, "n features"],
 ) -> Float64[np.ndarray, " n"]:
     """A bound on |f(x) - f~(x)| at each row, f~ being `pruned`: sound for any two networks of one shape.
 
@@ -126,7 +126,7 @@ def network_bound(a: Network, b: Network, h: list[np.ndarray]) -> Float64[np.nda
 
 def prune_with_bound(
     module: nn.Module,
-    X: Float[Tensor, "n features"] | Float[np.ndarray, "n features"],
+    X: Shaped[Tensor, "n features"] | Shaped[np.ndarray, "n features"],
     tol: float,
     bound: Bound = "mean",
 ) -> tuple[nn.Sequential, PruningReport]:

@@ -9,8 +9,10 @@ from functools import cache
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
+from numpy.typing import NDArray
 
-Array = Float64[np.ndarray, "..."]
+# Shapes are not checked here: it would take longer than the sums.
+Array = NDArray[np.float64]
 Names = tuple[tuple[str, ...], ...]
 
 
@@ -54,7 +56,7 @@ class Network:
         """f of every row of standardised x, all columns of it."""
         return self.layers(np.ascontiguousarray(x.T[self.inputs]))[-1].T
 
-    def layers(self, h: Float64[np.ndarray, "k rows"]) -> list[Array]:
+    def layers(self, h: Array) -> list[Array]:
         """The selected inputs, the activations of every layer and the output; one column a row of data."""
         found = [h]
         for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):

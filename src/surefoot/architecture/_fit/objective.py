@@ -49,7 +49,7 @@ class Rows:
         )
 
 
-def losses(f: Array, y: Array, task: Task) -> Float64[np.ndarray, " n"]:
+def losses(f: Array, y: Array, task: Task) -> Array:
     """The loss of every row: mean squared error over the outputs, or cross-entropy."""
     if task == "squared":
         return np.asarray(np.mean((f - y) ** 2, axis=0))
