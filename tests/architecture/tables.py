@@ -1,6 +1,7 @@
 """The tables of the acceptance checks, and a network of plain modules to test on."""
 
 import functools
+import itertools
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def plain(widths, activation="tanh", seed=0, scale=1.0, dtype=torch.float64):
     """A random nn.Sequential of these widths, inputs first."""
     g = torch.Generator().manual_seed(seed)
     parts = []
-    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(widths)):
         linear = nn.Linear(a, b, dtype=dtype)
         with torch.no_grad():
             for p in linear.parameters():
