@@ -61,10 +61,10 @@ def models():
     Xd, _, yd, _ = table("diabetes")
     diabetes = CompactMLPRegressor(steps=80, random_state=0, strategy="dense").fit(Xd, yd)
     moved = CompactMLPRegressor(steps=80, random_state=0, strategy="dense", select="best").fit(
-        1e-2 * Xd + 1e4, yd
+        1e-2 * Xd + 10, yd
     )
     assert moved.module_[-1].weight.dtype == torch.float64
-    return {"wine": (wine, X), "diabetes": (diabetes, Xd), "moved": (moved, 1e-2 * Xd + 1e4)}
+    return {"wine": (wine, X), "diabetes": (diabetes, Xd), "moved": (moved, 1e-2 * Xd + 10)}
 
 
 @needs_compiler

@@ -1,6 +1,7 @@
 """The guarantees of the package. A new method joins by one line, and a file of data in `promises/`."""
 
 from tests.contract.promises import (
+    architecture,
     barycenter,
     federated,
     in_context,
@@ -14,6 +15,7 @@ from tests.contract.promises import (
 )
 
 PROMISES = [
+    *architecture.PROMISES,
     *barycenter.PROMISES,
     *federated.PROMISES,
     *in_context.PROMISES,

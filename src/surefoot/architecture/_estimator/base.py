@@ -89,7 +89,9 @@ class CompactMLP(BaseEstimator):  # type: ignore[misc]
 
     def _rows(self, x: Array, y: np.ndarray, weight: Any) -> tuple[Array, np.ndarray, Array]:
         """The rows that count, with their weights."""
-        w = _check_sample_weight(weight, x, dtype=np.float64, ensure_non_negative=True)
+        w = _check_sample_weight(weight, x, dtype=np.float64)
+        if (w < 0).any():
+            raise ValueError("Negative values in data passed to `sample_weight`")
         counts = w > 0
         if not counts.any():
             raise ValueError("sample_weight must be positive somewhere, got zeros only")

@@ -59,4 +59,5 @@ def run_waves(
             yield from Parallel(threads, backend="threading")(
                 delayed(do)(job, part=part) for job, part in zip(wave, parts, strict=True)
             )
-        budget.spend(sum(p.spent for p in parts))
+        # At least one each: jobs that find nothing to do would go on without end.
+        budget.spend(sum(max(p.spent, 1) for p in parts))
