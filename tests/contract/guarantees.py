@@ -2,6 +2,7 @@
 
 from tests.contract.promises import (
     architecture,
+    architecture_embedding,
     barycenter,
     federated,
     in_context,
@@ -16,6 +17,7 @@ from tests.contract.promises import (
 
 PROMISES = [
     *architecture.PROMISES,
+    *architecture_embedding.PROMISES,
     *barycenter.PROMISES,
     *federated.PROMISES,
     *in_context.PROMISES,

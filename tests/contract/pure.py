@@ -24,7 +24,7 @@ ROOT = Path(surefoot.__path__[0])
 OBJECTS = re.compile(
     r"Module|optim|Record\b|Guarantee|Callable|Task\b|Chain|Study|Result\b|TrainFn|ClientApp|ArrayRecord|State\b"
     r"|Loader|MakeTask|Closure|StepLog|Sketch\b.*chain|Path\b|Entry|source|KAN|Tangent\b|Problem\b"
-    r"|PrototypeSet|Adapter\b|ZeroShotHead|Encoder\b|GaussianRelease|DomainTexts|Federation\b|Mixture\b"
+    r"|MLPSpace|NetworkAutoencoder|PrototypeSet|Adapter\b|ZeroShotHead|Encoder\b|GaussianRelease|DomainTexts|Federation\b|Mixture\b"
 )
 # Whatever their annotation says: a network of any library, or a problem with one inside.
 NETWORKS = {"model", "problem"}
@@ -32,7 +32,8 @@ NETWORKS = {"model", "problem"}
 # and what takes a word of which any is right.
 OTHER = {"available", "cache_dir", "verify", "fetch", "load", "register_opacus", "from_opacus",
          "note_training", "attach_gradient_canaries", "theory_lr", "embed_texts", "sentence_encoder",
-         "sentiment_domains", "wordnet_views", "extract_prototypes", "split_domains"}  # fmt: skip
+         "sentiment_domains", "wordnet_views", "extract_prototypes", "split_domains",
+         "pretrained"}  # fmt: skip
 
 g = np.random.default_rng(0)
 X = g.standard_normal((3, 2, 4))
@@ -77,6 +78,8 @@ OF = {
     "comm_cost": {"rows_per_client": [3, 4], "d": 8},
     "distillation_loss": {"local_logits": torch.ones(2, 3), "global_logits": torch.zeros(2, 3)},
     "fedpft": {"feats": X.reshape(6, 4), "y": np.arange(6) % 2},
+    "build_module": {"spec": {"select": None, "n_features": None, "widths": [3, 2, 1],
+                              "activations": [[["tanh", 2]]], "dtype": "float32"}},
     "compare": {"weights": np.ones(10)}, "mean_suot": {"X": COVS},
     "prompt_assumptions": {"X": np.random.default_rng(0).normal(size=(6, 2, 5)),
                            "y": np.random.default_rng(1).normal(size=(6, 5))},

@@ -2,6 +2,8 @@ from .activations import ACTIVATIONS as ACTIVATIONS
 from .activations import Activation as Activation
 from .activations import MixedActivation as MixedActivation
 from .autoencoder import NetworkAutoencoder as NetworkAutoencoder
+from .baselines import random_decoder as random_decoder
+from .baselines import random_features as random_features
 from .compaction import compact as compact
 from .distilling import compress as compress
 from .estimators import CompactMLPClassifier as CompactMLPClassifier
@@ -11,9 +13,13 @@ from .intervals import clopper_pearson_upper as clopper_pearson_upper
 from .intervals import occam_bound as occam_bound
 from .intervals import quantile_upper_bound as quantile_upper_bound
 from .net_batch import NetBatch as NetBatch
+from .paper_search import search_paper as search_paper
 from .pareto import ParetoPoint as ParetoPoint
 from .plain_modules import build_module as build_module
 from .plain_modules import module_spec as module_spec
+from .pretraining import DEFAULT_SPACE as DEFAULT_SPACE
+from .pretraining import pretrained as pretrained
+from .pretraining import pretrained_path as pretrained_path
 from .pruning import PruningReport as PruningReport
 from .pruning import prune_with_bound as prune_with_bound
 from .pruning import pruning_bound as pruning_bound

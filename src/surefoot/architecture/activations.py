@@ -86,7 +86,7 @@ class MixedActivation(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch neurons"]) -> Float[Tensor, "*batch neurons"]:
         """Each block through its own activation."""
-        blocks = x.split(self.counts, -1)
+        blocks = x.split(self.counts, -1)  # type: ignore[no-untyped-call]
         return torch.cat(
             [ACTIVATIONS[n].function(b) for n, b in zip(self.names, blocks, strict=True)], -1
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,7 +25,7 @@ from surefoot.architecture._autoencoder.entries import GATES, Entries, Gate, to_
 from surefoot.architecture._autoencoder.functions import outputs_of
 from surefoot.architecture._autoencoder.loss import LOSSES, Loss
 from surefoot.architecture._autoencoder.training import RECIPES, Callback, Recipe, train
-from surefoot.architecture._budget import Budget
+from surefoot.architecture._budget import Budget, Clock
 from surefoot.architecture._guarantee.embedding import (
     OF,
     embedding_quality,
@@ -248,6 +249,7 @@ class NetworkAutoencoder(nn.Module):
         seed: int = 0,
         callback: Callback | None = None,
         recipe: Recipe = "default",
+        clock: Clock = time.perf_counter,
     ) -> Self:
         """Train on networks of the space that are drawn afresh at every step.
 
@@ -266,6 +268,9 @@ class NetworkAutoencoder(nn.Module):
             inputs a step; or the authors' 1e-4 halved after every fifth of the run, 32 networks of 4 drawn
             depths on the grid of 10^D inputs.
 
+        clock : callable
+            What `seconds` are measured by; `time.process_time` makes them CPU time.
+
         Raises
         ------
         ValueError
@@ -275,7 +280,7 @@ class NetworkAutoencoder(nn.Module):
         """
         seed = check_number("seed", seed, whole=True)
         check_choice("recipe", recipe, RECIPES)
-        budget = Budget(steps, seconds)
+        budget = Budget(steps, seconds, clock)
         self._note(seed, recipe)
         train(
             self, list(self.parameters()), budget, seed=seed, recipe=recipe, callback=callback,

@@ -147,10 +147,10 @@ class NetBatch:
         widths = [gate.sum(-1) for gate in self.gates]
         before: Sequence[Tensor | int] = [self.space.n_in, *widths]
         after: Sequence[Tensor | int] = [*widths, self.space.n_out]
-        return sum(
-            ((k + 1) * n for k, n in zip(before, after, strict=True)),
-            self.gates[0].new_zeros(len(self)),
-        )
+        total = self.gates[0].new_zeros(len(self))
+        for k, n in zip(before, after, strict=True):
+            total = total + (k + 1) * n
+        return total
 
     def widths(self, i: int) -> list[int]:
         """Active neurons of each hidden layer of network i."""

@@ -41,7 +41,8 @@ def split_plain(module: nn.Module) -> tuple[Select | None, list[nn.Linear], list
         It is no Sequential of [Select,] Linear, activation, Linear, ..., Linear with biases.
     """
     parts = list(module) if isinstance(module, nn.Sequential) else [module]
-    first = parts.pop(0) if parts and isinstance(parts[0], Select) else None
+    first = parts[0] if parts and isinstance(parts[0], Select) else None
+    parts = parts[1:] if first is not None else parts
     linears, between = parts[::2], parts[1::2]
     plain = bool(parts) and len(parts) % 2 == 1 and all(type(p) is nn.Linear for p in linears)
     if not plain or any(isinstance(p, nn.Linear) for p in between):
@@ -61,7 +62,7 @@ def split_plain(module: nn.Module) -> tuple[Select | None, list[nn.Linear], list
             raise ValueError(
                 f"a Linear gives {a.out_features} numbers, the next reads {b.in_features}"
             )
-    return (first if isinstance(first, Select) else None), found, between
+    return first, found, between
 
 
 def module_spec(module: nn.Module) -> dict[str, Any]:

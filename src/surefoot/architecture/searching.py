@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number
-from surefoot.architecture._budget import Budget
+from surefoot.architecture._budget import Budget, Clock
 from surefoot.architecture._nets.family import shapes
 from surefoot.architecture._search.found import Best, FoundNets
 from surefoot.architecture._search.tasks import Data, Task, table, task_losses
@@ -50,6 +51,7 @@ def search(
     warm_start: Any = ...,
     adapters: bool = ...,
     batch_size: int = ...,
+    clock: Clock = ...,
 ) -> FoundNets: ...
 @overload
 def search(
@@ -57,6 +59,7 @@ def search(
     restarts: int = ..., size_penalty: float = ..., steps: int | None = ..., seconds: float | None = ...,
     lr: float = ..., generator: torch.Generator | None = ..., warm_start: Any = ...,
     adapters: bool = ..., batch_size: int = ...,
+    clock: Clock = ...,
 ) -> list[FoundNets]: ...  # fmt: skip
 def search(
     decoder: NetworkAutoencoder | MLPSpace,
@@ -74,6 +77,7 @@ def search(
     warm_start: Any = None,
     adapters: bool = True,
     batch_size: int = 256,
+    clock: Clock = time.perf_counter,
 ) -> FoundNets | list[FoundNets]:
     """Networks that fit a table and are small: task + lambda(t) S(m) / S_0 + 1e-3 sum_i mean |W_i|, by Adam.
 
@@ -117,6 +121,8 @@ def search(
         must have the decoder's own shape.
     batch_size : int
         Rows of a mini-batch; all of them where there are no more.
+    clock : callable
+        What `seconds` are measured by; `time.process_time` makes them CPU time.
 
     Returns
     -------
@@ -140,7 +146,7 @@ def search(
     size_penalty = check_number("size_penalty", size_penalty, least=0)
     lr = check_number("lr", lr, above=0)
     batch_size = check_number("batch_size", batch_size, least=1, whole=True)
-    budget = Budget(steps, seconds)
+    budget = Budget(steps, seconds, clock)
     if isinstance(decoder, MLPSpace):
         if warm_start is not None:
             raise ValueError("warm_start needs an autoencoder as decoder: a space embeds nothing")

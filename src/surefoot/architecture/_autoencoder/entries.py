@@ -37,7 +37,8 @@ def entry_shapes(space: Family, depth: int) -> list[tuple[int, ...]]:
 def split(flat: Float[Tensor, "B total"], space: Family, depth: int) -> Entries:
     """Entries out of one row a network."""
     wanted = entry_shapes(space, depth)
-    parts = flat.split([math.prod(s) for s in wanted], -1)
+    totals = [math.prod(s) for s in wanted]
+    parts = flat.split(totals, -1)  # type: ignore[no-untyped-call]
     found = [p.reshape(len(flat), *s) for p, s in zip(parts, wanted, strict=True)]
     a, b, c = depth + 1, 2 * depth + 2, 3 * depth + 2
     return Entries(found[:a], found[a:b], found[b:c], found[c:])

@@ -58,18 +58,20 @@ def identity_ratios(
     Parameters
     ----------
     nets : list of NetBatch
-        Networks; those that a median is taken over are of one depth.
+        Two or more networks; the median is over those of one depth, of all where it has but one.
     embed : callable
         The autoencoder's.
     generator : torch.Generator
         Draws the permutations.
     """
+    known = [embed(batch).double() for batch in nets]
+    everywhere = torch.pdist(torch.cat(known)).median()
     ratios = []
-    for batch in nets:
-        z, permuted = embed(batch).double(), embed(batch.permuted(generator)).double()
-        pairs = torch.pdist(z)
-        scale = pairs.median() if len(pairs) else torch.tensor(torch.nan)
-        ratios.append((z - permuted).norm(dim=-1) / scale)
+    for batch, z in zip(nets, known, strict=True):
+        moved = (z - embed(batch.permuted(generator)).double()).norm(dim=-1)
+        scale = torch.pdist(z).median() if len(z) > 1 else everywhere
+        # Nothing apart from nothing is the same.
+        ratios.append(torch.where(moved == 0, 0.0, moved / scale))
     return torch.cat(ratios).numpy()
 
 

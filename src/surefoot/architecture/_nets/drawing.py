@@ -69,6 +69,8 @@ def connected(
         wanted = int(len(there) * (1 - float(rate[i]))) - int(there.sum())
         if wanted > 0:
             there[missing[torch.randperm(len(missing), generator=generator)[:wanted]]] = 1
-        for block, found in zip(blocks, there.split([b.numel() for b in blocks]), strict=True):
-            block.copy_(found.view(block.shape))
+        at = 0
+        for block in blocks:
+            block.copy_(there[at : at + block.numel()].view(block.shape))
+            at += block.numel()
     return masks

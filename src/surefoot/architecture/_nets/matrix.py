@@ -56,7 +56,8 @@ def write(parts: Parts, space: Family, layout: Layout) -> Float[Tensor, "B rows 
             found += [_below(t, rows) for t in (w, parts.biases[i][..., None], parts.acts[i])]
         else:
             out = torch.cat([w.mT, parts.biases[i][..., None]], -1)
-            found += [_below(block, rows) for block in out.split(rows, 1)]
+            blocks = out.split(rows, 1)  # type: ignore[no-untyped-call]
+            found += [_below(block, rows) for block in blocks]
     found.append(_below(torch.stack(parts.gates, -1), rows))
     return torch.cat(found, -1)
 

@@ -1,0 +1,1 @@
+"""The parts of the study, a file a part."""
