@@ -1,6 +1,7 @@
 """The estimators: counts, the front and its choice, repeatable fits, edge cases, bad input."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -40,7 +41,7 @@ def counted(model):
     """Stored and non-zero numbers, and the formula of the dense module."""
     parameters = list(model.module_.parameters())
     sizes = [len(model.used_features_), *model.hidden_layer_sizes_, parameters[-1].numel()]
-    formula = sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+    formula = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
     stored = sum(p.numel() for p in parameters)
     return stored, sum(int((p != 0).sum()) for p in parameters), formula
 
@@ -96,7 +97,7 @@ def test_same_seed_same_bits_whatever_the_threads(friedman):
 
 
 def test_select_and_caps(friedman):
-    X, y, model = friedman
+    _, _, model = friedman
     best = min(model.pareto_, key=lambda p: p.val_loss)
     enough = best.val_loss + best.standard_error
     assert model.chosen_ is next(p for p in model.pareto_ if p.val_loss <= enough)
