@@ -52,6 +52,6 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="outputs of module_or_callable"):
         compress(lambda x: np.full(len(x), np.nan), X)
     with pytest.raises(ValueError, match="X"):
-        compress(lambda x: x, [[np.nan]])
+        compress(lambda x: x, np.array([[np.nan]]))
     with pytest.raises(ValueError, match="max_width"):
         compress(lambda x: x[:, 0], X, max_width=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -118,22 +117,25 @@ class CompactMLP(BaseEstimator):  # type: ignore[misc]
             effective_n_jobs(self.n_jobs),
         )  # fmt: skip
         constant = not (y != y[0]).any()
+        judged = table.rows(table.validation)
         found = race(
-            table.rows(table.training), table.rows(table.validation),
+            table.rows(table.training), judged,
             np.flatnonzero(table.by.varies) if not constant else np.zeros(0, np.int64), settings,
             budget, np.random.default_rng(seed), searches, dense, self._tell,
         )  # fmt: skip
         rows = checked_rows(table)
         claims = len(found) + (how.tol > 0)
-        self._points = [make_point(c, table, how.confidence, claims, rows) for c in found]
+        self._points = [make_point(c, table, judged, how.confidence, claims, rows) for c in found]
         at = choose(self._points, how.select, how.max_params)
         chosen, point = found[at], self._points[at]
         if how.tol > 0:
             chosen = pruned_within(chosen, table, how.tol)
-            point = make_point(chosen, table, how.confidence, claims, rows)
+            point = make_point(chosen, table, judged, how.confidence, claims, rows)
         module, off = folded_module(chosen.network, table.by, x[table.training])
-        if module[-1].weight.dtype != point.module[-1].weight.dtype:
-            point = replace(point, module=module, folding_deviation=off)
+        if module[-1].weight.dtype != point.module[-1].weight.dtype:  # on all rows, not on some
+            point = make_point(chosen, table, judged, how.confidence, claims, table.training)
+        if how.tol == 0:
+            self._points[at] = point
         self._choose(point)
         self._write(table, chosen, point, rows, off, budget)
 

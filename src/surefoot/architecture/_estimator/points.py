@@ -8,7 +8,7 @@ import numpy as np
 
 from surefoot.architecture._estimator.problem import Problem
 from surefoot.architecture._fit.candidates import Candidate
-from surefoot.architecture._fit.objective import losses
+from surefoot.architecture._fit.objective import Rows, losses
 from surefoot.architecture.compaction import count_parameters
 from surefoot.architecture.folding import folded_module, run_module
 from surefoot.architecture.intervals import clopper_pearson_upper, quantile_upper_bound
@@ -27,7 +27,12 @@ def checked_rows(table: Problem) -> np.ndarray:
 
 
 def make_point(
-    candidate: Candidate, table: Problem, confidence: float, points: int, rows: np.ndarray
+    candidate: Candidate,
+    table: Problem,
+    validation: Rows,
+    confidence: float,
+    points: int,
+    rows: np.ndarray,
 ) -> ParetoPoint:
     """One point.
 
@@ -37,6 +42,8 @@ def make_point(
         The network on standardised rows.
     table
         Raw rows and their split.
+    validation
+        Its standardised validation rows.
     confidence
         Of all certified limits together.
     points
@@ -47,7 +54,6 @@ def make_point(
     network = candidate.network
     module, off = folded_module(network, table.by, table.x[rows])
     n_params, n_nonzero = count_parameters(module)
-    validation = table.rows(table.validation)
     each = losses(network.layers(validation.x[network.inputs])[-1], validation.y, table.task)
     limit, median = _limits(
         run_module(module, table.x[table.certification]), table, confidence, points
