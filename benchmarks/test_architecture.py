@@ -22,6 +22,7 @@ from sklearn.datasets import (
     make_friedman1,
 )
 from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
 
 import surefoot.architecture._fit.budget as clock
 from surefoot.architecture import CompactMLPClassifier, CompactMLPRegressor
@@ -77,7 +78,8 @@ class Peer:
             y, task = np.eye(classes)[self.y], "softmax"
         self.table = problem(
             self.X, y, labels, np.ones(len(y)), task, validation_fraction=0.2, certify_fraction=0.0,
-            seed=seed,
+            # The split that random_state=seed gives the estimator: both sides choose by the same rows.
+            seed=int(check_random_state(seed).randint(np.iinfo(np.int32).max)),
         )  # fmt: skip
         self.train = self.table.rows(self.table.training)
         self.validation = self.table.rows(self.table.validation)

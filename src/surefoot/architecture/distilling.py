@@ -45,7 +45,7 @@ def compress(
         The first argument predicts nothing.
     """
     x = check_numbers("X", X, ndim=2)
-    source = module_or_callable
+    source: Any = module_or_callable
     if hasattr(source, "predict_proba") or hasattr(source, "classes_"):
         return CompactMLPClassifier(**settings).fit(X, source.predict(X))
     if isinstance(source, nn.Module):

@@ -77,8 +77,9 @@ class Searched:
         elif int(y.max()) + 1 < len(train.y) or len(np.unique(y)) < 2:
             return  # the last class has no row here: a search could not know of it
         space = self._space(len(inputs), len(train.y))
-        decoder = space if self.autoencoder is None else self.autoencoder
-        depths = list(range(1, (space if decoder is space else decoder.space).max_depth + 1))
+        decoder: Any = space if self.autoencoder is None else self.autoencoder
+        deepest = (space if self.autoencoder is None else self.autoencoder.space).max_depth
+        depths = list(range(1, deepest + 1))
         generator = torch.Generator().manual_seed(self.seed)
         first, last = budget.used(), budget.share
         for i, penalty in enumerate(self.penalties):
@@ -117,7 +118,8 @@ def _targets(rows: Rows) -> np.ndarray:
     """As `search` takes them."""
     if rows.task == "squared":
         return rows.y.T
-    return rows.y[0].astype(np.int64) if rows.task == "logistic" else rows.y.argmax(axis=0)
+    found = rows.y[0] if rows.task == "logistic" else rows.y.argmax(axis=0)
+    return np.asarray(found, dtype=np.int64)
 
 
 def _left(budget: Budget) -> dict[str, float] | None:
