@@ -14,7 +14,7 @@ from surefoot.architecture.folding import folded_module, run_module
 from surefoot.architecture.intervals import clopper_pearson_upper, quantile_upper_bound
 from surefoot.architecture.pareto import ParetoPoint
 
-MOST_CHECKED = 20_000
+MOST_CHECKED = 5_000
 """Rows on which every point of the front is checked; the chosen one is checked on all of them."""
 
 
