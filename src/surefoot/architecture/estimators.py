@@ -50,7 +50,7 @@ class CompactMLPClassifier(ClassifierMixin, CompactMLP):  # type: ignore[misc]
     confidence : float
         Of these limits, all together.
     alpha : float
-        The smallest weight decay; ten and a hundred times as much are tried too.
+        The smallest weight decay; 10, 100 and 1000 times as much are tried too.
     autoencoder : NetworkAutoencoder, optional
         A trained one; needed by strategy="autoencoder".
     random_state : int or RandomState, optional
@@ -191,7 +191,7 @@ class CompactMLPRegressor(RegressorMixin, CompactMLP):  # type: ignore[misc]
     confidence : float
         Of these limits, all together.
     alpha : float
-        The smallest weight decay; ten and a hundred times as much are tried too.
+        The smallest weight decay; 10, 100 and 1000 times as much are tried too.
     autoencoder : NetworkAutoencoder, optional
         A trained one; needed by strategy="autoencoder".
     random_state : int or RandomState, optional

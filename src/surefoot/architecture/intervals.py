@@ -69,8 +69,7 @@ def clopper_pearson_upper(k: int, n: int, confidence: float) -> float:
     ValueError
         An argument is out of its range.
     """
-    n = check_number("n", n, least=0, whole=True)
-    k = check_number("k", k, least=0, most=n, whole=True)
+    k, n = _counts(k, n)
     confidence = check_number("confidence", confidence, above=0, below=1)
     return 1.0 if k == n else float(beta.ppf(confidence, k + 1, n - k))
 
@@ -92,9 +91,16 @@ def clopper_pearson_lower(k: int, n: int, confidence: float) -> float:
     ValueError
         An argument is out of its range.
     """
-    n = check_number("n", n, least=0, whole=True)
-    k = check_number("k", k, least=0, most=n, whole=True)
+    k, n = _counts(k, n)
     return 1.0 - clopper_pearson_upper(n - k, n, confidence)
+
+
+def _counts(k: int, n: int) -> tuple[int, int]:
+    n = check_number("n", n, least=0, whole=True)
+    k = check_number("k", k, least=0, whole=True)
+    if k > n:
+        raise ValueError(f"k must be at most n = {n}, got {k}")
+    return k, n
 
 
 def occam_bound(
@@ -141,7 +147,9 @@ def occam_bound(
     """
     train_error = check_number("train_error", train_error, least=0, most=1)
     positions = check_number("positions", positions, least=1, whole=True)
-    s = check_number("n_params", n_params, least=0, most=positions, whole=True)
+    s = check_number("n_params", n_params, least=0, whole=True)
+    if s > positions:
+        raise ValueError(f"n_params must be at most positions = {positions}, got {n_params}")
     bits = check_number("bits", bits, least=1, whole=True)
     n = check_number("n", n, least=1, whole=True)
     confidence = check_number("confidence", confidence, above=0, below=1)

@@ -19,7 +19,7 @@ from surefoot.architecture._fit.pruning_path import Criterion, PruningStep, prun
 from surefoot.architecture._fit.starts import random_network, shapes
 from surefoot.architecture._fit.waves import run_waves
 
-DECAYS = (1.0, 10.0, 100.0)
+DECAYS = (1.0, 10.0, 100.0, 1000.0)
 """Weight decay, in units of `alpha`: how much a table needs is not known endhand."""
 SHORT, FIT, PATH, PASSING, POLISH = 50, 150, 600, 20, 40
 """L-BFGS iterations of a first fit, of a second, of a path, between its steps, and where it matters."""
@@ -208,14 +208,17 @@ def _pruned(
     """Whole paths from the most promising candidates, in long steps with short fits between them."""
     worst = max(c.val_loss for c in found if c.source == "constant")
 
-    def path(start: Candidate, part: Budget) -> list[Candidate]:
+    def path(job: tuple[Candidate, Criterion], part: Budget) -> list[Candidate]:
+        start, criterion = job
         steps = pruning_path(
-            start.network, train, validation, start.alpha, part, criterion="curvature",
+            start.network, train, validation, start.alpha, part, criterion=criterion,
             fraction=0.15, iterations=PASSING, give_up=worst,
         )  # fmt: skip
         return _followed(start, steps)
 
-    waves = run_waves(iter(_starts(found)), path, budget, settings.threads, PATH)
+    criteria: tuple[Criterion, Criterion] = ("curvature", "magnitude")
+    jobs = zip(_starts(found), itertools.cycle(criteria), strict=False)
+    waves = run_waves(jobs, path, budget, settings.threads, PATH)
     return [c for steps in waves for c in steps]
 
 

@@ -73,7 +73,7 @@ def pruning_path(
     """
     network = start
     while not budget.over():
-        scores = _scores(network, train, criterion)
+        scores = _scores(network, train, criterion, alpha)
         left = int(sum(np.isfinite(s).sum() for s in scores))
         if not left:
             return
@@ -102,7 +102,7 @@ def without_least(network: Network, scores: list[Array], count: int) -> Network:
     return network.with_parts(new[::2], new[1::2])
 
 
-def _scores(network: Network, rows: Rows, criterion: Criterion) -> list[Array]:
+def _scores(network: Network, rows: Rows, criterion: Criterion, alpha: float) -> list[Array]:
     """What the entries matter, weights and biases in turn: infinite where there is nothing to gain.
 
     The bias of the first layer, and that of the last in a regression, take up the means of the columns when
@@ -111,7 +111,8 @@ def _scores(network: Network, rows: Rows, criterion: Criterion) -> list[Array]:
     factor = (
         [np.ones_like(p) for p in network.pattern()]
         if criterion == "magnitude"
-        else _curvature(network, rows)
+        # Weight decay bends as well: what is left where all rows are classified with certainty.
+        else [c + 2 * alpha for c in _curvature(network, rows)]
     )
     parts = [p for pair in zip(network.weights, network.biases, strict=True) for p in pair]
     scores = [
