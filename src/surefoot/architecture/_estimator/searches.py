@@ -10,6 +10,8 @@ from surefoot.architecture._fit.searched import Searched
 
 DENSE, BESIDE, ALONE = 0.3, 0.12, 0.45
 """Shares of the budget: dense networks beside searches, each of these, and whatever is alone."""
+LEAST_SECONDS = 5.0
+"""A portfolio of less time has dense networks only."""
 
 
 def shares_of(how: Checked, seed: int) -> tuple[float, Sequence[tuple[float, Search]]]:
@@ -31,7 +33,10 @@ def shares_of(how: Checked, seed: int) -> tuple[float, Sequence[tuple[float, Sea
 
     if how.strategy == "dense":
         return ALONE, []
+    sources = ["direct"] + ["autoencoder"] * (how.autoencoder is not None)
+    if how.strategy == "portfolio" and how.seconds is not None and how.seconds < LEAST_SECONDS:
+        # The first optimizer of torch in a process alone takes a second or two to import.
+        return ALONE, []
     if how.strategy != "portfolio":
         return 0.0, [(ALONE - LINEAR, searched(how.strategy))]
-    sources = ["direct"] + ["autoencoder"] * (how.autoencoder is not None)
     return DENSE, [(BESIDE, searched(source)) for source in sources]

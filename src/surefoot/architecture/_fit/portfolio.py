@@ -105,7 +105,9 @@ def race(
             found += more
             tell(f"{len(more)} searched candidates, {_best(more)}")
         if settings.prune:
-            budget.share += 0.4 * (PRUNE - budget.share)
+            # Of what is really left: a search may have taken longer than its share.
+            used = max(budget.share, budget.used())
+            budget.share = used + 0.4 * (PRUNE - used)
             more = _pruned(found, small, judge, settings, budget)
             found += more
             tell(f"{len(more)} pruned candidates, {_best(more)}")
