@@ -65,7 +65,8 @@ def test_the_papers_network_has_its_shapes():
         0,
         "plain",
     )
-    model.fit(steps=1, recipe="paper")
+    small = NetworkAutoencoder(SMALL, 8, gate="hard").fit(steps=1, recipe="paper")
+    assert small.record.fact("recipe").all == ("paper",)
 
 
 def test_the_other_arms_of_the_encoder_give_zeros():

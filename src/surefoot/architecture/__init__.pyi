@@ -1,3 +1,4 @@
+from ._search.found import FoundNets as FoundNets
 from .activations import ACTIVATIONS as ACTIVATIONS
 from .activations import Activation as Activation
 from .activations import MixedActivation as MixedActivation

@@ -43,7 +43,8 @@ PROBES = 256
 VERSION = 1
 Encoder = Literal["probe", "matrix", "conv"]
 Decoder = Literal["mlp", "chunked", "conv"]
-ENCODERS, DECODERS = ("probe", "matrix", "conv"), ("mlp", "chunked", "conv")
+ENCODERS: tuple[Encoder, ...] = ("probe", "matrix", "conv")
+DECODERS: tuple[Decoder, ...] = ("mlp", "chunked", "conv")
 
 
 class NetworkAutoencoder(nn.Module):
@@ -102,14 +103,14 @@ class NetworkAutoencoder(nn.Module):
             raise ValueError(f"space must be an MLPSpace, got {space!r}")
         self.space = space
         self.z_dim = check_number("z_dim", z_dim, least=1, whole=True)
-        self.encoder_kind: Encoder = check_choice("encoder", encoder, ENCODERS)  # type: ignore[assignment]
-        self.decoder_kind: Decoder = check_choice("decoder", decoder, DECODERS)  # type: ignore[assignment]
-        self.gate: Gate = check_choice("gate", gate, GATES)  # type: ignore[assignment]
+        self.encoder_kind: Encoder = check_choice("encoder", encoder, ENCODERS)
+        self.decoder_kind: Decoder = check_choice("decoder", decoder, DECODERS)
+        self.gate: Gate = check_choice("gate", gate, GATES)
         self.winner_weight = check_number("winner_weight", winner_weight, least=0)
         self.all_weight = check_number("all_weight", all_weight, least=0)
         if self.winner_weight + self.all_weight == 0:
             raise ValueError("winner_weight and all_weight must not both be 0, got 0 and 0")
-        self.loss: Loss = check_choice("loss", loss, LOSSES)  # type: ignore[assignment]
+        self.loss: Loss = check_choice("loss", loss, LOSSES)
         self.seed = check_number("seed", seed, whole=True)
         # Neurons are exchangeable: a decoder that knows their place learns one order of them.
         self.sort_neurons = decoder == "chunked"
@@ -443,7 +444,7 @@ class NetworkAutoencoder(nn.Module):
         if (said.pop("format", None), said.pop("version", None)) != wanted:
             raise errors.FileFormatError(f"{path} is no autoencoder of version {VERSION}")
         try:
-            space = {
+            space: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in said.pop("space").items()
             }
             model = cls(MLPSpace(**space), **said)

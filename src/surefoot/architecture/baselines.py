@@ -113,4 +113,5 @@ def _targets(data: Data) -> Float[Tensor, "n K"]:
 
 def _ridge(h: Float[Tensor, "B n W"], y: Float[Tensor, "n K"]) -> Float[Tensor, "B W K"]:
     gram = h.mT @ h + RIDGE * len(y) * torch.eye(h.shape[-1])
-    return torch.linalg.solve(gram, h.mT @ y)
+    found: Tensor = torch.linalg.solve(gram, h.mT @ y)
+    return found

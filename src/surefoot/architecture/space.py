@@ -174,7 +174,9 @@ class MLPSpace:
         return torch.cartesian_prod(*[axis] * self.n_in).reshape(-1, self.n_in)
 
     def _standardised(self, nets: NetBatch, generator: torch.Generator | None) -> NetBatch:
-        y = nets(self.sample_inputs(STANDARDISING_POINTS, generator))
+        # Each network its own inputs: shared ones would make the networks of a batch dependent.
+        x = self.sample_inputs(len(nets) * STANDARDISING_POINTS, generator)
+        y = nets(x.view(len(nets), STANDARDISING_POINTS, self.n_in))
         mean, std = y.mean(1), y.std(1, correction=0).clamp(min=LEAST_STD)
         nets.weights[-1] = nets.weights[-1] / std[:, None]
         nets.biases[-1] = (nets.biases[-1] - mean) / std

@@ -13,7 +13,7 @@ from surefoot.architecture._nets.family import Family, shapes
 from surefoot.architecture.net_batch import NetBatch
 
 Gate = Literal["ste", "hard", "soft"]
-GATES = ("ste", "hard", "soft")
+GATES: tuple[Gate, ...] = ("ste", "hard", "soft")
 # Below this temperature activations are one-hot, with the gradient of the softmax.
 ONE_HOT_BELOW = 0.5
 

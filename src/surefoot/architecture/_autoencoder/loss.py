@@ -12,7 +12,7 @@ from torch import Tensor
 from surefoot.architecture.net_batch import NetBatch
 
 Loss = Literal["normalised", "plain"]
-LOSSES = ("normalised", "plain")
+LOSSES: tuple[Loss, ...] = ("normalised", "plain")
 VARIANCE_FLOOR = 1e-3
 
 

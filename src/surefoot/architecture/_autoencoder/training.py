@@ -18,7 +18,7 @@ from surefoot.architecture.space import MLPSpace
 from surefoot.record import Record
 
 Recipe = Literal["default", "paper"]
-RECIPES = ("default", "paper")
+RECIPES: tuple[Recipe, ...] = ("default", "paper")
 Callback = Callable[[int, float], object]
 NETS, POINTS = 32, 128
 LR, LAST_LR, CLIP = 1e-3, 1e-5, 1.0

@@ -15,6 +15,11 @@ class FoundNets(NetBatch):
     Restarts that collapsed (a layer without an active neuron, or a loss that is not finite) are left out, so
     there may be fewer networks than restarts, and none at all.
 
+    Parameters
+    ----------
+    space, weights, biases, gates, acts
+        As in `NetBatch`.
+
     Attributes
     ----------
     losses
