@@ -24,7 +24,6 @@ from .pretraining import pretrained_path as pretrained_path
 from .pruning import PruningReport as PruningReport
 from .pruning import prune_with_bound as prune_with_bound
 from .pruning import pruning_bound as pruning_bound
-from .searching import FoundNets as FoundNets
 from .searching import search as search
 from .selection import Select as Select
 from .space import MLPSpace as MLPSpace
