@@ -21,7 +21,7 @@ class CompactMLPClassifier(ClassifierMixin, CompactMLP):  # type: ignore[misc]
     ----------
     strategy : str
         "portfolio": dense networks, direct search and, given an autoencoder, search in its embedding share
-        the budget (dense networks alone below 5 seconds); "dense", "direct" or "autoencoder": one of these
+        the budget (dense networks alone below 10 seconds); "dense", "direct" or "autoencoder": one of these
         alone. The linear and the constant model are always among the candidates.
     max_width, max_depth : int
         Most neurons of a hidden layer, most hidden layers.
@@ -162,7 +162,7 @@ class CompactMLPRegressor(RegressorMixin, CompactMLP):  # type: ignore[misc]
     ----------
     strategy : str
         "portfolio": dense networks, direct search and, given an autoencoder, search in its embedding share
-        the budget (dense networks alone below 5 seconds); "dense", "direct" or "autoencoder": one of these
+        the budget (dense networks alone below 10 seconds); "dense", "direct" or "autoencoder": one of these
         alone. The linear and the constant model are always among the candidates.
     max_width, max_depth : int
         Most neurons of a hidden layer, most hidden layers.

@@ -10,7 +10,7 @@ from surefoot.architecture._fit.searched import Searched
 
 DENSE, BESIDE, ALONE = 0.3, 0.12, 0.45
 """Shares of the budget: dense networks beside searches, each of these, and whatever is alone."""
-LEAST_SECONDS = 5.0
+LEAST_SECONDS = 10.0
 """A portfolio of less time has dense networks only."""
 
 

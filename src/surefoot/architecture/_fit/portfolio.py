@@ -279,7 +279,8 @@ def _starts(found: Sequence[Candidate]) -> list[Candidate]:
                     order.append(c)
 
     first_of_each(lambda c: c.source)
-    order.sort(key=lambda c: c.val_loss)
+    # The path of the linear model is short, and nothing else is as small.
+    order.sort(key=lambda c: (c.source != "linear", c.val_loss))
     first = {id(c) for c in ranked[:4]}
     first_of_each(lambda c: id(c) if id(c) in first else 0)
     first_of_each(lambda c: (c.network.widths, c.network.activations[:1]))
