@@ -168,6 +168,23 @@ def test_losses_of_classes_are_torchs():
     assert table(np.eye(4), y.numpy(), "classification").n_out == 3
 
 
+@pytest.mark.parametrize("adapters", [True, False])
+@pytest.mark.parametrize("decoder", ["direct", "decoder"])
+def test_the_kept_loss_is_that_of_the_kept_network(decoder, adapters, model, data):
+    """Where one look was the best, what later steps wrote must not come back under its loss."""
+    from surefoot.architecture._search.variables import Direct, Latent
+    from surefoot.architecture.searching import Budget, _descend
+
+    rows = table(*data, "regression")
+    z = torch.randn(2, 16, generator=generator())
+    v = Direct(SMALL, 1, 2, generator()) if decoder == "direct" else Latent(
+        model, z, 1, rows.x, 1, adapters, generator()
+    )  # fmt: skip
+    # A rate at which the loss goes up and down.
+    (best,) = _descend([v], rows, Budget(120, None), 0.1, 0.5, 256, generator())
+    torch.testing.assert_close(penalised(best.nets, rows, 0.1), best.loss, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("decoder", ["direct", "decoder"])
 def test_a_penalty_beyond_all_measure_leaves_no_network(decoder, model, data):
     """Never an empty layer, never NaN: who searched takes the linear model."""
@@ -185,11 +202,14 @@ def test_the_best_of_the_run_is_kept_not_the_last(data):
 
     best = Best()
     good, bad = SMALL.sample(2, 1, generator()), SMALL.sample(2, 1, generator(1))
+    wanted = good.weights[0].clone()
     best.see(good, torch.tensor([1.0, 5.0]))
+    # What an optimizer writes into the same tensors afterwards is no part of what was seen.
+    good.weights[0].add_(1.0)
     best.see(bad, torch.tensor([2.0, math.nan]))
     best.see(bad, torch.tensor([3.0, 4.0]))
     assert best.loss.tolist() == [1, 4]
-    assert torch.equal(best.nets.weights[0][0], good.weights[0][0])
+    assert torch.equal(best.nets.weights[0][0], wanted[0])
     assert torch.equal(best.nets.weights[0][1], bad.weights[0][1])
 
 

@@ -157,3 +157,12 @@ def test_server_rules_by_hand():
     for bad in ({"rule": "gossip"}, {"lr": 0.0}, {"momentum": 1.0}):
         with pytest.raises(ValueError):
             ServerRule(**bad)
+
+
+def test_a_header_that_claims_more_than_is_there_takes_no_memory():
+    """NumPy makes room first: a few bytes of a client could end a run."""
+    record = to_arrays({"w": torch.ones(3)})
+    data = record["w"].data.replace(b"(3,), }             ", b"(5000000000000,), }  ")
+    record["w"] = Array("float32", (3,), "numpy.ndarray", data)
+    with pytest.raises(ValueError, match="w claims float32 of shape .* damaged or forged"):
+        from_arrays(record, {"w": torch.ones(3)})

@@ -1,5 +1,6 @@
 """Every key of the apps is used, or refused by name."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from surefoot.federated import launcher
+from surefoot.federated import cli, launcher
 from surefoot.federated.apps import strategy_settings
 from surefoot.federated.launcher import FederationError, here
 from surefoot.federated.run_config import FLOOR, RULE
@@ -85,6 +86,30 @@ def test_the_launcher_sends_the_absolute_path(own_digits, tmp_path, monkeypatch)
     (tmp_path / "f").mkdir()
     federation.run("o", {"data-path": own_digits})
     assert f'data-path="{tmp_path / own_digits}"' in sent[-1]
+
+
+def test_a_run_that_ends_early_says_why_and_not_what_an_older_one_said(tmp_path, monkeypatch):
+    def command(self, *words, timeout):
+        assert not (tmp_path / "o.json").exists()
+        (tmp_path / "o.json").write_text(json.dumps({"error": "the scanner is down"}))
+        return "streamed"
+
+    monkeypatch.setattr(launcher.Federation, "command", command)
+    monkeypatch.setattr(launcher.Federation, "log", lambda self, name: "access lines")
+    monkeypatch.setattr(launcher, "check_ray", lambda: None)
+    federation = launcher.Federation(APPS / "repopt", 2, secure=False, folder=tmp_path / "f")
+    (tmp_path / "f").mkdir()
+    (tmp_path / "o.json").write_text("of another run")
+    with pytest.raises(
+        FederationError, match=r"(?s)without a result: the scanner is down.*streamed"
+    ):
+        federation.run(tmp_path / "o")
+
+
+def test_switches_travel_as_such():
+    assert cli._value("true") is True
+    assert launcher._toml(True) == "true"
+    assert (cli._value("4"), cli._value("inf"), cli._value("none")) == (4, float("inf"), "none")
 
 
 UNUSED = [

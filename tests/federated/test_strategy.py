@@ -181,3 +181,26 @@ def test_bad_settings():
     settings = strategy_settings({"num-partitions": 3, "fraction": 0.5, "server-rule": "fedavgm"})
     assert DeterministicFedAvg(**settings).rule.rule == "fedavgm"
     assert EXTRA == "__extra__."
+
+
+def test_a_slow_node_is_asked_for_its_partition_once():
+    """Two queries at once cost a simulated node the state that it wrote in between."""
+
+    class Slow(InProcessGrid):
+        answers = False
+        asked = 0
+
+        def push_messages(self, messages):
+            self.asked += len(messages)
+            return super().push_messages(messages)
+
+        def pull_messages(self, message_ids):
+            return super().pull_messages(message_ids) if self.answers else []
+
+    grid = Slow(make_client_app(Drift), 3)
+    strategy = DeterministicFedAvg(3, node_timeout=0.1)
+    assert strategy.discover(grid, 0.0) == {}
+    assert strategy.discover(grid, 0.0) == {}
+    grid.answers = True
+    assert sorted(strategy.discover(grid, 0.0)) == [0, 1, 2]
+    assert grid.asked == 3

@@ -14,7 +14,7 @@ from surefoot.prototypes import (
 )
 from surefoot.prototypes._baselines.objectives import BiasElimination, contrastive, proximal
 from surefoot.prototypes._baselines.plans import plan_of
-from surefoot.prototypes._baselines.stack import Batch, stacked, train, unstacked
+from surefoot.prototypes._baselines.stack import Batch, cross_entropy, stacked, train, unstacked
 from surefoot.prototypes.baselines import federate, train_pooled, train_pooled_many
 from surefoot.prototypes.experiments.accuracy import paired
 from surefoot.prototypes.mixtures import fedpft, sample_mixtures
@@ -312,3 +312,21 @@ def test_bad_records_and_mixtures(three):
         fedpft(*three[0], components=0)
     with pytest.raises(ValueError, match="uploads"):
         sample_mixtures([])
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_gradients_in_closed_form_are_autograds(normalize):
+    g = torch.Generator().manual_seed(0)
+    adapters = [ResidualAdapter(D, seed=i, dtype=torch.float64) for i in range(3)]
+    leaves = [w.requires_grad_() for w in stacked(adapters)]
+    z = torch.randn(3, 5, D, generator=g, dtype=torch.float64)
+    z[0, 0] = 0  # u = 0 has logits 0 and no gradient beyond the layers
+    y = torch.randint(0, CLASSES, (3, 5), generator=g)
+    weight = torch.full((3, 5), 0.2, dtype=torch.float64)
+    weight[1, 3:] = 0
+    objective = cross_entropy(head(torch.float64, normalize=normalize))
+    batch = Batch(z, y, weight)
+    wanted = torch.autograd.grad(objective(leaves, batch).sum(), leaves)
+    for found, right in zip(objective.gradients(leaves, batch), wanted, strict=True):
+        assert found.is_contiguous()
+        torch.testing.assert_close(found, right)

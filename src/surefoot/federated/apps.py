@@ -140,6 +140,7 @@ def make_server_app(
             return MetricRecord(dict(found)) if found else None
 
         out, initial = str(config.get("out", "")), to_arrays(task.initial(seed))
+        ended: dict[str, str] = {}
         try:
             result = strategy.start(
                 grid,
@@ -157,11 +158,14 @@ def make_server_app(
 
                 with replacing(out) as partial:
                     save_file({k: v.contiguous() for k, v in inner.state.items()}, partial)
+        except Exception as error:
+            ended["error"] = str(error)
+            raise
         finally:
-            # A run that ends early still says who was missing.
+            # A run that ends early still says who was missing, and why it ended.
             if out:
                 made = [c.to_dict() for c in inner.certificates()]
-                inner.history.write(Path(f"{out}.json"), certificates=made)
+                inner.history.write(Path(f"{out}.json"), certificates=made, **ended)
         if done is not None:
             done(inner.state, inner.history)
 

@@ -88,6 +88,8 @@ FederateCommand = (
 
 
 def _value(text: str) -> str | int | float:
+    if text in ("true", "false"):
+        return text == "true"
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)

@@ -6,6 +6,7 @@ Every process started here is stopped here, with its children, and no other one 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -202,7 +203,9 @@ class Federation:
             The run failed or took longer than `timeout`, or there is nothing at such a path.
         """
         out = Path(out).resolve()
+        report = Path(f"{out}.json")
         out.unlink(missing_ok=True)
+        report.unlink(missing_ok=True)
         found = here({**(config or {})}, self.app / "pyproject.toml")
         settings = {**found, "num-partitions": self.partitions, "out": str(out)}
         # The app is copied: `flwr run` writes beside its files.
@@ -214,8 +217,12 @@ class Federation:
             " ".join(f"{k}={_toml(v)}" for k, v in settings.items()), timeout=timeout,
         )  # fmt: skip
         if not out.exists():
-            logs = said + self.log("superlink")
-            raise FederationError(f"the run ended without a result; its last lines:\n{_tail(logs)}")
+            # What the ServerApp says of itself comes first: it is why.
+            why = _error_of(report)
+            logs = f"{_tail(said)}\n{_tail(self.log('superlink'), 10)}"
+            raise FederationError(
+                f"the run ended without a result{f': {why}' if why else ''}; its last lines:\n{logs}"
+            )
         return out
 
     def close(self) -> None:
@@ -295,7 +302,17 @@ def here(config: Mapping[str, str | int | float], project: Path) -> dict[str, st
     return found
 
 
+def _error_of(report: Path) -> str:
+    """What ended a run early, by its own report; "" where that does not say."""
+    try:
+        return str(json.loads(report.read_text(encoding="utf-8")).get("error", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
 def _toml(value: str | int | float) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return str(value)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from surefoot._numerics.npy import read_npy
 from surefoot.errors import need
 from surefoot.federated._arrays import check_dtype
 from surefoot.record import Fact, Record
@@ -57,7 +58,8 @@ def from_arrays(record: ArrayRecord, like: State) -> dict[str, Tensor]:
     found, wrong = {}, []
     for name, reference in like.items():
         check_dtype(name, reference)
-        value = record[name].numpy()
+        # Not Array.numpy(), which makes room for whatever a header claims.
+        value = read_npy(name, record[name].data)
         expected = np.dtype(str(reference.dtype).removeprefix("torch."))
         if value.shape != tuple(reference.shape) or value.dtype != expected:
             wrong.append(
@@ -65,8 +67,7 @@ def from_arrays(record: ArrayRecord, like: State) -> dict[str, Tensor]:
                 f"in place of {expected}{list(reference.shape)}"
             )
         else:
-            # A copy: the record's memory is read-only.
-            found[name] = torch.from_numpy(np.array(value)).reshape(reference.shape)
+            found[name] = torch.from_numpy(value).reshape(reference.shape)
     if wrong:
         raise ValueError(f"arrays of another shape or dtype: {'; '.join(wrong)}")
     return found

@@ -85,8 +85,8 @@ class FederationHistory:
                 self.record.note(self.seed, **{name: value if known else VARIES})
 
     def evaluated(self, server_round: int, metrics: Mapping[str, float]) -> None:
-        """Keep the metrics of a global state; round 0 is the initial one."""
-        self.metrics[server_round] = dict(metrics)
+        """Keep metrics of a global state beside those that there are; round 0 is the initial one."""
+        self.metrics.setdefault(server_round, {}).update(metrics)
         self.record.update(self.seed, server_round, metrics)
 
     def close(self, server_round: int, **more: float) -> None:

@@ -16,6 +16,8 @@ from .communication import CommunicationCost as CommunicationCost
 from .communication import comm_cost as comm_cost
 from .covering import Coverage as Coverage
 from .covering import coverage as coverage
+from .doors.client import make_client_app as make_client_app
+from .doors.strategy import MPFTStrategy as MPFTStrategy
 from .embedding import embed as embed
 from .embedding import from_open_clip as from_open_clip
 from .embedding import from_sentence_transformers as from_sentence_transformers
@@ -23,6 +25,9 @@ from .embedding import from_timm as from_timm
 from .extraction import extract_prototypes as extract_prototypes
 from .gaussian_release import GaussianRelease as GaussianRelease
 from .head import ZeroShotHead as ZeroShotHead
+from .inspection import Nearness as Nearness
+from .inspection import UploadReport as UploadReport
+from .inspection import inspect_upload as inspect_upload
 from .ledger import Ledger as Ledger
 from .membership import MembershipAudit as MembershipAudit
 from .membership import audit_membership as audit_membership

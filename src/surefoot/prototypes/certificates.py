@@ -14,6 +14,7 @@ from surefoot.prototypes.guarantee import (
     pooled_identity,
     private_upload,
     stationary_point,
+    wire_communication,
 )
 from surefoot.record import Record
 
@@ -44,6 +45,22 @@ def of_upload(record: Record, confidence: float = 0.99) -> list[Certificate]:
     theorems = [
         (private_upload(), "extract with dp=GaussianRelease(...)"),
         (distinguishing_advantage(), "measure_advantage attacks the release"),
+    ]
+    return _certificates(record, theorems, confidence)
+
+
+def of_federation(record: Record, confidence: float = 0.99) -> list[Certificate]:
+    """G1 to G6 of a run on Flower, off the server's record."""
+    certified = 'train with solver="certified" and a head in float64'
+    without = "the clients say it of the adapter that came back, where nothing is private"
+    theorems = [
+        (pooled_identity(), "MPFTStrategy.compare_with_pooled trains on the pooled records too"),
+        (private_upload(), "give an epsilon: dp=GaussianRelease(...)"),
+        (distinguishing_advantage(), "measure_advantage attacks a release"),
+        (armijo_descent(), certified),
+        (stationary_point(), certified),
+        (coverage_bound(), without),
+        (wire_communication(), "the server counts what it receives"),
     ]
     return _certificates(record, theorems, confidence)
 

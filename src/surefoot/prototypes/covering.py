@@ -15,7 +15,7 @@ from surefoot.certificate import Certificate
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.adapter import ResidualAdapter
 from surefoot.prototypes.certificates import of_coverage
-from surefoot.prototypes.guarantee import COVERAGE_BOUND, RISK_GAP, TRIVIAL_GAP
+from surefoot.prototypes.guarantee import COVERAGE_BOUND, RISK_GAP, RISK_RECORDS, TRIVIAL_GAP
 from surefoot.prototypes.head import ZeroShotHead
 from surefoot.prototypes.prototype_set import PrototypeSet
 from surefoot.record import Record
@@ -114,7 +114,7 @@ class Coverage:
             risks = self._risks(adapter, head)
             values = {
                 RISK_GAP: abs(risks[0] - risks[1]), COVERAGE_BOUND: self.bound(adapter, head),
-                TRIVIAL_GAP: self.trivial(head), "risk on the records": risks[0],
+                TRIVIAL_GAP: self.trivial(head), RISK_RECORDS: risks[0],
                 "coverage distance": self.distance,
             }  # fmt: skip
             record.update(0, step, values)
@@ -167,6 +167,21 @@ def nearest_of_class(
             found = _distances(z[part].double(), centres).min(dim=1)
             away[part], nearest[part] = found.values, rows[found.indices]
     return away, nearest
+
+
+def nearest_row(
+    protos: PrototypeSet, z: Float[Tensor, "N d"], labels: Int[Tensor, " N"]
+) -> Float[Tensor, " M"]:
+    """Distance of each prototype to the nearest record of its class; infinite where there is none."""
+    away = torch.full((len(protos),), math.inf, dtype=torch.float64)
+    for label in sorted(set(protos.labels.tolist())):
+        own = z[labels == label]
+        if not len(own):
+            continue
+        rows = torch.nonzero(protos.labels == label).flatten()
+        for part in torch.split(rows, CHUNK):
+            away[part] = _distances(protos.features[part].double(), own.double()).min(dim=1).values
+    return away
 
 
 def _distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:

@@ -23,7 +23,7 @@ from surefoot.prototypes._client.inputs import (
     to_tensor,
 )
 from surefoot.prototypes._client.system_noise import system_normal, system_order
-from surefoot.prototypes.gaussian_release import PRIVATE, GaussianRelease
+from surefoot.prototypes.gaussian_release import GaussianRelease, check_method_of_release
 from surefoot.prototypes.guarantee import NOISE, SYSTEM
 from surefoot.prototypes.prototype_set import METHODS, PrototypeSet
 from surefoot.record import Record
@@ -82,15 +82,9 @@ def extract_prototypes(
     seed = check_number("seed", seed, least=0, whole=True)
     if not isinstance(encoder_id, str):
         raise ValueError(f"encoder_id must be a string that names the encoder, got {encoder_id!r}")
-    if dp is not None and not isinstance(dp, GaussianRelease):
-        raise ValueError(f"dp must be a GaussianRelease or None, got {dp!r}")
+    check_method_of_release(method, dp)
     z, dtype = embeddings(feats)
     labels = classes_of(y, len(z))
-    if dp is not None and method not in PRIVATE:
-        raise ValueError(
-            f"method {method!r} has no finite sensitivity, so no noise makes it private; "
-            'use method="mean", "random" or "gauss" with dp'
-        )
     if basis is not None and method != "gauss":
         raise ValueError(f'basis is for method="gauss", got method={method!r}')
     frame = None if basis is None else frame_of(basis, z.shape[1])

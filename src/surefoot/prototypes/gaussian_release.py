@@ -90,3 +90,20 @@ class GaussianRelease:
     def sigma(self, n: int, method: str = "mean") -> float:
         """Standard deviation of the noise on each entry, as of `sensitivity`; nu times it."""
         return self.nu * self.sensitivity(n, method)
+
+
+def check_method_of_release(method: str, dp: object) -> None:
+    """Refuse noise for a method that no noise makes private, and a release that is none.
+
+    Raises
+    ------
+    ValueError
+        With what to use instead.
+    """
+    if dp is not None and not isinstance(dp, GaussianRelease):
+        raise ValueError(f"dp must be a GaussianRelease or None, got {dp!r}")
+    if dp is not None and method not in PRIVATE:
+        raise ValueError(
+            f"method {method!r} has no finite sensitivity, so no noise makes it private; "
+            'use method="mean", "random" or "gauss" with dp'
+        )

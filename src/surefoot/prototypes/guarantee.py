@@ -20,7 +20,11 @@ ADVANTAGE = "advantage, lower limit"
 LEAST_GRADIENT = "least gradient norm squared"
 LOSS, SQUARED, STEP = "loss", "gradient norm squared", "step size"
 RISK_GAP, COVERAGE_BOUND, TRIVIAL_GAP = "risk gap", "coverage bound", "trivial gap"
-BYTES_UP = "bytes up"
+RISK_RECORDS = "risk on the records"
+OF_COVERAGE = (RISK_GAP, COVERAGE_BOUND, TRIVIAL_GAP, RISK_RECORDS)
+BYTES_UP, WIRE_UP = "bytes up", "wire bytes up"
+HEADER = 128
+"""Bytes before the numbers of an array of at most two dimensions in NumPy's format."""
 SYSTEM = "operating system"
 DERIVED = "derived for surefoot.prototypes"
 Rows = Float[np.ndarray, "seeds steps"]
@@ -251,9 +255,7 @@ def coverage_bound() -> Guarantee:
         ),
         trivial=lambda record: record.curves(TRIVIAL_GAP).values,
         # Both risks round like what they are, not like their difference.
-        size=lambda record: (
-            record.curves("risk on the records").values if "risk on the records" in record else 0.0
-        ),
+        size=lambda record: record.curves(RISK_RECORDS).values if RISK_RECORDS in record else 0.0,
     )
 
 
@@ -267,5 +269,19 @@ def communication() -> Guarantee:
         sense="equal",
         holds_in="every run",
         bound=lambda record: record.curves(f"promised {BYTES_UP}").values,
+        assumptions=lambda record: _all(record, {"rows of four bytes": ("dtype", "float32")}),
+    )
+
+
+def wire_communication() -> Guarantee:
+    """G6 on a wire: what was counted of the arrays that travelled."""
+    return Guarantee(
+        name="G6: bytes up on the wire",
+        statement="bytes up = sum_k M_k (4d + 8), with class sizes, weights, variances, and 128 an array",
+        source=f"by the format of PrototypeSet and NumPy's headers; {DERIVED}",
+        quantity=WIRE_UP,
+        sense="equal",
+        holds_in="every run",
+        bound=lambda record: record.curves(f"promised {WIRE_UP}").values,
         assumptions=lambda record: _all(record, {"rows of four bytes": ("dtype", "float32")}),
     )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from surefoot._numerics.checks import check_number
 from surefoot.prototypes.accounting import check_delta, epsilon_of
 from surefoot.prototypes.gaussian_release import GaussianRelease
+
+if TYPE_CHECKING:
+    from surefoot.prototypes.doors.records import ConfigRecord
 
 
 class Ledger:
@@ -63,6 +67,31 @@ class Ledger:
             )
         self.mu_squared = total
         return epsilon
+
+    def to_record(self) -> ConfigRecord:
+        """For the state of a Flower client.
+
+        Raises
+        ------
+        MissingExtraError
+            Without Flower.
+        """
+        from surefoot.prototypes.doors.records import ledger_record
+
+        return ledger_record(self.max_epsilon, self.delta, self.mu_squared)
+
+    @classmethod
+    def from_record(cls, record: ConfigRecord) -> Ledger:
+        """The ledger of a record.
+
+        Raises
+        ------
+        ValueError
+            A number is missing or outside its range: what was spent is not known.
+        """
+        from surefoot.prototypes.doors.records import ledger_numbers
+
+        return cls(*ledger_numbers(record))
 
     def __repr__(self) -> str:
         return f"Ledger(spent {self.spent:.6g} of {self.max_epsilon:g} at delta {self.delta:g})"

@@ -43,14 +43,36 @@ def compare_with_pooled(
         The federation's adapter and its report, whose record and certificates hold the comparison.
     """
     adapter, report = train_global_adapter(sets, head, **options)
-    labels = y.long()
-    pooled = PrototypeSet(
-        feats.to(sets[0].features.dtype), labels, torch.ones(len(labels)), "random", 1.0,
-        dict(Counter(labels.tolist())), sets[0].encoder_id,
-    )  # fmt: skip
-    other, _ = train_global_adapter([pooled], head, **options)
-    differing = sum(
-        int((a != b).sum()) for a, b in zip(adapter.parameters(), other.parameters(), strict=True)
-    )
+    differing = differing_from_pooled(adapter, sets[0], feats, y, head, **options)
     report.record.append(options.get("seed", 0), 0, **{DIFFERING: differing})
     return adapter, report
+
+
+def differing_from_pooled(
+    adapter: ResidualAdapter,
+    like: PrototypeSet,
+    feats: Float[Tensor, "N d"],
+    y: Int[Tensor, " N"],
+    head: ZeroShotHead,
+    **options: Any,
+) -> int:
+    """Weights of an adapter that differ from those of training on the pooled records.
+
+    Parameters
+    ----------
+    adapter
+        Trained on uploads.
+    like
+        One of them: its dtype and encoder are taken.
+    feats, y, head, **options
+        As in `compare_with_pooled`.
+    """
+    labels = y.long()
+    pooled = PrototypeSet(
+        feats.to(like.features.dtype), labels, torch.ones(len(labels)), "random", 1.0,
+        dict(Counter(labels.tolist())), like.encoder_id,
+    )  # fmt: skip
+    other, _ = train_global_adapter([pooled], head, **options)
+    return sum(
+        int((a != b).sum()) for a, b in zip(adapter.parameters(), other.parameters(), strict=True)
+    )

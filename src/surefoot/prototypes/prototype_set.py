@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,9 +15,15 @@ from torch import Tensor
 
 from surefoot._numerics.checks import check_choice
 from surefoot.certificate import Certificate
+from surefoot.errors import FileFormatError
+from surefoot.prototypes._upload.contents import about, contents
+from surefoot.prototypes._upload.file import read_upload, write_upload
 from surefoot.prototypes.certificates import of_upload
 from surefoot.prototypes.gaussian_release import GaussianRelease
 from surefoot.record import Record
+
+if TYPE_CHECKING:
+    from surefoot.prototypes.doors.records import RecordDict
 
 METHODS = ("cluster_var", "mean", "cluster", "random", "gauss")
 
@@ -89,6 +97,8 @@ class PrototypeSet:
         for name, given in self._numbers().items():
             if not bool(torch.isfinite(given).all()):
                 raise ValueError(f"{name} must be finite, got NaN or infinity")
+        if bool((self.weights <= 0).any()):
+            raise ValueError(f"weights must be above 0, got {float(self.weights.min()):g}")
         seen = set(self.labels.tolist())
         if seen != set(self.counts):
             raise ValueError(
@@ -161,3 +171,71 @@ class PrototypeSet:
     def certificates(self, confidence: float = 0.99) -> list[Certificate]:
         """What is promised of the upload, and what was done for it."""
         return of_upload(self.record, confidence)
+
+    def about(self) -> dict[str, Any]:
+        """What leaves the client beside `arrays()`: method, ratio, encoder, and what the noise promises."""
+        return about(self.method, self.ratio, self.encoder_id, self.release)
+
+    def to_record(self) -> RecordDict:
+        """For Flower: {"arrays": ArrayRecord of `arrays()`, "about": ConfigRecord of `about()`}.
+
+        A basis is public and does not travel.
+
+        Raises
+        ------
+        MissingExtraError
+            Without Flower.
+        """
+        from surefoot.prototypes.doors.records import packed
+
+        return packed(self.arrays(), self.about())
+
+    @classmethod
+    def from_record(cls, record: RecordDict, *, basis: Tensor | None = None) -> PrototypeSet:
+        """The upload in a record that anybody may have sent.
+
+        Parameters
+        ----------
+        record
+            As of `to_record`.
+        basis
+            (d, k), in which the moment of "gauss" is, as everybody knows it.
+
+        Raises
+        ------
+        ValueError
+            What does not fit, by name: arrays of other dtypes or shapes, labels below 0, NaN, counts that are
+            not the weights' sums, an unknown method, half a release.
+        """
+        from surefoot.prototypes.doors.records import unpacked
+
+        return cls(**contents(*unpacked(record)), basis=basis)
+
+    def save(self, path: str | Path) -> None:
+        """Write what leaves the client to a file, as `surefoot prototypes inspect` reads it.
+
+        The file is an .npz without pickles: `arrays()`, `about()`, and nothing else.
+        """
+        write_upload(path, self.arrays(), self.about())
+
+    @classmethod
+    def load(cls, path: str | Path, *, basis: Float[Tensor, "d k"] | None = None) -> PrototypeSet:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path
+            The file.
+        basis
+            As in `from_record`.
+
+        Raises
+        ------
+        surefoot.errors.FileFormatError
+            It is missing, damaged, of another version, or no upload; the file is named.
+        """
+        arrays, said = read_upload(path)
+        try:
+            return cls(**contents(arrays, said), basis=basis)
+        except ValueError as error:
+            raise FileFormatError(f"{path} is no upload: {error}") from None

@@ -136,19 +136,12 @@ def train_global_adapter(
         each other.
     """
     began = time.perf_counter()
-    check_choice("solver", solver, get_args(Solver))
-    check_choice("sampler", sampler, ("additive", None))
-    lr = check_number("lr", lr, above=0)
-    epochs = check_number("epochs", epochs, least=1, whole=True)
-    batch_size = check_number("batch_size", batch_size, least=1, whole=True)
-    if steps is not None:
-        steps = check_number("steps", steps, least=1, whole=True)
-    if not residual and sampler is None:
-        raise ValueError('residual=False changes the additive sampler; pass sampler="additive"')
-    if solver == "certified" and (authors_batches or steps is not None):
-        raise ValueError(
-            'solver="certified" takes `epochs` steps on all rows: authors_batches and steps are for "adamw"'
-        )
+    check_options(
+        lr=lr, epochs=epochs, batch_size=batch_size, solver=solver, sampler=sampler, steps=steps,
+        residual=residual, authors_batches=authors_batches, hidden=hidden,
+    )  # fmt: skip
+    lr, epochs, batch_size = float(lr), int(epochs), int(batch_size)
+    steps = None if steps is None else int(steps)
     _check_sets(sets, head)
     features, labels = training_features(sets, sampler, residual, seed)
     absent = sorted(set(range(head.classes)) - set(labels.tolist()))
@@ -172,6 +165,46 @@ def train_global_adapter(
         solver, path.losses, path.grad_norms_sq, path.step_sizes, len(features), absent, path.stop,
         time.perf_counter() - began, record,
     )  # fmt: skip
+
+
+def check_options(
+    *,
+    lr: float,
+    epochs: int,
+    batch_size: int,
+    solver: str,
+    sampler: str | None,
+    steps: int | None,
+    residual: bool,
+    authors_batches: bool = False,
+    hidden: int | None = None,
+) -> None:
+    """Refuse what `train_global_adapter` would, before anybody has sent anything.
+
+    Parameters
+    ----------
+    lr, epochs, batch_size, solver, sampler, steps, residual, authors_batches, hidden
+        As there.
+
+    Raises
+    ------
+    ValueError
+        A number outside its range, or options that exclude each other.
+    """
+    check_choice("solver", solver, get_args(Solver))
+    check_choice("sampler", sampler, ("additive", None))
+    check_number("lr", lr, above=0)
+    check_number("epochs", epochs, least=1, whole=True)
+    check_number("batch_size", batch_size, least=1, whole=True)
+    for name, given in (("steps", steps), ("hidden", hidden)):
+        if given is not None:
+            check_number(name, given, least=1, whole=True)
+    if not residual and sampler is None:
+        raise ValueError('residual=False changes the additive sampler; pass sampler="additive"')
+    if solver == "certified" and (authors_batches or steps is not None):
+        raise ValueError(
+            'solver="certified" takes `epochs` steps on all rows: authors_batches and steps are for "adamw"'
+        )
 
 
 def _check_sets(sets: Sequence[PrototypeSet], head: ZeroShotHead) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,18 +94,50 @@ def embed_texts(
         raise ValueError("texts must hold at least one text, got none")
     where = data.load("minilm", folder)
     name = encoder_hash(where)
-    file = data.cache_dir() / "embeddings" / f"{_hash(texts, name)}.npz"
+    file = _file(texts, name)
     kept = _read(file, len(texts))
+    if kept is not None:
+        return torch.from_numpy(kept), name
+    if progress is not None:
+        progress(f"embedding {len(texts):,} texts once; they are kept in {file}")
+    encoder, _ = sentence_encoder(where)
+    return kept_or_made(texts, name, encoder, texts, size), name
+
+
+def kept_or_made(
+    names: Sequence[str], encoder_name: str, encoder: Encoder, records: Sequence[Any], batch: int
+) -> Float[Tensor, "N d"]:
+    """Embeddings of records in their order, from the data folder or made and kept there.
+
+    Parameters
+    ----------
+    names
+        A text for each record, which with the encoder's name tells whether its embedding is there.
+    encoder_name
+        Of the encoder.
+    encoder
+        Asked for what is not there, for records of similar length of name at a time: texts so pad least.
+    records
+        N of them.
+    batch
+        Records at a time.
+    """
+    file = _file(names, encoder_name)
+    kept = _read(file, len(names))
     if kept is None:
-        if progress is not None:
-            progress(f"embedding {len(texts):,} texts once; they are kept in {file}")
-        encoder, _ = sentence_encoder(where)
-        order = np.argsort([len(t) for t in texts], kind="stable")
-        found = embed(encoder, [texts[i] for i in order], size).numpy()
+        order = np.argsort([len(t) for t in names], kind="stable")
+        found = embed(encoder, [records[i] for i in order], batch).float().numpy()
         kept = np.empty_like(found)
         kept[order] = found
         _write(file, kept)
-    return torch.from_numpy(kept), name
+    return torch.from_numpy(kept)
+
+
+def are_kept(source: DomainTexts, folder: str | Path | None = None) -> bool:
+    """Whether `embedded` would find all of it on disk."""
+    where = data.load("minilm", folder)
+    texts = _all_texts(source)
+    return _read(_file(texts, encoder_hash(where)), len(texts)) is not None
 
 
 def embedded(
@@ -124,10 +157,17 @@ def embedded(
     folder, progress
         As in `embed_texts`.
     """
-    prompts = [p for each in source.prompts for p in each]
-    z, name = embed_texts((*source.texts, *prompts), folder, progress=progress)
+    z, name = embed_texts(_all_texts(source), folder, progress=progress)
     rows = z[len(source) :].reshape(len(source.classes), -1, z.shape[1])
     return z[: len(source)], ZeroShotHead(rows, scale), name
+
+
+def _all_texts(source: DomainTexts) -> tuple[str, ...]:
+    return (*source.texts, *(p for each in source.prompts for p in each))
+
+
+def _file(texts: Sequence[str], encoder: str) -> Path:
+    return data.cache_dir() / "embeddings" / f"{_hash(texts, encoder)}.npz"
 
 
 def _hash(texts: Sequence[str], encoder: str) -> str:

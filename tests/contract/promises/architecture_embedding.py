@@ -18,7 +18,7 @@ def of_quantile(q, kept, broken, few):
     column = f"share above the {q:g} bound"
     return Promise(
         embedding.embedding_quality, lambda: embedding.embedding_quality(q), {column: [kept]},
-        {column: [broken]}, DRAWN, [*DRAWN_SPOILS, {"held out.n": few}], seeds=60, spread=0.2,
+        {column: [broken]}, DRAWN, [*DRAWN_SPOILS, {"held out.n": few}], seeds=90, spread=0.2,
     )  # fmt: skip
 
 

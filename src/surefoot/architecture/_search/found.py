@@ -46,7 +46,9 @@ class Best:
         """Keep what is better; a loss that is not finite never is."""
         loss = loss.nan_to_num(nan=torch.inf, posinf=torch.inf)
         if self.nets is None:
-            self.nets, self.loss = nets, loss
+            # A copy: an optimizer goes on writing into the tensors that it was given.
+            copied = ([t.detach().clone() for t in part] for part in nets.parts)
+            self.nets, self.loss = NetBatch(nets.space, *copied), loss
             return
         better = loss < self.loss
         self.loss = torch.where(better, loss, self.loss)

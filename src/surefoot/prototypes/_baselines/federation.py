@@ -100,8 +100,8 @@ class FederatedRun:
             return proximal(self.head, anchor, s.mu)
         if self.method == "moon":
             return contrastive(self.head, anchor, self.previous, s.mu, s.tau)
-        if self.method == "fedproto":
-            return prototypical(self.head, self.prototypes, 0.0 if s.authors_proto else s.mu)
+        if self.method == "fedproto" and not s.authors_proto:
+            return prototypical(self.head, self.prototypes, s.mu)
         if self.method == "dbe":
             return BiasElimination(self.head, self.common, self.running, s.mu, s.momentum)
         return cross_entropy(self.head)

@@ -47,7 +47,7 @@ def contrastive(
 def prototypical(
     head: ZeroShotHead, prototypes: Float[Tensor, "classes d"], mu: float
 ) -> Objective:
-    """+ mu times the mean square of u - P_class: FedProto (arXiv 2105.00243); mu = 0 is the authors' file."""
+    """+ mu times the mean square of u - P_class: FedProto (arXiv 2105.00243)."""
 
     def loss(stack: Stack, batch: Batch) -> Float[Tensor, " M"]:
         u = adapted(stack, batch.z)

@@ -59,13 +59,43 @@ def adapted(stack: Stack, z: Float[Tensor, "M B d"]) -> Float[Tensor, "M B d"]:
     return u + stack[2][:, None] if len(stack) > 2 else u
 
 
-def cross_entropy(head: ZeroShotHead) -> Objective:
+class CrossEntropy:
+    """The mean cross-entropy of each adapter's batch, and its gradients in closed form.
+
+    Autograd takes half as long again on matrices of this size.
+    """
+
+    def __init__(self, head: ZeroShotHead) -> None:
+        self.head = head
+
+    def __call__(self, stack: Stack, batch: Batch) -> Float[Tensor, " M"]:
+        """The loss of each."""
+        return classified(self.head(adapted(stack, batch.z)), batch)
+
+    def gradients(self, stack: Stack, batch: Batch) -> Stack:
+        """Of each loss, in the weights of two layers."""
+        down, up = stack
+        with torch.no_grad():
+            hidden = torch.bmm(batch.z, down).relu_()
+            risen = torch.bmm(hidden, up).relu_()
+            u, rows = batch.z + risen, self.head.weight.to(risen.dtype)
+            if self.head.normalize:
+                # As torch.nn.functional.normalize has it, also where u = 0.
+                sizes = torch.linalg.vector_norm(u, dim=-1, keepdim=True).clamp_min_(1e-12)
+                u = u / sizes
+            wrong = (u @ rows.T).softmax(-1)
+            wrong.scatter_add_(-1, batch.y[..., None], wrong.new_full((*batch.y.shape, 1), -1.0))
+            back = (wrong * batch.weight[..., None]) @ rows
+            if self.head.normalize:
+                back = (back - u * (back * u).sum(-1, keepdim=True)) / sizes
+            back *= risen > 0
+            below = torch.bmm(back, up.mT).mul_(hidden > 0)
+            return [torch.bmm(batch.z.mT, below), torch.bmm(hidden.mT, back)]
+
+
+def cross_entropy(head: ZeroShotHead) -> CrossEntropy:
     """The mean cross-entropy of each adapter's batch."""
-
-    def loss(stack: Stack, batch: Batch) -> Float[Tensor, " M"]:
-        return classified(head(adapted(stack, batch.z)), batch)
-
-    return loss
+    return CrossEntropy(head)
 
 
 def classified(logits: Float[Tensor, "M B classes"], batch: Batch) -> Float[Tensor, " M"]:
@@ -119,9 +149,13 @@ def train(
         live = rows != PADDING
         weight = live / live.sum(1, keepdim=True).clamp(min=1)
         at = rows.clamp(min=0)
-        losses = objective(leaves, Batch(z[at], y[at], weight.to(z.dtype)))
-        # The fused AdamW reads a gradient's memory in the weight's order, whatever the strides say.
-        gradients = [g.contiguous() for g in torch.autograd.grad(losses.sum(), leaves)]
+        batch = Batch(z[at], y[at], weight.to(z.dtype))
+        if isinstance(objective, CrossEntropy) and len(leaves) == 2:
+            gradients = objective.gradients(leaves, batch)
+        else:
+            losses = objective(leaves, batch)
+            # The fused AdamW reads a gradient's memory in the weight's order, whatever the strides say.
+            gradients = [g.contiguous() for g in torch.autograd.grad(losses.sum(), leaves)]
         _clip(gradients)
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient

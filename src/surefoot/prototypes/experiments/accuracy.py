@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.stats import t
 
 from surefoot._problems.tuning import Chosen, EqualTuning
+from surefoot.prototypes.config import PrototypesConfig
 from surefoot.prototypes.experiments.arms import (
     Score,
     federated_arms,
@@ -18,30 +20,48 @@ from surefoot.prototypes.experiments.arms import (
     stopped_early,
     zero_shot,
 )
+from surefoot.prototypes.experiments.figures import bytes_figure
 from surefoot.prototypes.experiments.settings import setting_of
+from surefoot.prototypes.experiments.waiting import skipped, told_why
 from surefoot.record import Record
 
-QUICK, STANDARD = "quick", "standard"
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
 MEASURED = ("test", "others", "worst", "megabytes")
-HANDICAPPED = "FedAvg, 1 round, the paper's schedule (handicapped)"
-BASE = "FedPFT K=1"
+ONE_ROUND, SHORT = "FedAvg, 1 round", "FedAvg, 1 round of 1 or 5 local epochs"
+LONG = "20 local epochs, 1 rounds"
+BASES = ("FedPFT K=1", ONE_ROUND)
+STOPPED = "mean, the paper's stop rule"
+HANDICAP = {"quick": (1,), "standard": (1, 5, 19)}
+"""Rounds after which FedAvg under the paper's schedule is looked at; the last is where it was best."""
 TEST_SHARE = 0.30 / 0.56
 """Test records for each training record: what corrects the interval for splits that overlap."""
 
 
-def run(source: str, config: Any, seed: int, record: Record) -> None:
+def run_on(source: str) -> Callable[[PrototypesConfig, int, Record], None]:
     """Candidates of every arm; the validation split chooses, the test split is reported."""
-    size = QUICK if config.size == QUICK else STANDARD
-    setting = setting_of(source, config.size, seed, config.encoder, config.texts)
-    tuning = EqualTuning("higher")
-    note(record, seed, "zero-shot", zero_shot(setting))
-    for candidates in (one_round_arms(setting, size, seed), federated_arms(setting, size, seed)):
-        for arm, scores in candidates.items():
+
+    def run(config: PrototypesConfig, seed: int, record: Record) -> None:
+        if skipped(record, seed, source, source, config):
+            return
+        size = "quick" if config.size == "quick" else "standard"
+        setting = setting_of(source, config, seed)
+        tuning = EqualTuning("higher")
+        note(record, seed, "zero-shot", zero_shot(setting))
+        found = one_round_arms(setting, size, seed) | federated_arms(setting, size, seed)
+        for arm, scores in found.items():
             chosen = choose(tuning, arm, scores)
             note(record, seed, arm, chosen.found)
             record.note(seed, arm, candidates=len(scores), ties=len(chosen.tied))
-    note(record, seed, "mean, the paper's stop rule", stopped_early(setting, seed))
-    note(record, seed, HANDICAPPED, handicapped(setting, 1, seed)[0])
+        few = [s for s in found[ONE_ROUND] if not s.what.endswith(LONG)]
+        note(record, seed, SHORT, max(few, key=lambda s: s.val))
+        record.note(seed, SHORT, candidates=len(few))
+        note(record, seed, STOPPED, stopped_early(setting, seed))
+        for score in handicapped(setting, HANDICAP[size], seed):
+            note(record, seed, paper_arm(score.what), score)
+
+    return run
 
 
 def choose(tuning: EqualTuning, arm: str, scores: Sequence[Score]) -> Chosen[Score]:
@@ -59,24 +79,61 @@ def note(record: Record, seed: int, arm: str, score: Score) -> None:
     record.note(seed, arm, chosen=score.what)
 
 
-def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
-    """Accuracy and bytes, best first, with the paired difference to FedPFT K = 1."""
-    arms = [q.removesuffix(": test") for q in record.quantities if q.endswith(": test")]
+def paper_arm(rounds: str) -> str:
+    """FedAvg with ten rounds of warm-up, called what it is."""
+    return f"FedAvg, the paper's schedule (handicapped), {rounds}"
+
+
+def arms_of(record: Record) -> list[str]:
+    """Those that were recorded."""
+    return [q.removesuffix(": test") for q in record.quantities if q.endswith(": test")]
+
+
+def tables(config: PrototypesConfig, record: Record) -> dict[str, pd.DataFrame]:
+    """Accuracy and bytes, best first, with the paired differences to two peers."""
+    if told := told_why(record):
+        return told
+    arms = arms_of(record)
     rows = []
     for arm in arms:
         values = {m: record.constant(f"{arm}: {m}") for m in MEASURED}
-        difference, plain, corrected = paired(
-            values["test"] - record.constant(f"{BASE}: test"), TEST_SHARE
-        )
-        rows.append(
-            {"arm": arm, "accuracy, own domain": values["test"].mean(),
-             "other domains": values["others"].mean(), "worst domain": values["worst"].mean(),
-             "MB up": values["megabytes"].mean(), f"minus {BASE}": difference,
-             "95 % interval +-": plain, "corrected for overlapping splits +-": corrected,
-             "candidates": ", ".join(map(str, sorted(set(record.fact("candidates", arm).all))))}
-        )  # fmt: skip
+        row = {"arm": arm, "accuracy, own domain": values["test"].mean(),
+               "other domains": values["others"].mean(), "worst domain": values["worst"].mean(),
+               "MB up": values["megabytes"].mean()}  # fmt: skip
+        for base in BASES:
+            difference, plain, corrected = paired(
+                values["test"] - record.constant(f"{base}: test"), TEST_SHARE
+            )
+            row |= {f"minus {base}": difference, f"{base}: 95 % interval +-": plain,
+                    f"{base}: corrected for overlapping splits +-": corrected}  # fmt: skip
+        tried = sorted(set(record.fact("candidates", arm).all))
+        rows.append(row | {"candidates": ", ".join(map(str, tried)) or "none, nothing is tuned"})
     frame = pd.DataFrame(rows).sort_values("accuracy, own domain", ascending=False)
-    return {"accuracy in percent, and bytes": frame.reset_index(drop=True)}
+    seeds = len(record.constant("zero-shot: test"))
+    title = f"accuracy in percent and megabytes of all uploads, {seeds} splits, equal tuning"
+    return {title: frame.reset_index(drop=True), "what the validation split chose": choices(record)}
+
+
+def choices(record: Record) -> pd.DataFrame:
+    """Of every arm, the most frequent first."""
+    rows = []
+    for arm in arms_of(record):
+        told = [str(v) for values in record.fact("chosen", arm).values.values() for v in values]
+        counted = Counter(told).most_common()
+        rows.append({"arm": arm, "chosen": "; ".join(f"{what} ({n})" for what, n in counted)})
+    return pd.DataFrame(rows)
+
+
+def figures(config: PrototypesConfig, record: Record) -> dict[str, Figure]:
+    """Accuracy against bytes."""
+    if told_why(record):
+        return {}
+    points = [
+        (arm, float(record.constant(f"{arm}: megabytes").mean()),
+         float(record.constant(f"{arm}: test").mean()))
+        for arm in arms_of(record)
+    ]  # fmt: skip
+    return {"accuracy against bytes": bytes_figure(points)}
 
 
 def paired(differences: np.ndarray, test_share: float) -> tuple[float, float, float]:

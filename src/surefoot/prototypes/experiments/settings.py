@@ -1,4 +1,4 @@
-"""The data of the study: real texts of several domains behind a real encoder."""
+"""The data of the study: real texts of several domains behind a real encoder, and a toy of images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from surefoot import data
+from surefoot.prototypes.config import PrototypesConfig
+from surefoot.prototypes.experiments.folders import folder_setting
+from surefoot.prototypes.experiments.toy import toy
 from surefoot.prototypes.head import ZeroShotHead
 from surefoot.prototypes.splits import Domain, Rows, split_domains
-from surefoot.prototypes.text_embedding import embedded
+from surefoot.prototypes.text_embedding import are_kept, embedded
 from surefoot.prototypes.texts import DomainTexts, domain_texts
 from surefoot.prototypes.views import sentiment_domains, wordnet_views
 
@@ -48,14 +52,38 @@ class Setting:
         return [d.test for d in self.domains]
 
 
-def setting_of(
-    source: str, size: str, seed: int, encoder: Path | None = None, texts: Path | None = None
-) -> Setting:
-    """Source "nouns", "sentences", or "own": a table of one's own with text, label and domain."""
-    table = _texts(source, size, texts)
-    z, head, name = _embedded(source, size, encoder, texts)
+SOURCES = {"nouns": "wordnet", "sentences": "sentiment4"}
+"""Name of the source, and of what is downloaded for it."""
+
+
+def setting_of(source: str, config: PrototypesConfig, seed: int) -> Setting:
+    """Source "digits" (the toy), "nouns", "sentences", "own" (a table) or "folders" (of images)."""
+    if source == "digits":
+        made = toy(config.size, seed)
+        return Setting(made.domains, made.head, "toy")
+    if source == "folders":
+        found = folder_setting(config.images, config.vision, config.classes, seed)
+        return Setting(*found)
+    table = _texts(source, config.size, config.texts)
+    z, head, name = _embedded(source, config.size, config.encoder, config.texts)
     split = split_domains(z, table.labels, table.domains, table.domain_names, seed)
     return Setting(split, head, name)
+
+
+def why_skipped(part: str, source: str, config: PrototypesConfig) -> str:
+    """Why a part of real texts has to wait: size quick neither downloads an encoder nor asks one for long.
+
+    "": it does not wait. Named with --part, or at another size, it never does.
+    """
+    if config.size != "quick" or part in config.part or source not in SOURCES:
+        return ""
+    here = {e.name for e in data.available() if e.present}
+    missing = {SOURCES[source], *(() if config.encoder else ("minilm",))} - here
+    if missing:
+        return f"{' and '.join(sorted(missing))} would have to be downloaded"
+    if not are_kept(_texts(source, config.size, config.texts), config.encoder):
+        return "its texts are not embedded yet"
+    return ""
 
 
 @lru_cache(maxsize=3)

@@ -1,0 +1,1 @@
+"""MPFT as a Flower app."""

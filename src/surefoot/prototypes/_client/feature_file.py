@@ -1,0 +1,101 @@
+"""Embeddings in a file of one's own: an .npz of plain arrays."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from surefoot.errors import FileFormatError
+
+KNOWN = ("features", "labels", "domains", "head", "encoder", "classes")
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureFile:
+    """What is in it.
+
+    Attributes
+    ----------
+    path
+        Of the file, for errors.
+    features
+        (N, d) embeddings.
+    labels
+        (N,) classes.
+    domains
+        (N,) domain of each; None: one site.
+    head
+        (classes, d) or (classes, templates, d); None: it has none.
+    encoder
+        Its name or hash.
+    classes
+        Names; ().
+    """
+
+    path: str
+    features: Float[np.ndarray, "N d"]
+    labels: Int[np.ndarray, " N"]
+    domains: Shaped[np.ndarray, " N"] | None
+    head: Float[np.ndarray, "..."] | None
+    encoder: str
+    classes: tuple[str, ...]
+
+
+def read_features(path: str | Path) -> FeatureFile:
+    """Arrays `features` (N, d), `labels` (N,); `domains`, `head`, `encoder`, `classes` where there are.
+
+    A file with a head alone is a server's.
+
+    Raises
+    ------
+    surefoot.errors.FileFormatError
+        It is missing, damaged, or an array does not fit; the file is named.
+    """
+    try:
+        # Opened here: np.load leaves a file open that it cannot read.
+        with Path(path).expanduser().open("rb") as stream:
+            stored = np.load(stream, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                raise ValueError("it is a single array; save several with numpy.savez")
+            with stored:
+                found: dict[str, Any] = {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise FileFormatError(f"there is no file {path}") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise FileFormatError(f"{path} is no .npz of plain arrays: {error}") from None
+    if "head" in found and not {"features", "labels"} & set(found):
+        # A server's file: a classifier, and nobody's records.
+        d = found["head"].shape[-1] if found["head"].ndim else 0
+        found |= {"features": np.zeros((0, d), np.float32), "labels": np.zeros(0, np.int64)}
+    unknown = sorted(set(found) - set(KNOWN))
+    if missing := sorted({"features", "labels"} - set(found)):
+        raise FileFormatError(f"{path} lacks the arrays {', '.join(missing)}")
+    if unknown:
+        raise FileFormatError(f"{path} has arrays {unknown} that nobody reads; known are {KNOWN}")
+    z, labels = found["features"], found["labels"]
+    if z.ndim != 2 or z.dtype.kind != "f":
+        raise FileFormatError(f"{path}: features must be (N, d) floats, got {z.dtype} {z.shape}")
+    if labels.shape != z.shape[:1] or labels.dtype.kind not in "iu":
+        raise FileFormatError(
+            f"{path}: labels must be ({len(z)},) whole numbers, got {labels.dtype} {labels.shape}"
+        )
+    domains = found.get("domains")
+    if domains is not None and domains.shape != labels.shape:
+        raise FileFormatError(f"{path}: domains must be ({len(z)},), got {domains.shape}")
+    classes = tuple(map(str, found.get("classes", ())))
+    if labels.size and (labels.min() < 0 or (classes and labels.max() >= len(classes))):
+        raise FileFormatError(
+            f"{path}: labels must be from 0 and below the number of classes, got {labels.min()} to "
+            f"{labels.max()}"
+        )
+    if z.dtype not in (np.float32, np.float64):
+        z = z.astype(np.float32)
+    return FeatureFile(
+        str(path), z, labels.astype(np.int64), domains, found.get("head"),
+        str(found.get("encoder", "")), classes,
+    )  # fmt: skip
