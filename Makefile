@@ -31,7 +31,7 @@ acceptance: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m acceptance
 
 bench: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -p no:xdist benchmarks
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -p no:xdist benchmarks
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

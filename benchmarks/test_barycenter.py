@@ -1,12 +1,14 @@
 """The barycenter beside POT and pyRiemann: same inputs, one thread, every residual at most 1e-8.
 
-The residual is ||G||_B / sqrt(tr B) at tau = inf, whoever computed B. Best of three, interleaved. The
-peers stop on rules of their own and end at other residuals than ours; so each is also compared with ours
-stopped at the residual that this peer reached. SUREFOOT_BENCH=small shrinks all sizes: does it run?
+The residual is ||G||_B / sqrt(tr B) at tau = inf, whoever computed B. Medians of ten rounds, interleaved.
+The peers stop on rules of their own and end at other residuals than ours; so each is also compared with
+ours stopped at the residual that this peer reached. `make bench` sets the threads of every BLAS to one.
+SUREFOOT_BENCH=small shrinks all sizes: does it run?
 """
 
 import os
 import time
+import unittest.mock
 import warnings
 
 import numpy as np
@@ -16,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from tests.barycenter.peak import peak_buffers
 
 from surefoot.barycenter import bures_barycenter, suot_barycenter
+from surefoot.barycenter._solver import solve as solving
 from surefoot.barycenter.experiments import estimators, robustness
 from surefoot.barycenter.study import BarycenterConfig
 
@@ -23,8 +26,21 @@ ot = pytest.importorskip("ot")
 mean_wasserstein = pytest.importorskip("pyriemann.geometry.mean").mean_wasserstein
 
 SMALL = os.environ.get("SUREFOOT_BENCH") == "small"
-SIZES = [(10, 5)] if SMALL else [(100, 22), (50, 50), (20, 100)]
-ROUNDS = 1 if SMALL else 3
+# (n, d): pyRiemann over ours, quiet at 1e-8, quiet at its residual, by default at 1e-8, by default at its
+# residual; POT over ours.
+TARGETS = {
+    (10, 5): (1.5, 1.6, 1.35, 1.3, 2.5),
+    (40, 8): (2.2, 2.1, 1.7, 1.6, 6.0),
+    (100, 10): (2.6, 2.6, 1.9, 1.85, 9.0),
+    (100, 22): (3.0, 2.8, 2.1, 2.0, 9.0),
+    (50, 50): (2.4, 2.2, 1.75, 1.6, 9.0),
+    (20, 100): (2.2, 1.9, 1.55, 1.3, 9.0),
+    (500, 8): (2.7, 2.6, 1.9, 1.8, 9.0),
+    (2000, 22): (3.0, 2.7, 2.2, 2.0, 9.0),
+    (50, 200): (2.1, 1.55, 1.35, 1.1, 9.0),
+}
+SIZES = [(10, 5)] if SMALL else list(TARGETS)
+ROUNDS = 1 if SMALL else 10
 QUIET = {"optimality_gap": False, "record": False}
 IMPORTS = """
 import ot
@@ -48,47 +64,66 @@ def residual(B, covs):
         return bures_barycenter(covs, init=np.asarray(B), max_iter=0, **QUIET).grad_norm
 
 
-def best(*calls, rounds=ROUNDS):
-    """Least CPU seconds of this thread for each, rounds interleaved: the machine may be busy."""
-    found = [np.inf] * len(calls)
+def medians(*calls, rounds=ROUNDS, repeats=1):
+    """Median CPU seconds of this thread for each, rounds interleaved: the machine may be busy."""
+    found = [[] for _ in calls]
     for _ in range(rounds):
-        for i, call in enumerate(calls):
-            start = time.thread_time()
-            call()
-            found[i] = min(found[i], time.thread_time() - start)
-    return found
+        for seconds, call in zip(found, calls, strict=True):
+            for _ in range(repeats):
+                start = time.thread_time()
+                call()
+                seconds.append(time.thread_time() - start)
+    return [float(np.median(seconds)) for seconds in found]
 
 
 @pytest.mark.parametrize(("n", "d"), SIZES)
-def test_plain_and_robust_barycenter_against_the_peers(n, d):
-    torch.set_num_threads(1)
+def test_the_wasserstein_barycenter_against_the_peers(n, d):
     covs = spds(0, n, d)
-    calls = {
-        "ours, tau = inf": lambda: bures_barycenter(covs, **QUIET).cov,
-        "ours, tau = 1": lambda: suot_barycenter(covs, tau=1.0, **QUIET).cov,
-        "POT fixed point": lambda: ot.gaussian.bures_barycenter_fixpoint(
-            covs, eps=1e-9, num_iter=1000
-        ),
-        "pyRiemann": lambda: mean_wasserstein(covs, tol=1e-8, maxiter=1000),
-    }
-    reached = {name: residual(call(), covs) for name, call in calls.items() if "= 1" not in name}
-    for name in ("POT fixed point", "pyRiemann"):
-        calls[f"ours, as {name}"] = lambda tol=reached[name]: bures_barycenter(
-            covs, tol=max(tol, FLOOR), **QUIET
-        )
-    seconds = dict(zip(calls, best(*calls.values()), strict=True))
-    ours = seconds["ours, tau = inf"]
-    for name, spent in seconds.items():
-        ends = f"residual {reached[name]:.1e}" if name in reached else ""
-        print(f"n={n} d={d} {name:22} x{spent / ours:.2f} {ends}")
-    for name in ("POT fixed point", "pyRiemann"):
-        ratio = seconds[name] / seconds[f"ours, as {name}"]
-        print(f"n={n} d={d} {name} over ours at the residual that it reached: x{ratio:.2f}")
-    if SMALL:
-        return
-    assert seconds["POT fixed point"] >= 3 * ours
-    assert seconds["pyRiemann"] >= ours
-    assert seconds["ours, tau = 1"] <= seconds["POT fixed point"]
+
+    def theirs():
+        return mean_wasserstein(covs, tol=1e-8, maxiter=1000)
+
+    def pot():
+        return ot.gaussian.bures_barycenter_fixpoint(covs, eps=1e-9, num_iter=1000)
+
+    same = max(residual(theirs(), covs), FLOOR)
+    repeats = 5 if n * d * d < 4000 else 1
+    peer, *ours = medians(
+        theirs,
+        lambda: bures_barycenter(covs, **QUIET),
+        lambda: bures_barycenter(covs, tol=same, **QUIET),
+        lambda: bures_barycenter(covs),
+        lambda: bures_barycenter(covs, tol=same),
+        repeats=repeats,
+    )
+    spent, quiet = medians(
+        pot, lambda: bures_barycenter(covs, **QUIET), rounds=min(ROUNDS, 3), repeats=repeats
+    )
+    found = [*(peer / x for x in ours), spent / quiet]
+    for what, ratio, least in zip(
+        ("quiet 1e-8", "quiet, its residual", "defaults 1e-8", "defaults, its residual", "POT, quiet"),
+        found, TARGETS[n, d], strict=True,
+    ):  # fmt: skip
+        print(f"n={n} d={d} {what:22} peer over ours x{ratio:.2f} (required {least})")
+    assert SMALL or all(a >= b for a, b in zip(found, TARGETS[n, d], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("n", "d"), [(10, 5)] if SMALL else [(10, 5), (100, 22), (50, 50), (20, 100)]
+)
+@pytest.mark.parametrize("record", [False, True])
+def test_a_finite_price_against_an_eigendecomposition_a_step(n, d, record):
+    """The path of before, which single inputs in other dtypes and with other methods still take."""
+    covs = spds(0, n, d)
+    options = {"tau": 1.0, "record": record, "optimality_gap": record}
+
+    def before():
+        with unittest.mock.patch.object(solving, "suits", return_value=False):
+            suot_barycenter(covs, **options)
+
+    old, new = medians(before, lambda: suot_barycenter(covs, **options))
+    print(f"n={n} d={d} tau=1 record={record}: an eigendecomposition a step takes x{old / new:.2f}")
+    assert SMALL or old >= new
 
 
 def test_gradient_descent_of_pot():
@@ -101,7 +136,7 @@ def test_gradient_descent_of_pot():
         return ot.gaussian.bures_barycenter_gradient_descent(covs, num_iter=1000, eps=1e-9)
 
     reached = residual(theirs(), covs)
-    spent, ours, matched = best(
+    spent, ours, matched = medians(
         theirs,
         lambda: bures_barycenter(covs, **QUIET),
         lambda: bures_barycenter(covs, tol=max(reached, FLOOR), **QUIET),
@@ -128,28 +163,24 @@ def test_peak_memory(tau):
     found = {name: peak_buffers(call, n, d, imports=IMPORTS) for name, call in calls.items()}
     for name, buffers in found.items():
         print(f"n={n} d={d} tau={tau} {name:20} peak {buffers:.1f} n d^2 doubles")
-    assert SMALL or found["ours"] <= 4
+    assert SMALL or found["ours"] <= 3.3
 
 
-@pytest.mark.xfail(
-    reason="a bar not reached: 3.2 to 4.7 from run to run, a symmetrised copy of the inputs among them",
-    strict=True,
-)
 def test_peak_memory_of_inputs_symmetric_to_rounding():
-    """4 buffers of n d^2 doubles at most: the worst of eight runs, fixed and free mass."""
+    """3.3 buffers of n d^2 doubles at most: the worst of eight runs, fixed and free mass."""
     found = [
         peak_buffers(f"suot_barycenter(covs, tau=1.0, mass={mass!r})", 600, 100, asymmetry=1e-12)
         for mass in ("fixed", "free")
         for _ in range(4)
     ]
-    print(f"n=600 d=100, symmetric to rounding: required 4, measured {np.round(found, 2)}")
-    assert max(found) <= 4
+    print(f"n=600 d=100, symmetric to rounding: required 3.3, measured {np.round(found, 2)}")
+    assert max(found) <= 3.3
 
 
 def test_two_thousand_matrices_in_seconds():
     torch.set_num_threads(1)
     covs = spds(1, 200 if SMALL else 2000, 22)
-    (seconds,) = best(lambda: suot_barycenter(covs, tau=1.0, **QUIET), rounds=1)
+    (seconds,) = medians(lambda: suot_barycenter(covs, tau=1.0, **QUIET), rounds=1)
     print(f"n={len(covs)} d=22 tau=1: {seconds:.2f} s")
     assert seconds < 10
 
@@ -159,7 +190,7 @@ def test_a_batch_is_not_slower_than_the_loop():
     count = 4 if SMALL else 64
     for n, d, least in ((10, 8, 1.0), (5, 3, 3.0)):
         covs = spds(2, count * n, d).reshape(count, n, d, d)
-        loop, together = best(
+        loop, together = medians(
             lambda covs=covs: [suot_barycenter(c, tau=1.0, **QUIET) for c in covs],
             lambda covs=covs: suot_barycenter(covs, tau=1.0, **QUIET),
         )

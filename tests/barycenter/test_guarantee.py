@@ -18,6 +18,7 @@ from surefoot.barycenter import (
     suot_barycenter,
 )
 from surefoot.barycenter import guarantee as g
+from surefoot.barycenter._chord import descent as products
 from surefoot.barycenter._solver import descent as descents
 from surefoot.certificate import certify
 from surefoot.guarantee import Verdict
@@ -138,7 +139,13 @@ def test_a_wrong_update_stops_the_run_itself(monkeypatch):
         descents, "moved", lambda B, G, eta: (B + eta * (G @ B + B @ G) + 0 * B).clone()
     )
     with pytest.raises(GuaranteeViolation, match="defect"):
-        suot_barycenter(spds(6, 5, 3), tau=1.0, method="eggd")
+        suot_barycenter(spds(6, 5, 3), tau=1.0, mass="free", mass_tau="median", method="eggd")
+
+
+def test_a_wrong_update_in_the_coordinates_of_the_base_stops_the_run_too(monkeypatch):
+    monkeypatch.setattr(products, "moved_by", lambda N, Z, eta: N + eta * (Z @ N + N @ Z.T))
+    with pytest.raises(GuaranteeViolation, match="defect"):
+        suot_barycenter(spds(6, 5, 3), tau=1.0)
 
 
 def test_the_counterexample_to_alpha_as_a_floor():

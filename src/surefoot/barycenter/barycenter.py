@@ -11,10 +11,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot.barycenter._chord.hermitian import check_options, is_complex
 from surefoot.barycenter._solver.intersection import intersect
 from surefoot.barycenter._solver.request import read_request
 from surefoot.barycenter._solver.rules import INNER_ITER, STEP, rule_of
-from surefoot.barycenter._solver.solve import SQRTS, Settings, solve
+from surefoot.barycenter._solver.settings import Settings
+from surefoot.barycenter._solver.solve import SQRTS, solve
 from surefoot.barycenter.result import BarycenterResult
 
 
@@ -35,7 +37,9 @@ def suot_barycenter(
         Covariances (..., n, d, d), positive semidefinite; leading dimensions are a batch of problems.
         NumPy or torch; the result is of the same kind. All is computed in float64, of float32 inputs
         too, whose result is then rounded to float32: a float32 eigendecomposition would lose 3e-5 of
-        Upsilon at a condition number of 1e4 and could not reach `tol`.
+        Upsilon at a condition number of 1e4 and could not reach `tol`. Complex Hermitian covariances
+        (complex128, of full rank, fixed mass) give a complex result, and are worth what half their real
+        form [[Re, -Im], [Im, Re]] is.
     means
         Means (..., n, d), or None for centred Gaussians.
     weights
@@ -100,6 +104,8 @@ def suot_barycenter(
     Source: arXiv 2410.08117. The closed forms and all bounds are derived here.
     """
     with torch.no_grad():
+        if is_complex(covs):
+            check_options(method, init, means, mass, sqrt)
         request = read_request(covs, means, weights, tau, mass, mass_tau)
         max_iter = check_number("max_iter", max_iter, least=0, whole=True)
         if debias not in (None, "trace"):
@@ -110,7 +116,15 @@ def suot_barycenter(
             check_number("tol", tol, above=0), sqrt, record,
             optimality_gap if certify is None else certify,
         )  # fmt: skip
-        solution = intersect(request) if bool((request.tau == 0).any()) else solve(request, how)
+        if not bool((request.tau == 0).any()):
+            solution = solve(request, how)
+        elif request.covs.is_complex():
+            raise ValueError(
+                "tau must be positive where covs are complex; for tau = 0 give the real form "
+                "[[A.real, -A.imag], [A.imag, A.real]]"
+            )
+        else:
+            solution = intersect(request.symmetrised())
     result = BarycenterResult.of(solution, request, method, debias=debias)
     if not bool(np.all(result.converged)):
         _warn(result, int(max_iter))

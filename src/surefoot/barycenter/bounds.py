@@ -27,6 +27,19 @@ class GuaranteeViolation(SurefootError, ArithmeticError):
     """A proven inequality failed beyond rounding: a defect of this library, or of the hardware."""
 
 
+def keep_promise(reached: float, ceiling: float, slack: float, step: int) -> None:
+    """Raise GuaranteeViolation where a step ended above what its method promises by more than rounding."""
+    if reached - ceiling > slack:
+        raise GuaranteeViolation(
+            f"the objective is {reached:.17g} after step {step} where at most {ceiling:.17g} is possible; "
+            "this is a defect, please report it"
+        )
+    if math.isnan(reached):
+        raise GuaranteeViolation(
+            f"the objective is NaN after step {step}; please report the inputs"
+        )
+
+
 def descent_bound(F: float, grad_norm2: float, eta: float) -> float:
     """G1: F(B+) <= F(B) - (eta - eta^2/2) ||G||_B^2 for B+ = (I - eta G) B (I - eta G), any real eta.
 

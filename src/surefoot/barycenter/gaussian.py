@@ -23,7 +23,8 @@ from surefoot.barycenter._solver.checks import (
     dtype_of,
 )
 from surefoot.barycenter._solver.means import mean_cost, relaxed_mean
-from surefoot.barycenter._spectral.closed_forms import Coupling, Inputs, inverse, ranked, spectrum
+from surefoot.barycenter._spectral.closed_forms import Coupling, Inputs, spectrum
+from surefoot.barycenter._spectral.ranks import inverse, ranked
 
 MASSES = ("fixed", "free")
 

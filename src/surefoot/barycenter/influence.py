@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from surefoot.barycenter._solver.checks import as_covariances, as_tau
-from surefoot.barycenter._spectral.closed_forms import ranked, spectrum
+from surefoot.barycenter._spectral.closed_forms import spectrum
+from surefoot.barycenter._spectral.ranks import ranked
 from surefoot.barycenter.bounds import influence_bound, stretch_bound
 from surefoot.barycenter.result import BarycenterResult
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from surefoot._numerics.checks import check_number
 from surefoot.barycenter._solver.checks import as_covariances, as_float64
 from surefoot.barycenter._solver.newton import curvature, solve_congruent
-from surefoot.barycenter._spectral.closed_forms import Coupling, Inputs, inverse
+from surefoot.barycenter._spectral.closed_forms import Coupling, Inputs
+from surefoot.barycenter._spectral.ranks import inverse
 from surefoot.barycenter.barycenter import suot_barycenter
 
 CG_TOL = 1e-13

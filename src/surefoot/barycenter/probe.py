@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ def optimality_gap(B: Any, covs: Any, weights: Any = None, tau: Any = "auto") ->
     Source: `bounds.gap_bound`, derived here.
     """
     with torch.no_grad():
-        request = read_request(covs, None, weights, tau, "fixed", None)
+        request = read_request(covs, None, weights, tau, "fixed", None).symmetrised()
         if len(request.covs) != 1:
             raise ValueError(
                 f"covs must be one problem (n, d, d), got a batch of {len(request.covs)}"
@@ -54,6 +55,8 @@ def optimality_gap(B: Any, covs: Any, weights: Any = None, tau: Any = "auto") ->
         problem = Problem(inputs, request.weights, False, request.mass_tau, None)
         point = problem.at(start)
         low, high = problem.extremes()
+        if bool(point.residual.isinf()):
+            return math.inf
         return float(gap_bound(point.B, point.G, low, high, request.tau))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Inexact
 from torch import Tensor
 
 from surefoot.barycenter._solver.request import Request
@@ -46,8 +46,6 @@ class BarycenterResult:
     """Whether `grad_norm` came down to `tol`."""
     optimality_gap: Any
     """G5: F(cov) is at most this above its minimum, proved. NaN for free mass, or where not asked for."""
-    rate_bound: Any
-    """G4: unit steps shrink F - F* at least by the factor 1 - rate_bound. NaN where none is proved."""
     value: Any
     """1/2 sum lam_i Upsilon_i; free mass: 1/2 sum lam_i T (1 - exp(-Upsilon_i / T))."""
     grad_norm: Any
@@ -83,17 +81,19 @@ class BarycenterResult:
             return _array(x, shape, tensors, request.dtype)
 
         def number(x: Tensor, kind: type) -> Any:
-            return kind(x.reshape(())) if shape == () else np.asarray(x.reshape(shape).cpu())
+            return _per_problem(x, shape, kind)
 
-        scale = torch.ones_like(s.value)
+        scale, cov = None, s.cov
         if debias:
             scale = (s.weights * _trace(request.covs)).sum(dim=-1) / _trace(s.cov)
+            cov = s.cov * scale[:, None, None]
         return cls(
-            cov=array(s.cov * scale[:, None, None]), scale=number(scale, float),
+            cov=array(cov),
+            scale=number(torch.ones_like(s.value) if scale is None else scale, float),
             mean=None if s.mean is None else array(s.mean),
             weights_=array(s.weights), outlier_score=array(s.upsilon),
             n_iter=number(s.steps, int), converged=number(s.converged, bool),
-            optimality_gap=number(s.gap, float), rate_bound=number(s.rate, float),
+            optimality_gap=number(s.gap, float),
             value=number(s.value, float), grad_norm=number(s.residual, float),
             tau=number(request.tau, float), mass_tau=number(s.temperature, float),
             mass="free" if request.free else "fixed", method=method,
@@ -101,6 +101,11 @@ class BarycenterResult:
             _tensors=tensors, _dtype=request.dtype,
             _facts={"dtype": str(request.dtype).removeprefix("torch."), "debias": debias or "none"},
         )  # fmt: skip
+
+    @cached_property
+    def rate_bound(self) -> Any:
+        """G4: unit steps shrink F - F* at least by the factor 1 - rate_bound. NaN where none is proved."""
+        return _per_problem(self._solution.rate(), self._shape, float)
 
     @cached_property
     def relaxed_covs(self) -> Any:
@@ -165,7 +170,7 @@ class BarycenterResult:
         s = self._solution
         with torch.no_grad():
             stretch = s.stretch()[problem]
-            floor = float(s.lowest[problem])
+            floor = float(s.lowest()[problem])
         out = Record()
         lam = self._lam[problem]
         for i in range(len(lam)):
@@ -228,12 +233,18 @@ class BarycenterResult:
     """The name of `summary` in version 0.1.0."""
 
 
-def _trace(M: Float64[Tensor, "... d d"]) -> Float64[Tensor, "..."]:
-    return M.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+def _trace(M: Inexact[Tensor, "... d d"]) -> Float64[Tensor, "..."]:
+    return M.diagonal(dim1=-2, dim2=-1).real.sum(dim=-1)
+
+
+def _per_problem(x: Tensor, shape: tuple[int, ...], kind: type) -> Any:
+    return kind(x.item()) if shape == () else np.asarray(x.reshape(shape).cpu())
 
 
 def _array(x: Tensor, shape: tuple[int, ...], tensors: bool, dtype: torch.dtype) -> Any:
-    out = x.reshape(*shape, *x.shape[1:]).to(dtype)
+    out = x[0] if shape == () else x.reshape(*shape, *x.shape[1:])
+    if out.dtype != dtype and not out.is_complex():
+        out = out.to(dtype)
     if tensors:
         return out
     array = out.numpy()

@@ -27,6 +27,8 @@ SINGLE = torch.finfo(torch.float32).eps
 SINGLE_SLACK = 64 * SINGLE
 """Asymmetry, and negative eigenvalues, that are taken for the rounding of float32 inputs."""
 CONDITION = 1e5
+SMALLEST = 1e-120
+"""Variances below this, or above its inverse, have squares that are no numbers."""
 
 
 def dtype_of(*xs: Any) -> torch.dtype:

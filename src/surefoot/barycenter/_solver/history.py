@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +24,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
+Row = tuple[int, list[int], list[list[float]]]
+
+
 @dataclass
 class History:
     """Rows (problem, k) of `COLUMNS`: F, ||G||_B, the eta that led here, F here at the temperature
@@ -32,7 +36,16 @@ class History:
     beta: Float64[Tensor, "b"]
     tau: Float64[Tensor, "b"]
     free: bool
-    rows: list[tuple[int, list[int], list[list[float]]]] = field(default_factory=list)
+    made: list[Row] = field(default_factory=list)
+    pending: Callable[[], list[Row]] | None = None
+    """Makes the rows when they are first asked for."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """k, the problems still running there, and the columns of each."""
+        if self.pending is not None:
+            self.made, self.pending = self.pending(), None
+        return self.made
 
     def watch(self, k: int, running: Tensor, point: Point, eta: Tensor, reached: Tensor) -> None:
         """Store one point of every running problem."""
@@ -41,10 +54,11 @@ class History:
         if not self.free:
             alpha, beta = self.alpha[running], self.beta[running]
             gap = gap_bound(point.B, point.G, alpha, beta, self.tau[running])
+            gap = torch.where(point.residual.isinf(), torch.inf, gap)
         columns = (
             point.F, point.grad2.sqrt(), eta, reached, w[:, 0], w[:, -1], gap, point.rounding,
         )  # fmt: skip
-        self.rows.append((k, running.tolist(), torch.stack(columns, dim=-1).tolist()))
+        self.made.append((k, running.tolist(), torch.stack(columns, dim=-1).tolist()))
 
     def merged(self, other: History, wins: set[int]) -> History:
         """The rows of the problems in `wins` from the other history, all others from this one."""
@@ -53,7 +67,7 @@ class History:
             for k, running, values in source.rows:
                 at = [j for j, i in enumerate(running) if (i in wins) == keep]
                 rows.append((k, [running[j] for j in at], [values[j] for j in at]))
-        return replace(self, rows=rows)
+        return replace(self, made=rows)
 
     @classmethod
     def joined(cls, parts: list[History]) -> History:
@@ -64,7 +78,7 @@ class History:
             for i, part in enumerate(parts)
             for k, running, values in part.rows
         ]
-        return replace(parts[0], **ends, rows=rows)
+        return replace(parts[0], **ends, made=rows)
 
     def frame(self) -> pd.DataFrame:
         """One row a point, indexed by (problem, k); `bound` is what G1 promised of `reached`."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from surefoot.barycenter._solver.checks import as_covariances, check_spectrum
 from surefoot.barycenter._solver.means import weighted_median
-from surefoot.barycenter._spectral.closed_forms import Inputs, blocks, ranked, spectrum
+from surefoot.barycenter._spectral.closed_forms import Inputs, blocks, spectrum
+from surefoot.barycenter._spectral.ranks import ranked
 
 STARTS = ("euclid", "identity", "harmonic", "medoid")
 FREE_STARTS = ("euclid", "harmonic", "medoid")

@@ -9,7 +9,8 @@ from torch import Tensor
 from surefoot.barycenter._solver.checks import check_spectrum
 from surefoot.barycenter._solver.request import Request
 from surefoot.barycenter._solver.solution import Solution
-from surefoot.barycenter._spectral.closed_forms import inverse, ranked, spectrum
+from surefoot.barycenter._spectral.closed_forms import spectrum
+from surefoot.barycenter._spectral.ranks import inverse, ranked
 
 
 def precisions(
@@ -94,8 +95,8 @@ def intersect(request: Request) -> Solution:
     zero = torch.zeros_like(B[:, 0, 0])
     return Solution(
         cov=B, mean=mean, weights=weights, upsilon=score, steps=zero.long(), converged=zero == 0,
-        gap=zero, rate=zero * torch.nan, value=zero, residual=zero, temperature=zero + torch.inf,
-        rank_deficient=singular, lowest=spectrum(B)[:, 0], relax=lambda: B[:, None].expand_as(covs),
+        gap=zero, rate=lambda: zero * torch.nan, value=zero, residual=zero, temperature=zero + torch.inf,
+        rank_deficient=singular, lowest=lambda: spectrum(B)[:, 0], relax=lambda: B[:, None].expand_as(covs),
         stretch=lambda: torch.ones_like(weights), history=None,
         facts=lambda: [
             {"method": "covariance intersection", "descends": False, "geodesic": False, "tau": 0.0,

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from surefoot.barycenter._solver.descent import Stepped
 from surefoot.barycenter._solver.problem import Point, Problem
-from surefoot.barycenter._spectral.closed_forms import Coupling, inverse
+from surefoot.barycenter._spectral.closed_forms import Coupling
+from surefoot.barycenter._spectral.ranks import inverse
 
 CG_STEPS = 200
 

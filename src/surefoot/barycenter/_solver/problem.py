@@ -74,7 +74,8 @@ class Point:
     """How far rounding may have moved F: 1e-12 (|F| + tr B), more where inputs are nearly singular."""
     next_mean: Float64[Tensor, "b D"] | None
     residual: Float64[Tensor, "b"]
-    """||G||_B, and how far the mean still moves, over sqrt(tr B)."""
+    """||G||_B, and how far the mean still moves, over sqrt(tr B); inf where rounding has made B singular
+    in a direction of an input, where G is not known."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ class Problem:
             next_mean = weighted_mean(self.means.W, self.means.a, p)
             gap2 = grad2 + ((next_mean - mean) ** 2).sum(dim=-1)
         F = self.objective(upsilon, temperature)
-        residual = (gap2 / scale).sqrt()
+        lost = (~coupling.known & (p > 0)).any(dim=-1)
+        residual = torch.where(lost, torch.inf, (gap2 / scale).sqrt())
         rounding = ROUNDING * (F.abs() + scale) + (p * coupling.rounding()).sum(dim=-1)
         return Point(B, mean, upsilon, temperature, p, F, G, grad2, rounding, next_mean, residual)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Inexact
 from torch import Tensor
 
 from surefoot._numerics.checks import check_choice
+from surefoot.barycenter._chord.hermitian import fault, is_complex
+from surefoot.barycenter._chord.regular import regular
 from surefoot.barycenter._solver.checks import (
+    SMALLEST,
     as_covariances,
     as_float64,
     as_tau,
@@ -18,17 +22,16 @@ from surefoot.barycenter._solver.checks import (
     broadcast,
     dtype_of,
 )
-from surefoot.barycenter._spectral.closed_forms import ranked
+from surefoot.barycenter._spectral.ranks import ranked
 
 MASSES = ("fixed", "free")
-SMALLEST = 1e-120
 
 
 @dataclass(frozen=True)
 class Request:
     """The caller's problem, checked, with the batch flattened to one dimension."""
 
-    covs: Float64[Tensor, "b n d d"]
+    covs: Inexact[Tensor, "b n d d"]
     means: Float64[Tensor, "b n d"] | None
     weights: Float64[Tensor, "b n"]
     tau: Float64[Tensor, "b"]
@@ -38,6 +41,14 @@ class Request:
     tensors: bool
     dtype: torch.dtype
     """Of the result: that of the covariances, float32 or float64."""
+    symmetric: bool = True
+    """To the bit; else to rounding, as they were given."""
+
+    def symmetrised(self) -> Request:
+        """With covariances that are symmetric to the bit."""
+        if self.symmetric:
+            return self
+        return replace(self, covs=(self.covs + self.covs.mH) / 2, symmetric=True)
 
     def one(self, i: int) -> Request:
         """Problem i of the batch, alone."""
@@ -67,10 +78,22 @@ def read_request(
     tensors = any(isinstance(x, Tensor) for x in (covs, means, weights))
     if hasattr(covs, "__len__") and not isinstance(covs, Tensor) and len(covs) == 0:
         raise ValueError("covs must hold at least one covariance, got none")
-    A = as_covariances(covs, "covs").detach()
+    if not isinstance(covs, Tensor) and is_complex(covs):
+        covs = np.asarray(covs)
+    found = regular(covs)
+    if found is not None:
+        A, symmetric = torch.from_numpy(found[0]), found[1]
+    elif is_complex(covs):
+        raise fault(covs)
+    else:
+        A, symmetric = as_covariances(covs, "covs").detach(), True
+    plain = weights is None and means is None and mass_tau is None and mass == "fixed"
+    if plain and found is not None and A.ndim == 3 and type(tau) is float and tau > 0:
+        # What there is to check has been checked, and for small problems the rest is half of the time.
+        return _plain(A, tau, tensors, symmetric)
     if A.ndim < 3 or A.shape[-3] == 0:
         raise ValueError(f"covs must have shape (..., n, d, d) with n >= 1, got {tuple(A.shape)}")
-    largest = float(A.diagonal(dim1=-2, dim2=-1).amax())
+    largest = 1.0 if found is not None else float(A.diagonal(dim1=-2, dim2=-1).amax())
     if largest != 0 and not SMALLEST < abs(largest) < 1 / SMALLEST:
         raise ValueError(
             f"covs must have variances between {SMALLEST:g} and {1 / SMALLEST:g}, whose squares are numbers "
@@ -89,7 +112,7 @@ def read_request(
     if isinstance(tau, str):
         if tau != "auto":
             raise ValueError(f'tau must be a number, one a problem, or "auto", got {tau!r}')
-        traces = A.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+        traces = A.diagonal(dim1=-2, dim2=-1).real.sum(dim=-1)
         t = (lam.reshape(-1, n) * traces).sum(dim=-1) / d
         if bool((t <= 0).any()):
             raise ValueError(
@@ -99,8 +122,15 @@ def read_request(
         t = broadcast(as_tau(tau, zero=True).detach().to(A.device), shape, "tau").reshape(-1)
     free, temperature = _temperature(mass, mass_tau, t, shape)
     return Request(
-        A, a, lam.reshape(-1, n), t, temperature, free, tuple(batch), tensors, dtype_of(covs)
+        A, a, lam.reshape(-1, n), t, temperature, free, tuple(batch), tensors, dtype_of(covs), symmetric,
     )  # fmt: skip
+
+
+def _plain(A: Inexact[Tensor, "n d d"], tau: float, tensors: bool, symmetric: bool) -> Request:
+    n = len(A)
+    lam = torch.from_numpy(np.full((1, n), 1 / n))
+    t, temperature = (torch.from_numpy(np.array([x])) for x in (tau, np.inf))
+    return Request(A[None], None, lam, t, temperature, False, (), tensors, torch.float64, symmetric)
 
 
 def _temperature(
@@ -112,7 +142,7 @@ def _temperature(
             raise ValueError(
                 'mass_tau is the temperature of mass="free"; leave it out for fixed mass'
             )
-        return False, torch.full_like(t, torch.inf)
+        return False, t.new_full(t.shape, torch.inf)
     if mass_tau is None:
         temperature = t
     elif isinstance(mass_tau, str):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Inexact, Int64
 from torch import Tensor
 
 from surefoot.barycenter._solver.history import History
@@ -18,18 +18,19 @@ from surefoot.record import Fact
 class Solution:
     """See `BarycenterResult`, which shows the same in the caller's kind of array."""
 
-    cov: Float64[Tensor, "b d d"]
+    cov: Inexact[Tensor, "b d d"]
     mean: Float64[Tensor, "b d"] | None
     weights: Float64[Tensor, "b n"]
     upsilon: Float64[Tensor, "b n"]
     steps: Int64[Tensor, "b"]
     converged: Bool[Tensor, "b"]
     gap: Float64[Tensor, "b"]
-    rate: Float64[Tensor, "b"]
+    rate: Callable[[], Tensor]
+    """G4, one number a problem."""
     value: Float64[Tensor, "b"]
     residual: Float64[Tensor, "b"]
     temperature: Float64[Tensor, "b"]
-    lowest: Float64[Tensor, "b"]
+    lowest: Callable[[], Tensor]
     """The smallest eigenvalue of the barycenter on the joint range."""
     rank_deficient: bool
     relax: Callable[[], Tensor]
@@ -52,6 +53,8 @@ class Solution:
         return cls(
             **{"mean": None, **values},
             rank_deficient=any(p.rank_deficient for p in parts),
+            rate=lambda: torch.cat([p.rate() for p in parts]),
+            lowest=lambda: torch.cat([p.lowest() for p in parts]),
             relax=lambda: torch.cat([p.relax() for p in parts]),
             stretch=lambda: torch.cat([p.stretch() for p in parts]),
             history=History.joined(histories) if histories else None,

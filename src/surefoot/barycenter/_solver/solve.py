@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +11,17 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from surefoot.barycenter._chord.couplings import Unsuited
+from surefoot.barycenter._chord.hermitian import singular
+from surefoot.barycenter._chord.problem import by_products, suits
 from surefoot.barycenter._solver.checks import as_covariances
-from surefoot.barycenter._solver.descent import Outcome, Rule, descend
+from surefoot.barycenter._solver.descent import Outcome, descend
 from surefoot.barycenter._solver.history import History
 from surefoot.barycenter._solver.initial import FREE_STARTS, initial
 from surefoot.barycenter._solver.means import mean_maps, weighted_mean
 from surefoot.barycenter._solver.problem import Means, Problem, put, take
 from surefoot.barycenter._solver.request import Request
+from surefoot.barycenter._solver.settings import Settings
 from surefoot.barycenter._solver.solution import Solution
 from surefoot.barycenter._spectral.closed_forms import Evaluation, Inputs, spectrum
 from surefoot.barycenter._spectral.matmul import MatmulInputs
@@ -49,36 +54,48 @@ class Run:
         )
 
 
+ALONE = 80
+"""Problems of a batch with n d of at least this are solved one by one."""
 SQRTS: dict[str, type[Inputs]] = {"eigh": Inputs, "newton-schulz": MatmulInputs}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a request is to be solved."""
-
-    method: str
-    rule: Rule
-    init: Any
-    max_iter: int
-    tol: float
-    sqrt: str
-    record: bool
-    optimality_gap: bool
-
-
 def solve(request: Request, how: Settings) -> Solution:
-    """Solve a batch: together where possible, one by one where a problem lacks full joint range."""
+    """Solve a batch: by matrix products where that suits, else by an eigendecomposition a step."""
+    count, n, d = request.covs.shape[:3]
+    # Small problems of a batch are quicker together.
+    if suits(request, how) and (count == 1 or n * d >= ALONE or request.covs.is_complex()):
+        return _each(request, how, _by_products)
+    return _by_eigh(request.symmetrised(), how)
+
+
+def _by_products(request: Request, how: Settings) -> Solution:
+    try:
+        return by_products(request, how)
+    except Unsuited:
+        if request.covs.is_complex():
+            raise singular() from None
+        return _by_eigh(request.symmetrised(), how)
+
+
+def _by_eigh(request: Request, how: Settings) -> Solution:
+    """Together where possible, one by one where a problem lacks full joint range."""
     _, inside = request.joint_range()
     together = bool(inside.all()) and how.rule.batched
-    if len(request.covs) == 1 or together:
-        return _solve(request, how)
-    parts = [request.one(i) for i in range(len(request.covs))]
-    starts = [how.init] * len(parts)
-    if not isinstance(how.init, str | None):
+    return _solve(request, how) if together else _each(request, how, _solve)
+
+
+def _each(
+    request: Request, how: Settings, one: Callable[[Request, Settings], Solution]
+) -> Solution:
+    count = len(request.covs)
+    if count == 1:
+        return one(request, how)
+    starts = [how.init] * count
+    if not isinstance(how.init, str | None) and not request.covs.is_complex():
         full = as_covariances(how.init, "init")
-        starts = list(full.expand(len(parts), *full.shape[-2:])[:, None])
+        starts = list(full.expand(count, *full.shape[-2:])[:, None])
     return Solution.joined(
-        [_solve(p, replace(how, init=s)) for p, s in zip(parts, starts, strict=True)]
+        [one(request.one(i), replace(how, init=start)) for i, start in enumerate(starts)]
     )
 
 
@@ -130,20 +147,17 @@ def _solve(request: Request, how: Settings) -> Solution:
 def _facts(
     problem: Problem, run: Run, how: Settings, starts: list[str], deficient: bool
 ) -> list[dict[str, Fact]]:
-    """What was done with each problem: as it ran, and not as it was asked for."""
+    """What was done with each problem."""
     end = run.outcome
+    singular = (problem.inputs.singular & (problem.weights > 0)).any(dim=-1)
     return [
-        {
-            "method": how.method, "descends": how.rule.descends, "geodesic": how.rule.geodesic,
-            "tau": tau, "mass": "free" if problem.free else "fixed", "mass_tau": temperature,
-            "initial": starts[start], "tol": how.tol, "max_iter": how.max_iter, "sqrt": how.sqrt,
-            "steps": steps, "converged": converged, "rank_deficient": deficient or singular,
-        }
-        for tau, temperature, start, steps, converged, singular in zip(
+        how.facts(
+            tau=tau, free=problem.free, mass_tau=temperature, initial=starts[start], steps=steps,
+            converged=converged, rank_deficient=deficient or flat,
+        )
+        for tau, temperature, start, steps, converged, flat in zip(
             problem.tau.tolist(), end.point.temperature.tolist(), run.start.tolist(),
-            end.steps.tolist(), end.converged.tolist(),
-            (problem.inputs.singular & (problem.weights > 0)).any(dim=-1).tolist(),
-            strict=True,
+            end.steps.tolist(), end.converged.tolist(), singular.tolist(), strict=True,
         )
     ]  # fmt: skip
 
@@ -157,14 +171,20 @@ def _solution(
 ) -> Solution:
     point = run.outcome.point
     low, high = problem.extremes()
-    gap = rate = torch.full_like(point.F, torch.nan)
+    gap = torch.full_like(point.F, torch.nan)
     if how.optimality_gap and not request.free:
         gap = gap_bound(point.B, point.G, low, high, request.tau)
+        gap = torch.where(point.residual.isinf(), torch.inf, gap)
+
+    def rate() -> Tensor:
+        if not how.optimality_gap or request.free:
+            return torch.full_like(point.F, torch.nan)
         rates = [
             linear_rate(float(a), float(b), float(t)) if float(a) > 0 else math.nan
             for a, b, t in zip(low, high, request.tau, strict=True)
         ]
-        rate = torch.tensor(rates, dtype=point.F.dtype, device=point.F.device)
+        return torch.tensor(rates, dtype=point.F.dtype, device=point.F.device)
+
     value = point.F
     if request.free:
         # -expm1(-2 L / T) is 1 - sum lam exp(-Upsilon / T), without underflow.
@@ -181,6 +201,7 @@ def _solution(
         steps=run.outcome.steps, converged=run.outcome.converged, gap=gap, rate=rate, value=value,
         residual=point.residual, temperature=point.temperature, history=run.history,
         relax=lambda: embed(coupling().relaxed()), stretch=lambda: spectrum(coupling().maps())[..., -1],
-        lowest=spectrum(point.B)[:, 0], rank_deficient=Q is not None or bool(problem.inputs.singular.any()),
+        lowest=lambda: spectrum(point.B)[:, 0],
+        rank_deficient=Q is not None or bool(problem.inputs.singular.any()),
         facts=lambda: _facts(problem, run, how, starts, Q is not None),
     )  # fmt: skip

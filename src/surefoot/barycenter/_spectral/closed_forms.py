@@ -15,12 +15,13 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from surefoot.barycenter._solver.checks import check_spectrum
+from surefoot.barycenter._spectral.pairs import Coordinates, decompose
+from surefoot.barycenter._spectral.ranks import EPS, inverse, ranked
 
-EPS = torch.finfo(torch.float64).eps
 BLOCK = 4_000_000
 """Bytes of matrices that are decomposed at a time on a CPU, which walks them one by one anyhow."""
 
@@ -32,20 +33,6 @@ def blocks(x: Float64[Tensor, "*n d d"]) -> list[slice]:
     n = x.shape[-3]
     count = max(1, BLOCK * n // max(1, 8 * x.numel()))
     return [slice(i, min(i + count, n)) for i in range(0, n, count)]
-
-
-def ranked(w: Float64[Tensor, "... d"], eps: float = EPS) -> Float64[Tensor, "... d"]:
-    """Eigenvalues below d eps max are exactly 0.
-
-    Clipping at 0 alone leaves 1e-16 on singular inputs, whose square root is an error of 1e-8.
-    """
-    floor = w.shape[-1] * eps * w.amax(dim=-1, keepdim=True)
-    return torch.where(w > floor, w, torch.zeros_like(w))
-
-
-def inverse(x: Tensor) -> Tensor:
-    """1/x, and 0 where x is 0: the inverse on the range."""
-    return torch.where(x > 0, 1 / torch.where(x > 0, x, torch.ones_like(x)), torch.zeros_like(x))
 
 
 def spectrum(M: Float64[Tensor, "... d d"]) -> Float64[Tensor, "... d"]:
@@ -77,6 +64,10 @@ class Evaluation(Protocol):
 
     def rounding(self) -> Float64[Tensor, "*p"]:
         """How far rounding may move each value."""
+
+    @property
+    def known(self) -> Bool[Tensor, "*p"]:
+        """Whether S is that of the pair, and not of what rounding has left of it."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +121,16 @@ class Inputs:
         """Which inputs lack full rank."""
         return (self.w == 0).any(dim=-1)
 
+    @property
+    def zeros(self) -> Int64[Tensor, "*n"]:
+        """How many eigenvalues of each input are 0."""
+        return (self.w == 0).sum(dim=-1)
+
     def couple(self, B: Float64[Tensor, "... d d"], *, keep: bool = True) -> Coupling:
         """All closed forms at B, one eigendecomposition a pair."""
-        r, U = torch.linalg.eigh(self.root @ B @ self.root)
-        r = ranked(r.clamp(min=0))
+        r, rows, U = decompose(self.root, B, Coordinates.of(B), self.zeros)
         trace = B.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-        # LAPACK leaves U in column-major order: its transpose is contiguous, and so are these rows.
-        return Coupling(self, r, U.mT @ self.root, U if keep else None, trace)
+        return Coupling(self, r, rows, U if keep else None, trace)
 
     def evaluate(self, B: Float64[Tensor, "... d d"]) -> Evaluation:
         """What a descent needs at B; `matmul.MatmulInputs` has another way to it."""
@@ -144,11 +138,11 @@ class Inputs:
         if len(parts) == 1 or B.shape[-3] != 1:
             return self.couple(B, keep=False)
         r, rows = torch.empty_like(self.w), torch.empty_like(self.root)
+        coordinates = Coordinates.of(B)
         for part in parts:
             C = self.root[..., part, :, :]
-            values, U = torch.linalg.eigh(C @ B @ C)
-            r[..., part, :] = ranked(values.clamp(min=0))
-            rows[..., part, :, :] = U.mT @ C
+            found = decompose(C, B, coordinates, self.zeros[..., part])
+            r[..., part, :], rows[..., part, :, :] = found[:2]
         return Coupling(self, r, rows, None, B.diagonal(dim1=-2, dim2=-1).sum(dim=-1))
 
     def function(self, values: Float64[Tensor, "... d"]) -> Float64[Tensor, "... d d"]:
@@ -232,10 +226,19 @@ class Coupling:
         """
         d = self.r.shape[-1]
         error = d * EPS * self.r.amax(dim=-1)
-        tau = self.inputs.tau
-        lost = (self.r == 0).sum(dim=-1) - (self.inputs.w == 0).sum(dim=-1)
+        tau, lost = self.inputs.tau, self._lost
         root = error.sqrt() if self.inputs.balanced else (error * (error + 2 * tau)).sqrt()
-        return error * self.g.sum(dim=-1) + lost.clamp(min=0) * root
+        return error * self.g.sum(dim=-1) + lost * root
+
+    @cached_property
+    def _lost(self) -> Int64[Tensor, "*p"]:
+        zeros: Tensor = (self.r == 0).sum(dim=-1) - self.inputs.zeros
+        return zeros.clamp(min=0)
+
+    @property
+    def known(self) -> Bool[Tensor, "*p"]:
+        """Not so where B is singular to rounding in a direction of the input: S is without limit there."""
+        return self._lost == 0
 
     @cached_property
     def _excess(self) -> Float64[Tensor, "*p d"]:

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from surefoot.barycenter._spectral.closed_forms import EPS, Evaluation, Inputs
+from surefoot.barycenter._spectral.closed_forms import Evaluation, Inputs
+from surefoot.barycenter._spectral.ranks import EPS
 
 STEPS = 26
 """Enough for a condition number of 5e6, at which the roots are good to 1e-10."""
@@ -148,6 +149,11 @@ class MatmulCoupling:
         tall = (*C.shape[:-3], -1, C.shape[-1])
         product = C.reshape(tall).mT @ scaled.reshape(tall)
         return (product + product.mT) / 2
+
+    @property
+    def known(self) -> Bool[Tensor, "*p"]:
+        """Always: what does not converge is left to eigh."""
+        return torch.ones(self.R.shape[:-2], dtype=torch.bool, device=self.R.device)
 
     def rounding(self) -> Float64[Tensor, "*p"]:
         """As `Coupling.rounding`, with the row sum for the largest eigenvalue; nothing is taken for 0."""

@@ -1,0 +1,210 @@
+"""From one problem to its `Solution`; what nobody asked for is computed when somebody does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from surefoot.barycenter._chord.couplings import (
+    EPS,
+    Couplings,
+    Matrix,
+    Stack,
+    adjoint,
+    hermitian_part,
+    parts_of,
+    spectra,
+)
+from surefoot.barycenter._chord.descent import End, Spot, Steps, descend
+from surefoot.barycenter._solver.descent import Eggd
+from surefoot.barycenter._solver.history import History, Row
+from surefoot.barycenter._solver.settings import Settings
+from surefoot.barycenter._solver.solution import Solution
+from surefoot.barycenter.bounds import linear_rate, strong_convexity
+
+
+@dataclass
+class Ends:
+    """The extreme eigenvalues of the inputs of positive weight."""
+
+    covs: Stack
+    weights: Float[np.ndarray, " n"]
+
+    @cached_property
+    def spectra(self) -> Float[np.ndarray, "n d"]:
+        """The eigenvalues of every input."""
+        return spectra(self.covs, parts_of(self.covs))
+
+    @cached_property
+    def both(self) -> tuple[float, float]:
+        """Alpha and beta; alpha is 0 where an input is singular to rounding."""
+        w = self.spectra[self.weights > 0]
+        low, high = float(w[:, 0].min()), float(w[:, -1].max())
+        return max(low, 0.0), high
+
+
+def solve(
+    covs: Stack, weights: Float[np.ndarray, " n"], tau: float, temperature: float,
+    mean: Tensor | None, offset: Float[np.ndarray, " n"] | None, starts: list[tuple[str, Matrix]],
+    how: Settings, *, symmetric: bool,
+) -> Solution:  # fmt: skip
+    """The best of the descents from `starts`.
+
+    `mean` is the barycenter's, `offset` what the means add to each Upsilon.
+    Raises Unsuited where rounding makes inputs or points singular.
+    """
+    ends = Ends(covs, weights)
+    known = ends.spectra if how.record or how.optimality_gap else None
+    shift = 0.0 if offset is None else float(weights @ offset) / 2
+    best: tuple[End, list[tuple[int, Spot]], str] | None = None
+    steps = Steps(how.rule.eta if isinstance(how.rule, Eggd) else None, math.isinf(tau))
+    for name, B in starts:
+        couplings = Couplings(
+            covs, weights, tau, temperature, symmetric=symmetric, spectra=known,
+            cautious=how.record,
+        )  # fmt: skip
+        path: list[tuple[int, Spot]] = []
+        end = descend(
+            couplings, B, steps, tol=how.tol, max_iter=how.max_iter,
+            goal=_goal(how), path=path if how.record else None,
+        )  # fmt: skip
+        known = couplings.spectra
+        if best is None or end.spot.F < best[0].spot.F:
+            best = end, path, name
+    assert best is not None
+    end, path, name = best
+    return _solution(end, path, name, ends, mean, shift, offset, how, symmetric=symmetric)
+
+
+def _goal(how: Settings) -> Callable[[float], float]:
+    """How far the maps may be off: F to rounding for a record, the maps to rounding for constant steps."""
+    if isinstance(how.rule, Eggd):
+        return lambda residual: 3e-13
+    if how.record:
+        return lambda residual: max(3e-13, 2e-6 * residual * residual)
+    return lambda residual: max(0.002 * residual, 0.05 * how.tol)
+
+
+def gap(
+    B: Matrix, G: Matrix, ends: tuple[float, float], tau: float, off: float
+) -> tuple[float, Any]:
+    """G5 as `bounds.gap_bound`, at the worst G within off I of this one; and the spectrum of B."""
+    alpha, beta = ends
+    g, b = np.linalg.eigvalsh(np.stack([G, B]))
+    trace, d = float(b.sum()), len(g)
+    product = float((G * B.conj()).real.sum())
+    first = (product - float(np.where(g > 0, alpha * g, beta * g).sum())) / 2
+    first = max(first, 0.0) + off * (trace + d * beta) / 2
+    mu = strong_convexity(alpha, beta, tau, float(b[-1])) if alpha > 0 else 0.0
+    norm = math.sqrt(float(g @ g)) + off * math.sqrt(d)
+    second = norm * norm / (8 * mu) if mu > 0 else math.inf
+    return min(first, second) + EPS * trace, b
+
+
+def _rows(
+    path: list[tuple[int, Spot]], ends: tuple[float, float], tau: float, shift: float, free: bool
+) -> list[Row]:
+    rows = []
+    for k, at in path:
+        B, F = at.B, at.F + shift
+        if free:
+            proved, w = math.nan, np.linalg.eigvalsh(B)
+        else:
+            proved, w = gap(B, at.G, ends, tau, at.error)
+        columns = [
+            F,
+            math.sqrt(at.grad2),
+            at.eta,
+            F,
+            float(w[0]),
+            float(w[-1]),
+            proved,
+            at.rounding,
+        ]
+        rows.append((k, [0], [columns]))
+    return rows
+
+
+def _solution(
+    end: End, path: list[tuple[int, Spot]], start: str, ends: Ends, mean: Any, shift: float, offset: Any,
+    how: Settings, *, symmetric: bool,
+) -> Solution:  # fmt: skip
+    at, spot = end.couplings, end.spot
+    covs, tau, temperature, free = at.covs, at.tau, at.temperature, at.free
+    B, F = spot.B, spot.F + shift
+    upsilon = at.upsilon().clip(min=0)
+    if offset is not None:
+        upsilon += offset
+    proved = math.nan
+    if how.optimality_gap and not free:
+        proved, _ = gap(B, spot.G, ends.both, tau, end.bound)
+
+    def rate() -> Tensor:
+        known = how.optimality_gap and not free and ends.both[0] > 0
+        return _number(linear_rate(*ends.both, tau) if known else math.nan)
+
+    history = None
+    if how.record:
+        a, b = (_number(x) for x in ends.both)
+        history = History(
+            a, b, _number(tau), free, pending=lambda: _rows(path, ends.both, tau, shift, free)
+        )
+    # The couplings, three buffers of the inputs' size, end here: no closure may hold them.
+    weights, steps, converged = at.p, end.steps, end.converged
+    return Solution(
+        cov=torch.from_numpy(B)[None], mean=mean, weights=torch.from_numpy(weights)[None],
+        upsilon=torch.from_numpy(upsilon)[None], steps=torch.from_numpy(np.array([steps])),
+        converged=torch.from_numpy(np.array([converged])), gap=_number(proved), rate=rate,
+        # -expm1(-2 L / T) is 1 - sum lam exp(-Upsilon / T), without underflow.
+        value=_number(-temperature / 2 * math.expm1(-2 * F / temperature) if free else F),
+        residual=_number(spot.residual), temperature=_number(temperature),
+        lowest=lambda: _number(float(np.linalg.eigvalsh(B)[0])), rank_deficient=False,
+        relax=lambda: torch.from_numpy(relaxed(covs, weights, tau, B, symmetric))[None],
+        stretch=lambda: torch.from_numpy(stretch(covs, weights, tau, B, symmetric))[None],
+        history=history,
+        facts=lambda: [
+            how.facts(
+                tau=tau, free=free, mass_tau=temperature, initial=start, steps=steps,
+                converged=converged, rank_deficient=False,
+            )
+        ],
+    )  # fmt: skip
+
+
+def _based(covs: Stack, weights: Any, tau: float, B: Matrix, symmetric: bool) -> Couplings:
+    # The constant of Upsilon is not asked for here: any numbers will do.
+    at = Couplings(
+        covs, weights, tau, math.inf, symmetric=symmetric, spectra=np.ones(covs.shape[:2])
+    )
+    at.base(B)
+    return at
+
+
+def relaxed(covs: Stack, weights: Any, tau: float, B: Matrix, symmetric: bool) -> Stack:
+    """Sigma_x = S B S of every input: L^-H Y^H diag(s) Y L^-1 at the base B."""
+    if math.isinf(tau):
+        return hermitian_part(covs)
+    at = _based(covs, weights, tau, B, symmetric)
+    rows = np.sqrt(at.s)[:, :, None] * (at.Y @ at.inverse)
+    return hermitian_part(adjoint(rows) @ rows)
+
+
+def stretch(
+    covs: Stack, weights: Any, tau: float, B: Matrix, symmetric: bool
+) -> Float[np.ndarray, " n"]:
+    """The largest eigenvalue of every map S = L^-H Y^H Y L^-1."""
+    at = _based(covs, weights, tau, B, symmetric)
+    rows = at.Y @ at.inverse
+    return np.asarray(np.linalg.eigvalsh(rows @ adjoint(rows))[:, -1])
+
+
+def _number(x: float) -> Tensor:
+    return torch.from_numpy(np.array([x]))
