@@ -1,6 +1,7 @@
 """The guarantees of the package. A new method joins by one line, and a file of data in `promises/`."""
 
 from tests.contract.promises import (
+    architecture,
     architecture_embedding,
     barycenter,
     federated,
@@ -15,6 +16,7 @@ from tests.contract.promises import (
 )
 
 PROMISES = [
+    *architecture.PROMISES,
     *architecture_embedding.PROMISES,
     *barycenter.PROMISES,
     *federated.PROMISES,

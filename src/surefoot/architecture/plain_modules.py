@@ -23,8 +23,10 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 def empty_linear(n_in: int, n_out: int, dtype: torch.dtype = torch.float32) -> nn.Linear:
     """A Linear whose entries are still to be written; of 0 inputs too, at which torch's own start warns."""
-    linear = nn.Linear(max(n_in, 1), n_out, device="meta", dtype=dtype)
-    linear.in_features = n_in
+    # Not through its own __init__ and skip_init either, which takes milliseconds and warns of 0 inputs.
+    linear = nn.Linear.__new__(nn.Linear)
+    nn.Module.__init__(linear)
+    linear.in_features, linear.out_features = n_in, n_out
     linear.weight = nn.Parameter(torch.empty(n_out, n_in, dtype=dtype))
     linear.bias = nn.Parameter(torch.empty(n_out, dtype=dtype))
     return linear

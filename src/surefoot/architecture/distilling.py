@@ -1,0 +1,80 @@
+"""Any predictor as the smallest network that matches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import nn
+
+from surefoot._numerics.checks import check_numbers
+from surefoot.architecture.estimators import CompactMLPClassifier, CompactMLPRegressor
+
+
+def compress(
+    module_or_callable: nn.Module | Callable[[Any], Any] | Any,
+    X: Shaped[np.ndarray, "n features"],
+    **settings: Any,
+) -> CompactMLPRegressor | CompactMLPClassifier:
+    """Distil a predictor into the smallest network that matches it on X.
+
+    Parameters
+    ----------
+    module_or_callable
+        A torch module, a function of an (n, features) array, or an estimator with `predict`. One with
+        `predict_proba` or `classes_` is a classifier, and its predicted labels are matched; of others the
+        outputs.
+    X : (n, features) array
+        Rows on which to match it, unlabelled.
+    settings
+        Of the estimator that comes back, for instance max_params or time_budget.
+
+    Returns
+    -------
+    CompactMLPClassifier or CompactMLPRegressor
+        Fitted; `score(X, ...)` and its certificates are about agreement with the predictor.
+
+    Raises
+    ------
+    ValueError
+        X is no table of numbers, or the predictor gives other than one row of finite numbers a row.
+    TypeError
+        The first argument predicts nothing.
+    """
+    x = check_numbers("X", X, ndim=2)
+    source: Any = module_or_callable
+    if hasattr(source, "predict_proba") or hasattr(source, "classes_"):
+        return CompactMLPClassifier(**settings).fit(X, source.predict(X))
+    if isinstance(source, nn.Module):
+        found = _module(source, x)
+    elif hasattr(source, "predict"):
+        found = source.predict(X)
+    elif callable(source):
+        found = source(X)
+    else:
+        raise TypeError(
+            "module_or_callable must be a torch module, a callable or an estimator with predict, "
+            f"got {type(source).__name__}"
+        )
+    y = check_numbers("outputs of module_or_callable", found)
+    if y.ndim not in (1, 2) or len(y) != len(x):
+        raise ValueError(
+            f"module_or_callable must give ({len(x)},) or ({len(x)}, outputs), got {y.shape}"
+        )
+    return CompactMLPRegressor(**settings).fit(X, y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y)
+
+
+def _module(module: nn.Module, x: np.ndarray) -> np.ndarray:
+    """Its outputs in evaluation mode, in which it is not left if it was in another."""
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float64)
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            found = module(torch.as_tensor(x, dtype=dtype))
+    finally:
+        module.train(training)
+    return np.asarray(found.detach().to(torch.float64).cpu().numpy())
