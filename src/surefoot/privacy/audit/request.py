@@ -36,6 +36,8 @@ def check_scores(scores: Any, included: Any) -> tuple[Float[Array, " m"], Bool[A
         Naming what is wrong.
     """
     try:
+        if np.iscomplexobj(scores):
+            raise TypeError
         values: Array = np.asarray(scores, dtype=float)
     except (TypeError, ValueError):
         raise ValueError(f"scores must be one number a canary, got {scores!r}") from None
