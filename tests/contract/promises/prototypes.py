@@ -85,4 +85,12 @@ PROMISES = [
         {"dtype": "float32"},
         [{"dtype": "float64"}],
     ),
+    Promise(
+        prototypes.wire_communication,
+        prototypes.wire_communication,
+        {prototypes.WIRE_UP: [1056.0], f"promised {prototypes.WIRE_UP}": [1056.0]},
+        {prototypes.WIRE_UP: [928.0]},
+        {"dtype": "float32"},
+        [{"dtype": "float64"}],
+    ),
 ]
