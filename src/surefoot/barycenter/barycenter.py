@@ -116,7 +116,7 @@ def suot_barycenter(
             check_number("tol", tol, above=0), sqrt, record,
             optimality_gap if certify is None else certify,
         )  # fmt: skip
-        if not bool((request.tau == 0).any()):
+        if 0.0 not in request.tau.tolist():
             solution = solve(request, how)
         elif request.covs.is_complex():
             raise ValueError(
@@ -126,7 +126,7 @@ def suot_barycenter(
         else:
             solution = intersect(request.symmetrised())
     result = BarycenterResult.of(solution, request, method, debias=debias)
-    if not bool(np.all(result.converged)):
+    if result.converged is not True and not bool(np.all(result.converged)):
         _warn(result, int(max_iter))
     return result
 

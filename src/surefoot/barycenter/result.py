@@ -242,7 +242,9 @@ def _per_problem(x: Tensor, shape: tuple[int, ...], kind: type) -> Any:
 
 
 def _array(x: Tensor, shape: tuple[int, ...], tensors: bool, dtype: torch.dtype) -> Any:
-    out = x[0] if shape == () else x.reshape(*shape, *x.shape[1:])
+    if shape == () and not tensors and x.dtype == dtype:
+        return x.numpy()[0]
+    out = x.reshape(*shape, *x.shape[1:])
     if out.dtype != dtype and not out.is_complex():
         out = out.to(dtype)
     if tensors:

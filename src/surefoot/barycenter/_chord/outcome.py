@@ -160,8 +160,8 @@ def _solution(
     # The couplings, three buffers of the inputs' size, end here: no closure may hold them.
     weights, steps, converged = at.p, end.steps, end.converged
     return Solution(
-        cov=torch.from_numpy(B)[None], mean=mean, weights=torch.from_numpy(weights)[None],
-        upsilon=torch.from_numpy(upsilon)[None], steps=torch.from_numpy(np.array([steps])),
+        cov=torch.from_numpy(B[None]), mean=mean, weights=torch.from_numpy(weights[None]),
+        upsilon=torch.from_numpy(upsilon[None]), steps=torch.from_numpy(np.array([steps])),
         converged=torch.from_numpy(np.array([converged])), gap=_number(proved), rate=rate,
         # -expm1(-2 L / T) is 1 - sum lam exp(-Upsilon / T), without underflow.
         value=_number(-temperature / 2 * math.expm1(-2 * F / temperature) if free else F),

@@ -58,7 +58,7 @@ def _start(
     init: Any, A: Stack, weights: Float[np.ndarray, " n"], request: Request
 ) -> tuple[str, Matrix]:
     if isinstance(init, str) and init == "euclid":
-        return init, np.tensordot(weights, A, 1)
+        return init, (weights @ A.reshape(len(A), -1)).reshape(A.shape[1:])
     if request.covs.is_complex():
         if isinstance(init, str):
             return init, np.eye(A.shape[-1], dtype=A.dtype)
