@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from surefoot.architecture.experiments import embedding, identity, rediscovery, warm_start
-from surefoot.study import Part, Study, StudyConfig
+from surefoot.study import Part, Size, Study, StudyConfig
 
-SEEDS = {"quick": 1, "standard": 5, "paper": 10}
+SEEDS: Mapping[Size, int] = {"quick": 1, "standard": 5, "paper": 10}
 
 
 @dataclass(frozen=True)
