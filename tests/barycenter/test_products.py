@@ -6,11 +6,21 @@ import warnings
 import mpmath as mp
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from surefoot import Verdict
-from surefoot.barycenter import bures_barycenter, optimality_gap, suot_barycenter, suot_gaussian
+from surefoot.barycenter import (
+    GuaranteeViolation,
+    bures_barycenter,
+    mean_suot,
+    optimality_gap,
+    suot_barycenter,
+    suot_gaussian,
+    tau_path,
+)
 from surefoot.barycenter._chord.couplings import Couplings, Unsuited, logdet_of_one_plus
+from surefoot.barycenter._solver.descent import check
 
 WAYS = ["bb", "eggd", "hybrid"]
 TAUS = [0.01, 0.3, 10.0, math.inf]
@@ -321,6 +331,56 @@ def test_complex_covariances_are_their_real_form(tau):
 def test_what_complex_covariances_cannot_be(change, options, says):
     with pytest.raises(ValueError, match=says):
         suot_barycenter(change(hermitian(12, 5, 2)), **{"tau": 1.0, **options})
+
+
+@pytest.mark.parametrize("tau", [1.0, math.inf])
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("sqrt", ["eigh", "newton-schulz"])
+def test_nothing_follows_what_is_done_to_inputs_and_results_later(tau, record, sqrt):
+    covs = spread(16, 6, 4, 30)
+    kept = suot_barycenter(covs.copy(), tau=tau, record=record, sqrt=sqrt)
+    r = suot_barycenter(covs, tau=tau, record=record, sqrt=sqrt)
+    covs *= 7
+    for array in (r.cov, r.weights_, r.outlier_score):
+        array *= 0.5
+    np.testing.assert_array_equal(r.relaxed_covs, kept.relaxed_covs)
+    assert r.rate_bound == kept.rate_bound
+    for a, b in zip(r.certificates(), kept.certificates(), strict=True):
+        assert (a.verdict, a.ratio) == (b.verdict, b.ratio)
+
+
+def test_arrays_that_nobody_may_write_to_are_taken_without_a_word():
+    covs = spread(17, 5, 3, 10)
+    expected = suot_barycenter(covs, tau=1.0).cov
+    covs.flags.writeable = False
+    np.testing.assert_array_equal(suot_barycenter(covs, tau=1.0).cov, expected)
+
+
+def test_the_gap_of_a_candidate_is_refused_for_complex_ones():
+    covs = hermitian(18, 4, 3)
+    for B in (covs[0], np.eye(3)):
+        with pytest.raises(ValueError, match="B and covs must be real"):
+            optimality_gap(B, covs, tau=1.0)
+    with pytest.raises(ValueError, match="B and covs must be real"):
+        optimality_gap(covs[0], covs.real, tau=1.0)
+
+
+def test_doors_take_complex_covariances():
+    covs = hermitian(19, 8, 3)
+    options = {"record": False, "optimality_gap": False}
+    np.testing.assert_array_equal(
+        mean_suot(tau=1.0)(covs), suot_barycenter(covs, tau=1.0, **options).cov
+    )
+    path = tau_path(covs, [0.5, math.inf])
+    assert path.covs.dtype == np.complex128
+    free = suot_barycenter(covs, tau=1.0, debias="trace")
+    assert np.trace(free.cov).real == pytest.approx(np.trace(covs, axis1=1, axis2=2).real.mean())
+
+
+def test_a_nan_ceiling_hides_no_step_that_climbed():
+    reached, ceiling = torch.tensor([1.0, 3.0]).double(), torch.tensor([math.nan, 1.0]).double()
+    with pytest.raises(GuaranteeViolation, match="objective is 3 "):
+        check(reached, ceiling, torch.zeros(2).double(), 4)
 
 
 def test_a_tolerance_below_rounding_ends():

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Inexact
 from scipy.optimize import brentq
 from torch import Tensor
 
@@ -258,29 +258,33 @@ def iterations_for(eps: float, rho: float) -> int:
 
 
 def gap_bound(
-    B: Float64[Tensor, "*b d d"],
-    G: Float64[Tensor, "*b d d"],
+    B: Inexact[Tensor, "*b d d"],
+    G: Inexact[Tensor, "*b d d"],
     alpha: Float64[Tensor, "*b"],
     beta: Float64[Tensor, "*b"],
     tau: Float64[Tensor, "*b"],
+    off: float = 0.0,
 ) -> Float64[Tensor, "*b"]:
     """G5: F(B) - F* <= 1/2 [tr(GB) - sum_j (alpha if g_j > 0 else beta) g_j], g = eig(G).
 
     By convexity, as the optimum lies in [alpha I, beta I]; the smaller of this and ||G||_F^2 / (8 mu).
+    Where G is known to within off I only, at the worst such G.
     """
     g: Tensor = torch.linalg.eigvalsh(G)
     corner = torch.where(g > 0, alpha[..., None], beta[..., None]) * g
-    first = ((G * B).sum(dim=(-2, -1)) - corner.sum(dim=-1)) / 2
+    first = ((G * B.conj()).real.sum(dim=(-2, -1)) - corner.sum(dim=-1)) / 2
     top: Tensor = torch.linalg.eigvalsh(B)[..., -1]
     mus = [
         strong_convexity(*map(float, x)) if float(x[0]) > 0 else 0.0
         for x in zip(alpha.flatten(), beta.flatten(), tau.flatten(), top.flatten(), strict=True)
     ]
-    mu = torch.tensor(mus, dtype=B.dtype, device=B.device).reshape(first.shape)
-    second = (g * g).sum(dim=-1) / (8 * mu)
+    mu = torch.tensor(mus, dtype=torch.float64, device=B.device).reshape(first.shape)
+    trace, d = B.diagonal(dim1=-2, dim2=-1).real.sum(dim=-1), B.shape[-1]
+    second = (torch.linalg.vector_norm(g, dim=-1) + off * math.sqrt(d)) ** 2 / (8 * mu)
+    first = first.clamp(min=0) + off * (trace + d * beta) / 2
     # Rounding of tr(GB) may leave the first one a hair below the true gap.
-    rounding = torch.finfo(B.dtype).eps * B.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-    return torch.minimum(first.clamp(min=0), torch.where(mu > 0, second, torch.inf)) + rounding
+    rounding = torch.finfo(torch.float64).eps * trace
+    return torch.minimum(first, torch.where(mu > 0, second, torch.inf)) + rounding
 
 
 def influence_bound(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from surefoot.barycenter._chord.hermitian import is_complex
 from surefoot.barycenter._solver.checks import called
 from surefoot.barycenter._solver.initial import initial
 from surefoot.barycenter._solver.problem import Problem
@@ -42,6 +43,11 @@ def optimality_gap(B: Any, covs: Any, weights: Any = None, tau: Any = "auto") ->
     Source: `bounds.gap_bound`, derived here.
     """
     with torch.no_grad():
+        if is_complex(covs) or is_complex(B):
+            raise ValueError(
+                "B and covs must be real here; give the real form [[A.real, -A.imag], [A.imag, A.real]] of "
+                "complex ones: the gap is then twice that of the complex problem"
+            )
         request = read_request(covs, None, weights, tau, "fixed", None).symmetrised()
         if len(request.covs) != 1:
             raise ValueError(

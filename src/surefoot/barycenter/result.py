@@ -78,7 +78,8 @@ class BarycenterResult:
         s, shape, tensors = solution, request.shape, request.tensors
 
         def array(x: Tensor) -> Any:
-            return _array(x, shape, tensors, request.dtype)
+            # The caller's own: what is computed later must not follow what is done to it.
+            return _array(x.clone(), shape, tensors, request.dtype)
 
         def number(x: Tensor, kind: type) -> Any:
             return _per_problem(x, shape, kind)

@@ -21,6 +21,7 @@ from surefoot.barycenter._chord.couplings import (
     dot,
     hermitian_part,
 )
+from surefoot.barycenter._solver.descent import DECREASE, INSIDE, step_range
 from surefoot.barycenter.bounds import ROUNDING, keep_promise
 
 FAR = 0.5
@@ -91,7 +92,7 @@ class Steps:
         sy, yy = -eta * dot(ZNo, y), dot((y / w[:, None]) @ No, y)
         if not (sy > 0 and yy > 0):
             return 1.0
-        low, high = (0.5, 10.0) if self.balanced else (1.0, 1e6)
+        low, high = step_range(self.balanced)
         return float(min(max(eta * eta * grad2 / sy if k % 2 else sy / yy, low), high))
 
 
@@ -144,7 +145,7 @@ def descend(
         eta = steps.first(k, secant, Gt, at.w)
         if steps.eta is None and eta > 1 and eta * math.sqrt(dot(Z, Z)) > 0.999:
             steepest = np.linalg.eigvalsh(adjoint(at.inverse) @ Gt @ at.inverse)[-1]
-            while eta > 1 and 1 - eta * steepest <= 1e-3:
+            while eta > 1 and 1 - eta * steepest <= INSIDE:
                 eta = max(eta / 2, 1.0)
         trace, rounding, back = at.trace, _rounding(at, F), (at.L, N)
         while True:
@@ -165,7 +166,7 @@ def descend(
                 ZN = Z @ N
             reached = at.objective()
             slack = 1e-15 * trace + (error + at.error) * trace
-            if steps.eta is None and eta > 1 and reached > F - 1e-4 * eta * grad2 + slack:
+            if steps.eta is None and eta > 1 and reached > F - DECREASE * eta * grad2 + slack:
                 eta = max(eta / 2, 1.0)
                 continue
             break

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.barycenter._chord.couplings import (
-    EPS,
     Couplings,
     Matrix,
     Stack,
@@ -28,7 +27,7 @@ from surefoot.barycenter._solver.descent import Eggd
 from surefoot.barycenter._solver.history import History, Row
 from surefoot.barycenter._solver.settings import Settings
 from surefoot.barycenter._solver.solution import Solution
-from surefoot.barycenter.bounds import linear_rate, strong_convexity
+from surefoot.barycenter.bounds import gap_bound, linear_rate
 
 
 @dataclass
@@ -93,20 +92,12 @@ def _goal(how: Settings) -> Callable[[float], float]:
     return lambda residual: max(0.002 * residual, 0.05 * how.tol)
 
 
-def gap(
-    B: Matrix, G: Matrix, ends: tuple[float, float], tau: float, off: float
-) -> tuple[float, Any]:
-    """G5 as `bounds.gap_bound`, at the worst G within off I of this one; and the spectrum of B."""
-    alpha, beta = ends
-    g, b = np.linalg.eigvalsh(np.stack([G, B]))
-    trace, d = float(b.sum()), len(g)
-    product = float((G * B.conj()).real.sum())
-    first = (product - float(np.where(g > 0, alpha * g, beta * g).sum())) / 2
-    first = max(first, 0.0) + off * (trace + d * beta) / 2
-    mu = strong_convexity(alpha, beta, tau, float(b[-1])) if alpha > 0 else 0.0
-    norm = math.sqrt(float(g @ g)) + off * math.sqrt(d)
-    second = norm * norm / (8 * mu) if mu > 0 else math.inf
-    return min(first, second) + EPS * trace, b
+def gap(spot: Spot, ends: tuple[float, float], tau: float, off: float) -> float:
+    """G5 at a point whose G is known to within off I."""
+    B, G = torch.from_numpy(np.stack([spot.B, spot.G]))
+    return float(
+        gap_bound(B, G, *(torch.tensor(x, dtype=torch.float64) for x in (*ends, tau)), off)
+    )
 
 
 def _rows(
@@ -114,11 +105,8 @@ def _rows(
 ) -> list[Row]:
     rows = []
     for k, at in path:
-        B, F = at.B, at.F + shift
-        if free:
-            proved, w = math.nan, np.linalg.eigvalsh(B)
-        else:
-            proved, w = gap(B, at.G, ends, tau, at.error)
+        F, w = at.F + shift, np.linalg.eigvalsh(at.B)
+        proved = math.nan if free else gap(at, ends, tau, at.error)
         columns = [
             F,
             math.sqrt(at.grad2),
@@ -138,14 +126,14 @@ def _solution(
     how: Settings, *, symmetric: bool,
 ) -> Solution:  # fmt: skip
     at, spot = end.couplings, end.spot
-    covs, tau, temperature, free = at.covs, at.tau, at.temperature, at.free
+    tau, temperature, free = at.tau, at.temperature, at.free
     B, F = spot.B, spot.F + shift
     upsilon = at.upsilon().clip(min=0)
     if offset is not None:
         upsilon += offset
     proved = math.nan
     if how.optimality_gap and not free:
-        proved, _ = gap(B, spot.G, ends.both, tau, end.bound)
+        proved = gap(spot, ends.both, tau, end.bound)
 
     def rate() -> Tensor:
         known = how.optimality_gap and not free and ends.both[0] > 0
@@ -157,8 +145,11 @@ def _solution(
         history = History(
             a, b, _number(tau), free, pending=lambda: _rows(path, ends.both, tau, shift, free)
         )
-    # The couplings, three buffers of the inputs' size, end here: no closure may hold them.
     weights, steps, converged = at.p, end.steps, end.converged
+    # What is computed later speaks of the inputs as they are now, whatever the caller does to them. The
+    # couplings end here, and one of their buffers holds the copy; no closure may hold the others.
+    covs = at.N
+    covs[:] = at.covs
     return Solution(
         cov=torch.from_numpy(B[None]), mean=mean, weights=torch.from_numpy(weights[None]),
         upsilon=torch.from_numpy(upsilon[None]), steps=torch.from_numpy(np.array([steps])),

@@ -27,6 +27,9 @@ def regular(covs: Any) -> tuple[Inexact[np.ndarray, "... d d"], bool] | None:
     if x.ndim < 3 or x.shape[-1] != x.shape[-2] or not x.size:
         return None
     x = np.ascontiguousarray(x)
+    if not x.flags.writeable:
+        # Nothing is written to it, but torch warns of such arrays.
+        x = x.copy()
     each = x.reshape(-1, *x.shape[-2:])
     top = diagonals(each).max(axis=1)
     low = float(top.min())

@@ -117,8 +117,10 @@ def check(
     step: int,
 ) -> None:
     """The step's own promise (G1 for all gradient steps), up to rounding."""
-    i = int((reached - ceiling - slack).nan_to_num(nan=torch.inf).argmax())
-    keep_promise(float(reached[i]), float(ceiling[i]), float(slack[i]), step)
+    bad = (reached - ceiling > slack) | reached.isnan()
+    if bool(bad.any()):
+        i = int(bad.int().argmax())
+        keep_promise(float(reached[i]), float(ceiling[i]), float(slack[i]), step)
 
 
 def promised(point: Point, eta: Float64[Tensor, "b"]) -> Float64[Tensor, "b"]:
@@ -145,6 +147,15 @@ class Eggd:
         temperature = None if fresh else point.temperature
         new = problem.at(moved(point.B, point.G, eta), point.next_mean, temperature)
         return Stepped(new, eta, promised(point, eta))
+
+
+def step_range(balanced: bool) -> tuple[float, float]:
+    """The shortest and the longest Barzilai-Borwein step."""
+    return (0.5, 10.0) if balanced else (1.0, 1e6)
+
+
+DECREASE, INSIDE = 1e-4, 1e-3
+"""A step above 1 must take off this share of eta ||G||_B^2 and leave I - eta G above this."""
 
 
 @dataclass(frozen=True)
@@ -178,14 +189,14 @@ class BarzilaiBorwein:
         """One accepted step."""
         eta = self._proposal(problem, point, memory)
         steepest = torch.linalg.eigvalsh(point.G)[:, -1]
-        while bool((inside := (eta > 1) & (1 - eta * steepest <= 1e-3)).any()):
+        while bool((inside := (eta > 1) & (1 - eta * steepest <= INSIDE)).any()):
             eta = torch.where(inside, (eta / 2).clamp(min=1), eta)
         temperature = None if fresh else point.temperature
         new = problem.at(moved(point.B, point.G, eta), point.next_mean, temperature)
         while True:
             reached = problem.objective(new.upsilon, point.temperature)
             slack = 1e-15 * point.B.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-            enough = reached <= point.F - 1e-4 * eta * point.grad2 + slack
+            enough = reached <= point.F - DECREASE * eta * point.grad2 + slack
             again = (~enough & (eta > 1)).nonzero()[:, 0]
             if not len(again):
                 break
@@ -203,6 +214,6 @@ class BarzilaiBorwein:
         ss, sy, yy = inner(s, s, memory.B), inner(s, y, memory.B), inner(y, y, memory.B)
         # A minimum with a zero denominator is a step of infinity, which the clamp below takes care of.
         eta = torch.where(memory.count % 2 == 1, ss / sy, sy / yy)
-        low, high = (0.5, 10.0) if problem.inputs.balanced else (1.0, 1e6)
+        low, high = step_range(problem.inputs.balanced)
         eta = torch.where((sy > 0) & (yy > 0), eta, torch.ones_like(eta)).clamp(low, high)
         return torch.where(memory.count == 0, torch.ones_like(eta), eta)
