@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from surefoot import Verdict
-from surefoot.privacy import audit
+from surefoot.privacy import audit, last_iterate, standard
 
 
 class Training:
@@ -168,3 +168,24 @@ def test_a_family_bound_above_both_claims_decides_nothing():
     assert result.bounds["one_run_fdp"] > result.proven.value
     assert (result.finding, result.exit_code) == ("consistent", 0)
     assert [c.verdict for c in result.certificates()] == [Verdict.KEPT, Verdict.KEPT]
+
+
+COINS, NUMBERS = np.arange(20) % 2 == 0, np.linspace(-1, 1, 20)
+WITHOUT_COMPLEX = {
+    "scores": lambda z: audit.from_scores(z, COINS, delta=1e-5),
+    "reference": lambda z: audit.from_scores(NUMBERS, COINS, delta=1e-5, reference=[z]),
+    "what train_fn returns": lambda z: audit.one_run(
+        lambda include, seed: z, m=20, delta=1e-5, seed=0
+    ),
+    "eps": lambda z: standard(1.0, 0.1, 5).profile(z),
+    "fpr": lambda z: standard(1.0, 0.1, 5).tradeoff(z),
+    "fpr of a heuristic": lambda z: last_iterate(1.0, 0.1, 5).tradeoff(z),
+    "noise_multiplier": lambda z: standard(z[:5], 0.1, 5),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_COMPLEX)
+def test_an_imaginary_part_is_not_dropped(name, unchecked):
+    z = np.linspace(0.1, 0.9, 20) + 0.5j
+    with pytest.raises(ValueError, match=name.removesuffix(" of a heuristic")):
+        WITHOUT_COMPLEX[name](z)

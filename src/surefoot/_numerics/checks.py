@@ -91,6 +91,29 @@ def check_number(
     return int(number) if whole else float(number)
 
 
+def check_real(name: str, value: Any) -> None:
+    """Refuse complex numbers, whose imaginary part NumPy drops from an array with no more than a warning.
+
+    Parameters
+    ----------
+    name : str
+        The argument as the caller knows it.
+    value
+        Anything; what is no array at all is for other checks.
+
+    Raises
+    ------
+    ValueError
+        It is complex.
+    """
+    try:
+        found = value.is_complex() if hasattr(value, "is_complex") else np.iscomplexobj(value)
+    except (TypeError, ValueError):
+        return
+    if found:
+        raise ValueError(f"{name} must be real numbers, got complex ones: {value!r}")
+
+
 def check_numbers(
     name: str,
     value: Any,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from surefoot._numerics.checks import check_number
+from surefoot._numerics.checks import check_number, check_real
 
 Array = np.ndarray
 Number = float | Sequence[float] | Float[Array, " steps"]
@@ -56,6 +56,7 @@ def check_epsilon(given: Any, name: str = "eps") -> float:
 
 def per_step(name: str, given: Any, steps: int) -> Float[Array, " steps"]:
     """One finite number per step."""
+    check_real(name, given)
     values: Array = np.asarray(given, dtype=float)
     if values.shape != (steps,):
         raise ValueError(

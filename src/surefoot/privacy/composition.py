@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from surefoot._numerics.checks import check_choice
+from surefoot._numerics.checks import check_choice, check_real
 from surefoot.privacy._checks import (
     check_delta,
     check_epsilon,
@@ -126,6 +126,7 @@ class Standard(Mechanism):
 
         At any eps, fnr >= 1 - delta - e^eps fpr and fnr >= e^-eps (1 - delta - fpr).
         """
+        check_real("fpr", fpr)
         at: Array = np.asarray(fpr, dtype=float)
         for f in at.ravel():
             check_rate(f, "fpr")

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.checks import check_real
 from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE, Bounded
 from surefoot.privacy._checks import check_delta, check_epsilon, check_rate
 from surefoot.privacy.result import Curve, Kind, Value, words
@@ -70,6 +71,7 @@ class Mechanism:
 
     def profile(self, eps: Float[Array, "*points"]) -> Curve:
         """delta at each of several eps >= 0."""
+        check_real("eps", eps)
         at: Array = np.asarray(eps, dtype=float)
         values = [self.delta(e) for e in at.ravel()]
         rows = np.array([(v.value, v.lower, v.upper) for v in values]).reshape(-1, 3).T
@@ -82,6 +84,7 @@ class Mechanism:
         A positive says "the example was in"; the false positive rate is taken over trainings
         without it. The opposite roles give the same curve mirrored.
         """
+        check_real("fpr", fpr)
         at: Array = np.asarray(fpr, dtype=float)
         rates = [self.pair.false_negative_rate(check_rate(f, "fpr")) for f in at.ravel()]
         fnr = np.array(rates).reshape(at.shape)

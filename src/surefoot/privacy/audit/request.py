@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float
 
-from surefoot._numerics.checks import check_choice
+from surefoot._numerics.checks import check_choice, check_real
 from surefoot.privacy._checks import real
 from surefoot.privacy.audit.p_value import check_audit_delta, check_confidence, whole
 from surefoot.privacy.audit.result import FAMILY, Claimed, check_claim, claim_of
@@ -35,9 +35,8 @@ def check_scores(scores: Any, included: Any) -> tuple[Float[Array, " m"], Bool[A
     ValueError
         Naming what is wrong.
     """
+    check_real("scores", scores)
     try:
-        if np.iscomplexobj(scores):
-            raise TypeError
         values: Array = np.asarray(scores, dtype=float)
     except (TypeError, ValueError):
         raise ValueError(f"scores must be one number a canary, got {scores!r}") from None

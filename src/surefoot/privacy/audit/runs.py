@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_real
 from surefoot.privacy.audit.p_value import whole
 from surefoot.privacy.audit.request import FEWEST, FOR_MANY_RUNS, Statistic, check_request
 from surefoot.privacy.audit.result import AuditResult, Claimed
@@ -42,6 +43,7 @@ def _scores(output: Any, canaries: Any, m: int) -> Float[Array, " m"]:
         output = _of_model(output, canaries)
     if isinstance(output, Tensor):
         output = output.detach().cpu().double().numpy()
+    check_real("what train_fn returns", output)
     values: Array = np.asarray(output, dtype=float)
     if values.shape != (m,):
         raise ValueError(f"train_fn must return a model or {m} scores, got shape {values.shape}")

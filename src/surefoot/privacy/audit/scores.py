@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from surefoot._numerics.checks import check_real
 from surefoot.privacy.audit.error_rates import Limits, error_limits
 from surefoot.privacy.audit.p_value import epsilon_one_run, parameter_one_run, whole
 from surefoot.privacy.audit.ranks import Ranks
@@ -33,6 +34,7 @@ def calibrated(scores: Float[Array, " m"], reference: Any) -> Float[Array, " m"]
     ValueError
         If the reference does not fit or is not finite.
     """
+    check_real("reference", reference)
     try:
         shadows: Array = np.atleast_2d(np.asarray(reference, dtype=float))
     except (TypeError, ValueError):
