@@ -95,9 +95,8 @@ def _goal(how: Settings) -> Callable[[float], float]:
 def gap(spot: Spot, ends: tuple[float, float], tau: float, off: float) -> float:
     """G5 at a point whose G is known to within off I."""
     B, G = torch.from_numpy(np.stack([spot.B, spot.G]))
-    return float(
-        gap_bound(B, G, *(torch.tensor(x, dtype=torch.float64) for x in (*ends, tau)), off)
-    )
+    alpha, beta, price = torch.tensor([*ends, tau], dtype=torch.float64)
+    return float(gap_bound(B, G, alpha, beta, price, off))
 
 
 def _rows(
