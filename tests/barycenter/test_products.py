@@ -19,7 +19,8 @@ from surefoot.barycenter import (
     suot_gaussian,
     tau_path,
 )
-from surefoot.barycenter._chord.couplings import Couplings, Unsuited, logdet_of_one_plus
+from surefoot.barycenter._chord.block import logdet_of_one_plus
+from surefoot.barycenter._chord.couplings import Couplings, Unsuited
 from surefoot.barycenter._solver.descent import check
 
 WAYS = ["bb", "eggd", "hybrid"]

@@ -7,6 +7,7 @@ F = 1/2 sum lam_i Upsilon_i (free mass: the L of `problem.py`), G = I - sum lam_
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import torch
@@ -270,21 +271,30 @@ def gap_bound(
     By convexity, as the optimum lies in [alpha I, beta I]; the smaller of this and ||G||_F^2 / (8 mu).
     Where G is known to within off I only, at the worst such G.
     """
-    g: Tensor = torch.linalg.eigvalsh(G)
-    corner = torch.where(g > 0, alpha[..., None], beta[..., None]) * g
-    first = ((G * B.conj()).real.sum(dim=(-2, -1)) - corner.sum(dim=-1)) / 2
-    top: Tensor = torch.linalg.eigvalsh(B)[..., -1]
-    mus = [
-        strong_convexity(*map(float, x)) if float(x[0]) > 0 else 0.0
-        for x in zip(alpha.flatten(), beta.flatten(), tau.flatten(), top.flatten(), strict=True)
-    ]
-    mu = torch.tensor(mus, dtype=torch.float64, device=B.device).reshape(first.shape)
-    trace, d = B.diagonal(dim1=-2, dim2=-1).real.sum(dim=-1), B.shape[-1]
-    second = (torch.linalg.vector_norm(g, dim=-1) + off * math.sqrt(d)) ** 2 / (8 * mu)
-    first = first.clamp(min=0) + off * (trace + d * beta) / 2
+    g, top = torch.linalg.eigvalsh(G), torch.linalg.eigvalsh(B)[..., -1]
+    inner, trace = (G * B.conj()).real.sum(dim=(-2, -1)), B.diagonal(dim1=-2, dim2=-1).real.sum(-1)
+    d = B.shape[-1]
+    spectra: np.ndarray = g.reshape(-1, d).cpu().numpy()
+    numbers = np.array([x.flatten().tolist() for x in (inner, top, trace, alpha, beta, tau)])
+    gaps = [gap_of(a, *map(float, b), off=off) for a, b in zip(spectra, numbers.T, strict=True)]
+    found: Tensor = torch.tensor(gaps, dtype=torch.float64, device=B.device)
+    return found.reshape(inner.shape)
+
+
+def gap_of(
+    g: Float64[np.ndarray, " d"], inner: float, top: float, trace: float,
+    alpha: float, beta: float, tau: float, *, off: float,
+) -> float:  # fmt: skip
+    """`gap_bound` of one problem: by the eigenvalues of G, tr(GB), lambda_max(B) and tr B."""
+    first = (inner - float(np.where(g > 0, alpha, beta) @ g)) / 2
+    mu = strong_convexity(alpha, beta, tau, top) if alpha > 0 else 0.0
+    size = math.sqrt(float(g @ g)) + off * math.sqrt(len(g))
+    second = size * size / (8 * mu) if mu > 0 else math.inf
+    if math.isnan(first + second):
+        return math.nan
+    first = max(first, 0.0) + off * (trace + len(g) * beta) / 2
     # Rounding of tr(GB) may leave the first one a hair below the true gap.
-    rounding = torch.finfo(torch.float64).eps * trace
-    return torch.minimum(first, torch.where(mu > 0, second, torch.inf)) + rounding
+    return min(first, second) + sys.float_info.epsilon * trace
 
 
 def influence_bound(

@@ -22,34 +22,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Inexact
+from jaxtyping import Float
+
+from surefoot.barycenter._chord.block import (
+    Block,
+    Matrix,
+    Stack,
+    adjoint,
+    decomposed,
+    diagonals,
+    parts_of,
+)
 
 EPS = 2.0**-52
-BLOCK = 400_000
-"""Bytes of a temporary: a few of them fit into a processor's cache."""
 THIN = 1e-10
 """Inputs with a smaller ratio of extreme eigenvalues in the coordinates are asked for their own rank."""
 SINGULAR = 1e-14
 """A base with a smaller ratio of extreme eigenvalues is singular to rounding."""
-SLOW = 0.3
-"""A chord step that takes off less than this needs a base that is nearer."""
-CHORDS = 12
-SETTLED = 1e-14
-SMALL = 2e-3
-"""Below this six terms of log(1 + e) are all that float64 holds."""
-
-Matrix = Inexact[np.ndarray, "d d"]
-Stack = Inexact[np.ndarray, "b d d"]
 
 
 class Unsuited(Exception):
     """Inputs, or a point, that are singular to rounding: for the path with the rank rule."""
-
-
-def adjoint(x: np.ndarray) -> np.ndarray:
-    """The conjugate transpose of the last two dimensions; of real matrices a view."""
-    turned: np.ndarray = x.swapaxes(-1, -2)
-    return turned.conj() if x.dtype.kind == "c" else turned
 
 
 def hermitian_part(x: np.ndarray) -> np.ndarray:
@@ -63,73 +56,13 @@ def dot(x: Any, y: Any) -> float:
     return float(np.vdot(x, y).real)
 
 
-def flat(x: Stack) -> Float[np.ndarray, "b e"]:
-    """A row of real numbers a matrix, for sums over entries."""
-    rows = x.reshape(len(x), -1)
-    return rows if rows.dtype.kind == "f" else rows.view(np.float64)
-
-
-def squares(x: Stack) -> Float[np.ndarray, " b"]:
-    """The squared Frobenius norms."""
-    rows = flat(x)
-    found: np.ndarray = np.einsum("ij,ij->i", rows, rows)
-    return found
-
-
-def diagonals(x: Stack) -> Any:
-    """The diagonals (b, d), to be written to: of complex matrices the real part."""
-    found = x.reshape(len(x), -1)[:, :: x.shape[-1] + 1]
-    return found if found.dtype.kind == "f" else found.real
-
-
-def _real(x: Stack) -> Float[np.ndarray, "b d d"]:
-    """A buffer of real numbers of the same shape in the memory of x."""
-    if x.dtype.kind == "f":
-        return x
-    numbers: np.ndarray = x.reshape(-1).view(np.float64)[: x.size].reshape(x.shape)
-    return numbers
-
-
 def spectra(covs: Stack, parts: list[slice]) -> Float[np.ndarray, "n d"]:
     """The eigenvalues of every input, ascending."""
-    found = [torch.linalg.eigvalsh(torch.from_numpy(covs[part])).numpy() for part in parts]
-    return np.concatenate(found)
-
-
-def parts_of(covs: Stack) -> list[slice]:
-    """Blocks of inputs, as equal as can be."""
-    n, d = len(covs), covs.shape[-1]
-    most = max(1, BLOCK // (covs.itemsize * d * d))
-    each = -(-n // -(-n // most))
-    return [slice(i, min(i + each, n)) for i in range(0, n, each)]
-
-
-def decomposed(x: Stack) -> tuple[Float[np.ndarray, "b d"], Stack]:
-    """Eigenvalues, ascending, and eigenvectors as rows U^H."""
-    w, v = torch.linalg.eigh(torch.from_numpy(x))
-    return w.numpy(), v.mH.resolve_conj().numpy()
-
-
-def logdet_of_one_plus(E: Stack) -> Float[np.ndarray, " b"]:
-    """log det(I + E), E overwritten: by its series where E is small, where the digits would be lost."""
-    small = squares(E) <= SMALL * SMALL
-    found = np.empty(len(E))
-    if small.any():
-        e = E if small.all() else E[small]
-        e2 = e @ e
-        e3 = e2 @ e
-        turned, turned2, turned3 = (adjoint(x) for x in (e, e2, e3))
-        one, two, three, four, five, six = (
-            np.einsum("ijk,ijk->i", a, b.conj()).real
-            for a, b in (
-                (e, np.broadcast_to(np.eye(e.shape[-1]), e.shape)), (e, turned), (e2, turned),
-                (e2, turned2), (e2, turned3), (e3, turned3),
-            )
-        )  # fmt: skip
-        found[small] = one - two / 2 + three / 3 - four / 4 + five / 5 - six / 6
-    if not small.all():
-        diagonals(E)[:] += 1
-        found[~small] = np.linalg.slogdet(E if not small.any() else E[~small])[1]
+    # A list of small results between the temporaries of blocks would leave holes in the memory: .7 of the
+    # inputs' size at d = 100.
+    found = np.empty(covs.shape[:2])
+    for part in parts:
+        found[part] = torch.linalg.eigvalsh(torch.from_numpy(covs[part])).numpy()
     return found
 
 
@@ -167,6 +100,10 @@ class Couplings:
         self.Y, self.X, self.N = (np.empty_like(covs) for _ in range(3))
         self.m, self.v = np.empty((n, d)), np.empty(n)
         self._spare = [np.empty((most, d, d), covs.dtype) for _ in range(2)]
+        self.blocks = [
+            Block(covs[a], self.Y[a], self.X[a], self.N[a], self.v[a], self._spare, tau)
+            for a in self.parts
+        ]
         self.traces = diagonals(covs).sum(axis=1)
         self.eye = np.eye(d, dtype=covs.dtype)
         self.equal = not self.free and bool((weights == weights[0]).all())
@@ -209,7 +146,7 @@ class Couplings:
         diagonals(self.N)[:] = self.s
         self.bases += 1
         self.error, self.rate = 0.0, None
-        self.v = self.s.sum(axis=1)
+        self.s.sum(axis=1, out=self.v)
         if not self.balanced:
             self._logdet = np.log1p(2 * self.s / self.tau).sum(axis=1)
             if self.bases == 1:
@@ -217,6 +154,9 @@ class Couplings:
                     self.spectra = spectra(self.covs, self.parts)
                 grown = np.log1p(2 * self.spectra.clip(0) / self.tau)
                 self._constant = self.tau / 2 * grown.sum(axis=1)
+        numbers = self.s, self.c, self.k, None if self.balanced else self._logdet
+        for part, block in zip(self.parts, self.blocks, strict=True):
+            block.based(*(None if x is None else x[part] for x in numbers))
         return self._mean(first=True)
 
     def _decompose(self, part: slice) -> None:
@@ -245,13 +185,6 @@ class Couplings:
         # Root by root: a product of two would underflow for variances below 1e-150.
         return np.sqrt(m) if self.balanced else (m + np.sqrt(m) * np.sqrt(m + 2 * self.tau)) / 2
 
-    def _slopes(self, part: slice, n: Any) -> Any:
-        """q, at the diagonal n of the present N': with that of the base the rate is ten times worse."""
-        if self.c is None:
-            return np.sqrt(self.s[part] * n)
-        half = self.c[part] * n / 2
-        return np.sqrt(half * half + self.k[part] * n)
-
     def upsilon(self) -> Float[np.ndarray, " n"]:
         """The value of every input at this point."""
         if self.balanced:
@@ -276,47 +209,23 @@ class Couplings:
             exponent = np.where(self.weights > 0, -self.upsilon() / self.temperature, -np.inf)
             self.p = self.weights * np.exp(exponent - exponent.max())
             self.p /= self.p.sum()
-        total = np.zeros_like(self.eye)
-        for part in self.parts:
-            total = total + self._share(part, first)
-        return self._weighed(total)
+        shares = (
+            block.share(first, self._weights_of(part))
+            for part, block in zip(self.parts, self.blocks, strict=True)
+        )
+        return self._weighed(sum(shares))
 
-    def _weighed(self, total: Matrix) -> Matrix:
+    def _weights_of(self, part: slice) -> Any:
+        # Equal weights are one factor of the sum.
+        return None if self.equal else self.p[part]
+
+    def _weighed(self, total: Any) -> Matrix:
         found: np.ndarray = total * self.weights[0] if self.equal else total
         return found
-
-    def _share(self, part: slice, first: bool) -> Any:
-        Y = self.Y[part]
-        Z = Y if first else np.matmul(self.X[part], Y, out=self._spare[0][: len(Y)])
-        if not self.equal:
-            Z = np.multiply(self.p[part][:, None, None], Z, out=self._spare[1][: len(Y)])
-        return adjoint(Y.reshape(-1, self.d)) @ Z.reshape(-1, self.d)
 
     def mean(self) -> Matrix:
         """The mean map at this point."""
         return self._mean()
-
-    def _residual(self, part: slice) -> tuple[Stack, Stack]:
-        """sym[(X - c) N' X] - k, and a spare buffer."""
-        X, N = self.X[part], self.N[part]
-        W, E = (x[: len(X)] for x in self._spare)
-        np.matmul(N, X, out=W)
-        if self.c is None:
-            np.matmul(X, W, out=E)
-        else:
-            here = diagonals(X)
-            here -= self.c[part]
-            np.matmul(X, W, out=E)
-            here += self.c[part]
-            np.add(E, adjoint(E), out=W)
-            W *= 0.5
-            E, W = W, E
-        diagonals(E)[:] -= self.k[part]
-        return E, W
-
-    def _step(self, part: slice, E: Stack, W: Stack, q: Any) -> None:
-        E /= np.add(q[:, :, None], q[:, None, :], out=_real(W))
-        self.X[part] -= E
 
     def at(self, D: Matrix, goal: float) -> Matrix | None:
         """Move to N = I + D, every S good to `goal` relative; the mean map. None: too far from the base."""
@@ -333,69 +242,24 @@ class Couplings:
         far = math.sqrt(dot(self.D, self.D))
         if self.rate is not None:
             self.rate = max(self.rate * max(1.0, far / self._far), self.caution * far)
-        self._least = max(self.caution * far, 1e-3)
-        total = np.zeros_like(self.eye)
+        least = max(self.caution * far, 1e-3)
+        total: Any = 0
         off, rates = 0.0, 0.0
-        for part in self.parts:
-            if move is None:
-                q = self._slopes(part, diagonals(self.N[part]))
-            else:
-                q = self._move(part, move)
-            found = self._settle(part, q, goal)
+        for part, block in zip(self.parts, self.blocks, strict=True):
+            q = block.slopes() if move is None else block.move(move)
+            found = block.settle(q, goal * self.rootd, self.rate, least)
             if found is None:
                 return None
             rate, e = found
             off += float(self.p[part] @ e) * (2 * rate) ** 2
             rates = max(rates, rate)
-            self._values(part)
+            block.values()
             if not self.free:
-                total = total + self._share(part, False)
+                total = total + block.share(False, self._weights_of(part))
         self.rate, self.error, self._far = rates, math.sqrt(off), max(far, 1e-300)
         if self.free:
             return self._mean()
         return self._weighed(total)
-
-    def _move(self, part: slice, move: Matrix) -> Any:
-        """N' at the new point, and the predictor of X there, which needs no product of its own."""
-        Y, X, N, d = self.Y[part], self.X[part], self.N[part], self.d
-        W, E = (x[: len(Y)] for x in self._spare)
-        np.matmul(Y.reshape(-1, d), move, out=W.reshape(-1, d))
-        np.matmul(W, adjoint(Y), out=E)
-        N += E
-        q = self._slopes(part, diagonals(N))
-        x = diagonals(X).copy()
-        E *= x[:, :, None]
-        E *= x[:, None, :]
-        self._step(part, E, W, q)
-        return q
-
-    def _settle(self, part: slice, q: Any, goal: float) -> tuple[float, Any] | None:
-        rate, last = self.rate, None
-        for _ in range(CHORDS):
-            E, W = self._residual(part)
-            self._step(part, E, W, q)
-            e = squares(E)
-            size = math.sqrt(e.max())
-            if last is not None:
-                rate = max(size / last if last else 0.0, self._least)
-            last = size
-            if rate is not None:
-                if not rate <= SLOW:
-                    return None
-                if 2 * rate * size <= goal * self.rootd:
-                    return rate, e
-            elif size < SETTLED:
-                return 1e-3, e
-        return None
-
-    def _values(self, part: slice) -> None:
-        X, N = self.X[part], self.N[part]
-        self.v[part] = np.einsum("ij,ij->i", flat(X), flat(N))
-        if not self.balanced:
-            W = self._spare[0][: len(X)]
-            np.matmul(X, N, out=W)
-            W *= 2 / self.tau
-            self._logdet[part] = logdet_of_one_plus(W)
 
     def polish(self) -> tuple[float, float]:
         """One chord step on every input: how far all were off, both numbers measured, no rate assumed.
@@ -406,13 +270,7 @@ class Couplings:
         |k^-1/2 R k^-1/2|_2 = r < 1 gives sqrt(1 - r) T* <= T <= sqrt(1 + r) T*.
         """
         worst, size = 0.0, 0.0
-        for part in self.parts:
-            E, W = self._residual(part)
-            r = 1 / np.sqrt(self.k[part])
-            np.multiply(E, r[:, :, None], out=W)
-            W *= r[:, None, :]
-            worst = max(worst, math.sqrt(squares(W).max()))
-            self._step(part, E, W, self._slopes(part, diagonals(self.N[part])))
-            size += float(self.p[part] @ squares(E))
-            self._values(part)
+        for part, block in zip(self.parts, self.blocks, strict=True):
+            e, r = block.polish()
+            worst, size = max(worst, r), size + float(self.p[part] @ e)
         return math.sqrt(size), (1 / math.sqrt(1 - worst) - 1 if worst < 0.5 else math.inf)

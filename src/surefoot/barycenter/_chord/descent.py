@@ -14,13 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from surefoot.barycenter._chord.couplings import (
-    Couplings,
-    Matrix,
-    adjoint,
-    dot,
-    hermitian_part,
-)
+from surefoot.barycenter._chord.block import Matrix, adjoint
+from surefoot.barycenter._chord.couplings import Couplings, dot, hermitian_part
 from surefoot.barycenter._solver.descent import DECREASE, INSIDE, step_range
 from surefoot.barycenter.bounds import ROUNDING, keep_promise
 

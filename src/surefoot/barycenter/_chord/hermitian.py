@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from surefoot.barycenter._chord.couplings import adjoint
+from surefoot.barycenter._chord.block import adjoint
 from surefoot.barycenter._solver.checks import ASYMMETRY, SMALLEST
 
 STARTS = ("euclid", "identity")

@@ -13,21 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.barycenter._chord.couplings import (
-    Couplings,
-    Matrix,
-    Stack,
-    adjoint,
-    hermitian_part,
-    parts_of,
-    spectra,
-)
+from surefoot.barycenter._chord.block import Matrix, Stack, adjoint, parts_of
+from surefoot.barycenter._chord.couplings import Couplings, dot, hermitian_part, spectra
 from surefoot.barycenter._chord.descent import End, Spot, Steps, descend
 from surefoot.barycenter._solver.descent import Eggd
 from surefoot.barycenter._solver.history import History, Row
 from surefoot.barycenter._solver.settings import Settings
 from surefoot.barycenter._solver.solution import Solution
-from surefoot.barycenter.bounds import gap_bound, linear_rate
+from surefoot.barycenter.bounds import gap_of, linear_rate
 
 
 @dataclass
@@ -94,9 +87,9 @@ def _goal(how: Settings) -> Callable[[float], float]:
 
 def gap(spot: Spot, ends: tuple[float, float], tau: float, off: float) -> float:
     """G5 at a point whose G is known to within off I."""
-    B, G = torch.from_numpy(np.stack([spot.B, spot.G]))
-    alpha, beta, price = torch.tensor([*ends, tau], dtype=torch.float64)
-    return float(gap_bound(B, G, alpha, beta, price, off))
+    B, G = spot.B, spot.G
+    g, b = np.linalg.eigvalsh(np.stack([G, B]))
+    return gap_of(g, dot(G, B), float(b[-1]), spot.trace, *ends, tau, off=off)
 
 
 def _rows(

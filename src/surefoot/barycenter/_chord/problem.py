@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.barycenter._chord.couplings import Matrix, Stack
+from surefoot.barycenter._chord.block import Matrix, Stack
 from surefoot.barycenter._chord.outcome import solve
 from surefoot.barycenter._chord.regular import regular
 from surefoot.barycenter._solver.descent import BarzilaiBorwein, Eggd
@@ -29,7 +29,7 @@ def suits(request: Request, how: Settings) -> bool:
     moving = request.free and (request.mass_tau is None or request.means is not None)
     slower = how.record and covs.shape[-1] > LARGE and not bool(request.tau.isinf().all())
     return (
-        how.sqrt == "eigh" and isinstance(how.rule, BarzilaiBorwein | Eggd) and not moving
+        how.sqrt == "eigh" and isinstance(how.rule, (BarzilaiBorwein, Eggd)) and not moving
         and covs.device.type == "cpu" and request.dtype == torch.float64 and not slower
     )  # fmt: skip
 

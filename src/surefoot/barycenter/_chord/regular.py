@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Inexact
 from torch import Tensor
 
-from surefoot.barycenter._chord.couplings import adjoint, diagonals, parts_of
+from surefoot.barycenter._chord.block import adjoint, diagonals, parts_of
 from surefoot.barycenter._solver.checks import ASYMMETRY, SMALLEST
 
 
