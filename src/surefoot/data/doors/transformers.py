@@ -24,5 +24,9 @@ def open_language_model(
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype or torch.float32, **options
     )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
-    return model.eval(), tokenizer
+    return model.eval(), open_tokenizer(folder, gguf_file)
+
+
+def open_tokenizer(folder: Path, gguf_file: str | None) -> Any:
+    """The tokenizer alone."""
+    return transformers.AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
