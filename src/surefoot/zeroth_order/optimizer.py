@@ -13,7 +13,7 @@ from surefoot._numerics.checks import check_number
 from surefoot.certificate import Certificate
 from surefoot.record import Record
 from surefoot.zeroth_order import state
-from surefoot.zeroth_order._engine import hooks, parameters
+from surefoot.zeroth_order._engine import hooks, numberless, parameters
 from surefoot.zeroth_order._engine.distributed import Reducer
 from surefoot.zeroth_order._engine.engine import Engine
 from surefoot.zeroth_order._engine.evaluation import Closure
@@ -84,6 +84,7 @@ class ZerothOrder(torch.optim.Optimizer):
             assert model is not None
             self._pending = hooks.install(model, self._tensors)
         parameters.check_drift(self._tensors, allow_drift)
+        numberless.check_numberless(self._tensors, settings, self.param_groups)
         self._engine = Engine(
             self.method, settings, rule, self._tensors, self.param_groups,
             reducer=Reducer(process_group), log=StepLog.open(log),
@@ -279,7 +280,15 @@ class ZerothOrder(torch.optim.Optimizer):
         """Fold what is factored into the weights: at the end, before an export, never for a checkpoint.
 
         Off the end of a period this changes the rounding, so the log notes it.
+
+        Raises
+        ------
+        ValueError
+            If weights stay quantised: nothing can be folded into them.
         """
+        numberless.refuse(
+            self.tensors, "factors cannot be folded into it; export_adapter or adapter() holds them"
+        )
         self.engine.flush()
 
     @contextmanager
@@ -425,6 +434,7 @@ class ZerothOrder(torch.optim.Optimizer):
                 f"the gradient is measured where a period of nu = {self.nu} steps starts, got t = {self.t}"
             )
         if callable(loss):
+            numberless.refuse(self.tensors, "it has no gradient; give ||grad f||^2 itself")
             with torch.enable_grad():
                 found = torch.autograd.grad(
                     loss(), [x.param for x in self.tensors], allow_unused=True

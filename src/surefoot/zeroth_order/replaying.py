@@ -11,6 +11,7 @@ from torch import nn
 from surefoot.errors import FileFormatError
 from surefoot.zeroth_order._engine.digest import digest_of
 from surefoot.zeroth_order._engine.engine import Engine
+from surefoot.zeroth_order._engine.tensors import TrainedTensor, exact
 from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
@@ -36,7 +37,7 @@ def replay(
     """Repeat the logged steps on the base model, in place, and return it.
 
     Bit-exact with the same major and minor version of torch on the same kind of device, after `flush()`
-    or at the end of a period; in 16 bits in-place runs are repeated with every rounding of their
+    or at the end of a period, with `fold=False` up to rounding; in 16 bits in-place runs are repeated with every rounding of their
     perturbations.
 
     Parameters
@@ -77,8 +78,25 @@ def replay(
             engine.flush()
     engine.flush()
     for tensor in engine.tensors:
+        if tensor.numberless:
+            # Its hooks are the only place for what was kept apart.
+            continue
+        if not engine.settings.fold:
+            _fold_kept(tensor)
         tensor.unhook()
     return model
+
+
+def _fold_kept(tensor: TrainedTensor) -> None:
+    """Write the factors that a run with fold=False kept apart: who replays it has no optimizer to hold them."""
+    if tensor.dense:
+        return
+    out = tensor.matrix()
+    for rows in tensor.row_blocks():
+        moved = out[rows].to(exact(out.dtype))
+        for a, v in tensor.factors():
+            moved = torch.addmm(moved, a[rows], v.T)
+        out[rows] = moved.to(out.dtype)
 
 
 def _perturb(engine: Engine, micro_batches: int, fused: bool, fd_errors: int) -> None:

@@ -91,7 +91,7 @@ def _restore(engine: Engine, tensor: TrainedTensor, saved: dict[str, Any]) -> No
         # The self-check of the run that saved had found this tensor read outside its module.
         tensor.unhook()
         tensor.storage = "written"
-    rank, device = saved.pop("rank"), tensor.param.device
+    rank, device = saved.pop("rank"), tensor.device
     directions, t, nu = engine.directions, engine.directions.t, engine.settings.nu
     base, b = saved.pop("base", None), saved.pop("b", None)
     tensor.base = None if base is None else base.to(device, copy=True)

@@ -6,6 +6,7 @@ their class, work with it as they are. Everything else that would read or write 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,8 @@ class BlockWeight(Tensor):
     ----------
     quants, scales, kind, by, label
         As given.
+    shift
+        (A, V) of a term A V^T that is added to the numbers while they are unpacked; None but in checks.
     """
 
     quants: Tensor
@@ -54,6 +57,7 @@ class BlockWeight(Tensor):
     kind: Kind
     by: Layout
     label: str
+    shift: tuple[Tensor, Tensor] | None
 
     @staticmethod
     def __new__(
@@ -84,7 +88,7 @@ class BlockWeight(Tensor):
         label: str,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.quants, self.scales = quants, scales
+        self.quants, self.scales, self.shift = quants, scales, None
         self.kind, self.by, self.label = kind, by, label
 
     @classmethod
@@ -120,7 +124,8 @@ class BlockWeight(Tensor):
         quants, scales = self.quants[which], self.scales[which]
         if out is None:
             out = torch.empty(len(quants), self.shape[1], device=self.device)
-        return unpack_rows(quants, scales, self.kind, out)
+        unpack_rows(quants, scales, self.kind, out)
+        return out if self.shift is None else out.addmm_(self.shift[0][which], self.shift[1].T)
 
     def unpacked(self) -> Float[Tensor, "out in"]:
         """The whole weight in float32, exactly, in memory of its own."""
@@ -135,7 +140,19 @@ class BlockWeight(Tensor):
             if shared
             else torch.empty(shape, device=self.device)
         )
-        return unpack_columns(self.quants, self.scales, self.kind, out)
+        unpack_columns(self.quants, self.scales, self.kind, out)
+        return out if self.shift is None else out.addmm_(self.shift[1], self.shift[0].T)
+
+    def frobenius(self) -> float:
+        """The Frobenius norm, without unpacking more than a part at a time."""
+        if self.by == "columns":
+            return float(self._transposed(shared=True).norm())
+        each = (self.rows(rows).double().norm() for rows in self._parts())
+        return math.hypot(*map(float, each))
+
+    def _parts(self) -> list[slice]:
+        count = self.shape[0]
+        return [slice(at, min(at + HEAD_ROWS, count)) for at in range(0, count, HEAD_ROWS)]
 
     def product(
         self,
@@ -171,15 +188,14 @@ class BlockWeight(Tensor):
 
     def _by_blocks(self, x: Tensor, bias: Tensor | None, *, shared: bool) -> Tensor:
         count, width = self.shape
-        parts = [slice(at, min(at + HEAD_ROWS, count)) for at in range(0, count, HEAD_ROWS)]
         if not shared:
             each = [
                 F.linear(x, self.rows(rows).to(x.dtype), None if bias is None else bias[rows])
-                for rows in parts
+                for rows in self._parts()
             ]
             return torch.cat(each, 1)
         y = x.new_empty(len(x), count)
-        for rows in parts:
+        for rows in self._parts():
             room = scratch((rows.stop - rows.start, width), torch.float32, self.device)
             weight = self.rows(rows, room).to(x.dtype)
             y[:, rows] = F.linear(x, weight, None if bias is None else bias[rows])

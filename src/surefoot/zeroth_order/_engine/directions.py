@@ -48,7 +48,7 @@ class Directions:
         index = self.t * self.settings.num_directions + i
         u = self.rng.normal("U", index, tensor.index, tensor.direction_shape())
         p = tensor.param
-        return u.to(p.device, p.dtype if tensor.storage == "inplace" else exact(p.dtype))
+        return u.to(tensor.device, p.dtype if tensor.storage == "inplace" else exact(p.dtype))
 
     def draw_v(self, tensor: TrainedTensor, period: int, rank: int) -> Tensor | None:
         """V of a period; None for a dense tensor."""

@@ -1,7 +1,7 @@
 """Forward hooks that add a low-rank term to what a module returns, so that its weights need not be written.
 
-Only modules whose forward is exactly that of nn.Linear, nn.Embedding or Hugging Face's Conv1D can be hooked:
-a subclass with a forward of its own may read its weight in another way. A hook is an object, not a closure:
+Modules whose forward is exactly that of nn.Linear, nn.Embedding or Hugging Face's Conv1D can be hooked; one with
+a forward of its own may read its weight in another way, and is tried first whether it is linear. A hook is an object, not a closure:
 a copy of the model then carries a copy of its factors.
 """
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.zeroth_order._engine.leaving import PendingFactors
+from surefoot.zeroth_order._engine.linear_like import is_linear
+from surefoot.zeroth_order._engine.numberless import note_packed
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 
 
@@ -85,7 +87,7 @@ def hook_for(module: nn.Module, parameter: str) -> type[LowRankHook] | None:
         return EmbeddingHook if module.max_norm is None else None
     if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
         return Conv1DHook
-    return None
+    return LinearHook if is_linear(module) else None
 
 
 def install(model: nn.Module, tensors: list[TrainedTensor]) -> PendingFactors:
@@ -100,6 +102,7 @@ def install(model: nn.Module, tensors: list[TrainedTensor]) -> PendingFactors:
             owners.setdefault(id(parameter), []).append((module, name))
     for tensor in tensors:
         found = owners.get(id(tensor.param), [])
+        note_packed(tensor, [module for module, _ in found])
         kinds = [(module, hook_for(module, name)) for module, name in found]
         # A parametrised weight is computed from its originals on every access: not a weight to be hooked.
         if tensor.dense or not kinds or any(kind is None for _, kind in kinds):

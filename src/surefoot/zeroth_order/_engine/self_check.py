@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from surefoot._numerics.seeds import hash64
 from surefoot._numerics.sizes import wide
 from surefoot.errors import warn
 from surefoot.zeroth_order._engine.counter_rng import CounterRNG
+from surefoot.zeroth_order._engine.numberless import refuse
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 from surefoot.zeroth_order._engine.weight_uses import WeightUses
 
@@ -73,6 +75,10 @@ class SelfCheck:
         hooked = [x for x in hooked if x.storage == "hooked"]
         if not hooked:
             return True
+        # What hides its numbers can be read by its own modules only, whatever compiled code does.
+        hooked = [x for x in hooked if not x.numberless or hasattr(x.param, "shift")]
+        if not hooked:
+            return True
         chosen = hooked[hash64(self.seed, "check") % len(hooked)]
         if self.agrees(chosen, loss):
             return True
@@ -93,18 +99,33 @@ class SelfCheck:
     def _count(self, hooked: list[TrainedTensor], loss: Callable[[], float]) -> float:
         for tensor in hooked:
             tensor.counting, tensor.calls = True, 0
+        uses = WeightUses(x.param for x in hooked)
         try:
-            with eagerly(), WeightUses(x.param for x in hooked) as uses:
+            with eagerly(), uses:
                 value = loss()
+        except (RuntimeError, NotImplementedError):
+            # A weight without numbers fails whoever reads it, in torch's words.
+            self._refuse_reads(hooked, uses)
+            raise
         finally:
             for tensor in hooked:
                 tensor.counting = False
+        self._refuse_reads(hooked, uses)
         for tensor in hooked:
+            if tensor.numberless:
+                continue
             if not tensor.calls:
                 self._write(tensor, "its module was never called in the forward")
             elif uses.count[id(tensor.param)] > tensor.calls:
                 self._write(tensor, "its weight is read outside its module as well")
         return value
+
+    @staticmethod
+    def _refuse_reads(hooked: list[TrainedTensor], uses: WeightUses) -> None:
+        refuse(
+            (x for x in hooked if x.numberless and uses.count[id(x.param)] > x.calls),
+            "it is read outside its module as well, where no hook can reach; freeze it",
+        )
 
     def agrees(self, tensor: TrainedTensor, loss: Callable[[], float]) -> bool:
         """Whether a perturbation of some columns is the same loss in the hooks and in the weights."""
@@ -119,19 +140,39 @@ class SelfCheck:
         # ||U V^T||^2 from the two Gram matrices: the product would be a copy of the weight.
         wide_u, wide_part = wide(u), wide(part)
         norm = float(((wide_u.T @ wide_u) * (wide_part.T @ wide_part)).sum()) ** 0.5
-        weight = tensor.matrix()
-        whole = math.hypot(*(float(weight[rows].float().norm()) for rows in tensor.row_blocks()))
-        a = u * (LOUD * whole / max(norm, 1e-30))
+        a = u * (LOUD * self._norm(tensor) / max(norm, 1e-30))
         tensor.v, tensor.shown = part, a
         hooked = loss()
         # Zero factors and not none: compiled code stays the same.
         tensor.shown = torch.zeros_like(a)
-        before = weight[:, columns].clone()
-        weight[:, columns] = torch.addmm(before.to(v), a, v[columns].T).to(weight)
-        written = loss()
-        weight[:, columns] = before
+        with self._written(tensor, a, part, columns):
+            written = loss()
         tensor.v, tensor.shown = v, b
         return math.isclose(hooked, written, rel_tol=self._tolerance(tensor.param), abs_tol=1e-6)
+
+    @staticmethod
+    def _norm(tensor: TrainedTensor) -> float:
+        if tensor.numberless:
+            packed: Any = tensor.param
+            return float(packed.frobenius())
+        weight = tensor.matrix()
+        return math.hypot(*(float(weight[rows].float().norm()) for rows in tensor.row_blocks()))
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _written(tensor: TrainedTensor, a: Tensor, part: Tensor, columns: slice) -> Iterator[None]:
+        """With A V^T, of which only some columns are not zero, in the weight itself."""
+        if tensor.numberless:
+            packed: Any = tensor.param
+            packed.shift = (a, part)
+            yield
+            packed.shift = None
+            return
+        weight = tensor.matrix()
+        before = weight[:, columns].clone()
+        weight[:, columns] = torch.addmm(before.to(part), a, part[columns].T).to(weight)
+        yield
+        weight[:, columns] = before
 
     @staticmethod
     def _tolerance(p: Tensor) -> float:
@@ -139,6 +180,7 @@ class SelfCheck:
 
     @staticmethod
     def _write(tensor: TrainedTensor, why: str) -> None:
+        refuse([tensor], f"it cannot be perturbed by a hook: {why}; freeze it")
         tensor.unhook()
         tensor.storage = "written"
         tensor.begin(tensor.v, tensor.rank)

@@ -51,6 +51,8 @@ class TrainedTensor:
         The multiple of the direction that the model sees at present.
     period
         The period that V belongs to; -1 before the first.
+    packed
+        What stands for the numbers of a parameter that has none of its own; None where it has.
     counting, calls
         Whether hooks count how often they served a read, and the count.
     """
@@ -74,6 +76,19 @@ class TrainedTensor:
     position: float = 0.0
     period: int = -1
     shown: Tensor | None = None
+    packed: tuple[Tensor, ...] | None = None
+
+    @property
+    def numberless(self) -> bool:
+        """Whether the parameter is a shape without numbers, as that of a quantised base."""
+        return (
+            self.packed is not None or self.param.is_meta or hasattr(self.param, "packed")
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where its factors are."""
+        return self.param.device if self.packed is None else self.packed[0].device
 
     @property
     def m(self) -> int:
@@ -111,7 +126,7 @@ class TrainedTensor:
         """A new period: rank, V, and B = 0."""
         self.rank = rank
         exactly = exact(self.param.dtype)
-        device = self.param.device
+        device = self.device
         self.v = None if v is None else v.to(device, exactly)
         self.v_cast = None if self.v is None else self.v.to(self.param.dtype)
         if self.storage != "inplace":
@@ -200,6 +215,11 @@ class TrainedTensor:
         """iterate *= keep, for matrices at the end of a period, after their factors were folded."""
         if keep == 1 or self.param.ndim < 2:
             return
+        if self.kept or self.numberless:
+            raise ValueError(
+                f"weight_decay must be 0 with fold=False, which never writes weights: {self.name} would be "
+                f"multiplied by {keep:.6g}"
+            )
         if self.base is not None:
             self.base.mul_(keep)
         if self.base is not None and self.dense:
