@@ -158,7 +158,7 @@ def test_a_language_model_opens_quantised(file, monkeypatch):
         data.load("smollm2", path=file.parent / "plain").open(quantised=True)
 
 
-# -- files that are no such model -----------------------------------------------------------------------------
+# -- files that are no such model -------------------------------------------------------------------
 
 
 def refused(path, match):

@@ -9,12 +9,13 @@ from torch import nn
 pytest.importorskip("gguf", reason="needs the llm extra")
 pytest.importorskip("transformers", reason="needs the llm extra")
 
-from surefoot.data.quantised.weight import BlockWeight  # noqa: E402
-from surefoot.zeroth_order import LOZO, HookWarning, MeZO, replay  # noqa: E402
-from surefoot.zeroth_order.hooks import linear_like  # noqa: E402
-from surefoot.zeroth_order.quantised import load_gguf  # noqa: E402
-from tests.zeroth_order.gguf_files import Q4_1, Q8_0, VOCABULARY, write  # noqa: E402
-from tests.zeroth_order.test_quantised import ids, unpacked  # noqa: E402
+from tests.zeroth_order.gguf_files import Q4_1, Q8_0, write
+from tests.zeroth_order.test_quantised import ids, unpacked
+
+from surefoot.data.quantised.weight import BlockWeight
+from surefoot.zeroth_order import LOZO, MeZO, replay
+from surefoot.zeroth_order.hooks import linear_like
+from surefoot.zeroth_order.quantised import load_gguf
 
 SETTINGS = {"lr": 1e-3, "rank": 2, "nu": 3, "scale": "unit", "fold": False, "seed": 5}
 
@@ -90,7 +91,7 @@ def test_a_planted_hook_that_misses_is_found(models):
     for tensor in optimizer.tensors:
         if tensor.storage == "hooked":
             # Fires, and adds nothing.
-            tensor.factors = lambda: []
+            tensor.factors = list
     with pytest.raises(ValueError, match="stays quantised: it cannot be perturbed by a hook"):
         optimizer.step(closure_of(model))
 
@@ -180,7 +181,7 @@ def test_what_needs_numbers_is_refused(models):
             optimizer.step(closure_of(model))
 
 
-# -- modules that are linear by their form --------------------------------------------------------------------
+# -- modules that are linear by their form ------------------------------------------------------------------
 
 
 class Packed(nn.Module):

@@ -37,8 +37,8 @@ def replay(
     """Repeat the logged steps on the base model, in place, and return it.
 
     Bit-exact with the same major and minor version of torch on the same kind of device, after `flush()`
-    or at the end of a period, with `fold=False` up to rounding; in 16 bits in-place runs are repeated with every rounding of their
-    perturbations.
+    or at the end of a period, with `fold=False` up to rounding; in 16 bits in-place runs are repeated with
+    every rounding of their perturbations.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def replay(
 
 
 def _fold_kept(tensor: TrainedTensor) -> None:
-    """Write the factors that a run with fold=False kept apart: who replays it has no optimizer to hold them."""
+    """Write the factors that a run with fold=False kept apart: nobody else would hold them."""
     if tensor.dense:
         return
     out = tensor.matrix()

@@ -8,8 +8,8 @@ In the 4-bit kinds the low halves of the bytes are the first 16 weights. Product
 are exact in float32, so that it does not matter who multiplies.
 
 Two ways to lie in memory. By rows, as in the file: (out, blocks, bytes), from which single rows are taken.
-By columns: (blocks, bytes, out), so that the inner loop of unpacking runs over the outputs, without a break at
-every 32 weights, and what comes out is the transposed weight.
+By columns: (blocks, bytes, out), so that the inner loop of unpacking runs over the outputs, without a break
+at every 32 weights, and what comes out is the transposed weight.
 """
 
 from __future__ import annotations

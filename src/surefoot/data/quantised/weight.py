@@ -1,4 +1,4 @@
-"""A parameter that is the blocks of its file: it has a shape, a dtype and a device, and no numbers of its own.
+"""A parameter that is the blocks of its file: it has a shape, a dtype and a device, and no numbers.
 
 It answers `F.linear` and `F.embedding`, so that nn.Linear and nn.Embedding, and whatever looks at modules by
 their class, work with it as they are. Everything else that would read or write its numbers is refused.
@@ -75,7 +75,7 @@ class BlockWeight(Tensor):
             if by == "rows"
             else (quants.shape[0], quants.shape[2])
         )
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
+        return torch.Tensor._make_wrapper_subclass(
             cls, (out, SIZE * blocks), dtype=dtype, device=quants.device
         )
 
@@ -224,10 +224,11 @@ class BlockWeight(Tensor):
             return _linear(*args, **kwargs)
         if func is F.embedding:
             return _embedding(*args, **kwargs)
-        return super().__torch_function__(func, types, args, kwargs)
+        plain: Any = super().__torch_function__
+        return plain(func, types, args, kwargs)
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls,
         func: Any,
         types: Any,

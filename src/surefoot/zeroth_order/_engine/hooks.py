@@ -1,8 +1,8 @@
 """Forward hooks that add a low-rank term to what a module returns, so that its weights need not be written.
 
-Modules whose forward is exactly that of nn.Linear, nn.Embedding or Hugging Face's Conv1D can be hooked; one with
-a forward of its own may read its weight in another way, and is tried first whether it is linear. A hook is an object, not a closure:
-a copy of the model then carries a copy of its factors.
+Modules whose forward is exactly that of nn.Linear, nn.Embedding or Hugging Face's Conv1D can be hooked; one
+with a forward of its own may read its weight in another way, and is tried first whether it is linear. A hook
+is an object, not a closure: a copy of the model then carries a copy of its factors.
 """
 
 from __future__ import annotations

@@ -81,9 +81,7 @@ class TrainedTensor:
     @property
     def numberless(self) -> bool:
         """Whether the parameter is a shape without numbers, as that of a quantised base."""
-        return (
-            self.packed is not None or self.param.is_meta or hasattr(self.param, "packed")
-        )
+        return self.packed is not None or self.param.is_meta or hasattr(self.param, "packed")
 
     @property
     def device(self) -> torch.device:
