@@ -15,6 +15,8 @@ from tests.zeroth_order.gguf_files import Q4_1, write
 from tests.zeroth_order.test_quantised import ids, unpacked
 from tests.zeroth_order.test_quantised_training import SETTINGS, closure_of, run
 
+from surefoot import data
+from surefoot.data.quantised.weight import BlockWeight
 from surefoot.errors import FileFormatError
 from surefoot.zeroth_order import LOZO
 from surefoot.zeroth_order.quantised import attach, export_adapter, load_gguf
@@ -76,6 +78,42 @@ def test_on_gpt2_with_ranks_that_differ(tmp_path):
     assert (found - wanted).abs().max() < 1e-4
     pattern = json.loads((folder / "adapter_config.json").read_text())["rank_pattern"]
     assert set(pattern.values()) == {2}
+
+
+@pytest.mark.acceptance
+@torch.no_grad()
+def test_smollm2_whole(tmp_path):
+    """Bits, steps and adapter of the real model."""
+    where = data.load("smollm2")
+    (ours, _), (theirs, _) = where.open(quantised=True), where.open()
+    for name, weight in ours.named_parameters():
+        numbers = weight.unpacked() if isinstance(weight, BlockWeight) else weight
+        assert torch.equal(numbers, theirs.get_parameter(name))
+    x = torch.randint(100, 40000, (2, 12), generator=torch.Generator().manual_seed(0))
+
+    def logits(model):
+        return model(input_ids=x, use_cache=False).logits
+
+    def closure(model):
+        return nn.functional.cross_entropy(logits(model)[:, :-1].flatten(0, 1), x[:, 1:].flatten())
+
+    assert torch.equal(logits(ours), logits(theirs))
+    c = []
+    for model in (ours, theirs):
+        optimizer = LOZO(model, **{**SETTINGS, "lr": 1e-5, "nu": 2})
+        c.append([])
+        for _ in range(5):
+            optimizer.step(lambda model=model: closure(model))
+            c[-1].append(optimizer.last["c"])
+        if model is ours:
+            folder = export_adapter(optimizer, tmp_path / "adapter")
+            trained = logits(model)
+    assert c[0] == c[1]
+    del ours, theirs, optimizer
+    base, _ = where.open()
+    moved = float((logits(base) - trained).abs().max())
+    for fresh in (base, where.open(quantised=True)[0]):
+        assert (logits(attach(fresh, folder)) - trained).abs().max() < 1e-4 * max(1.0, moved)
 
 
 def test_what_no_adapter_can_hold_is_refused(tmp_path):

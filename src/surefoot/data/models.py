@@ -54,8 +54,10 @@ class LanguageModel:
             from surefoot.data.doors.gguf import load_gguf
             from surefoot.data.doors.transformers import open_tokenizer
 
-            model = load_gguf(self.folder / self.gguf_file, **({"dtype": dtype} if dtype else {}))
-            return model, open_tokenizer(self.folder, self.gguf_file)
+            # First: reading it takes as much memory for a moment as the model does for good.
+            tokenizer = open_tokenizer(self.folder, self.gguf_file)
+            options = {} if dtype is None else {"dtype": dtype}
+            return load_gguf(self.folder / self.gguf_file, **options), tokenizer
         from surefoot.data.doors.transformers import open_language_model
 
         return open_language_model(self.folder, self.gguf_file, dtype)

@@ -74,7 +74,8 @@ def load_gguf(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Any:
         )
     config = _config(header)
     with accelerate.init_empty_weights(include_buffers=False):
-        model: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        classes: Any = transformers.AutoModelForCausalLM
+        model = classes.from_config(config, dtype=dtype)
     _fill(model, header, dtype)
     return model.eval()
 
