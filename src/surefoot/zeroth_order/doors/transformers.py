@@ -217,7 +217,9 @@ class ZOTrainer(transformers.Trainer):
 
     def _fold(self) -> None:
         if self.optimizer is not None:
-            self.zeroth_order.flush()
+            # Not `flush`, which refuses where weights stay quantised: there is then nothing to fold.
+            with torch.no_grad():
+                self.zeroth_order.engine.flush()
 
 
 def _has_positions(inputs: dict[str, Any]) -> bool:
