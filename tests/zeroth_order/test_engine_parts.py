@@ -192,6 +192,27 @@ def test_the_check_sets_aside_a_part_and_finds_what_it_found(hidden):
     assert tensor.shown is tensor.b
 
 
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_closure_that_fails_in_the_check_leaves_weight_and_direction(good):
+    model = Reader(hidden=False)
+    tensor = trained_tensor(0, "words", model.words.weight, 0, 2)
+    hooks.install(model, [tensor])
+    tensor.begin(directions_of(matrix(6000, 200)).tensors[0].v.float(), 2)
+    before, v = model.words.weight.detach().clone(), tensor.v
+    losses = [1.0] * good
+
+    def loss():
+        if not losses:
+            raise RuntimeError("out of memory")
+        return losses.pop()
+
+    with torch.no_grad(), pytest.raises(RuntimeError, match="out of memory"):
+        SelfCheck(20).agrees(tensor, loss)
+    assert torch.equal(model.words.weight, before)
+    assert tensor.v is v
+    assert tensor.shown is tensor.b
+
+
 @pytest.mark.filterwarnings("ignore:state_dict in mid-period")
 @pytest.mark.parametrize("make", [LOZO, MeZO, ZOAdam])
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])

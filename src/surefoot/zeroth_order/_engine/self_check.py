@@ -142,12 +142,14 @@ class SelfCheck:
         norm = float(((wide_u.T @ wide_u) * (wide_part.T @ wide_part)).sum()) ** 0.5
         a = u * (LOUD * self._norm(tensor) / max(norm, 1e-30))
         tensor.v, tensor.shown = part, a
-        hooked = loss()
-        # Zero factors and not none: compiled code stays the same.
-        tensor.shown = torch.zeros_like(a)
-        with self._written(tensor, a, part, columns):
-            written = loss()
-        tensor.v, tensor.shown = v, b
+        try:
+            hooked = loss()
+            # Zero factors and not none: compiled code stays the same.
+            tensor.shown = torch.zeros_like(a)
+            with self._written(tensor, a, part, columns):
+                written = loss()
+        finally:
+            tensor.v, tensor.shown = v, b
         return math.isclose(hooked, written, rel_tol=self._tolerance(tensor.param), abs_tol=1e-6)
 
     @staticmethod
@@ -165,14 +167,18 @@ class SelfCheck:
         if tensor.numberless:
             packed: Any = tensor.param
             packed.shift = (a, part)
-            yield
-            packed.shift = None
+            try:
+                yield
+            finally:
+                packed.shift = None
             return
         weight = tensor.matrix()
         before = weight[:, columns].clone()
         weight[:, columns] = torch.addmm(before.to(part), a, part[columns].T).to(weight)
-        yield
-        weight[:, columns] = before
+        try:
+            yield
+        finally:
+            weight[:, columns] = before
 
     @staticmethod
     def _tolerance(p: Tensor) -> float:
