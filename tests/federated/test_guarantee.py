@@ -162,6 +162,9 @@ def test_a_client_that_says_ever_more_is_cut_short():
         '{"a": [null]}',
         '{"a": [NaN]}',
         "{",
+        "[" * 9000,
+        '{"a": [1' + "0" * 400 + "]}",
+        '{"a": [' + "1" * 5000 + "]}",
         '{"a": ["' + "x" * MOST_BYTES + '"]}',
     ],
 )

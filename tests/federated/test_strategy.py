@@ -140,6 +140,42 @@ def test_an_error_and_a_silence_are_lost_by_name():
     assert "no reply within" in second.lost[2]
 
 
+def test_the_report_quotes_no_more_of_a_stranger_than_a_page():
+    def faults(server_round, partition, reply):
+        if partition == 1:
+            return "x" * 10**5
+        if partition == 2:
+            reply.content["metrics"].clear()
+            reply.content["metrics"].update({"num-examples": 1, "partition-id": 10**18})
+        if partition == 3:
+            reply.content["arrays"]["y" * 10**5] = reply.content["arrays"]["w"]
+        return reply
+
+    strategy, _ = run(rounds=1, faults=faults)
+    (found,) = strategy.report.rounds
+    assert found.partitions == [0]
+    for reason in (found.lost[1], found.rejected[2], found.rejected[3]):
+        assert len(reason) < 1100
+
+
+def test_rounds_and_timeout_in_flowers_order():
+    grid, seen = InProcessGrid(make_client_app(Drift), 2), []
+    strategy = DeterministicFedAvg(2, node_timeout=0.1, round_timeout=50.0)
+    sent = grid.send_and_receive
+
+    def watched(messages, *, timeout=None):
+        seen.append(timeout)
+        return sent(messages, timeout=timeout)
+
+    grid.send_and_receive = watched
+    start = to_arrays(Drift({}).initial(0))
+    strategy.start(grid, start, 1, 7.0)
+    assert 7.0 in seen
+    assert 50.0 not in seen
+    strategy.start(grid, start, 1)
+    assert 50.0 in seen
+
+
 def test_a_node_that_leaves_is_named_and_one_that_never_came_ends_the_start():
     with pytest.raises(MissingNodesError, match=r"partitions \[2\] are not online after 0.1 s"):
         run(offline=[2])

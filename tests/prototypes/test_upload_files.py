@@ -175,6 +175,26 @@ def test_arrays_of_strangers():
         read_npy("x", npy(np.zeros(2, complex)))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': " + b"(" * 90 + b")" * 90 + b"}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': " + b"-" * 5000 + b"1}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"9" * 5000 + b",)}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -3)}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (3,",
+        b"{'descr': [('a', '<f8', " + b"9" * 30 + b")], 'fortran_order': False, 'shape': (3,)}",
+    ],
+    ids=["nested", "many signs", "many digits", "below 0", "unfinished", "a field of many"],
+)
+def test_headers_of_strangers(said):
+    """NumPy reads them as Python's literals, which fail in many ways."""
+    body = said + b"\n"
+    data = b"\x93NUMPY\x02\x00" + len(body).to_bytes(4, "little") + body + b"\0" * 24
+    with pytest.raises(ValueError, match="^x "):
+        read_npy("x", data)
+
+
 def test_ledgers_as_records():
     ledger = Ledger(4.0, 1e-5)
     ledger.charge(GaussianRelease(2.0, 1e-5))

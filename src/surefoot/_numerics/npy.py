@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import io
 import math
+from tokenize import TokenError
 
 import numpy as np
 from jaxtyping import Shaped
 
 KINDS = "biuf"
+# NumPy reads a header as Python's literal: what is nested deeply ends in more than a ValueError.
+NO_HEADER = (
+    ValueError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    TokenError,
+)
 
 
 def read_npy(name: str, data: bytes) -> Shaped[np.ndarray, "..."]:
@@ -38,10 +50,12 @@ def read_npy(name: str, data: bytes) -> Shaped[np.ndarray, "..."]:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran, dtype = reader(stream)
-    except (ValueError, KeyError, TypeError, SyntaxError) as error:
+    except NO_HEADER as error:
         raise ValueError(f"{name} is no array in NumPy's format: {error}") from None
     if dtype.kind not in KINDS or dtype.hasobject:
         raise ValueError(f"{name} must hold plain real numbers, got {dtype}")
+    if any(n < 0 for n in shape):
+        raise ValueError(f"{name} claims a shape below 0, {shape}: it is damaged or forged")
     left = len(data) - stream.tell()
     if left != math.prod(shape) * dtype.itemsize:
         raise ValueError(

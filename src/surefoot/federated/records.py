@@ -127,7 +127,10 @@ def read_facts(content: RecordDict) -> dict[str, list[Fact]]:
     text = found.get("json")
     if not isinstance(text, str) or len(text) > MOST_BYTES:
         raise ValueError(f"facts of a reply must be JSON of at most {MOST_BYTES} bytes")
-    facts = json.loads(text)
+    try:
+        facts = json.loads(text)
+    except RecursionError:
+        raise ValueError("facts of a reply are nested too deeply") from None
     if not isinstance(facts, dict) or not all(
         isinstance(values, list) and all(_is_fact(v) for v in values) for values in facts.values()
     ):
@@ -136,6 +139,7 @@ def read_facts(content: RecordDict) -> dict[str, list[Fact]]:
 
 
 def _is_fact(value: object) -> bool:
-    return isinstance(value, str | bool | int) or (
-        isinstance(value, float) and math.isfinite(value)
-    )
+    # JSON has whole numbers of any length, floats end at 2^1024.
+    if isinstance(value, int):
+        return abs(value) < 2**1023
+    return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))

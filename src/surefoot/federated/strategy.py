@@ -32,6 +32,8 @@ with need("flwr", extra="federated", part="surefoot.federated"):
     from flwr.serverapp.strategy import FedAvg, Result
 
 State = dict[str, Tensor]
+# Characters of a reason that are kept: a hostile reply is quoted in it.
+MOST_SAID = 1000
 # The key of a configuration that says under which name a reply gives its weight.
 WEIGHT = "weighted-by"
 # Facts of the server that say: what the rule gave is not what the clients got.
@@ -151,7 +153,8 @@ class DeterministicFedAvg(FedAvg):
         SurefootError
             No reply of any round fitted; the reasons of the last round are named.
         """
-        kwargs.setdefault("timeout", self.round_timeout)
+        if len(args) < 2:  # the second one is the timeout
+            kwargs.setdefault("timeout", self.round_timeout)
         self._own_run, self._given = True, None
         try:
             result = super().start(grid, initial_arrays, *args, **kwargs)
@@ -290,7 +293,7 @@ class DeterministicFedAvg(FedAvg):
                 log(WARNING, "round %s: an unasked reply of node %s", server_round, node)
                 continue
             if reply.has_error():
-                report.lost[partition] = f"node {node}: {reply.error.reason}"
+                report.lost[partition] = f"node {node}: {reply.error.reason[:MOST_SAID]}"
                 self._knows_extra.discard(node)
                 log(WARNING, "round %s: lost %s", server_round, report.lost[partition])
                 continue
@@ -298,8 +301,8 @@ class DeterministicFedAvg(FedAvg):
                 state, examples, found = self._content(server_round, reply, partition)
                 facts = read_facts(reply.content)
             except (KeyError, ValueError, TypeError) as error:
-                reason = error.args[0] if error.args else str(error)
-                report.rejected[partition] = f"node {node}: {reason}"
+                reason = str(error.args[0] if error.args else error)
+                report.rejected[partition] = f"node {node}: {reason[:MOST_SAID]}"
                 log(WARNING, "round %s: rejected %s", server_round, report.rejected[partition])
                 continue
             good[partition], metrics[partition] = (state, examples), found

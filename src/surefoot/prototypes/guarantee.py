@@ -103,7 +103,10 @@ def _release(record: Record) -> tuple[Assumption, ...]:
 
 
 def _real(value: Fact) -> float:
-    return math.nan if isinstance(value, (str, bool)) else float(value)
+    try:
+        return math.nan if isinstance(value, (str, bool)) else float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.nan
 
 
 def private_upload() -> Guarantee:
