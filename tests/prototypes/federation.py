@@ -71,9 +71,9 @@ def loop(config, sets=None, **more):
     """The adapter of the same run, without Flower."""
     task = mpft_task(config)
     sets = uploads(config) if sets is None else sets
-    adapter, _ = train_global_adapter(
-        sets, task.head(), epochs=config["epochs"], seed=config.get("seed", 0), **more
-    )
+    if config["epochs"] != "auto":
+        more["epochs"] = config["epochs"]
+    adapter, _ = train_global_adapter(sets, task.head(), seed=config.get("seed", 0), **more)
     return adapter.state_dict()
 
 

@@ -64,7 +64,7 @@ def verdicts(strategy):
         pytest.param({"method": "random", "ratio": 0.5}, {}, marks=pytest.mark.acceptance),
         ({"method": "gauss"}, {}),
         (
-            {"method": "mean", "sampler": "additive", "steps": 20},
+            {"method": "mean", "sampler": "additive", "steps": 20, "epochs": "auto"},
             {"sampler": "additive", "steps": 20},
         ),
     ],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from filelock import FileLock
 
 from surefoot._numerics.checks import check_number
@@ -29,6 +30,9 @@ class Site:
         Must exist.
     partition
         In the names of its files.
+    partitions
+        Into how many the run deals out its records; None: the records are the site's own, and all that was
+        released of them counts, at whatever partition.
 
     Raises
     ------
@@ -36,8 +40,9 @@ class Site:
         There is no such folder.
     """
 
-    def __init__(self, folder: str | Path, partition: int) -> None:
+    def __init__(self, folder: str | Path, partition: int, partitions: int | None = None) -> None:
         self.folder, self.partition = Path(folder).expanduser(), partition
+        self.partitions = partitions
         if not self.folder.is_dir():
             raise SurefootError(
                 f"site-dir must be a folder that exists at partition {partition}, got {self.folder}"
@@ -51,10 +56,19 @@ class Site:
     @property
     def ledger(self) -> Path:
         """What was spent, over all runs."""
-        return self.folder / f"ledger-{self.partition}.json"
+        name = "ledger" if self.partitions is None else f"ledger-{self.partition}"
+        return self.folder / f"{name}.json"
 
-    def keep(self, protos: PrototypeSet) -> None:
-        """Write an upload, and beside it what its extraction noted: that stays, and is no part of it."""
+    def keep(self, protos: PrototypeSet, made_with: Mapping[str, object]) -> None:
+        """Write an upload, and beside it what its extraction noted: that stays, and is no part of it.
+
+        Parameters
+        ----------
+        protos
+            The upload.
+        made_with
+            What `kept` gives back: for which run it was made.
+        """
         protos.save(self.upload)
         noted = {name: list(known.all) for name, known in protos.record.facts.items()}
         noise = protos.record.curves(NOISE) if NOISE in protos.record else None
@@ -64,6 +78,7 @@ class Site:
                 "sha256": _sum_of(self.upload), "facts": noted,
                 "noise": [] if noise is None else noise.values[0].tolist(),
                 "steps": [] if noise is None else noise.steps.tolist(),
+                "made with": dict(made_with),
             },
         )  # fmt: skip
 
@@ -82,8 +97,8 @@ class Site:
             np.savez(stream, features=rows[0].numpy(), labels=rows[1].numpy())
         return path
 
-    def kept(self) -> PrototypeSet:
-        """The upload that `keep` wrote, with what its extraction noted.
+    def kept(self) -> tuple[PrototypeSet, dict[str, object]]:
+        """The upload that `keep` wrote with what its extraction noted, and what it was made with.
 
         Raises
         ------
@@ -99,11 +114,12 @@ class Site:
                 for value in values:
                     protos.record.note(0, **{name: value})
             protos.record.extend(0, NOISE, noted["noise"], noted["steps"])
+            made_with = dict(noted["made with"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileFormatError(
                 f"{self._notes} does not belong to the upload beside it ({error}); do the dry run again"
             ) from None
-        return protos
+        return protos, made_with
 
     @property
     def _notes(self) -> Path:
@@ -119,26 +135,44 @@ class Site:
         with FileLock(self.ledger.with_suffix(".lock")):
             yield
 
+    @property
+    def _begun(self) -> Path:
+        """There since the first release: a ledger that is missing beside it was lost, not never begun."""
+        return self.ledger.with_suffix(".begun")
+
     def spent(self) -> float:
         """Sum of 1/nu^2 over all runs; 0 where nothing was released.
 
         Raises
         ------
         surefoot.errors.FileFormatError
-            The file is damaged: what was spent is not known, and nothing may be released.
+            The file is damaged or lost, or of records that were dealt out otherwise: what was spent is not
+            known, and nothing may be released.
         """
+        unknown = "what was spent is not known, and nothing is released"
         try:
-            found = json.loads(self.ledger.read_text(encoding="utf-8"))["mu_squared"]
-            return check_number(
+            noted = json.loads(self.ledger.read_text(encoding="utf-8"))
+            found, partitions = noted["mu_squared"], noted["partitions"]
+            spent = check_number(
                 "mu_squared", math.inf if found == "inf" else found, least=0, finite=False
             )
         except FileNotFoundError:
+            if self._begun.exists():
+                raise FileFormatError(
+                    f"{self.ledger} is gone, and {self._begun.name} beside it says that something was "
+                    f"released: {unknown}; restore it from a copy"
+                ) from None
             return 0.0
         except (ValueError, KeyError, TypeError) as error:
             raise FileFormatError(
-                f"{self.ledger} is damaged ({error}): what was spent is not known, and nothing is "
-                "released; restore it from a copy"
+                f"{self.ledger} is damaged ({error}): {unknown}; restore it from a copy"
             ) from None
+        if partitions != self.partitions:
+            raise FileFormatError(
+                f"{self.ledger} is of records that were dealt out to {partitions} partitions, this run has "
+                f"{self.partitions}: {unknown}; keep their number, or take another site-dir for other records"
+            )
+        return spent
 
     def write_spent(self, mu_squared: float, epsilon: float, delta: float) -> None:
         """Keep what was spent.
@@ -152,7 +186,17 @@ class Site:
         """
         numbers = {"mu_squared": mu_squared, "epsilon": epsilon, "delta": delta}
         # JSON has no infinity.
-        write_json(self.ledger, {k: v if math.isfinite(v) else "inf" for k, v in numbers.items()})
+        words = {k: v if math.isfinite(v) else "inf" for k, v in numbers.items()}
+        write_json(self.ledger, words | {"partitions": self.partitions})
+        self._begun.touch()
+
+
+def hash_of(rows: Rows) -> str:
+    """Of records, to the last bit and in their order."""
+    found = hashlib.sha256()
+    for each in rows:
+        found.update(np.ascontiguousarray(torch.as_tensor(each).detach().cpu()).tobytes())
+    return found.hexdigest()
 
 
 def _sum_of(path: Path) -> str:

@@ -11,6 +11,7 @@ from surefoot._numerics.checks import check_choice, check_number
 from surefoot.errors import need
 from surefoot.prototypes.configured import mpft_task
 from surefoot.prototypes.doors.client import make_client_app
+from surefoot.prototypes.doors.keys import KEYS as KEYS
 from surefoot.prototypes.doors.messages import parameters
 from surefoot.prototypes.doors.strategy import MPFTStrategy
 from surefoot.prototypes.gaussian_release import GaussianRelease
@@ -24,17 +25,6 @@ with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
     from surefoot.federated.run_config import number, refuse_unknown, refuse_unused, whole
     from surefoot.federated.task import State, Task, Visit
 
-COMMON = frozenset(
-    {"num-server-rounds", "num-partitions", "seed", "out", "node-timeout", "round-timeout"}
-)
-OF_DATA = frozenset({"data", "data-path", "head-path", "scale", "held-out"})
-OF_SITE = frozenset({"site-dir", "dry-run", "send-inspected", "max-epsilon"})
-OF_METHOD = frozenset(
-    {"method", "ratio", "min-cluster", "sampler", "epsilon", "delta", "clip", "release", "evaluate",
-     "min-clients", "adapt-shots", "kd-weight", "adapt-epochs"}
-)  # fmt: skip
-OF_TRAINING = frozenset({"lr", "epochs", "steps", "batch-size", "solver", "residual"})
-KEYS = COMMON | OF_DATA | OF_SITE | OF_METHOD | OF_TRAINING
 Config = Mapping[str, Any]
 
 
@@ -138,6 +128,7 @@ def mpft_strategy(config: Config, task: PrototypeTask) -> MPFTStrategy:
     partitions = whole(config, "num-partitions", 2, 1)
     sampler = check_choice("sampler", config.get("sampler", "none"), ("none", "additive"))
     residual = _word(config, "residual", "auto")
+    _refuse_without_use(config, sampler)
     return MPFTStrategy(
         task.head(), partitions, whole(config, "min-clients", 0, 0) or None,
         number(config, "node-timeout", 120.0, least=0), _auto(config, "epochs"),
@@ -157,11 +148,32 @@ def _release(config: Config) -> GaussianRelease | None:
     epsilon = config.get("epsilon", "none")
     if epsilon == "none":
         refuse_unused(
-            config, {"delta": 1e-5, "clip": 1.0, "max-epsilon": "none"}, "without epsilon"
+            config,
+            {"delta": 1e-5, "clip": 1.0, "max-epsilon": "none", "max-delta": "none"},
+            "without epsilon",
         )
         return None
+    if config.get("max-epsilon", "none") == "none":
+        refuse_unused(config, {"max-delta": "none"}, "without max-epsilon")
+    elif config.get("evaluate", "auto") is True:
+        raise ValueError(
+            "evaluate = true asks for accuracies, which a site with a max-epsilon keeps: leave one out"
+        )
     epsilon = check_number("epsilon", epsilon, above=0, finite=False)
     return GaussianRelease(epsilon, number(config, "delta", 1e-5), number(config, "clip", 1.0))
+
+
+def _refuse_without_use(config: Config, sampler: str) -> None:
+    """Refuse keys that the others leave without effect."""
+    method = config.get("method", "cluster_var")
+    if method in ("mean", "gauss"):
+        refuse_unused(config, {"ratio": 0.1}, f"with method {method}")
+    if method not in ("cluster", "cluster_var"):
+        refuse_unused(config, {"min-cluster": 2}, f"with method {method}")
+    if config.get("solver", "adamw") == "certified":
+        refuse_unused(config, {"batch-size": 10}, "with solver certified, which takes all rows")
+    if sampler != "additive" and config.get("residual", "auto") is True:
+        raise ValueError("residual = true is not used without sampler additive; leave it out")
 
 
 def _auto(config: Config, key: str) -> int | None:

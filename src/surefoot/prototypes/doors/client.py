@@ -8,6 +8,8 @@ from typing import Any
 from surefoot.errors import SurefootError, need
 from surefoot.prototypes._client.threads import one_thread
 from surefoot.prototypes.doors import site_steps
+from surefoot.prototypes.doors.site_settings import node
+from surefoot.prototypes.doors.site_settings import settings as settings_of
 from surefoot.prototypes.task import MakePrototypeTask
 
 with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
@@ -60,25 +62,23 @@ def make_client_app(
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        record = MetricRecord({"partition-id": site_steps.node(context)[0]})
+        record = MetricRecord({"partition-id": node(context)[0]})
         return Message(RecordDict({"metrics": record}), reply_to=message)
 
     @app.train("prototypes", mods=list(mods))
     def prototypes(message: Message, context: Context) -> Message:
         with one_thread():
-            return site_steps.upload(message, context, site_steps.settings(context, defaults), task)
+            return site_steps.upload(message, context, settings_of(context, defaults), task)
 
     @app.train("adapt", mods=list(mods))
     def adapt(message: Message, context: Context) -> Message:
         with one_thread():
-            return site_steps.adapt(message, context, site_steps.settings(context, defaults), task)
+            return site_steps.adapt(message, context, settings_of(context, defaults), task)
 
     @app.evaluate(mods=list(mods))
     def evaluate(message: Message, context: Context) -> Message:
         with one_thread():
-            return site_steps.receive(
-                message, context, site_steps.settings(context, defaults), task
-            )
+            return site_steps.receive(message, context, settings_of(context, defaults), task)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:

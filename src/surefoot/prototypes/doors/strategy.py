@@ -50,7 +50,7 @@ with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
 
     from surefoot.federated.guarantee import downlink
     from surefoot.federated.records import fingerprint, to_arrays, wire_bytes
-    from surefoot.federated.strategy import DeterministicFedAvg
+    from surefoot.federated.strategy import MOST_SAID, DeterministicFedAvg
 
 PRIVATE_STEPS, EPOCHS = 1000, 200
 """Steps where the uploads are private and nothing may be tuned on; epochs otherwise."""
@@ -165,6 +165,7 @@ class MPFTStrategy(DeterministicFedAvg):
         check_method_of_release(method, dp)
         if sampler == "additive" and method != "mean":
             raise ValueError(f'the additive sampler is for method "mean", got {method!r}')
+        both = steps is not None and epochs is not None
         if dp is not None and steps is None and epochs is None and solver == "adamw":
             steps = PRIVATE_STEPS
         self.training: dict[str, Any] = {
@@ -173,6 +174,8 @@ class MPFTStrategy(DeterministicFedAvg):
             "hidden": hidden,
         }  # fmt: skip
         check_options(**self.training)
+        if both:
+            raise ValueError(f"give steps or epochs, got steps={steps} and epochs={epochs}")
         self.training |= {"early_stop": bool(early_stop), "seed": self.seed}
         self.head, self.dp, self.classes = head, dp, tuple(classes)
         if self.classes and len(self.classes) != head.classes:
@@ -212,14 +215,29 @@ class MPFTStrategy(DeterministicFedAvg):
     def start(self, grid: Grid, initial_arrays: ArrayRecord, *args: Any, **kwargs: Any) -> Result:
         """One round, or two where `adapt_shots` were asked for; other numbers are refused.
 
+        Training starts from `initial_arrays()`; what a round asks for is this strategy's own, and no
+        configuration of Flower's is read.
+
         Raises
         ------
         ValueError
-            More rounds, or a second one without shots.
+            More rounds, a second one without shots, other arrays to start from, or a configuration.
         SurefootError
             Fewer good uploads than `min_clients`; what was wrong with the others is named.
         """
-        rounds = args[0] if args else kwargs.get("num_rounds", 1)
+        named = ("num_rounds", "timeout", "train_config", "evaluate_config", "evaluate_fn")
+        given = kwargs | dict(zip(named, args, strict=False))
+        for name in ("train_config", "evaluate_config"):
+            if given.get(name):
+                raise ValueError(
+                    f"{name} is not read: give {sorted(map(str, given[name]))} to MPFTStrategy itself"
+                )
+        if fingerprint(initial_arrays) != fingerprint(self.initial_arrays()):
+            raise ValueError(
+                "initial_arrays must be MPFTStrategy.initial_arrays(): training starts from a fresh adapter "
+                "of its seed, and another one would not be used"
+            )
+        rounds = given.get("num_rounds", 1)
         wanted = 2 if self.adapt_shots else 1
         if rounds != wanted:
             raise ValueError(
@@ -346,7 +364,7 @@ class MPFTStrategy(DeterministicFedAvg):
         Raises
         ------
         SurefootError
-            Fewer good uploads than `min_clients`, uploads of two encoders equally often, or a dry run.
+            Fewer good uploads than `min_clients`, uploads of two encoders equally often, or a dry run of all.
         """
         report = self.history.round(server_round)
         if server_round > 1:
@@ -356,10 +374,12 @@ class MPFTStrategy(DeterministicFedAvg):
         good, numbers = self.checked(server_round, replies)
         # A node whose reply is an error may have lost the head as well.
         self._knows_head -= {n for n, p in self._sent.items() if p in report.lost}
-        if self._dry:
+        sets = {p: self._read[p].protos for p in sorted(good) if p in self._read}
+        for partition, file in self._dry.items():
+            report.rejected[partition] = f"dry run, nothing was sent: {file}"
+        if self._dry and not sets:
             files = ", ".join(f"partition {p}: {self._dry[p]}" for p in sorted(self._dry))
             raise SurefootError(f"dry run, nothing was sent and nothing trained: {files}")
-        sets = {p: self._read[p].protos for p in sorted(good)}
         for partition, reason in told.other_encoders(sets).items():
             report.rejected[partition] = reason
             del sets[partition]
@@ -391,7 +411,7 @@ class MPFTStrategy(DeterministicFedAvg):
         content, report = reply.content, self.history.round(server_round)
         numbers, examples = told.numbers_of(content, partition)
         if DRY in content.config_records:
-            self._dry[partition] = str(content.config_records[DRY].get("file", ""))
+            self._dry[partition] = str(content.config_records[DRY].get("file", ""))[:MOST_SAID]
             return {}, examples, numbers
         found = content.array_records.get(ARRAYS)
         size = 0 if found is None else wire_bytes(found)

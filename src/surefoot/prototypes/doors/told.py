@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
 from surefoot.errors import SurefootError, need
 from surefoot.prototypes.accuracy import AccuracyMatrix
 from surefoot.prototypes.communication import comm_cost_of
@@ -22,9 +23,14 @@ with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
     from flwr.app import Message, MetricRecord, RecordDict
 
     from surefoot.federated.rounds import FederationHistory, Round
+    from surefoot.federated.strategy import MOST_SAID
 
 PARTITION, EXAMPLES, NOISES = "partition-id", "num-examples", "noise-multipliers"
 BESIDE = "class sizes, and accuracies of the evaluate phase"
+SHARES = frozenset(
+    {"accuracy", "zero-shot-accuracy", "personal-accuracy", "audit-auc", "raw-fraction"}
+)
+"""Numbers of a reply that lie in [0, 1]; all others are at least 0."""
 
 
 def numbers_of(content: RecordDict, partition: int) -> tuple[dict[str, float], int]:
@@ -33,7 +39,7 @@ def numbers_of(content: RecordDict, partition: int) -> tuple[dict[str, float], i
     Raises
     ------
     ValueError
-        It has none, comes from another partition, or holds what is not finite.
+        It has none, comes from another partition, or holds what is not finite or cannot be.
     """
     record = content.metric_records.get(METRICS)
     if record is None:
@@ -50,8 +56,8 @@ def numbers_of(content: RecordDict, partition: int) -> tuple[dict[str, float], i
         if name in (PARTITION, EXAMPLES) or isinstance(value, list):
             continue
         # Coverage bounds are infinite where an adapted prototype is 0.
-        if value != value or (math.isinf(value) and name not in OF_COVERAGE):
-            raise ValueError(f"{name} must be a finite number, got {value}")
+        most = 1.0 if name in SHARES else math.inf
+        check_number(str(name), value, least=0, most=most, finite=name not in OF_COVERAGE)
         found[str(name)] = float(value)
     return found, examples
 
@@ -99,12 +105,12 @@ def answers(
         if partition is None:
             continue
         if reply.has_error():
-            report.lost[partition] = f"node {node}: {reply.error.reason}"
+            report.lost[partition] = f"node {node}: {reply.error.reason[:MOST_SAID]}"
             continue
         try:
             found[partition] = numbers_of(reply.content, partition)[0]
         except ValueError as error:
-            report.rejected[partition] = f"node {node}: {error}"
+            report.rejected[partition] = f"node {node}: {str(error)[:MOST_SAID]}"
     for node, partition in silent.items():
         report.lost[partition] = f"node {node}: no reply within the round's timeout"
     return dict(sorted(found.items()))
@@ -249,5 +255,6 @@ def mean_record(told: Mapping[int, Mapping[str, float]]) -> MetricRecord:
     found = {}
     for name in names:
         values = [numbers[name] for numbers in told.values() if name in numbers]
-        found[name] = math.fsum(values) / len(values)
+        # Divided first: a sum of what strangers say may overflow.
+        found[name] = math.fsum(value / len(values) for value in values)
     return MetricRecord({**found, "clients": len(told)})

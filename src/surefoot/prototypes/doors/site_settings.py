@@ -1,0 +1,98 @@
+"""What a site goes by: the run's configuration, what the node decides before it, and its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from surefoot._numerics.checks import check_number
+from surefoot.errors import MissingExtraError, SurefootError, need
+from surefoot.prototypes.doors.keys import FIRST_AT_NODE, refuse_unread
+from surefoot.prototypes.task import MakePrototypeTask, PrototypeTask
+
+with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
+    from flwr.app import Context
+
+OF_NO_DELTA = 1e-5
+"""Delta at which a limit, or an infinite epsilon, is stated where nobody said one."""
+Config = Mapping[str, Any]
+
+
+def node(context: Context) -> tuple[int, int]:
+    """Partition, and how many there are."""
+    try:
+        return int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
+    except KeyError as error:
+        raise KeyError(
+            f"the node's configuration lacks {error}; start it with "
+            '--node-config "partition-id=0 num-partitions=2"'
+        ) from None
+
+
+def settings(context: Context, defaults: Config) -> dict[str, Any]:
+    """The run's configuration, and before it what the site decides.
+
+    Raises
+    ------
+    SurefootError
+        The node has a key that nobody would read.
+    ValueError
+        A limit that is no number.
+    """
+    refuse_unread(context.node_config)
+    found = {**defaults, **context.run_config}
+    own = context.node_config
+    found |= {k: own[k] for k in FIRST_AT_NODE if k in own}
+    if "data-path" in own:
+        found["own-data"] = True
+    # The site's limit cannot be raised by whoever starts the run; nor can the delta at which it is stated,
+    # as every epsilon is small at a large one.
+    for key, bounds in (("max-epsilon", {"finite": False}), ("max-delta", {"below": 1})):
+        given = [config.get(key) for config in (found, own)]
+        numbers = [
+            check_number(key, v, above=0, **bounds)  # type: ignore[call-overload]
+            for v in given
+            if v not in (None, "none")
+        ]
+        found[key] = min(numbers, default=None)
+    return found
+
+
+def flag(config: Config, key: str) -> bool:
+    """True or false of a configuration; other values are refused by name."""
+    given = config.get(key, False)
+    if not isinstance(given, bool):
+        raise ValueError(f"{key} must be true or false, got {given!r}")
+    return given
+
+
+def made(make: MakePrototypeTask, config: Config, partition: int) -> PrototypeTask:
+    """The task of this site; what is wrong with its files stays in its log."""
+    try:
+        return make(config)
+    except MissingExtraError:
+        raise
+    except Exception as error:
+        raise SurefootError(_in_the_log("task", partition, error)) from error
+
+
+@contextmanager
+def own_records(partition: int) -> Iterator[None]:
+    """Around what reads records: Flower sends the text of an error to the server, and it may hold them.
+
+    What we say ourselves passes: it names classes, files and settings, and no record.
+    """
+    try:
+        yield
+    except SurefootError:
+        raise
+    except Exception as error:
+        raise SurefootError(_in_the_log("records", partition, error)) from error
+
+
+def _in_the_log(what: str, partition: int, error: Exception) -> str:
+    return (
+        f"the {what} of partition {partition} cannot be used ({type(error).__name__}): the log of its node "
+        "says why, as the reason may hold records"
+    )
