@@ -35,6 +35,18 @@ def config_of(path, count=3, **more):
     }  # fmt: skip
 
 
+def private(path, **more):
+    """A run of a few steps on class means with noise."""
+    return config_of(
+        path, **{"method": "mean", "epsilon": 4.0, "epochs": "auto", "steps": 5, **more}
+    )
+
+
+def verdicts(strategy):
+    """Of each guarantee, by its number."""
+    return {c.name.partition(":")[0]: c.verdict for c in strategy.certificates()}
+
+
 def ways(config):
     """Everything that a run over a Grid needs: the client app and the strategy."""
     server = {**config, "data-path": config.get("head-path") or config["data-path"]}

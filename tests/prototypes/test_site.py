@@ -10,7 +10,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord
 from tests.federated.grid import InProcessGrid
-from tests.prototypes.federation import config_of, feature_file, run, same, ways
+from tests.prototypes.federation import config_of, feature_file, private, run, same, ways
 
 from surefoot.errors import SurefootError
 from surefoot.prototypes import GaussianRelease, PrototypeSet, gaussian_epsilon
@@ -22,12 +22,6 @@ from surefoot.prototypes.doors.keys import OF_NODE
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     return feature_file(tmp_path_factory.mktemp("features") / "f.npz")
-
-
-def private(path, **more):
-    return config_of(
-        path, **{"method": "mean", "epsilon": 4.0, "epochs": "auto", "steps": 5, **more}
-    )
 
 
 def nodes(config, app=None, only=None, **node):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from logging import INFO, getLogger
 from typing import Any
 
@@ -19,28 +18,16 @@ from surefoot.prototypes.accuracy import AccuracyMatrix
 from surefoot.prototypes.adapter import ResidualAdapter
 from surefoot.prototypes.certificates import of_federation
 from surefoot.prototypes.doors import told
-from surefoot.prototypes.doors.messages import (
-    ARRAYS,
-    CONFIG,
-    DRY,
-    HEAD,
-    adapter_of,
-    head_record,
-    head_words,
-    parameters,
-    release_words,
-)
+from surefoot.prototypes.doors.asking import Asking, words_of_adaptation, words_of_upload
+from surefoot.prototypes.doors.messages import ARRAYS, DRY, adapter_of, parameters
+from surefoot.prototypes.doors.options import check_start, training_options
+from surefoot.prototypes.doors.uploads import Upload, enough, read_upload
 from surefoot.prototypes.gaussian_release import GaussianRelease, check_method_of_release
 from surefoot.prototypes.guarantee import DIFFERING
 from surefoot.prototypes.head import ZeroShotHead
 from surefoot.prototypes.pooled import differing_from_pooled
 from surefoot.prototypes.prototype_set import METHODS, PrototypeSet
-from surefoot.prototypes.server_training import (
-    ServerReport,
-    Solver,
-    check_options,
-    train_global_adapter,
-)
+from surefoot.prototypes.server_training import ServerReport, Solver, train_global_adapter
 from surefoot.record import Record
 
 with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
@@ -49,11 +36,9 @@ with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
     from flwr.serverapp.strategy import Result
 
     from surefoot.federated.guarantee import downlink
-    from surefoot.federated.records import fingerprint, to_arrays, wire_bytes
+    from surefoot.federated.records import fingerprint, to_arrays
     from surefoot.federated.strategy import MOST_SAID, DeterministicFedAvg
 
-PRIVATE_STEPS, EPOCHS = 1000, 200
-"""Steps where the uploads are private and nothing may be tuned on; epochs otherwise."""
 logger = getLogger("flwr")
 
 
@@ -165,18 +150,10 @@ class MPFTStrategy(DeterministicFedAvg):
         check_method_of_release(method, dp)
         if sampler == "additive" and method != "mean":
             raise ValueError(f'the additive sampler is for method "mean", got {method!r}')
-        both = steps is not None and epochs is not None
-        if dp is not None and steps is None and epochs is None and solver == "adamw":
-            steps = PRIVATE_STEPS
-        self.training: dict[str, Any] = {
-            "lr": lr, "epochs": EPOCHS if epochs is None else epochs, "batch_size": batch_size,
-            "solver": solver, "sampler": sampler, "steps": steps, "residual": residual,
-            "hidden": hidden,
-        }  # fmt: skip
-        check_options(**self.training)
-        if both:
-            raise ValueError(f"give steps or epochs, got steps={steps} and epochs={epochs}")
-        self.training |= {"early_stop": bool(early_stop), "seed": self.seed}
+        self.training: dict[str, Any] = training_options(
+            dp, epochs, steps, early_stop, self.seed, lr=lr, batch_size=batch_size, solver=solver,
+            sampler=sampler, residual=residual, hidden=hidden,
+        )  # fmt: skip
         self.head, self.dp, self.classes = head, dp, tuple(classes)
         if self.classes and len(self.classes) != head.classes:
             raise ValueError(
@@ -199,9 +176,9 @@ class MPFTStrategy(DeterministicFedAvg):
         self.told: dict[int, dict[str, Any]] = {}
         self.accuracy: AccuracyMatrix | None = None
         self.delivered: list[int] = []
-        self._read: dict[int, _Read] = {}
+        self._read: dict[int, Upload] = {}
         self._dry: dict[int, str] = {}
-        self._knows_head: set[int] = set()
+        self._asking = Asking(head, self.classes, parameters(self.initial_adapter()))
 
     def initial_arrays(self) -> ArrayRecord:
         """What `start` takes: the adapter before training."""
@@ -225,25 +202,7 @@ class MPFTStrategy(DeterministicFedAvg):
         SurefootError
             Fewer good uploads than `min_clients`; what was wrong with the others is named.
         """
-        named = ("num_rounds", "timeout", "train_config", "evaluate_config", "evaluate_fn")
-        given = kwargs | dict(zip(named, args, strict=False))
-        for name in ("train_config", "evaluate_config"):
-            if given.get(name):
-                raise ValueError(
-                    f"{name} is not read: give {sorted(map(str, given[name]))} to MPFTStrategy itself"
-                )
-        if fingerprint(initial_arrays) != fingerprint(self.initial_arrays()):
-            raise ValueError(
-                "initial_arrays must be MPFTStrategy.initial_arrays(): training starts from a fresh adapter "
-                "of its seed, and another one would not be used"
-            )
-        rounds = given.get("num_rounds", 1)
-        wanted = 2 if self.adapt_shots else 1
-        if rounds != wanted:
-            raise ValueError(
-                f"num_rounds must be {wanted} with adapt_shots = {self.adapt_shots}, got {rounds}: MPFT "
-                "uploads once; a second round adapts at the sites"
-            )
+        wanted = check_start(initial_arrays, self.initial_arrays(), self.adapt_shots, args, kwargs)
         if not args:
             kwargs["num_rounds"] = wanted
         return super().start(grid, initial_arrays, *args, **kwargs)
@@ -318,43 +277,15 @@ class MPFTStrategy(DeterministicFedAvg):
         report = self.history.round(server_round)
         for partition in sorted(set(range(self.num_partitions)) - set(online)):
             report.lost[partition] = "its node is not online"
-        words: dict[str, Any] = {"seed": self.seed}
-        if first:
-            words |= {
-                "method": self.asked.method, "ratio": self.asked.ratio,
-                "min-cluster": self.min_cluster, **release_words(self.dp),
-            }  # fmt: skip
-            if self.asked.encoder_id is not None:
-                words["encoder"] = self.asked.encoder_id
-        else:
-            words |= {
-                "shots": self.adapt_shots, "kd-weight": self.kd_weight, "epochs": self.adapt_epochs,
-            }  # fmt: skip
+        words = (
+            words_of_upload(self.seed, self.asked, self.min_cluster)
+            if first
+            else words_of_adaptation(self.seed, self.adapt_shots, self.kd_weight, self.adapt_epochs)
+        )
         self._sent = {node: p for p, node in online.items()}
         kind = "train.prototypes" if first else "train.adapt"
         payload = None if first else arrays
-        return [self._message(server_round, n, kind, words, payload) for n in sorted(self._sent)]
-
-    def _message(
-        self, server_round: int, node: int, kind: str, words: dict[str, Any],
-        payload: ArrayRecord | None,
-    ) -> Message:  # fmt: skip
-        """A message, with the head where the node may not have it; what it costs is counted."""
-        report, own = self.history.round(server_round), head_words(self.head)
-        own |= words | {"server-round": server_round}
-        if self.classes:
-            own["classes"] = list(self.classes)
-        content = RecordDict({CONFIG: ConfigRecord(own)})
-        if payload is not None:
-            content[ARRAYS] = ArrayRecord(dict(payload.items()))
-            report.bytes_down += wire_bytes(payload)
-            self._promised_down += told.bytes_of(parameters(self.initial_adapter()))
-        if node not in self._knows_head:
-            content[HEAD] = head_record(self.head)
-            report.bytes_down += wire_bytes(head_record(self.head))
-            self._promised_down += told.bytes_of({"weight": self.head.weight})
-            self._knows_head.add(node)
-        return Message(content=content, message_type=kind, dst_node_id=node)
+        return [self._asking.message(report, n, kind, words, payload) for n in sorted(self._sent)]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -371,34 +302,22 @@ class MPFTStrategy(DeterministicFedAvg):
             report.partitions = sorted(told.answers(replies, self._sent, report))
             return to_arrays(self.state), None
         self._read, self._dry = {}, {}
-        good, numbers = self.checked(server_round, replies)
+        _, numbers = self.checked(server_round, replies)
         # A node whose reply is an error may have lost the head as well.
-        self._knows_head -= {n for n, p in self._sent.items() if p in report.lost}
-        sets = {p: self._read[p].protos for p in sorted(good) if p in self._read}
-        for partition, file in self._dry.items():
-            report.rejected[partition] = f"dry run, nothing was sent: {file}"
-        if self._dry and not sets:
-            files = ", ".join(f"partition {p}: {self._dry[p]}" for p in sorted(self._dry))
-            raise SurefootError(f"dry run, nothing was sent and nothing trained: {files}")
-        for partition, reason in told.other_encoders(sets).items():
-            report.rejected[partition] = reason
-            del sets[partition]
-        report.partitions = sorted(sets)
-        if len(sets) < self.min_nodes:
-            reasons = {**report.lost, **report.rejected}
-            said = "; ".join(f"partition {p}: {reasons[p]}" for p in sorted(reasons))
-            raise SurefootError(
-                f"{len(sets)} good uploads of {self.num_partitions}, min_clients is {self.min_nodes}; {said}"
-            )
+        self._asking.forget({n for n, p in self._sent.items() if p in report.lost})
+        # An upload whose facts were refused is none.
+        read = {p: upload for p, upload in self._read.items() if p in numbers}
+        kept = enough(read, self._dry, self.min_nodes, self.num_partitions, report)
+        self.sets = {p: upload.protos for p, upload in kept.items()}
         with one_thread():
             adapter, self.training_report = train_global_adapter(
-                list(sets.values()), self.head, **self.training
+                list(self.sets.values()), self.head, **self.training
             )
-        self.sets = sets
-        self.told = {p: numbers[p] for p in sets}
-        kept = [self._read[p] for p in sets]
-        told.write_training(self.history, self.training_report, sets, sum(r.size for r in kept))
-        told.write_noise(self.history, [v for r in kept for v in r.noise], self.dp, self.evaluate)
+        self.told = {p: numbers[p] for p in kept}
+        wire = sum(upload.size for upload in kept.values())
+        told.write_training(self.history, self.training_report, self.sets, wire)
+        noise = [v for upload in kept.values() for v in upload.noise]
+        told.write_noise(self.history, noise, self.dp, self.evaluate)
         self._read = {}
         arrays = to_arrays(parameters(adapter))
         self._given = fingerprint(arrays)
@@ -413,17 +332,7 @@ class MPFTStrategy(DeterministicFedAvg):
         if DRY in content.config_records:
             self._dry[partition] = str(content.config_records[DRY].get("file", ""))[:MOST_SAID]
             return {}, examples, numbers
-        found = content.array_records.get(ARRAYS)
-        size = 0 if found is None else wire_bytes(found)
-        report.bytes_up += size
-        protos = PrototypeSet.from_record(content)
-        self.asked.check(protos)
-        if examples != sum(protos.counts.values()):
-            raise ValueError(
-                f"num-examples is {examples}, its counts sum to {sum(protos.counts.values())}"
-            )
-        noise = told.noise_of(content, protos, self.dp)
-        self._read[partition] = _Read(protos, size, noise)
+        self._read[partition] = read_upload(content, examples, self.asked, report)
         return {}, examples, numbers
 
     def configure_evaluate(
@@ -432,8 +341,9 @@ class MPFTStrategy(DeterministicFedAvg):
         """Send the adapter to everyone who is online."""
         self._sent = {n: p for p, n in self.discover(grid, 30.0).items()}
         words = {"score": self.evaluate}
+        report = self.history.round(server_round)
         return [
-            self._message(server_round, n, "evaluate", words, arrays) for n in sorted(self._sent)
+            self._asking.message(report, n, "evaluate", words, arrays) for n in sorted(self._sent)
         ]
 
     def aggregate_evaluate(
@@ -446,17 +356,7 @@ class MPFTStrategy(DeterministicFedAvg):
         asked = found if self.evaluate else {}
         self.accuracy = told.write_scores(self.history, server_round, asked)
         self.history.close(
-            server_round, bytes_down=report.bytes_down, promised_bytes_down=self._promised_down
+            server_round, bytes_down=report.bytes_down, promised_bytes_down=self._asking.promised()
         )
-        self._promised_down = 0
         metrics = self.history.metrics.get(server_round)
         return MetricRecord(dict(metrics)) if metrics else None
-
-
-@dataclass(frozen=True)
-class _Read:
-    """An upload that is what was asked for, its bytes on the wire, and its noise."""
-
-    protos: PrototypeSet
-    size: int
-    noise: list[float]
