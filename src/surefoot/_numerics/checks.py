@@ -124,6 +124,8 @@ def check_numbers(
 ) -> Float64[np.ndarray, "..."]:
     """An array of finite real numbers in float64; bools, words, complex numbers, NaN and infinity are none.
 
+    Nor are numbers behind a mask: NumPy would hand over what the mask hides.
+
     Parameters
     ----------
     name : str
@@ -146,6 +148,11 @@ def check_numbers(
         found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be an array of numbers, got {value!r}") from None
+    if np.ma.is_masked(value):
+        raise ValueError(
+            f"{name} must be an array of numbers, got a masked one that hides {np.ma.count_masked(value)}; "
+            "leave those out, or fill them"
+        )
     if found.dtype.kind not in "iuf" or (finite and not found.size):
         raise ValueError(f"{name} must be an array of real numbers, got {value!r}")
     found = found.astype(np.float64)

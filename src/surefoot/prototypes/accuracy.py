@@ -64,6 +64,8 @@ def accuracy_matrix(
         raise ValueError(
             f"models must be one, or one a domain: {len(tests)} domains, got {len(listed)} models"
         )
+    if not all(isinstance(test, Sequence) and len(test) == 2 for test in tests):
+        raise ValueError("tests must hold a pair (embeddings, classes) for each domain")
     data = [labelled(feats, y, head.d, head.classes) for feats, y in tests]
     values = np.empty((len(listed), len(data)))
     with torch.no_grad():

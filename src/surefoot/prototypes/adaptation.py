@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import generator_for
 from surefoot.prototypes._client.inputs import labelled
+from surefoot.prototypes._server.adamw import refuse_diverged
 from surefoot.prototypes.adapter import ResidualAdapter
 from surefoot.prototypes.head import ZeroShotHead
 
@@ -96,6 +97,8 @@ def adapt_locally(
     ------
     ValueError
         Records that are not finite, of another dimension or class, or a number outside its range.
+    surefoot.errors.NonFiniteError
+        A loss or a weight is not finite.
     """
     weight = check_number("kd_weight", kd_weight, least=0)
     epochs = check_number("epochs", epochs, least=1, whole=True)
@@ -109,12 +112,13 @@ def adapt_locally(
         first = [torch.nonzero(labels == c).flatten()[:shots] for c in classes]
         chosen = torch.cat(first).sort().values
         features, labels = features[chosen], labels[chosen]
-    local = copy.deepcopy(adapter)
+    local = copy.deepcopy(adapter).requires_grad_(True)
     features = features.to(adapter.down.weight.dtype)
     with torch.no_grad():
         target = head(adapter(features))
     optimizer = torch.optim.AdamW(local.parameters(), lr=lr)
     generator = generator_for("local adaptation", seed)
+    losses: list[float] = []
     for _ in range(epochs):
         for batch in torch.split(torch.randperm(len(features), generator=generator), size):
             logits = head(local(features[batch]))
@@ -125,4 +129,6 @@ def adapt_locally(
             # torch gives `backward` no types.
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            losses.append(float(loss.detach()))
+    refuse_diverged(local, losses, lr)
     return local

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -47,8 +49,10 @@ class ResidualAdapter(nn.Module):
         d = check_number("d", d, least=1, whole=True)
         hidden = max(d // 4, 1) if hidden is None else hidden
         hidden = check_number("hidden", hidden, least=1, whole=True)
-        self.down = nn.Linear(d, hidden, bias=False, dtype=dtype)
-        self.up = nn.Linear(hidden, d, bias=False, dtype=dtype)
+        # What torch draws is overwritten where there is a seed: the user's generator stays where it was.
+        with contextlib.nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
+            self.down = nn.Linear(d, hidden, bias=False, dtype=dtype)
+            self.up = nn.Linear(hidden, d, bias=False, dtype=dtype)
         self.relu = nn.ReLU()
         if seed is not None:
             self._draw(torch.Generator().manual_seed(seed))

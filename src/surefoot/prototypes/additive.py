@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from surefoot.prototypes.prototype_set import PrototypeSet
+from surefoot.prototypes.prototype_set import PrototypeSet, uploads_of
 
 Rows = np.ndarray
 
@@ -43,6 +43,7 @@ def additive_model(
     ValueError
         Another method, clips that differ, or means without noise that are longer than 1.
     """
+    sets = uploads_of(sets)
     clip = _check(sets)
     classes = sorted({int(c) for s in sets for c in s.labels.tolist()})
     d, at = sets[0].d, {c: j for j, c in enumerate(classes)}
@@ -74,8 +75,6 @@ def clip_of(sets: Sequence[PrototypeSet]) -> float:
 
 
 def _check(sets: Sequence[PrototypeSet]) -> float:
-    if not sets:
-        raise ValueError("sets must hold at least one PrototypeSet, got none")
     other = sorted({s.method for s in sets} - {"mean"})
     if other:
         raise ValueError(

@@ -17,7 +17,7 @@ from surefoot.prototypes.adapter import ResidualAdapter
 from surefoot.prototypes.certificates import of_coverage
 from surefoot.prototypes.guarantee import COVERAGE_BOUND, RISK_GAP, RISK_RECORDS, TRIVIAL_GAP
 from surefoot.prototypes.head import ZeroShotHead
-from surefoot.prototypes.prototype_set import PrototypeSet
+from surefoot.prototypes.prototype_set import PrototypeSet, an_upload
 from surefoot.record import Record
 
 CHUNK = 2048
@@ -142,8 +142,8 @@ def coverage(feats: Any, y: Any, protos: PrototypeSet) -> Coverage:
     ValueError
         Records that are not finite, of another dimension, or of a class without prototypes.
     """
-    most = int(protos.labels.max()) + 1
-    z, labels = labelled(feats, y, protos.d, most)
+    most = int(an_upload(protos).labels.max()) + 1
+    z, labels = labelled(feats, y, protos.d, most, "the upload")
     away, nearest = nearest_of_class(z, labels, protos)
     if not bool(torch.isfinite(away).all()):
         lacking = sorted(set(labels.tolist()) - set(protos.counts))
@@ -190,6 +190,6 @@ def _distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor
 
 
 def _double(adapter: ResidualAdapter) -> ResidualAdapter:
-    copied = ResidualAdapter(adapter.d, adapter.down.out_features, dtype=torch.float64)
+    copied = ResidualAdapter(adapter.d, adapter.down.out_features, seed=0, dtype=torch.float64)
     copied.load_state_dict(adapter.state_dict())
     return copied

@@ -12,7 +12,7 @@ import torch
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_row
 from surefoot.prototypes.membership import SAME, MembershipAudit, audit_membership
-from surefoot.prototypes.prototype_set import PrototypeSet
+from surefoot.prototypes.prototype_set import PrototypeSet, an_upload
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,7 @@ def inspect_upload(
     ValueError
         Records that are not finite or do not fit, or others without own ones.
     """
+    an_upload(protos)
     if (feats is None) != (y is None) or (others is None) != (y_others is None):
         raise ValueError("records are embeddings and their classes: give both, or none")
     if feats is None and others is not None:

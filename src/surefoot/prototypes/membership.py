@@ -13,7 +13,7 @@ from torch import Tensor
 
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_of_class
-from surefoot.prototypes.prototype_set import PrototypeSet
+from surefoot.prototypes.prototype_set import PrototypeSet, an_upload
 
 LEAKS = 0.8
 """AUC from which an upload is flagged."""
@@ -67,6 +67,7 @@ def audit_membership(
     ValueError
         Records that are not finite or of another dimension, or no record left on a side.
     """
+    an_upload(protos)
     sides, skipped = [], 0
     for name, feats, labels in (("members", members, y), ("others", others, y_others)):
         z, classes = labelled(feats, labels, protos.d, 2**62)

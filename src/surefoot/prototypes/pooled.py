@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
+from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.adapter import ResidualAdapter
 from surefoot.prototypes.guarantee import DIFFERING
 from surefoot.prototypes.head import ZeroShotHead
-from surefoot.prototypes.prototype_set import PrototypeSet
+from surefoot.prototypes.prototype_set import PrototypeSet, uploads_of
 from surefoot.prototypes.server_training import ServerReport, train_global_adapter
 
 
 def compare_with_pooled(
     sets: Sequence[PrototypeSet],
-    feats: Float[Tensor, "N d"],
-    y: Int[Tensor, " N"],
+    feats: Any,
+    y: Any,
     head: ZeroShotHead,
     **options: Any,
 ) -> tuple[ResidualAdapter, ServerReport]:
@@ -42,6 +41,7 @@ def compare_with_pooled(
     tuple
         The federation's adapter and its report, whose record and certificates hold the comparison.
     """
+    sets = uploads_of(sets)
     adapter, report = train_global_adapter(sets, head, **options)
     differing = differing_from_pooled(adapter, sets[0], feats, y, head, **options)
     report.record.append(options.get("seed", 0), 0, **{DIFFERING: differing})
@@ -51,8 +51,8 @@ def compare_with_pooled(
 def differing_from_pooled(
     adapter: ResidualAdapter,
     like: PrototypeSet,
-    feats: Float[Tensor, "N d"],
-    y: Int[Tensor, " N"],
+    feats: Any,
+    y: Any,
     head: ZeroShotHead,
     **options: Any,
 ) -> int:
@@ -67,9 +67,9 @@ def differing_from_pooled(
     feats, y, head, **options
         As in `compare_with_pooled`.
     """
-    labels = y.long()
+    z, labels = labelled(feats, y, head.d, head.classes)
     pooled = PrototypeSet(
-        feats.to(like.features.dtype), labels, torch.ones(len(labels)), "random", 1.0,
+        z.to(like.features.dtype), labels, torch.ones(len(labels)), "random", 1.0,
         dict(Counter(labels.tolist())), like.encoder_id,
     )  # fmt: skip
     other, _ = train_global_adapter([pooled], head, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,3 +239,37 @@ class PrototypeSet:
             return cls(**contents(arrays, said), basis=basis)
         except ValueError as error:
             raise FileFormatError(f"{path} is no upload: {error}") from None
+
+
+def an_upload(protos: Any) -> PrototypeSet:
+    """What an audit, a coverage or a report is of.
+
+    Raises
+    ------
+    ValueError
+        It is something else, for instance the name of a file.
+    """
+    if not isinstance(protos, PrototypeSet):
+        raise ValueError(
+            f"protos must be a PrototypeSet, got {protos!r:.80}; PrototypeSet.load reads a file"
+        )
+    return protos
+
+
+def uploads_of(sets: Any) -> list[PrototypeSet]:
+    """What a server trains on, one a client.
+
+    Raises
+    ------
+    ValueError
+        None, a single one that is in no list, or something else among them.
+    """
+    if isinstance(sets, PrototypeSet) or not isinstance(sets, Iterable):
+        raise ValueError(f"sets must be a list of PrototypeSet, one a client, got {sets!r:.80}")
+    listed = list(sets)
+    if not listed:
+        raise ValueError("sets must hold at least one PrototypeSet, got none")
+    for each in listed:
+        if not isinstance(each, PrototypeSet):
+            raise ValueError(f"sets must be a list of PrototypeSet, one a client, got {each!r:.80}")
+    return listed

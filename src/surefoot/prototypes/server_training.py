@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.errors import warn
-from surefoot.prototypes._server.adamw import Schedule, train_adamw
+from surefoot.prototypes._server.adamw import Schedule, refuse_diverged, train_adamw
 from surefoot.prototypes._server.armijo import Path, descend
 from surefoot.prototypes._server.drawing import Sampler, training_features
 from surefoot.prototypes.adapter import ResidualAdapter
@@ -21,10 +21,12 @@ from surefoot.prototypes.certificates import of_training
 from surefoot.prototypes.communication import comm_cost_of
 from surefoot.prototypes.guarantee import BYTES_UP, LEAST_GRADIENT
 from surefoot.prototypes.head import ZeroShotHead
-from surefoot.prototypes.prototype_set import PrototypeSet
+from surefoot.prototypes.prototype_set import PrototypeSet, uploads_of
 from surefoot.record import Record
 
 Solver = Literal["adamw", "certified"]
+EPOCHS, BATCH = 200, 10
+"""Of the training where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,11 @@ class ServerReport:
 
 
 def train_global_adapter(
-    sets: Sequence[PrototypeSet],
+    sets: Iterable[PrototypeSet],
     head: ZeroShotHead,
     lr: float = 1e-3,
-    epochs: int = 200,
-    batch_size: int = 10,
+    epochs: int | None = None,
+    batch_size: int = BATCH,
     solver: Solver = "adamw",
     sampler: Sampler = None,
     seed: int = 0,
@@ -106,9 +108,9 @@ def train_global_adapter(
     lr
         The largest step size; "certified": the first that is tried.
     epochs
-        At most; "certified" takes as many full-batch steps.
+        At most, by default 200; "certified" takes as many full-batch steps.
     batch_size
-        Rows a step, reshuffled every epoch; a last batch of one row is left out.
+        Rows a step, reshuffled every epoch; a last batch of one row is left out. "certified" takes all.
     solver
         "adamw", or "certified": gradient descent in the dtype of the features whose every step is checked for
         descent (use float64 features).
@@ -134,14 +136,17 @@ def train_global_adapter(
     ValueError
         No sets, sets of several dimensions or encoders, labels beyond the head, or options that exclude
         each other.
+    surefoot.errors.NonFiniteError
+        A loss or a weight is not finite.
     """
     began = time.perf_counter()
     check_options(
         lr=lr, epochs=epochs, batch_size=batch_size, solver=solver, sampler=sampler, steps=steps,
         residual=residual, authors_batches=authors_batches, hidden=hidden,
     )  # fmt: skip
-    lr, epochs, batch_size = float(lr), int(epochs), int(batch_size)
+    lr, epochs, batch_size = float(lr), EPOCHS if epochs is None else int(epochs), int(batch_size)
     steps = None if steps is None else int(steps)
+    sets = uploads_of(sets)
     _check_sets(sets, head)
     features, labels = training_features(sets, sampler, residual, seed)
     absent = sorted(set(range(head.classes)) - set(labels.tolist()))
@@ -155,6 +160,7 @@ def train_global_adapter(
         schedule = Schedule(lr, epochs, batch_size, steps, authors_batches, early_stop, seed)
         losses, stop = train_adamw(adapter, head, features, labels, schedule)
         path = Path(losses, stop=stop)
+    refuse_diverged(adapter, path.losses, lr)
     record = _recorded(path, features, sets, seed)
     record.note(
         seed, solver=solver, sampler=sampler or "none", lr=lr, epochs=epochs, batch_size=batch_size,
@@ -170,7 +176,7 @@ def train_global_adapter(
 def check_options(
     *,
     lr: float,
-    epochs: int,
+    epochs: int | None,
     batch_size: int,
     solver: str,
     sampler: str | None,
@@ -194,22 +200,25 @@ def check_options(
     check_choice("solver", solver, get_args(Solver))
     check_choice("sampler", sampler, ("additive", None))
     check_number("lr", lr, above=0)
-    check_number("epochs", epochs, least=1, whole=True)
     check_number("batch_size", batch_size, least=1, whole=True)
-    for name, given in (("steps", steps), ("hidden", hidden)):
+    for name, given in (("epochs", epochs), ("steps", steps), ("hidden", hidden)):
         if given is not None:
             check_number(name, given, least=1, whole=True)
+    if steps is not None and epochs is not None:
+        raise ValueError(f"give steps or epochs, got steps={steps} and epochs={epochs}")
     if not residual and sampler is None:
         raise ValueError('residual=False changes the additive sampler; pass sampler="additive"')
     if solver == "certified" and (authors_batches or steps is not None):
         raise ValueError(
             'solver="certified" takes `epochs` steps on all rows: authors_batches and steps are for "adamw"'
         )
+    if solver == "certified" and batch_size != BATCH:
+        raise ValueError(
+            f'solver="certified" takes all rows at every step: batch_size is for "adamw", got {batch_size}'
+        )
 
 
 def _check_sets(sets: Sequence[PrototypeSet], head: ZeroShotHead) -> None:
-    if not sets:
-        raise ValueError("sets must hold at least one PrototypeSet, got none")
     for what, each in (
         ("dimension", [s.d for s in sets]),
         ("encoder", [s.encoder_id for s in sets]),

@@ -14,7 +14,7 @@ Rows = np.ndarray
 
 
 def labelled(
-    feats: Any, y: Any, d: int, classes: int
+    feats: Any, y: Any, d: int, classes: int, of: str = "the head"
 ) -> tuple[Float[torch.Tensor, "N d"], Int[torch.Tensor, " N"]]:
     """Embeddings of a dimension and classes below a number, checked, as tensors."""
     z, dtype = embeddings(feats)
@@ -22,17 +22,35 @@ def labelled(
     if z.shape[1] != d:
         raise ValueError(f"feats must be (N, {d}), got {z.shape}")
     if labels.max() >= classes:
-        raise ValueError(f"y must be below {classes}, the classes of the head, got {labels.max()}")
+        raise ValueError(f"y must be below {classes}, the classes of {of}, got {labels.max()}")
     return to_tensor(z, dtype), torch.as_tensor(labels)
 
 
 def embeddings(feats: Any) -> tuple[Float[Rows, "N d"], torch.dtype]:
     """The rows, and the dtype that is uploaded."""
-    double = getattr(feats, "dtype", None) in (torch.float64, np.dtype(np.float64))
-    if hasattr(feats, "detach"):
+    if isinstance(feats, torch.Tensor):
+        double = feats.dtype == torch.float64
         feats = feats.detach().cpu().double()  # NumPy has no bfloat16
+    else:
+        # A table has a dtype a column.
+        double = _is_double(feats)
     z = check_numbers("feats", feats, ndim=2)
-    return z, torch.float64 if double else torch.float32
+    dtype = torch.float64 if double else torch.float32
+    # Means, variances and distances take squares.
+    largest, most = float(np.abs(z).max()), (torch.finfo(dtype).max / z.size) ** 0.5 / 4
+    if largest > most:
+        raise ValueError(
+            f"feats must be numbers up to {most:.2g}, got {largest:.3g}: their squares do not fit "
+            f"{str(dtype).removeprefix('torch.')}; scale the embeddings"
+        )
+    return z, dtype
+
+
+def _is_double(feats: Any) -> bool:
+    try:
+        return np.asarray(feats).dtype == np.float64
+    except (TypeError, ValueError):  # `check_numbers` says what it is
+        return False
 
 
 def classes_of(y: Any, count: int) -> Int[Rows, " N"]:

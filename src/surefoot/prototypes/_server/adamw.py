@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from surefoot._numerics.seeds import generator_for
+from surefoot.errors import NonFiniteError
 
 WARM_UP, WINDOW, FLAT, LONGEST = 10, 20, 1e-3, 1.0
 """Epochs of warm-up; losses looked at, and the deviation below which they are flat; the gradient's clip."""
@@ -86,3 +88,19 @@ def train_adamw(
                 return losses, f"the last {WINDOW} losses deviate by less than {FLAT:g}"
         epoch += 1
     return losses, "all epochs done"
+
+
+def refuse_diverged(adapter: nn.Module, losses: Sequence[float], lr: float) -> None:
+    """Stop where a loss or a weight is not finite: such an adapter answers the same whatever it is asked.
+
+    Raises
+    ------
+    surefoot.errors.NonFiniteError
+        The step is named.
+    """
+    advice = f"take an lr below {lr:g}"
+    for step, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            raise NonFiniteError("the loss", step, loss, advice=advice)
+    if not all(bool(torch.isfinite(p).all()) for p in adapter.parameters()):
+        raise NonFiniteError("a weight of the adapter", len(losses), math.nan, advice=advice)

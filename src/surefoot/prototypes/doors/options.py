@@ -14,8 +14,8 @@ with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
 
     from surefoot.federated.records import fingerprint
 
-PRIVATE_STEPS, EPOCHS = 1000, 200
-"""Steps where the uploads are private and nothing may be tuned on; epochs otherwise."""
+PRIVATE_STEPS = 1000
+"""Where the uploads are private: nothing may be tuned on."""
 IN_ORDER = ("num_rounds", "timeout", "train_config", "evaluate_config", "evaluate_fn")
 """Arguments of Flower's `start` behind the arrays."""
 
@@ -43,13 +43,8 @@ def training_options(
         An option outside its range, or options that exclude each other.
     """
     private = dp is not None and more["solver"] == "adamw" and steps is None and epochs is None
-    found = {
-        **more, "epochs": EPOCHS if epochs is None else epochs,
-        "steps": PRIVATE_STEPS if private else steps,
-    }  # fmt: skip
+    found = {**more, "epochs": epochs, "steps": PRIVATE_STEPS if private else steps}
     check_options(**found)
-    if steps is not None and epochs is not None:
-        raise ValueError(f"give steps or epochs, got steps={steps} and epochs={epochs}")
     return found | {"early_stop": bool(early_stop), "seed": seed}
 
 
