@@ -42,7 +42,7 @@ def path(tmp_path_factory):
         ({"sampler": "additive"}, 'additive sampler is for method "mean"'),
         ({"sampler": "magic"}, "sampler must be"),
         ({"min-clients": 4}, "min_clients must be"),
-        ({"solver": "certified", "steps": 10}, "certified"),
+        ({"solver": "certified", "steps": 10, "epochs": "auto"}, "certified"),
         ({"residual": False}, "residual=False"),
         ({"evaluate": "yes"}, 'evaluate must be true, false or "auto"'),
         ({"epochs": 2.5}, "epochs must be"),

@@ -330,3 +330,9 @@ def test_gradients_in_closed_form_are_autograds(normalize):
     for found, right in zip(objective.gradients(leaves, batch), wanted, strict=True):
         assert found.is_contiguous()
         torch.testing.assert_close(found, right)
+
+
+def test_a_model_that_diverged_has_no_accuracy(three):
+    """The largest of NaNs is the first: that would be an accuracy too."""
+    (found,) = federate("fedavg", three, head(), 1, 1e30)
+    assert np.isnan(found.accuracy(three).values).all()

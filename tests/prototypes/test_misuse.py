@@ -155,6 +155,14 @@ def test_a_training_that_diverges_gives_no_adapter():
         adapt_locally(ADAPTER, Z, Y, head(), lr=1e30)
 
 
+def test_an_adapter_of_nan_has_no_accuracy():
+    broken = ResidualAdapter(D, seed=0)
+    with torch.no_grad():
+        broken.up.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="model 1 gives logits on domain 0 that are not finite"):
+        accuracy_matrix([ADAPTER, broken], [(Z, Y)] * 2, head())
+
+
 def test_a_frozen_adapter_is_adapted_in_a_copy():
     frozen = ResidualAdapter(D, seed=0).requires_grad_(False)
     expected = adapt_locally(ADAPTER, Z, Y, head(), epochs=1)

@@ -49,6 +49,8 @@ PARTS = {part.name: part for part in STUDY.parts}
 
 @pytest.mark.parametrize("name", ["pooled", "convergence", "privacy", "coverage", "communication"])
 def test_what_is_promised_is_as_announced(name, monkeypatch):
+    monkeypatch.setattr(promises, "POOLED_STEPS", 10)
+    monkeypatch.setattr(promises, "RANDOM_ADAPTERS", 2)
     monkeypatch.setitem(promises.DESCENT_STEPS, "quick", 4)
     monkeypatch.setitem(promises.TRIALS, "quick", 200)
     monkeypatch.setitem(promises.FIT_STEPS, "quick", 5)
@@ -166,9 +168,8 @@ def test_attacks_and_adaptation_fill_their_tables(monkeypatch):
         part.run(CONFIG, 0, record)
         (table,) = part.tables(CONFIG, record).values()
         assert np.isfinite(table.select_dtypes("number").to_numpy()).all()
-    record = Record()
-    reconstruction.run(CONFIG, 0, record)
-    assert len(reconstruction.figures(CONFIG, record)["what a decoder sees"].data) == 14
+        if part is reconstruction:
+            assert len(part.figures(CONFIG, record)["what a decoder sees"].data) == 14
 
 
 def test_a_record_in_the_upload_is_retrieved_and_a_stranger_is_not():
@@ -192,7 +193,7 @@ def test_accuracy_for_bytes_on_small_clients(monkeypatch):
     from surefoot.prototypes.splits import Domain
 
     domains = [Domain(str(i), (z[:32], y[:32]), (z[32:40], y[32:40]), (z[40:], y[40:]))
-               for i, (z, y) in enumerate(clients(3, n=60))]  # fmt: skip
+               for i, (z, y) in enumerate(clients(2, n=52))]  # fmt: skip
     monkeypatch.setattr(accuracy, "setting_of", lambda *a: Setting(domains, head(), "toy"))
     # As many candidates as at size standard, of fewer steps.
     monkeypatch.setitem(arms.STEPS, "standard", (1, 2, 3, 4, 5, 6))

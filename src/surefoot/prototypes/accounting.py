@@ -47,6 +47,7 @@ def gaussian_epsilon(nu: float, delta: float, releases: int = 1) -> float:
     return epsilon_of(releases / nu**2 if nu**2 > 0 else math.inf, delta)
 
 
+@functools.lru_cache(maxsize=1024)  # a ledger asks the same again
 def epsilon_of(mu_squared: float, delta: float) -> float:
     """The epsilon of all releases together whose squared shifts, in units of the noise, have this sum."""
     if mu_squared == 0:

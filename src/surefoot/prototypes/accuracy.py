@@ -56,7 +56,8 @@ def accuracy_matrix(
     Raises
     ------
     ValueError
-        No domain, models that are not one a domain, or records that are not finite or do not fit the head.
+        No domain, models that are not one a domain, records that are not finite or do not fit the head, or
+        logits that are not finite.
     """
     shared = isinstance(models, nn.Module)
     listed = [models] if isinstance(models, nn.Module) else list(models)
@@ -72,6 +73,9 @@ def accuracy_matrix(
         for i, model in enumerate(listed):
             dtype = next((p.dtype for p in model.parameters()), None)
             for j, (z, y) in enumerate(data):
-                found = head(model(z if dtype is None else z.to(dtype))).argmax(dim=1)
-                values[i, j] = float((found == y).double().mean())
+                logits = head(model(z if dtype is None else z.to(dtype)))
+                # The largest of NaNs is the first: that would be an accuracy too.
+                if not bool(torch.isfinite(logits).all()):
+                    raise ValueError(f"model {i} gives logits on domain {j} that are not finite")
+                values[i, j] = float((logits.argmax(dim=1) == y).double().mean())
     return AccuracyMatrix(values)

@@ -39,6 +39,8 @@ class Inspect:
         given: list[Any] = []
         for path in (self.records, self.others):
             found = None if path is None else read_features(path)
+            if found is not None and not len(found.labels):
+                raise SurefootError(f"{path} has a head and no records: give features and labels")
             if found is not None and found.classes:
                 raise SurefootError(
                     f"{path} has names of classes, and an upload numbers them in the server's order: give "

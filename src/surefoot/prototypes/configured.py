@@ -128,7 +128,13 @@ class ConfiguredTask:
             )
         from surefoot.federated.partition import domain_partition
 
-        return domain_partition(self.file.domains, num_partitions, self.seed)[partition]
+        found = domain_partition(self.file.domains, num_partitions, self.seed)[partition]
+        if not len(found):
+            raise FileFormatError(
+                f"{self.file.path} has too few records for {num_partitions} partitions: partition "
+                f"{partition} gets none"
+            )
+        return found
 
     def _numbered(self, classes: tuple[str, ...]) -> Int[np.ndarray, " N"]:
         """Labels as places in the server's names."""

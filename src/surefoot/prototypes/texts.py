@@ -90,6 +90,11 @@ def domain_texts(path: str | Path, templates: Sequence[str] = TEMPLATES) -> Doma
     ValueError
         A template without {}.
     """
+    if not isinstance(path, (str, Path)):
+        raise ValueError(
+            f"path must name a table, got {type(path).__name__}; write a frame with to_csv first, or make a "
+            "DomainTexts"
+        )
     file = Path(path).expanduser()
     wrong = [t for t in templates if t.count("{}") != 1]
     if wrong or not templates:

@@ -187,10 +187,12 @@ def accuracies(
     head: Callable[[Tensor], Tensor],
     tests: Sequence[tuple[Float[Tensor, "_ d"], Int[Tensor, " _"]]],
 ) -> Float[Tensor, "M domains"]:
-    """Of every adapter on every domain."""
+    """Of every adapter on every domain; NaN of one that diverged."""
     columns = []
     with torch.no_grad():
         for z, y in tests:
             u = adapted(stack, z.expand(len(stack[0]), *z.shape))
-            columns.append((head(u).argmax(-1) == y).double().mean(1))
+            scores = head(u)
+            right = (scores.argmax(-1) == y).double().mean(1)
+            columns.append(torch.where(scores.isnan().any(-1).any(-1), torch.nan, right))
     return torch.stack(columns, dim=1)

@@ -59,6 +59,10 @@ def read_features(path: str | Path) -> FeatureFile:
     try:
         # Opened here: np.load leaves a file open that it cannot read.
         with Path(path).expanduser().open("rb") as stream:
+            # NumPy would advise to unpickle it.
+            if stream.read(4) not in (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUM"):
+                raise ValueError("it does not begin as one")
+            stream.seek(0)
             stored = np.load(stream, allow_pickle=False)
             if isinstance(stored, np.ndarray):
                 raise ValueError("it is a single array; save several with numpy.savez")
@@ -87,15 +91,45 @@ def read_features(path: str | Path) -> FeatureFile:
     domains = found.get("domains")
     if domains is not None and domains.shape != labels.shape:
         raise FileFormatError(f"{path}: domains must be ({len(z)},), got {domains.shape}")
-    classes = tuple(map(str, found.get("classes", ())))
+    classes = _names(path, found)
     if labels.size and (labels.min() < 0 or (classes and labels.max() >= len(classes))):
         raise FileFormatError(
             f"{path}: labels must be from 0 and below the number of classes, got {labels.min()} to "
             f"{labels.max()}"
         )
+    _check_head(path, found.get("head"), z, labels, classes)
     if z.dtype not in (np.float32, np.float64):
         z = z.astype(np.float32)
     return FeatureFile(
         str(path), z, labels.astype(np.int64), domains, found.get("head"),
         str(found.get("encoder", "")), classes,
     )  # fmt: skip
+
+
+def _names(path: str | Path, found: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the classes; that of the encoder is looked at too."""
+    given = found.get("classes", np.array((), dtype=str))
+    classes = tuple(map(str, given.tolist())) if given.ndim == 1 else ()
+    if given.ndim != 1 or len(set(classes)) < len(classes):
+        raise FileFormatError(f"{path}: classes must be different names, got {given.tolist()}")
+    if found.get("encoder", np.array("")).ndim:
+        raise FileFormatError(f"{path}: encoder must be one name, got {found['encoder'].tolist()}")
+    return classes
+
+
+def _check_head(
+    path: str | Path, head: Any, z: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
+) -> None:
+    """A head that is not for these embeddings would be refused when everybody has sent."""
+    if head is None:
+        return
+    if head.ndim not in (2, 3) or head.shape[-1] != z.shape[1]:
+        raise FileFormatError(
+            f"{path}: head must be (classes, d) or (classes, templates, d) with d = {z.shape[1]}, got "
+            f"{head.shape}"
+        )
+    if (classes and len(classes) != len(head)) or (labels.size and labels.max() >= len(head)):
+        raise FileFormatError(
+            f"{path}: head has {len(head)} rows, classes {len(classes) or 'no'} names, labels go to "
+            f"{labels.max() if labels.size else 'nothing'}"
+        )

@@ -43,6 +43,7 @@ def judged(record: Record, arm: str, *guarantees: Guarantee) -> list[Certificate
 # -- G1: training on all records is pooled training ------------------------------------------------------
 
 ALL, SOME = "all records", "cluster_var"
+POOLED_STEPS = 60
 
 
 def run_pooled(config: PrototypesConfig, seed: int, record: Record) -> None:
@@ -53,7 +54,7 @@ def run_pooled(config: PrototypesConfig, seed: int, record: Record) -> None:
         sets = [
             extract_prototypes(*rows, method, 1.0 if arm == ALL else 0.1) for rows in setting.train
         ]
-        _, report = compare_with_pooled(sets, z, y, setting.head, steps=60, seed=seed)
+        _, report = compare_with_pooled(sets, z, y, setting.head, steps=POOLED_STEPS, seed=seed)
         keep(record, seed, arm, report.record)
 
 
