@@ -13,7 +13,7 @@ from surefoot.prototypes.extraction import extract_prototypes
 from surefoot.prototypes.server_training import train_global_adapter
 from surefoot.record import Record
 
-SHOTS = {"quick": (8,), "standard": (1, 2, 4, 8, 16), "paper": (1, 2, 4, 8, 16, 32, 64)}
+SHOTS = {"quick": (2,), "standard": (1, 2, 4, 8, 16), "paper": (1, 2, 4, 8, 16, 32, 64)}
 WEIGHTS = (0.0, 1.0, 10.0)
 STEPS = {"quick": 100, "standard": 1000, "paper": 1000}
 EPOCHS = 10

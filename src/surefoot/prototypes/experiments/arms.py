@@ -21,7 +21,7 @@ from surefoot.prototypes.server_training import train_global_adapter
 from surefoot.prototypes.splits import Rows
 
 RATES = (1e-3, 3e-3)
-STEPS = {"quick": (60, 250), "standard": (60, 120, 250, 500, 1000, 2000)}
+STEPS = {"quick": (60, 120), "standard": (60, 120, 250, 500, 1000, 2000)}
 LOCAL = {"quick": (1, 5), "standard": (1, 5, 20)}
 LOCAL_RATES = {"quick": (1e-3, 1e-2), "standard": (1e-3, 3e-3, 6e-3, 1e-2)}
 ROUNDS = {"quick": (2,), "standard": (2, 4, 8)}
