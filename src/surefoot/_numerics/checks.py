@@ -150,8 +150,8 @@ def check_numbers(
         raise ValueError(f"{name} must be an array of numbers, got {value!r}") from None
     if np.ma.is_masked(value):
         raise ValueError(
-            f"{name} must be an array of numbers, got a masked one that hides {np.ma.count_masked(value)}; "
-            "leave those out, or fill them"
+            f"{name} must be an array of numbers, got a masked one that hides some; leave those out, or fill "
+            "them"
         )
     if found.dtype.kind not in "iuf" or (finite and not found.size):
         raise ValueError(f"{name} must be an array of real numbers, got {value!r}")
