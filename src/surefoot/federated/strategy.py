@@ -293,7 +293,7 @@ class DeterministicFedAvg(FedAvg):
                 log(WARNING, "round %s: an unasked reply of node %s", server_round, node)
                 continue
             if reply.has_error():
-                report.lost[partition] = f"node {node}: {reply.error.reason[:MOST_SAID]}"
+                report.lost[partition] = f"node {node}: {str(reply.error.reason)[:MOST_SAID]}"
                 self._knows_extra.discard(node)
                 log(WARNING, "round %s: lost %s", server_round, report.lost[partition])
                 continue

@@ -106,8 +106,9 @@ def charge(
         if release is None:
             ledger = Ledger(math.inf, OF_NO_DELTA, math.inf)
         else:
-            at = (release.epsilon, release.delta) if limit is None else (limit, delta)
-            ledger = Ledger(*at, before)
+            if limit is None:
+                limit, delta = release.epsilon, release.delta
+            ledger = Ledger(limit, delta, before)
             ledger.charge(release)
         if site is not None:
             site.write_spent(ledger.mu_squared, ledger.spent, ledger.delta)

@@ -51,9 +51,7 @@ def settings(context: Context, defaults: Config) -> dict[str, Any]:
     for key, bounds in (("max-epsilon", {"finite": False}), ("max-delta", {"below": 1})):
         given = [config.get(key) for config in (found, own)]
         numbers = [
-            check_number(key, v, above=0, **bounds)  # type: ignore[call-overload]
-            for v in given
-            if v not in (None, "none")
+            check_number(key, v, above=0, **bounds) for v in given if v not in (None, "none")
         ]
         found[key] = min(numbers, default=None)
     return found

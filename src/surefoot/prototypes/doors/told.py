@@ -105,7 +105,7 @@ def answers(
         if partition is None:
             continue
         if reply.has_error():
-            report.lost[partition] = f"node {node}: {reply.error.reason[:MOST_SAID]}"
+            report.lost[partition] = f"node {node}: {str(reply.error.reason)[:MOST_SAID]}"
             continue
         try:
             found[partition] = numbers_of(reply.content, partition)[0]
