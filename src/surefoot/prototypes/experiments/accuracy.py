@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t
 
+from surefoot._problems.paired import paired
 from surefoot._problems.tuning import Chosen, EqualTuning
 from surefoot.prototypes.config import PrototypesConfig
 from surefoot.prototypes.experiments.arms import (
@@ -134,15 +133,3 @@ def figures(config: PrototypesConfig, record: Record) -> dict[str, Figure]:
         for arm in arms_of(record)
     ]  # fmt: skip
     return {"accuracy against bytes": bytes_figure(points)}
-
-
-def paired(differences: np.ndarray, test_share: float) -> tuple[float, float, float]:
-    """Mean, half-width of its 95 % t-interval, and the half-width of Nadeau and Bengio (2003).
-
-    Re-splits of one data set overlap: the corrected variance is larger by 1 / J + n_test / n_train.
-    """
-    J = len(differences)
-    if J < 2:
-        return float(differences.mean()), float("nan"), float("nan")
-    q, sd = float(t.ppf(0.975, J - 1)), float(differences.std(ddof=1))
-    return float(differences.mean()), q * sd / J**0.5, q * sd * (1 / J + test_share) ** 0.5
