@@ -82,7 +82,9 @@ def random_features(
     generator = torch.Generator().manual_seed(check_number("seed", seed, least=0, whole=True))
     own = _of_table(space, data)
     nets = Direct(own, depth, networks, generator).nets(0.05, hard=True)
-    nets.biases[:-1] = [torch.randn(b.shape, generator=generator) for b in nets.biases[:-1]]
+    nets.biases[:-1] = [
+        torch.randn(b.shape, generator=generator, dtype=torch.float32) for b in nets.biases[:-1]
+    ]
     widths = torch.randint(1, own.max_width + 1, (depth, networks), generator=generator)
     nets.gates = [(torch.arange(own.max_width) < w[:, None]).float() for w in widths]
     h = torch.nn.functional.pad(nets.hidden(data.x), (0, 1), value=1.0)
@@ -112,6 +114,6 @@ def _targets(data: Data) -> Float[Tensor, "n K"]:
 
 
 def _ridge(h: Float[Tensor, "B n W"], y: Float[Tensor, "n K"]) -> Float[Tensor, "B W K"]:
-    gram = h.mT @ h + RIDGE * len(y) * torch.eye(h.shape[-1])
+    gram = h.mT @ h + RIDGE * len(y) * torch.eye(h.shape[-1], dtype=torch.float32)
     found: Tensor = torch.linalg.solve(gram, h.mT @ y)
     return found

@@ -283,7 +283,12 @@ class NetBatch:
             Draws the orders, uniformly.
         """
         return self._reordered(
-            [torch.rand(g.shape, generator=generator).argsort(-1).to(g.device) for g in self.gates]
+            [
+                torch.rand(g.shape, generator=generator, dtype=torch.float32)
+                .argsort(-1)
+                .to(g.device)
+                for g in self.gates
+            ]
         )
 
     def _reordered(self, orders: Sequence[Int[Tensor, "B W"]]) -> NetBatch:

@@ -84,8 +84,10 @@ def _one_depth(
     budget: Budget,
     generator: torch.Generator | None,
 ) -> FoundNets:
-    z = torch.rand(restarts, decoder.z_dim, generator=generator).requires_grad_()
-    t = torch.zeros(restarts, requires_grad=True)
+    z = torch.rand(
+        restarts, decoder.z_dim, generator=generator, dtype=torch.float32
+    ).requires_grad_()
+    t = torch.zeros(restarts, dtype=torch.float32, requires_grad=True)
     optimizer = torch.optim.Adam([{"params": [z], "lr": LR_Z}, {"params": [t], "lr": LR_T}])
     best, share = Best(), None
     for _ in budget:

@@ -177,7 +177,7 @@ def _latent(
     scale = embedding_scale(model, generator)
 
     def starts() -> Float[Tensor, "R z"]:
-        z = torch.randn(restarts, model.z_dim, generator=generator) * scale
+        z = torch.randn(restarts, model.z_dim, generator=generator, dtype=torch.float32) * scale
         if warm_start is None:
             return z
         z = model.encode(warm_start) + JITTER * z
@@ -211,7 +211,7 @@ def _descend(
         temperature = COLDEST ** min(spent / HARDENED, 1.0)
         drawn = torch.randint(n, (batch_size,), generator=generator) if n > batch_size else None
         rows = data if drawn is None else _rows(data, drawn)
-        total = torch.zeros(())
+        total = torch.zeros((), dtype=torch.float32)
         for v in variables:
             nets = v.nets(temperature)
             each = penalised(nets, rows, size_penalty * rising)
@@ -251,7 +251,9 @@ def penalised(nets: NetBatch, rows: Data, weight: float) -> Float[Tensor, " R"]:
         lambda as it is now.
     """
     most = full_size(nets.space, nets.depth)
-    weights = sum((w.abs().mean((1, 2)) for w in nets.weights), torch.zeros(len(nets)))
+    weights = sum(
+        (w.abs().mean((1, 2)) for w in nets.weights), torch.zeros(len(nets), dtype=torch.float32)
+    )
     task = task_losses(nets(rows.x), rows.y, rows.task)
     return task + weight * nets.size() / most + LEAST_WEIGHTS * weights
 

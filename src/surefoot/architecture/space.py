@@ -140,7 +140,10 @@ class MLPSpace:
         weights = [drawing.uniform(m.shape, self.weight_scale, generator) * m for m in masks]
         biases = [drawing.uniform((n, s[1]), self.bias_scale, generator) for s in sides]
         kinds = len(self.activations)
-        acts = [torch.eye(kinds)[torch.randint(kinds, (n, W), generator=generator)] for _ in gates]
+        acts = [
+            torch.eye(kinds, dtype=torch.float32)[torch.randint(kinds, (n, W), generator=generator)]
+            for _ in gates
+        ]
         nets = NetBatch(self, weights, biases, gates, acts)
         return self._standardised(nets, generator) if self.standardise else nets
 
@@ -158,7 +161,10 @@ class MLPSpace:
         """
         n = check_number("n", n, least=1, whole=True)
         if self.input_dist == "normal":
-            return torch.randn(n, self.n_in, generator=generator) * self.input_scale
+            return (
+                torch.randn(n, self.n_in, generator=generator, dtype=torch.float32)
+                * self.input_scale
+            )
         return drawing.uniform((n, self.n_in), self.input_scale, generator)
 
     def grid(self, points: int = 10) -> Float[Tensor, "n D"]:
@@ -170,7 +176,7 @@ class MLPSpace:
             Along each input; points^D in all.
         """
         points = check_number("points", points, least=2, whole=True)
-        axis = torch.linspace(-self.input_scale, self.input_scale, points)
+        axis = torch.linspace(-self.input_scale, self.input_scale, points, dtype=torch.float32)
         return torch.cartesian_prod(*[axis] * self.n_in).reshape(-1, self.n_in)
 
     def _standardised(self, nets: NetBatch, generator: torch.Generator | None) -> NetBatch:

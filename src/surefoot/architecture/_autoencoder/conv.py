@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot.architecture._autoencoder.entries import Entries
+from surefoot.architecture._autoencoder.layers import conv, conv_up, linear
 from surefoot.architecture._nets import matrix
 from surefoot.architecture._nets.family import Family
 from surefoot.architecture._nets.matrix import Layout
@@ -24,10 +25,10 @@ class Residual(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
         super().__init__()
-        self.first = nn.Conv2d(n_in, n_out, 3, stride, 1)
-        self.second = nn.Conv2d(n_out, n_out, 3, 1, 1)
+        self.first = conv(n_in, n_out, 3, stride, 1)
+        self.second = conv(n_out, n_out, 3, 1, 1)
         same = n_in == n_out and stride == 1
-        self.skip = nn.Identity() if same else nn.Conv2d(n_in, n_out, 1, stride)
+        self.skip = nn.Identity() if same else conv(n_in, n_out, 1, stride)
         self.act = nn.LeakyReLU(SLOPE)
 
     def forward(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d i j"]:
@@ -38,7 +39,7 @@ class Residual(nn.Module):
 def _dense(*widths: int, after_last: bool) -> nn.Sequential:
     modules: list[nn.Module] = []
     for n_in, n_out in itertools.pairwise(widths):
-        modules += [nn.Linear(n_in, n_out), nn.LeakyReLU(SLOPE)]
+        modules += [linear(n_in, n_out), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*(modules if after_last else modules[:-1]))
 
 
@@ -70,7 +71,7 @@ class ConvEncoder(nn.Module):
         self.sizes = [CHANNELS * h * w for h, w in corners(space, layout)]
         self.arms = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(1, 32, 3, 1, 1), nn.LeakyReLU(SLOPE), Residual(32, 64, 2), Residual(64, 128, 2),
+                conv(1, 32, 3, 1, 1), nn.LeakyReLU(SLOPE), Residual(32, 64, 2), Residual(64, 128, 2),
                 Residual(128, 128), nn.Flatten(),
             )
             for _ in self.sizes
@@ -102,9 +103,9 @@ class ConvDecoder(nn.Module):
         ]
         self.arms = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(CHANNELS, 64, 3, 1, 1), nn.LeakyReLU(SLOPE), Residual(64, 64),
-                nn.ConvTranspose2d(64, 64, 4, 2, 1), nn.LeakyReLU(SLOPE), Residual(64, 32),
-                nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.LeakyReLU(SLOPE), Residual(32, 1), nn.Conv2d(1, 1, 1),
+                conv(CHANNELS, 64, 3, 1, 1), nn.LeakyReLU(SLOPE), Residual(64, 64),
+                conv_up(64, 64, 4, 2, 1), nn.LeakyReLU(SLOPE), Residual(64, 32),
+                conv_up(32, 32, 4, 2, 1), nn.LeakyReLU(SLOPE), Residual(32, 1), conv(1, 1, 1),
                 nn.Flatten(), _dense(16 * h * w, 512, 256, self.rows * columns, after_last=False),
             )
             for (h, w), columns in zip(self.corners, self.columns, strict=True)

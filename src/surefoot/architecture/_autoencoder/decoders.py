@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from surefoot.architecture._autoencoder.encoders import HIDDEN, mlp
 from surefoot.architecture._autoencoder.entries import Entries, entry_shapes, split
+from surefoot.architecture._autoencoder.layers import linear
 from surefoot.architecture._nets.family import Family, shapes
 
 BLOCK = 16
@@ -54,14 +55,14 @@ class ChunkedDecoder(nn.Module):
         self.block = min(BLOCK, max(space.max_width, 1))
         L, widest = space.max_depth, max(space.n_in, space.n_out, space.max_width)
         blocks = -(-widest // self.block)
-        self.layers = nn.Parameter(torch.randn(L, L + 1, PLACE))
-        self.rows = nn.Parameter(torch.randn(blocks, PLACE))
-        self.columns = nn.Parameter(torch.randn(blocks, PLACE))
-        self.of_z = nn.Linear(z_dim, HIDDEN)
-        self.of_place = nn.Linear(PLACE, HIDDEN, bias=False)
-        self.trunk = nn.Sequential(nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
-        self.weights = nn.Linear(HIDDEN, self.block**2)
-        self.neurons = nn.Linear(HIDDEN, self.block * (2 + len(space.activations)))
+        self.layers = nn.Parameter(torch.randn(L, L + 1, PLACE, dtype=torch.float32))
+        self.rows = nn.Parameter(torch.randn(blocks, PLACE, dtype=torch.float32))
+        self.columns = nn.Parameter(torch.randn(blocks, PLACE, dtype=torch.float32))
+        self.of_z = linear(z_dim, HIDDEN)
+        self.of_place = linear(PLACE, HIDDEN, bias=False)
+        self.trunk = nn.Sequential(nn.ReLU(), linear(HIDDEN, HIDDEN), nn.ReLU())
+        self.weights = linear(HIDDEN, self.block**2)
+        self.neurons = linear(HIDDEN, self.block * (2 + len(space.activations)))
 
     def forward(self, z: Float[Tensor, "B z"], depth: int) -> Entries:
         """The entries of networks of one depth."""

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot.architecture._autoencoder.entries import entry_shapes
+from surefoot.architecture._autoencoder.layers import linear
 from surefoot.architecture._nets.family import Family
 from surefoot.architecture.net_batch import NetBatch
 
@@ -21,7 +22,7 @@ def mlp(*widths: int) -> nn.Sequential:
     """Linear layers with ReLU between them."""
     modules: list[nn.Module] = []
     for n_in, n_out in itertools.pairwise(widths):
-        modules += [nn.Linear(n_in, n_out), nn.ReLU()]
+        modules += [linear(n_in, n_out), nn.ReLU()]
     return nn.Sequential(*modules[:-1])
 
 

@@ -12,14 +12,16 @@ from torch import Tensor
 
 def uniform(shape: Sequence[int], scale: float, generator: torch.Generator | None) -> Tensor:
     """U(-scale, scale), float32."""
-    return (2 * torch.rand(shape, generator=generator) - 1) * scale
+    return (2 * torch.rand(shape, generator=generator, dtype=torch.float32) - 1) * scale
 
 
 def choose(
     options: Sequence[float], n: int, generator: torch.Generator | None
 ) -> Float[Tensor, " n"]:
     """One of the options each, uniformly."""
-    return torch.tensor(options)[torch.randint(len(options), (n,), generator=generator)]
+    return torch.tensor(options, dtype=torch.float32)[
+        torch.randint(len(options), (n,), generator=generator)
+    ]
 
 
 def independent(
@@ -27,7 +29,10 @@ def independent(
 ) -> list[Tensor]:
     """Masks in which each weight is 0 with its network's rate."""
     return [
-        (torch.rand((len(rate), *s), generator=generator) >= rate[:, None, None]).float()
+        (
+            torch.rand((len(rate), *s), generator=generator, dtype=torch.float32)
+            >= rate[:, None, None]
+        ).to(torch.float32)
         for s in shapes
     ]
 
@@ -55,7 +60,7 @@ def connected(
         Draws all of it.
     """
     n = len(rate)
-    masks = [torch.zeros(n, *s) for s in shapes]
+    masks = [torch.zeros(n, *s, dtype=torch.float32) for s in shapes]
     for i in range(n):
         ends = [shapes[0][0], *(int(w[i]) for w in widths), shapes[-1][1]]
         path = [int(torch.randint(k, (), generator=generator)) for k in ends[1:-1]]

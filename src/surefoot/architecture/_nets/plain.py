@@ -77,7 +77,11 @@ def read_plain(module: nn.Module, space: Family) -> Parts:
     for i, ((n_in, n_out), linear) in enumerate(zip(shapes(space, depth), linears, strict=True)):
         like = linear.weight.detach()
         w, b = like.new_zeros(1, n_in, n_out), like.new_zeros(1, n_out)
-        rows = torch.tensor(read) if i == 0 and first is not None else torch.arange(like.shape[1])
+        rows = (
+            torch.tensor(read, dtype=torch.int64)
+            if i == 0 and first is not None
+            else torch.arange(like.shape[1])
+        )
         # Added, as a Select may read a column twice.
         w[0, :, : like.shape[0]].index_add_(0, rows.to(like.device), like.T)
         b[0, : like.shape[0]] = linear.bias.detach()

@@ -52,6 +52,8 @@ def table(X: Any, y: Any, task: Task) -> Data:
     if not found.isfinite().all():
         raise ValueError("X must fit float32: standardise its columns")
     if task == "regression":
+        if not target.float().isfinite().all():
+            raise ValueError("y must fit float32: standardise its columns")
         target = target.float().reshape(len(found), -1)
         return Data(found, target, task, target.shape[1])
     if target.ndim != 1 or (target != target.round()).any() or target.min() < 0:

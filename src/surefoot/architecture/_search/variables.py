@@ -38,7 +38,7 @@ class Variables(Protocol):
 
 
 def _normal(shape: tuple[int, ...], scale: float, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(shape, generator=generator) * scale
+    return torch.randn(shape, generator=generator, dtype=torch.float32) * scale
 
 
 def _as_variables(*groups: list[Tensor]) -> list[Tensor]:
@@ -56,8 +56,8 @@ class Direct:
         hidden = [(restarts, s[1]) for s in sides[:-1]]
         self._tensors = _as_variables(
             [_normal((restarts, *s), s[0] ** -0.5, generator) for s in sides],
-            [torch.zeros(restarts, s[1]) for s in sides],
-            [torch.ones(h) for h in hidden],
+            [torch.zeros(restarts, s[1], dtype=torch.float32) for s in sides],
+            [torch.ones(h, dtype=torch.float32) for h in hidden],
             [_normal((*h, len(space.activations)), 0.1, generator) for h in hidden],
         )
 
@@ -94,7 +94,7 @@ class Latent:
         self.gate: Gate = model.gate
         space, features, R = model.space, x.shape[1], len(z)
         self.space = dataclasses.replace(space, n_in=features, n_out=n_out)
-        offsets = [torch.zeros(R, space.max_width) for _ in range(depth)]
+        offsets = [torch.zeros(R, space.max_width, dtype=torch.float32) for _ in range(depth)]
         around: list[Tensor] = []
         if adapters:
             around = [*_first(x, space.n_in, R, generator), *self._last(z, n_out, generator)]
@@ -106,7 +106,10 @@ class Latent:
             with torch.no_grad():
                 decoded = self.model.entries(z, self.depth)
             return [decoded.weights[-1], decoded.biases[-1]]
-        return [_normal((len(z), W, n_out), W**-0.5, generator), torch.zeros(len(z), n_out)]
+        return [
+            _normal((len(z), W, n_out), W**-0.5, generator),
+            torch.zeros(len(z), n_out, dtype=torch.float32),
+        ]
 
     def tensors(self) -> list[Tensor]:
         """The embedding, the offsets and the adapters."""
@@ -133,7 +136,7 @@ def _first(
     """A of every restart: the identity where it fits, else random; of many features principal components."""
     features = x.shape[1]
     if features == D:
-        return [torch.eye(D).repeat(R, 1, 1)]
+        return [torch.eye(D, dtype=torch.float32).repeat(R, 1, 1)]
     if features <= PCA_ABOVE:
         return [_normal((R, features, D), features**-0.5, generator)]
     rows = x[torch.randperm(len(x), generator=generator)[:PCA_ROWS]].double()

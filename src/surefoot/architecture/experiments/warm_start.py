@@ -43,9 +43,11 @@ def fresh_start(like: nn.Module, generator: torch.Generator) -> nn.Module:
     with torch.no_grad():
         for linear in net.modules():
             if isinstance(linear, nn.Linear):
-                w = torch.randn(linear.weight.shape, generator=generator)
+                w = torch.randn(linear.weight.shape, generator=generator, dtype=torch.float32)
                 linear.weight.copy_(w * linear.in_features**-0.5)
-                linear.bias.copy_(0.1 * torch.randn(linear.bias.shape, generator=generator))
+                linear.bias.copy_(
+                    0.1 * torch.randn(linear.bias.shape, generator=generator, dtype=torch.float32)
+                )
     return net
 
 
