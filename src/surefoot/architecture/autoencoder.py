@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from surefoot import errors
 from surefoot._numerics.checks import check_choice, check_number
-from surefoot._numerics.digest import tensors_digest
 from surefoot._numerics.seeds import generator_for, seed_for
-from surefoot._run.files import write_json
-from surefoot.architecture._autoencoder import files, held_out
+from surefoot.architecture._autoencoder.certified import Certified
 from surefoot.architecture._autoencoder.conv import ConvDecoder, ConvEncoder
 from surefoot.architecture._autoencoder.decoders import ChunkedDecoder, MLPDecoder
 from surefoot.architecture._autoencoder.encoders import MatrixEncoder, ProbeEncoder
 from surefoot.architecture._autoencoder.entries import GATES, Entries, Gate, to_nets
 from surefoot.architecture._autoencoder.functions import outputs_of
 from surefoot.architecture._autoencoder.loss import LOSSES, Loss
+from surefoot.architecture._autoencoder.saved import Saved
 from surefoot.architecture._autoencoder.training import RECIPES, Callback, Recipe, train
 from surefoot.architecture._budget import Budget, Clock
-from surefoot.architecture._guarantee.embedding import (
-    OF,
-    embedding_quality,
-    function_identity,
-    plain_exactness,
-)
-from surefoot.architecture._guarantee.measuring import measure
 from surefoot.architecture._nets.matrix import Layout
 from surefoot.architecture.net_batch import NetBatch
 from surefoot.architecture.space import MLPSpace
-from surefoot.certificate import Certificate, certify
 from surefoot.record import Record
 
 PROBES = 256
-VERSION = 1
 Encoder = Literal["probe", "matrix", "conv"]
 Decoder = Literal["mlp", "chunked", "conv"]
 ENCODERS: tuple[Encoder, ...] = ("probe", "matrix", "conv")
 DECODERS: tuple[Decoder, ...] = ("mlp", "chunked", "conv")
 
 
-class NetworkAutoencoder(nn.Module):
+class NetworkAutoencoder(Certified, Saved, nn.Module):
     """Embeds the networks of a space as functions, and decodes every embedding at every depth.
 
     Parameters
@@ -296,159 +282,3 @@ class NetworkAutoencoder(nn.Module):
             winner_weight=self.winner_weight, all_weight=self.all_weight, loss=self.loss,
             standardise=self.space.standardise,
         )  # fmt: skip
-
-    def certificate(self, n: int = 400, confidence: float = 0.95, seed: int = 0) -> dict[str, Any]:
-        """How well unseen networks are represented: bounds on quantiles that hold for any distribution.
-
-        Parameters
-        ----------
-        n : int
-            Networks, drawn iid with a uniform depth; none of them was trained on.
-        confidence : float
-            Of each bound.
-        seed : int
-            Of the networks.
-
-        Returns
-        -------
-        dict
-            networks (list of NetBatch, by source depth), source_depth (n,), inputs (512, D), errors (n, L)
-            normalised errors of the hard decoders in the order of networks, winners (L,) shares of networks
-            that each decoder is best for, median, mean, median_bound and q90_bound (upper confidence bounds,
-            infinite where n is too small) of the best decoder's error, own_depth_median, by_source_depth and
-            by_decoder_depth (the same by depth), collapsed (decoders that win less than 2 %), identity_ratio
-            (the largest of identity_ratios, (n,)), n, confidence, seed.
-
-        Raises
-        ------
-        ValueError
-            n is below 2, or confidence not in (0, 1).
-
-        Warns
-        -----
-        UserWarning
-            A decoder has collapsed: choosing among depths means less than it seems to.
-        """
-        n = check_number("n", n, least=2, whole=True)
-        confidence = check_number("confidence", confidence, above=0, below=1)
-        seed = check_number("seed", seed, whole=True)
-        generator = generator_for("surefoot.architecture held out", seed)
-        nets = held_out.draw(self.space, n, generator)
-        x = self.space.sample_inputs(held_out.POINTS, generator)
-        found = self.errors(nets, x)
-        depth = torch.cat([torch.full((len(b),), b.depth) for b in nets]).numpy()
-        ratios = held_out.identity_ratios(nets, self.encode, generator)
-        said = held_out.summary(found, depth, confidence)
-        if said["collapsed"]:
-            errors.warn(
-                f"decoders of depth {said['collapsed']} win less than "
-                f"{held_out.COLLAPSED:.0%} of networks: they have collapsed",
-                UserWarning,
-            )
-        return {
-            "networks": nets, "source_depth": depth, "inputs": x, "errors": found, **said,
-            "identity_ratio": float(ratios.max()), "identity_ratios": ratios, "confidence": confidence,
-            "seed": seed,
-        }  # fmt: skip
-
-    def certificates(
-        self, seeds: int = 160, n: int = 100, fresh: int = 20, confidence: float = 0.95
-    ) -> list[Certificate]:
-        """3.1 to 3.3 as they came out on networks drawn for the purpose, each seed its own.
-
-        Parameters
-        ----------
-        seeds : int
-            How often networks are drawn.
-        n : int
-            Networks that each seed takes its bounds from, as in `certificate`.
-        fresh : int
-            Networks that these bounds are held against.
-        confidence : float
-            Of the bounds.
-
-        Returns
-        -------
-        list of Certificate
-            Of `embedding_quality(0.5)`, `embedding_quality(0.9)`, `function_identity`, `plain_exactness`.
-        """
-        seeds = check_number("seeds", seeds, least=1, whole=True)
-        n = check_number("n", n, least=2, whole=True)
-        fresh = check_number("fresh", fresh, least=2, whole=True)
-        confidence = check_number("confidence", confidence, above=0, below=1)
-        record, before = Record(), tensors_digest(self.state_dict().items(), files.LABEL)
-        for seed in range(seeds):
-            measure(
-                record, seed, self.space, self.encode, self.errors, n=n, fresh=fresh,
-                confidence=confidence, encoder=self.encoder_kind,
-            )  # fmt: skip
-        after = tensors_digest(self.state_dict().items(), files.LABEL)
-        record.note(None, OF, frozen=before == after)
-        claims = (
-            embedding_quality(0.5), embedding_quality(0.9), function_identity(), plain_exactness()
-        )  # fmt: skip
-        return [certify(record, claim) for claim in claims]
-
-    def errors(self, nets: Sequence[NetBatch], x: Float[Tensor, "P D"]) -> Any:
-        """Normalised errors of every hard decoder on networks: an (n, L) float64 array.
-
-        Parameters
-        ----------
-        nets : sequence of NetBatch
-            Networks of the space.
-        x : (P, D) tensor
-            Inputs at which they are compared with what they decode to.
-        """
-        return held_out.errors_on(
-            list(nets), x, self.encode, lambda z, d: self.decode(z, d, hard=True), self.space.max_depth
-        )  # fmt: skip
-
-    def config(self) -> dict[str, Any]:
-        """The arguments that build one of the same shape: words and numbers that JSON knows."""
-        return {
-            "space": dataclasses.asdict(self.space), "z_dim": self.z_dim, "encoder": self.encoder_kind,
-            "decoder": self.decoder_kind, "gate": self.gate, "winner_weight": self.winner_weight,
-            "all_weight": self.all_weight, "loss": self.loss, "seed": self.seed,
-        }  # fmt: skip
-
-    def save(self, path: str | Path) -> None:
-        """Write a .safetensors file that holds everything, and beside it a .json for people.
-
-        Each is written whole or not at all.
-
-        Parameters
-        ----------
-        path : str or Path
-            Where to; its folder must exist.
-        """
-        said = {"format": "surefoot.architecture.autoencoder", "version": VERSION, **self.config()}
-        files.write_tensors(Path(path), self.state_dict(), said)
-        write_json(Path(path).with_suffix(".json"), said)
-
-    @classmethod
-    def load(cls, path: str | Path) -> NetworkAutoencoder:
-        """Read what `save` wrote.
-
-        Parameters
-        ----------
-        path : str or Path
-            The .safetensors file; the .json is not needed.
-
-        Raises
-        ------
-        FileFormatError
-            It is another file, one of a newer version, or damaged.
-        """
-        tensors, said = files.read_tensors(Path(path))
-        wanted = ("surefoot.architecture.autoencoder", VERSION)
-        if (said.pop("format", None), said.pop("version", None)) != wanted:
-            raise errors.FileFormatError(f"{path} is no autoencoder of version {VERSION}")
-        try:
-            space: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in said.pop("space").items()
-            }
-            model = cls(MLPSpace(**space), **said)
-            model.load_state_dict(tensors)
-        except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
-            raise errors.FileFormatError(f"{path} does not hold its network: {error}") from error
-        return model

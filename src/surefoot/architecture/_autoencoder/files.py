@@ -6,6 +6,7 @@ written here, so that no extra is needed, and any of its readers reads the file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -27,9 +28,18 @@ MOST_HEADER = 100_000_000
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write tensors and JSON, with the digest of the tensors."""
+    """Write tensors and JSON, with the digest of both.
+
+    Raises
+    ------
+    ValueError
+        A tensor has a dtype that the file does not know.
+    """
     flat = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
-    said = {"config": json.dumps(config), "sha256": tensors_digest(flat.items(), LABEL).hex()}
+    other = next((t.dtype for t in flat.values() if t.dtype not in NAMES), None)
+    if other is not None:
+        raise ValueError(f"tensors must be of {', '.join(map(str, NAMES))}, got {other}")
+    said = {"config": json.dumps(config), "sha256": digest(flat, config)}
     header: dict[str, Any] = {"__metadata__": said}
     at = 0
     for name, t in flat.items():
@@ -65,13 +75,29 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         config = json.loads(said["config"])
         if max((e["data_offsets"][1] for e in header.values()), default=0) != len(body):
             raise ValueError("bytes are missing or too many")
-        if tensors_digest(sorted(tensors.items()), LABEL).hex() != said["sha256"]:
+        if _digest(tensors, said["config"]) != said["sha256"]:
             raise ValueError("the bytes are not those that were written")
         if not isinstance(config, dict):
             raise ValueError("there is no configuration")
     except (ValueError, KeyError, TypeError, AttributeError, struct.error, RuntimeError) as error:
         raise FileFormatError(f"{path} is not a whole autoencoder of surefoot: {error}") from error
     return tensors, config
+
+
+def digest(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
+    """What `write_tensors` writes as their digest.
+
+    Parameters
+    ----------
+    tensors, config
+        As it takes them.
+    """
+    return _digest(tensors, json.dumps(config))
+
+
+def _digest(tensors: Mapping[str, Tensor], config: str) -> str:
+    both = tensors_digest(sorted(tensors.items()), LABEL) + config.encode()
+    return hashlib.sha256(both).hexdigest()
 
 
 def _tensor(body: bytearray, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
