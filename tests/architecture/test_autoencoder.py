@@ -33,8 +33,14 @@ def trained():
     return NetworkAutoencoder(SMALL).fit(steps=15)
 
 
-@pytest.mark.parametrize(("encoder", "decoder"), KINDS)
-@pytest.mark.parametrize("space", [SMALL, MLPSpace.paper()], ids=["small", "paper"])
+@pytest.mark.parametrize(
+    ("space", "encoder", "decoder"),
+    [
+        *((SMALL, *kind) for kind in KINDS),
+        (PAPER, "conv", "conv"),
+        *(pytest.param(PAPER, *kind, marks=pytest.mark.acceptance) for kind in KINDS[:-1]),
+    ],
+)
 def test_every_depth_decodes_every_embedding(space, encoder, decoder):
     model = NetworkAutoencoder(space, 16, encoder, decoder)
     for source in (1, space.max_depth):
@@ -308,6 +314,46 @@ def test_damaged_files_are_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(FileFormatError):
             NetworkAutoencoder.load(path)
+
+
+def test_a_file_keeps_its_dtype_and_its_name(tmp_path):
+    model = NetworkAutoencoder(SMALL, 4).double()
+    model.save(tmp_path / "a.safetensors")
+    again = NetworkAutoencoder.load(tmp_path / "a.safetensors")
+    assert next(again.parameters()).dtype == torch.float64
+    assert again.digest() == model.digest() != NetworkAutoencoder(SMALL, 4).digest()
+    with pytest.raises(ValueError, match=r"must not end in \.json"):
+        model.save(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"float64.*got torch.bfloat16"):
+        model.bfloat16().save(tmp_path / "b.safetensors")
+
+
+def test_a_changed_configuration_is_no_longer_what_was_written(tmp_path):
+    """Of the same shapes, so that the tensors alone would not tell."""
+    path = tmp_path / "a.safetensors"
+    NetworkAutoencoder(SMALL, 4, gate="hard").save(path)
+    whole = path.read_bytes()
+    changed = whole.replace(b'\\"gate\\": \\"hard\\"', b'\\"gate\\": \\"soft\\"')
+    assert changed != whole
+    path.write_bytes(changed)
+    with pytest.raises(FileFormatError, match="not those that were written"):
+        NetworkAutoencoder.load(path)
+
+
+def test_what_is_embedded_is_evaluated_and_left_as_it_was(trained):
+    module = nn.Sequential(nn.Linear(2, 1), nn.Dropout(0.9)).train()
+    assert torch.equal(trained.encode(module), trained.encode(module))
+    assert [m.training for m in module] == [True, True]
+    wanted = trained.encode(lambda X: X[:, 0] * 0)
+
+    def writes(X):
+        X[:] = 0
+        return X[:, 0]
+
+    assert torch.equal(trained.encode(writes), wanted)
+    assert torch.equal(trained.encode(writes), wanted)
+    plain = trained.encode(lambda X: X[:, 0])
+    assert not torch.equal(plain, wanted)
 
 
 @pytest.mark.filterwarnings("ignore:decoders of depth")

@@ -39,6 +39,27 @@ def test_functions_modules_and_estimators_become_regressors():
     assert module.training  # left as it was
 
 
+def test_each_module_keeps_its_mode_and_inputs_are_not_written_to():
+    frozen = nn.BatchNorm1d(3).eval()
+    module = nn.Sequential(frozen, nn.Dropout(0.5), nn.Linear(3, 1, dtype=torch.float32)).train()
+    frozen.eval()  # as one does who fine-tunes
+    before = X.copy()
+    compress(module, X, **SETTINGS)
+    assert [m.training for m in module] == [False, True, True]
+
+    class Writes(nn.Module):
+        def forward(self, x):
+            return x.zero_()[:, :1]
+
+    def writes(x):
+        x[:] = 0
+        return x[:, 0]
+
+    for source in (Writes(), writes):
+        compress(source, X, **SETTINGS)
+        assert np.array_equal(X, before)
+
+
 def test_several_outputs():
     found = compress(lambda x: x[:, :2], X, **SETTINGS)
     assert found.predict(X).shape == (200, 2)
@@ -53,5 +74,7 @@ def test_what_is_refused():
         compress(lambda x: np.full(len(x), np.nan), X)
     with pytest.raises(ValueError, match="X"):
         compress(lambda x: x, np.array([[np.nan]]))
+    with pytest.raises(ValueError, match="must give a tensor, got tuple"):
+        compress(nn.GRU(3, 2, dtype=torch.float64), X)
     with pytest.raises(ValueError, match="max_width"):
         compress(lambda x: x[:, 0], X, max_width=0)

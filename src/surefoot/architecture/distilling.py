@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Shaped
-from torch import nn
+from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_numbers
+from surefoot.architecture._autoencoder.functions import evaluating
 from surefoot.architecture.estimators import CompactMLPClassifier, CompactMLPRegressor
 
 
@@ -46,14 +48,15 @@ def compress(
     """
     x = check_numbers("X", X, ndim=2)
     source: Any = module_or_callable
+    given = copy.deepcopy(X)  # as a callable may write into what it is given
     if hasattr(source, "predict_proba") or hasattr(source, "classes_"):
-        return CompactMLPClassifier(**settings).fit(X, source.predict(X))
+        return CompactMLPClassifier(**settings).fit(X, source.predict(given))
     if isinstance(source, nn.Module):
         found = _module(source, x)
     elif hasattr(source, "predict"):
-        found = source.predict(X)
+        found = source.predict(given)
     elif callable(source):
-        found = source(X)
+        found = source(given)
     else:
         raise TypeError(
             "module_or_callable must be a torch module, a callable or an estimator with predict, "
@@ -68,13 +71,11 @@ def compress(
 
 
 def _module(module: nn.Module, x: np.ndarray) -> np.ndarray:
-    """Its outputs in evaluation mode, in which it is not left if it was in another."""
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float64)
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            found = module(torch.as_tensor(x, dtype=dtype))
-    finally:
-        module.train(training)
+    """Its outputs in evaluation mode, in which none of its modules is left if it was in another."""
+    rows = torch.from_numpy(x)
+    like = next((p for p in module.parameters() if p.is_floating_point()), rows)
+    with evaluating(module):
+        found = module(rows.to(like, copy=True))
+    if not isinstance(found, Tensor):
+        raise ValueError(f"module_or_callable must give a tensor, got {type(found).__name__}")
     return np.asarray(found.detach().to(torch.float64).cpu().numpy())

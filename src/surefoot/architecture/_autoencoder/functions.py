@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ def outputs_of(function: Any, x: Float[Tensor, "P D"], n_out: int) -> Float[Tens
     Parameters
     ----------
     function : Module, callable or estimator
-        A module gets a tensor in the dtype of its parameters; an estimator's `predict`, and any other
-        callable, a float64 array (P, D). It returns (P, K), or (P,) for one output.
+        A module gets a tensor in the dtype of its parameters, in evaluation mode; an estimator's `predict`,
+        and any other callable, a float64 array (P, D). It returns (P, K), or (P,) for one output.
     x : (P, D) tensor
         Inputs.
     n_out : int
@@ -45,11 +46,25 @@ def outputs_of(function: Any, x: Float[Tensor, "P D"], n_out: int) -> Float[Tens
     return y
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; each of its modules gets its own mode back."""
+    modes = [(m, m.training) for m in module.modules()]
+    try:
+        module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 def _call(function: Any, x: Tensor) -> Any:
+    # Copies, as it may write into what it is given.
     if isinstance(function, nn.Module):
         like = next((t for t in function.parameters() if t.is_floating_point()), x)
-        with torch.no_grad():
-            return function(x.to(like))
+        with evaluating(function):
+            return function(x.to(like, copy=True))
     called: Callable[[Any], Any] | None = getattr(function, "predict", None)
     if called is None and callable(function):
         called = function
@@ -58,4 +73,4 @@ def _call(function: Any, x: Tensor) -> Any:
             "encode takes a NetBatch, a module, a callable or an estimator with predict, "
             f"got {type(function).__name__}"
         )
-    return called(x.double().numpy())
+    return called(x.to(torch.float64, copy=True).numpy())
