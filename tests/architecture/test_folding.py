@@ -75,6 +75,32 @@ def test_means_and_scales_against_numpy_in_higher_precision():
             assert by.scale[0] == 1
 
 
+def test_columns_that_float64_cannot_standardise_are_named():
+    weight = np.full(3, 1 / 3)
+    good = np.arange(3.0)[:, None]
+    wide, narrow = np.array([-1.7e308, 0, 1.7e308])[:, None], 1e-300 * good
+    for x, y, words in (
+        (np.hstack([good, wide]), good, "X must be at most 4e.307, got 1.7e.308 in column 1"),
+        (good, wide, "y must be at most"),
+        (np.hstack([good, narrow]), good, "column 1 of X must vary by at least 1e-290"),
+        (good, narrow, "column 0 of y must vary by at least 1e-290"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            standardisation(x, y, 1, weight)
+
+
+def test_rows_in_any_order_of_memory():
+    x, _, y, _ = table("friedman1")
+    network, by = fitted_like("friedman1", x, y)
+    module, _ = folded_module(network, by, x)
+    wanted = run_module(module, x)
+    # A product of matrices rounds by where a row lies.
+    assert np.allclose(run_module(module, x[::-1])[::-1], wanted, rtol=1e-5)
+    fixed = np.asfortranarray(x)
+    fixed.flags.writeable = False
+    assert np.array_equal(run_module(module, fixed), wanted)
+
+
 def test_constant_columns_and_weights():
     x = np.array([[1.0, 7.0, 0.1], [3.0, 7.0, 0.1], [100.0, 7.0, 0.1]])
     by = standardisation(x, None, 1, np.array([0.5, 0.5, 0.0]))

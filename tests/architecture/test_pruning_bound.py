@@ -85,6 +85,23 @@ def test_shapes_must_agree():
         pruning_bound(nn.GRU(6, 2), plain([6, 4, 1]), X)
 
 
+def test_a_linear_alone_and_numbers_that_are_not_finite():
+    linear = nn.Linear(6, 1, dtype=torch.float64)
+    pruned, report = prune_with_bound(linear, X, 0.3)
+    assert isinstance(pruned, nn.Sequential)
+    assert report.max_bound == pytest.approx(change(linear, pruned, X).max())
+    wrong = plain([6, 4, 1])
+    with torch.no_grad():
+        wrong[0].weight[0, 0] = math.nan
+    for call, name in (
+        (lambda: pruning_bound(wrong, plain([6, 4, 1]), X), "module"),
+        (lambda: pruning_bound(plain([6, 4, 1]), wrong, X), "pruned"),
+        (lambda: prune_with_bound(wrong, X, 0.1), "module"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must have finite weights"):
+            call()
+
+
 @pytest.mark.parametrize("bound", ["mean", "max", "measured"])
 def test_prunes_the_largest_set_within_tol(bound):
     module = plain([6, 8, 1], seed=3, scale=0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from surefoot.architecture._fit.network import Network
 from surefoot.architecture._fit.slicing import sliced
@@ -31,17 +31,17 @@ def network_of(module: nn.Module) -> Network:
         activation_names(a, linear.out_features)
         for a, linear in zip(between, linears, strict=False)
     ]
-    index = np.arange(linears[0].in_features) if select is None else select.index.numpy().copy()
+    index = np.arange(linears[0].in_features) if select is None else _array(select.index)
     return Network(
         index,
-        tuple(p.weight.detach().to(torch.float64).numpy().copy() for p in linears),
-        tuple(_bias(p) for p in linears),
+        tuple(_array(p.weight.to(torch.float64)) for p in linears),
+        tuple(_array(p.bias.to(torch.float64)) for p in linears),
         tuple(tuple(n) for n in names),
     )
 
 
-def _bias(linear: nn.Linear) -> np.ndarray:
-    return linear.bias.detach().to(torch.float64).numpy().copy()
+def _array(t: Tensor) -> np.ndarray:
+    return np.asarray(t.detach().cpu().numpy()).copy()
 
 
 def module_of(

@@ -16,7 +16,7 @@ SKLEARN = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu"
 
 
 class NumpyNetwork:
-    """A plain network as a function of NumPy arrays; it imports no torch, and pickles.
+    """A plain network as a function of NumPy arrays; it computes without torch, and pickles.
 
     Parameters
     ----------

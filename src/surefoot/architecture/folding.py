@@ -13,6 +13,9 @@ from surefoot.architecture._fit.network import Array, Network
 from surefoot.architecture.compaction import module_of
 from surefoot.architecture.guarantee import EXACT
 
+LARGEST, SMALLEST = 4e307, 1e-290
+"""Entries whose differences are finite, and spreads by which weights may be divided."""
+
 
 @dataclass(frozen=True)
 class Standardisation:
@@ -60,17 +63,25 @@ def standardisation(x: Array, y: Array | None, n_outputs: int, weight: Array) ->
         Columns of the output.
     weight
         (n,) with sum 1.
+
+    Raises
+    ------
+    ValueError
+        Differences of entries, or weights on a column, would not be finite.
     """
-    mean, scale, varies = _moments(x, weight)
+    mean, scale, varies = _moments(x, weight, "X")
     if y is None:
         return Standardisation(mean, scale, varies, np.zeros(n_outputs), np.ones(n_outputs))
-    y_mean, y_scale, _ = _moments(y, weight)
+    y_mean, y_scale, _ = _moments(y, weight, "y")
     return Standardisation(mean, scale, varies, y_mean, y_scale)
 
 
-def _moments(x: Array, weight: Array) -> tuple[Array, Array, np.ndarray]:
+def _moments(x: Array, weight: Array, name: str) -> tuple[Array, Array, np.ndarray]:
     # By the largest entry first: squares of 1e200 are infinite.
     size = np.abs(x).max(axis=0, initial=0.0)
+    if (size > LARGEST).any():
+        j = int(size.argmax())
+        raise ValueError(f"{name} must be at most {LARGEST:.0e}, got {size[j]:.3g} in column {j}")
     size = np.where(size > 0, size, 1.0)
     unit = x / size
     mean = weight @ unit
@@ -79,7 +90,14 @@ def _moments(x: Array, weight: Array) -> tuple[Array, Array, np.ndarray]:
     shift = weight @ centred
     std = np.sqrt(weight @ (centred - shift) ** 2)
     varies = (std > 8 * np.finfo(float).eps) & (unit.max(axis=0) > unit.min(axis=0))
-    return (mean + shift) * size, np.where(varies, std * size, 1.0), varies
+    scale = np.where(varies, std * size, 1.0)
+    if (scale < SMALLEST).any():
+        j = int(scale.argmin())
+        raise ValueError(
+            f"column {j} of {name} must vary by at least {SMALLEST:.0e}, or a weight on it is infinite; its "
+            f"standard deviation is {scale[j]:.3g}: give it in another unit"
+        )
+    return (mean + shift) * size, scale, varies
 
 
 def fold(network: Network, by: Standardisation) -> Network:
@@ -105,8 +123,10 @@ def run_module(
 ) -> Float64[np.ndarray, "n outputs"]:
     """The module's outputs on rows, computed in its own dtype and returned in float64."""
     dtype = next(module.parameters()).dtype
+    # A copy: torch takes no array that is read backwards, and warns of one that is read-only.
+    rows = torch.from_numpy(np.array(x, dtype=np.float64, order="C")).to(dtype)
     with torch.no_grad():
-        found: np.ndarray = module(torch.as_tensor(x, dtype=dtype)).to(torch.float64).numpy()
+        found: np.ndarray = module(rows).to(torch.float64).numpy()
     return found
 
 

@@ -96,7 +96,7 @@ def pruning_bound(
     ValueError
         The networks have different shapes or activations, or X does not fit.
     """
-    a, b = network_of(module), network_of(pruned)
+    a, b = _finite("module", module), _finite("pruned", pruned)
     same = (
         a.activations == b.activations
         and [w.shape for w in a.weights] == [w.shape for w in b.weights]
@@ -132,8 +132,8 @@ def prune_with_bound(
 ) -> tuple[nn.Sequential, PruningReport]:
     """Set the largest set of small weights to zero whose effect stays within `tol`.
 
-    Every threshold on |w| over all layers is tried, as the bound need not grow with it. Biases are kept, the
-    shape too: `compact` slices away what no longer counts.
+    Every threshold on |w| over all layers is tried, of more than 2000 weights 2000 of them, as the bound need
+    not grow with it. Biases are kept, the shape too: `compact` slices away what no longer counts.
 
     Parameters
     ----------
@@ -158,14 +158,14 @@ def prune_with_bound(
     """
     tol = check_number("tol", tol, least=0)
     bound = check_choice("bound", bound, get_args(Bound))
-    a = network_of(module)
+    a = _finite("module", module)
     h = a.layers(_inputs(module, X))
     best, threshold = largest_within(a, h, tol, bound, THRESHOLDS)
-    pruned = copy.deepcopy(module)
+    own = copy.deepcopy(module)
+    pruned = own if isinstance(own, nn.Sequential) else nn.Sequential(own)
     with torch.no_grad():
         for linear, w in zip(split_plain(pruned)[1], best.weights, strict=True):
             linear.weight.copy_(torch.from_numpy(w))
-    assert isinstance(pruned, nn.Sequential)
     return pruned, _report(a, best, h, threshold)
 
 
@@ -239,6 +239,13 @@ def note_pruning(record: Record) -> None:
     )
 
 
+def _finite(name: str, module: nn.Module) -> Network:
+    found = network_of(module)
+    if not all(np.isfinite(p).all() for p in (*found.weights, *found.biases)):
+        raise ValueError(f"{name} must have finite weights and biases, got NaN or infinity")
+    return found
+
+
 def _inputs(module: nn.Module, X: object) -> Float64[np.ndarray, "k n"]:
     """The columns that the first Linear reads, one column a row of X."""
     x = check_numbers("X", X, ndim=2)
@@ -246,7 +253,7 @@ def _inputs(module: nn.Module, X: object) -> Float64[np.ndarray, "k n"]:
     wanted = linears[0].in_features if select is None else select.n_features
     if wanted is not None and x.shape[1] != wanted:
         raise ValueError(f"X must have {wanted} columns, got {x.shape[1]}")
-    index = np.arange(x.shape[1]) if select is None else select.index.numpy()
+    index = np.arange(x.shape[1]) if select is None else select.index.cpu().numpy()
     if len(index) and index.max() >= x.shape[1]:
         raise ValueError(f"X must have at least {index.max() + 1} columns, got {x.shape[1]}")
     return np.ascontiguousarray(x.T[index])
