@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from tests.architecture.tables import CLASSES, NUMBERS, table
 
-import surefoot.architecture._fit.budget as clock
 from surefoot.architecture import CompactMLPClassifier, CompactMLPRegressor
 
 pytestmark = pytest.mark.acceptance
@@ -21,12 +20,14 @@ def kind(name):
     ("name", "caps"),
     [("friedman1", {45: 0.98, 30: 0.95}), ("digits", {320: 0.95, 200: 0.94})],
 )
-def test_accuracy_at_fixed_sizes_in_20_cpu_seconds(name, caps, monkeypatch):
-    monkeypatch.setattr(clock, "now", time.process_time)
+def test_accuracy_at_fixed_sizes_in_20_cpu_seconds(name, caps):
     found = {cap: [] for cap in caps}
     for seed in (0, 1, 2):
         X, Xt, y, yt = table(name, seed)
-        model = kind(name)(time_budget=20.0, random_state=seed).fit(X, y)
+        model = kind(name)(time_budget=20.0, random_state=seed)
+        model._clock = time.process_time
+        model.fit(X, y)
+        assert model.record_.fact("measure", of="budget").all == ("CPU seconds",)
         for cap in caps:
             found[cap].append(model.at(max_nonzero=cap).score(Xt, yt))
     print(name, found)

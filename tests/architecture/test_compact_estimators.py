@@ -112,8 +112,8 @@ def test_select_and_caps(friedman):
 
 def test_no_point_is_so_small():
     X = RNG.standard_normal((60, 3))
-    y = np.arange(60) % 3
-    model = CompactMLPClassifier(steps=30, random_state=0, strategy="dense").fit(X, y)
+    y = np.digitize(X[:, 0], [-0.3, 0.5])
+    model = CompactMLPClassifier(steps=30, random_state=0, strategy="dense", prune=False).fit(X, y)
     with pytest.raises(ValueError, match="max_nonzero = 1; the smallest has n_params = 3"):
         model.at(max_nonzero=1)
     with pytest.raises(ValueError, match="max_params = 2"):
@@ -255,6 +255,9 @@ def test_an_affine_map_of_a_column_changes_little():
         ({"autoencoder": 3}, "autoencoder"),
         ({"prune": "yes"}, "prune"),
         ({"verbose": -1}, "verbose"),
+        ({"n_jobs": 0}, "n_jobs must be a whole number other than 0"),
+        ({"n_jobs": 1.5}, "n_jobs"),
+        ({"activations": ("tanh", "tanh")}, "activations must be distinct"),
     ],
 )
 @pytest.mark.parametrize("estimator", [CompactMLPClassifier, CompactMLPRegressor])

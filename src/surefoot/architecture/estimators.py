@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
 from surefoot.architecture._estimator.base import CompactMLP
 
@@ -24,9 +24,10 @@ class CompactMLPClassifier(ClassifierMixin, CompactMLP):  # type: ignore[misc]
         the budget (dense networks alone below 10 seconds); "dense", "direct" or "autoencoder": one of these
         alone. The linear and the constant model are always among the candidates.
     max_width, max_depth : int
-        Most neurons of a hidden layer, most hidden layers.
+        Most neurons of a hidden layer, most hidden layers; an autoencoder must not be wider.
     activations : tuple of str
-        Of `ACTIVATIONS`; the direct search chooses for each neuron.
+        Distinct ones of `ACTIVATIONS`, those of an autoencoder among them; the direct search chooses for each
+        neuron.
     size_penalties : tuple of float
         Weights of the parameter count in the searches, one search each.
     prune : bool
@@ -46,13 +47,14 @@ class CompactMLPClassifier(ClassifierMixin, CompactMLP):  # type: ignore[misc]
     validation_fraction : float
         Share of the rows that choose among networks.
     certify_fraction : float
-        Share of the rows that nothing else uses, for limits on the error of every point of the front.
+        Share of the rows that nothing else uses, one row at least, for limits on the error of every point of
+        the front; 0 sets none aside.
     confidence : float
         Of these limits, all together.
     alpha : float
         The smallest weight decay; 10, 100 and 1000 times as much are tried too.
     autoencoder : NetworkAutoencoder, optional
-        A trained one; needed by strategy="autoencoder".
+        A trained one; needed by strategy="autoencoder". A certificate's note says where it was not searched.
     random_state : int or RandomState, optional
         Of splits and starts.
     n_jobs : int, optional
@@ -101,7 +103,8 @@ class CompactMLPClassifier(ClassifierMixin, CompactMLP):  # type: ignore[misc]
         y : (n,) array
             Labels of any type; one class alone gives a constant.
         sample_weight : (n,) array, optional
-            Not negative; rows of weight 0 do not count.
+            Not negative; rows of weight 0 do not count. They weigh in every fit and in the choice of a
+            network, not in the searches that only propose shapes.
 
         Raises
         ------
@@ -165,9 +168,10 @@ class CompactMLPRegressor(RegressorMixin, CompactMLP):  # type: ignore[misc]
         the budget (dense networks alone below 10 seconds); "dense", "direct" or "autoencoder": one of these
         alone. The linear and the constant model are always among the candidates.
     max_width, max_depth : int
-        Most neurons of a hidden layer, most hidden layers.
+        Most neurons of a hidden layer, most hidden layers; an autoencoder must not be wider.
     activations : tuple of str
-        Of `ACTIVATIONS`; the direct search chooses for each neuron.
+        Distinct ones of `ACTIVATIONS`, those of an autoencoder among them; the direct search chooses for each
+        neuron.
     size_penalties : tuple of float
         Weights of the parameter count in the searches, one search each.
     prune : bool
@@ -187,13 +191,14 @@ class CompactMLPRegressor(RegressorMixin, CompactMLP):  # type: ignore[misc]
     validation_fraction : float
         Share of the rows that choose among networks.
     certify_fraction : float
-        Share of the rows that nothing else uses, for limits on the error of every point of the front.
+        Share of the rows that nothing else uses, one row at least, for limits on the error of every point of
+        the front; 0 sets none aside.
     confidence : float
         Of these limits, all together.
     alpha : float
         The smallest weight decay; 10, 100 and 1000 times as much are tried too.
     autoencoder : NetworkAutoencoder, optional
-        A trained one; needed by strategy="autoencoder".
+        A trained one; needed by strategy="autoencoder". A certificate's note says where it was not searched.
     random_state : int or RandomState, optional
         Of splits and starts.
     n_jobs : int, optional
@@ -240,7 +245,8 @@ class CompactMLPRegressor(RegressorMixin, CompactMLP):  # type: ignore[misc]
         y : (n,) or (n, outputs) array
             Targets, in any scale; a constant is its own answer.
         sample_weight : (n,) array, optional
-            Not negative; rows of weight 0 do not count.
+            Not negative; rows of weight 0 do not count. They weigh in every fit and in the choice of a
+            network, not in the searches that only propose shapes.
 
         Raises
         ------
@@ -261,7 +267,7 @@ class CompactMLPRegressor(RegressorMixin, CompactMLP):  # type: ignore[misc]
         return f[:, 0] if self._flat else f
 
     def _targets(self, y: Any) -> Float64[np.ndarray, "n outputs"]:
-        y = np.asarray(y, dtype=np.float64)
+        y = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
         return np.asarray(y.reshape(len(y), -1))
 
     def __sklearn_tags__(self) -> Any:

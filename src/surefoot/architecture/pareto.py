@@ -29,9 +29,9 @@ class ParetoPoint:
     val_loss
         Mean validation loss: squared error of standardised targets, or cross-entropy.
     cert_bound
-        Upper limit on new rows of the error rate, or of the 90% quantile of |error| in the unit of y, all
-        points together at the confidence of the fit; None without certification rows, infinite where they are
-        too few.
+        Upper limit on new rows of the error rate, or of the 90% quantile of |error| in the unit of y (of
+        several outputs the largest), all points together at the confidence of the fit; None without
+        certification rows, infinite where they are too few.
     module
         The network, on raw rows: [Select,] Linear, activation, ..., Linear.
     standard_error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,12 +13,16 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from surefoot._numerics.checks import check_choice
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.architecture import exporting
-from surefoot.architecture._estimator import recording
-from surefoot.architecture._estimator.certifying import certificates_of, summary
+from surefoot.architecture._estimator.certifying import (
+    certificates_of,
+    chosen_summary,
+    summary,
+)
 from surefoot.architecture._estimator.points import checked_rows, make_point
-from surefoot.architecture._estimator.problem import Problem, problem
+from surefoot.architecture._estimator.problem import problem
+from surefoot.architecture._estimator.recording import Measuring, elapsed, record_of
 from surefoot.architecture._estimator.searches import shares_of
 from surefoot.architecture._estimator.settings import Checked, cap, checked
 from surefoot.architecture._estimator.tolerance import pruned_within
@@ -26,8 +31,10 @@ from surefoot.architecture._fit.objective import Task
 from surefoot.architecture._fit.portfolio import Settings, race
 from surefoot.architecture.compaction import network_of
 from surefoot.architecture.folding import folded_module, run_module
-from surefoot.architecture.pareto import ParetoPoint, choose
+from surefoot.architecture.guarantee import EXACT
+from surefoot.architecture.pareto import choose
 from surefoot.certificate import Certificate
+from surefoot.errors import warn
 from surefoot.record import Record
 
 FORMATS = ("torch", "numpy", "c", "sklearn")
@@ -36,6 +43,9 @@ Array = Float64[np.ndarray, "..."]
 
 class CompactMLP(BaseEstimator):  # type: ignore[misc]
     """Fits a front of compact networks and chooses one; see the two estimators."""
+
+    # Another clock than the wall's, for comparisons at equal CPU time.
+    _clock: Callable[[], float] | None = None
 
     def __init__(
         self,
@@ -84,17 +94,21 @@ class CompactMLP(BaseEstimator):  # type: ignore[misc]
 
     def _start(self) -> Budget:
         self._checked = checked(self)
-        return Budget(self._checked.seconds, self._checked.steps)
+        seconds, steps = self._checked.seconds, self._checked.steps
+        if self._clock is None:
+            return Budget(seconds, steps)
+        return Budget(seconds, steps, clock=self._clock)
 
     def _rows(self, x: Array, y: np.ndarray, weight: Any) -> tuple[Array, np.ndarray, Array]:
         """The rows that count, with their weights."""
         w = _check_sample_weight(weight, x, dtype=np.float64)
         if (w < 0).any():
             raise ValueError("Negative values in data passed to `sample_weight`")
-        counts = w > 0
-        if not counts.any():
+        if not w.any():
             raise ValueError("sample_weight must be positive somewhere, got zeros only")
-        return x[counts], y[counts], w[counts]
+        # Only their ratios count, and the sum of the largest floats is infinite.
+        counts = w > 0
+        return x[counts], y[counts], w[counts] / w.max()
 
     def _race(
         self,
@@ -114,7 +128,7 @@ class CompactMLP(BaseEstimator):  # type: ignore[misc]
         dense, searches = shares_of(how, seed)
         settings = Settings(
             how.max_width, how.max_depth, how.activations, how.alpha, how.prune,
-            effective_n_jobs(self.n_jobs),
+            effective_n_jobs(how.n_jobs),
         )  # fmt: skip
         constant = not (y != y[0]).any()
         judged = table.rows(table.validation)
@@ -125,55 +139,66 @@ class CompactMLP(BaseEstimator):  # type: ignore[misc]
         )  # fmt: skip
         rows = checked_rows(table)
         claims = len(found) + (how.tol > 0)
-        self._points = [make_point(c, table, judged, how.confidence, claims, rows) for c in found]
-        at = choose(self._points, how.select, how.max_params)
-        chosen, point = found[at], self._points[at]
+        points = [make_point(c, table, judged, how.confidence, claims, rows) for c in found]
+        measure = Measuring(table, rows, how)
+        self._measured = [
+            measure(c, p, p.folding_deviation) for c, p in zip(found, points, strict=True)
+        ]
+        at = choose(points, how.select, how.max_params)
+        chosen, point = found[at], points[at]
         if how.tol > 0:
-            chosen = pruned_within(chosen, table, how.tol)
+            chosen, at = pruned_within(chosen, table, how.tol), len(points)
             point = make_point(chosen, table, judged, how.confidence, claims, rows)
         module, off = folded_module(chosen.network, table.by, x[table.training])
         if module[-1].weight.dtype != point.module[-1].weight.dtype:  # on all rows, not on some
             point = make_point(chosen, table, judged, how.confidence, claims, table.training)
-        if how.tol == 0:
-            self._points[at] = point
-        self._choose(point)
-        self._write(table, chosen, point, rows, off, budget)
-
-    def _write(
-        self, table: Problem, chosen: Any, point: ParetoPoint, rows: np.ndarray, off: float,
-        budget: Budget,
-    ) -> None:  # fmt: skip
-        how, record = self._checked, Record()
-        sliced = recording.record_exactness(record, chosen, table, rows, off)
-        recording.record_pruning(record, chosen, table)
-        recording.record_limits(record, self._points)
-        found = None
-        if table.task != "squared":
-            found = recording.occam(
-                point, table, how.max_width, how.max_depth, len(how.activations), how.confidence
-            )
-            recording.record_occam(record, found[0])
-        seconds = recording.record_time(record, budget)
-        self.record_ = record
-        self.certificate_ = summary(how, table, self._points, point, sliced, off, found, seconds)
+        # The point itself, or one more: all of them share the confidence.
+        points[at:], self._measured[at:] = (
+            [point, *points[at + 1 :]],
+            [measure(chosen, point, off), *self._measured[at + 1 :]],
+        )
+        self._points, self._claimed = points[: len(found)], points
+        self._seconds, self._budget = elapsed(budget), budget
+        self._common = summary(how, table, points, self._seconds)
+        self._choose(at)
+        if off > EXACT:
+            warn(self.certificate_["notes"][-1], UserWarning)
 
     def _tell(self, line: str) -> None:
         if self.verbose:
             print(f"[{type(self).__name__}] {line}")
 
-    def _choose(self, point: ParetoPoint) -> None:
+    def _choose(self, at: int) -> None:
+        point, measured = self._claimed[at], self._measured[at]
         self.chosen_, self.module_ = point, point.module
         self.n_params_, self.n_nonzero_ = point.n_params, point.n_nonzero
         self.hidden_layer_sizes_ = point.widths
         self.activations_ = [list(names) for names in point.activations]
         self.used_features_ = network_of(point.module).inputs
         self.pareto_ = list(self._points)
+        self.record_ = record_of(
+            measured,
+            self._claimed,
+            self._seconds,
+            self._budget,
+            self._common["autoencoder"],
+        )
+        self.certificate_ = chosen_summary(self._common, point, measured)
 
     def _outputs(self, X: Any) -> Float64[np.ndarray, "n outputs"]:
         """module_ on raw rows."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return run_module(self.module_, X)
+        return self._finite(run_module(self.module_, X), X)
+
+    def _finite(self, found: Array, X: Array) -> Array:
+        if not np.isfinite(found).all():
+            row = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
+            raise ValueError(
+                f"the outputs of row {row} of X are not finite in {self.certificate_['dtype']}, the dtype of "
+                f"module_; its largest entry is {np.abs(X[row]).max():.3g}"
+            )
+        return found
 
     @property
     def record(self) -> Record:
@@ -198,9 +223,8 @@ class CompactMLP(BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         most, nonzero = cap("max_params", max_params), cap("max_nonzero", max_nonzero)
-        point = self._points[choose(self._points, "best", most, nonzero)]
         found = copy.copy(self)
-        found._choose(point)
+        found._choose(choose(self._points, "best", most, nonzero))
         return found
 
     def export(self, format: Literal["torch", "numpy", "c", "sklearn"] = "torch") -> Any:
@@ -211,7 +235,7 @@ class CompactMLP(BaseEstimator):  # type: ignore[misc]
         format : "torch", "numpy", "c" or "sklearn"
             A copy of `module_`; a function f(X) of NumPy arrays without torch; the text of
             `static void surefoot_predict(const double *x, double *out)`, x being all `n_features_in_` raw
-            inputs; an MLPClassifier or MLPRegressor.
+            inputs; an MLPClassifier or MLPRegressor, whose `predict` gives (n,) for one output.
 
         Returns
         -------
@@ -232,9 +256,12 @@ class CompactMLP(BaseEstimator):  # type: ignore[misc]
             return exporting.export_numpy(self.module_, self.n_features_in_)
         if format == "c":
             return exporting.export_c(self.module_)
-        return exporting.export_sklearn(
+        found = exporting.export_sklearn(
             self.module_, self.n_features_in_, getattr(self, "classes_", None)
         )
+        if hasattr(self, "feature_names_in_"):
+            found.feature_names_in_ = self.feature_names_in_
+        return found
 
     def certificates(
         self, X: Any = None, y: Any = None, confidence: float = 0.99
@@ -253,15 +280,25 @@ class CompactMLP(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            One of X and y alone, or a label that the fit does not know.
+            One of X and y alone, numbers that are not finite, another number of rows or outputs, or a label
+            that the fit does not know.
         """
         check_is_fitted(self)
+        confidence = check_number("confidence", confidence, above=0, below=1)
         if (X is None) != (y is None):
             raise ValueError("give both X and y, or neither")
         rows = None
         if X is not None:
             x = validate_data(self, X, dtype=np.float64, reset=False)
-            rows = (x, self._targets(y))
+            targets = self._targets(y)
+            outputs = self.module_[-1].out_features
+            if targets.shape != (len(x), outputs):
+                raise ValueError(
+                    f"y must have {len(x)} rows as X has, and the fit's number of outputs, {outputs}; got "
+                    f"{targets.shape[0]} and {targets.shape[1]}"
+                )
+            self._finite(run_module(self.module_, x), x)
+            rows = (x, targets)
         return certificates_of(self, rows, confidence)
 
     def _targets(self, y: Any) -> Float64[np.ndarray, "n outputs"]:

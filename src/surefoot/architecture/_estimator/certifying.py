@@ -12,7 +12,8 @@ import numpy as np
 from surefoot.architecture import guarantee as promises
 from surefoot.architecture._estimator.points import wrong
 from surefoot.architecture._estimator.problem import Problem
-from surefoot.architecture._estimator.recording import record_fresh, rounded
+from surefoot.architecture._estimator.recording import Measured, record_fresh, rounded
+from surefoot.architecture._estimator.searches import unused
 from surefoot.architecture._estimator.settings import Checked
 from surefoot.architecture.intervals import clopper_pearson_lower
 from surefoot.architecture.pareto import ParetoPoint
@@ -23,13 +24,9 @@ def summary(
     how: Checked,
     table: Problem,
     points: Sequence[ParetoPoint],
-    chosen: ParetoPoint,
-    sliced: float,
-    folded: float,
-    occam: tuple[float, float] | None,
     seconds: float,
 ) -> dict[str, Any]:
-    """`certificate_`: plain numbers and words.
+    """What of `certificate_` is the same whichever point is chosen.
 
     Parameters
     ----------
@@ -37,38 +34,59 @@ def summary(
         Parameters.
     table
         Raw rows and their split.
-    points, chosen
-        The front, and which one was chosen.
-    sliced, folded
-        Deviations of 3.3.
-    occam
-        The bound of 3.6 and the error rate it starts from; None of a regressor.
+    points
+        All that are certified together.
     seconds
         Of the wall clock.
     """
-    notes = list(table.notes)
+    notes = [*table.notes, *unused(how)]
     n = len(table.certification)
     limits = [v for p in points for v in (p.cert_bound, p.cert_median) if v is not None]
     if any(math.isinf(v) for v in limits):
         notes.append(f"not certifiable with n={n} certification rows: some limits are infinite")
     if n and np.ptp(table.weight):
         notes.append("certified limits count every row once, whatever its sample_weight")
-    dtype = str(chosen.module[-1].weight.dtype).removeprefix("torch.")
-    if dtype == "float64":
-        notes.append("module_ is float64: in float32 it would be off by more than 1e-5")
-    found: dict[str, Any] = {
-        "n_params": chosen.n_params, "n_nonzero": chosen.n_nonzero, "source": chosen.source,
+    searched = how.autoencoder is not None and not unused(how)
+    return {
+        "autoencoder": how.autoencoder.digest() if searched else None,
         "rows": {
             "training": len(table.training), "validation": len(table.validation),
             "certification": n,
         },
-        "slicing_deviation": sliced, "folding_deviation": folded, "dtype": dtype,
-        "confidence": how.confidence, "points": len(points) + (how.tol > 0),
-        "cert_bound": chosen.cert_bound, "cert_median": chosen.cert_median,
+        "confidence": how.confidence, "points": len(points),
         "seconds": seconds, "time_budget": how.seconds, "steps": how.steps, "notes": notes,
     }  # fmt: skip
-    if occam is not None:
-        found["occam_bound"], found["occam_train_error"] = occam
+
+
+def chosen_summary(
+    common: dict[str, Any], point: ParetoPoint, measured: Measured
+) -> dict[str, Any]:
+    """`certificate_`: plain numbers and words.
+
+    Parameters
+    ----------
+    common
+        As `summary` gives it.
+    point, measured
+        Which one was chosen.
+    """
+    found, notes = copy.deepcopy(common), list(common["notes"])
+    dtype = str(point.module[-1].weight.dtype).removeprefix("torch.")
+    if measured.folding > promises.EXACT:
+        notes.append(
+            f"module_ is off by {measured.folding:.2g} even in float64: a column lies so far from 0, beside "
+            "its spread, that raw rows do not hold it; subtract a constant from it"
+        )
+    elif dtype == "float64":
+        notes.append("module_ is float64: in float32 it would be off by more than 1e-5")
+    found |= {
+        "n_params": point.n_params, "n_nonzero": point.n_nonzero, "source": point.source,
+        "slicing_deviation": max(measured.slicing, default=0.0),
+        "folding_deviation": measured.folding, "dtype": dtype,
+        "cert_bound": point.cert_bound, "cert_median": point.cert_median, "notes": notes,
+    }  # fmt: skip
+    if measured.occam is not None:
+        found["occam_bound"], found["occam_train_error"] = measured.occam
     return found
 
 
@@ -87,7 +105,7 @@ def certificates_of(
         Of certificates and lower limits.
     """
     record = copy.deepcopy(estimator.record_)
-    points, classifies = estimator._points, hasattr(estimator, "classes_")
+    points, classifies = estimator._claimed, hasattr(estimator, "classes_")
     certified = points[0].cert_bound is not None
     if rows is not None:
         if certified:

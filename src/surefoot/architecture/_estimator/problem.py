@@ -84,12 +84,22 @@ def problem(
         Shares; certification first, the other of what is left.
     seed
         Of both splits.
+
+    Raises
+    ------
+    ValueError
+        No row is left to the fit, or a column cannot be standardised.
     """
     rng = np.random.default_rng(seed)
     notes = []
     order = rng.permutation(len(x))
     # Drawn plainly: its limits are of independent rows, which strata are not.
-    n_certify = int(certify_fraction * len(x))
+    # At least one where one is asked for; 0.29 of 100 are 29, and 28.999... in floats.
+    n_certify = max(1, int(certify_fraction * len(x) + 1e-9)) if certify_fraction else 0
+    if n_certify >= len(x):
+        raise ValueError(
+            f"certify_fraction = {certify_fraction:g} leaves none of {len(x)} rows to the fit"
+        )
     certification, left = np.sort(order[:n_certify]), np.sort(order[n_certify:])
     if len(left) < LEAST_ROWS:
         notes.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from surefoot.architecture import guarantee as of
 from surefoot.architecture._estimator.points import absolute_error, wrong
 from surefoot.architecture._estimator.problem import Problem
-from surefoot.architecture._fit.budget import Budget, now
+from surefoot.architecture._estimator.settings import Checked
+from surefoot.architecture._fit.budget import Budget
 from surefoot.architecture._fit.candidates import Candidate
 from surefoot.architecture._fit.network import Network
+from surefoot.architecture._fit.objective import Rows
 from surefoot.architecture._fit.slicing import sliced
 from surefoot.architecture.compaction import module_of, network_of
 from surefoot.architecture.folding import run_module
@@ -32,40 +35,129 @@ MOST_ROWS = 2048
 """Validation rows, evenly taken, on which the bounds of all pruning steps are compared."""
 
 
-def record_exactness(
-    record: Record, chosen: Candidate, table: Problem, rows: np.ndarray, deviation: float
-) -> float:
-    """3.3: of every slicing that led to the chosen network, and of its folding. Returns the former's largest.
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What the certificates of one point compare.
+
+    Attributes
+    ----------
+    slicing
+        3.3: the deviation of every slicing that led to it.
+    folding
+        3.3: of its module on raw rows.
+    pruning
+        3.4: change and bound of every pruning step that led to it.
+    occam
+        3.6: the bound, and the error rate that it starts from; None of a regression.
+    """
+
+    slicing: tuple[float, ...]
+    folding: float
+    pruning: tuple[dict[str, float], ...]
+    occam: tuple[float, float] | None
+
+
+class Measuring:
+    """Measures points; steps that several of them have gone through are measured once.
 
     Parameters
     ----------
-    record
-        Written to.
-    chosen
-        The network and what it was pruned from.
     table
         Raw rows.
     rows
-        On which slicing is compared.
-    deviation
-        Of the folding, on every training row.
+        Training rows on which slicing is compared.
+    how
+        Parameters of the fit.
     """
-    x = table.by.inputs(table.x[rows])
-    worst, step = 0.0, 0
-    for each in chosen.lineage():
-        if each.pruned is not None:
-            off = slicing_deviation(each.pruned, sliced(each.pruned), x)
-            record.append(0, step, **{of.SLICING: off})
-            worst, step = max(worst, off), step + 1
-    if not step:
-        record.append(0, 0, **{of.SLICING: 0.0})  # nothing was sliced
-    record.append(0, 0, **{of.FOLDING: deviation})
+
+    def __init__(self, table: Problem, rows: np.ndarray, how: Checked) -> None:
+        self.table, self.how = table, how
+        self.x = table.by.inputs(table.x[rows])
+        few = table.validation[:: -(-len(table.validation) // MOST_ROWS)]
+        self.validation = table.rows(few)
+        self.known: dict[int, tuple[float, dict[str, float]]] = {}
+
+    def __call__(self, candidate: Candidate, point: ParetoPoint, folding: float) -> Measured:
+        """Of one point.
+
+        Parameters
+        ----------
+        candidate
+            The network and what it was pruned from.
+        point
+            What became of it.
+        folding
+            The deviation of its module.
+        """
+        steps = [
+            self._step(each.parent.network, each.pruned)
+            for each in candidate.lineage()
+            if each.pruned is not None and each.parent is not None
+        ]
+        found = None
+        if self.table.task != "squared":
+            how = self.how
+            found = occam(
+                point,
+                self.table,
+                how.max_width,
+                how.max_depth,
+                len(how.activations),
+                how.confidence,
+            )
+        return Measured(tuple(s for s, _ in steps), folding, tuple(p for _, p in steps), found)
+
+    def _step(self, before: Network, after: Network) -> tuple[float, dict[str, float]]:
+        if id(after) not in self.known:
+            self.known[id(after)] = (
+                slicing_deviation(after, sliced(after), self.x),
+                pruning_step(before, after, self.validation),
+            )
+        return self.known[id(after)]
+
+
+def record_of(
+    measured: Measured,
+    points: Sequence[ParetoPoint],
+    seconds: float,
+    budget: Budget,
+    decoder: str | None,
+) -> Record:
+    """The record of a fit of which one point was chosen.
+
+    Parameters
+    ----------
+    measured
+        Of this point.
+    points
+        All that are certified together.
+    seconds
+        That the fit took.
+    budget
+        What it was given.
+    decoder
+        The digest of the autoencoder that was searched in, if one was.
+    """
+    record = Record()
+    if decoder is not None:
+        record.note(0, "search", autoencoder=decoder)
+    record.extend(0, of.SLICING, measured.slicing or (0.0,))  # nothing was sliced
+    record.append(0, 0, **{of.FOLDING: measured.folding})
     record.note(0, "slicing", rows="standardised training rows", dtype="float32")
     record.note(
         0, "folding", rows="raw training rows", standardised_in="float64",
         dtype_chosen_by="this check",
     )  # fmt: skip
-    return worst
+    note_pruning(record)
+    for step, compared in enumerate(measured.pruning):
+        record.append(0, step, **compared)
+    record_limits(record, points)
+    if measured.occam is not None:
+        record_occam(record, measured.occam[0])
+    record.note(0, "budget", measure=budget.measure)
+    limit = math.inf if budget.seconds is None else budget.seconds
+    record.append(0, 0, **{of.SECONDS: seconds, of.TIME_BUDGET: limit})
+    return record
 
 
 def slicing_deviation(gated: Network, compact: Network, x: np.ndarray) -> float:
@@ -84,39 +176,25 @@ def slicing_deviation(gated: Network, compact: Network, x: np.ndarray) -> float:
     return float((np.abs(a - b) / np.maximum(1, np.abs(a))).max(initial=0.0))
 
 
-def record_pruning(record: Record, chosen: Candidate, table: Problem) -> None:
-    """3.4: mean bound and mean change on the validation rows of every pruning step that led here.
+def pruning_step(before: Network, after: Network, rows: Rows) -> dict[str, float]:
+    """3.4: mean bound and mean change of one step.
 
     Parameters
     ----------
-    record
-        Written to.
-    chosen
-        The network and what it was pruned from.
-    table
-        Raw rows.
+    before, after
+        Of one shape.
+    rows
+        Standardised rows.
     """
-    note_pruning(record)
-    few = table.validation[:: -(-len(table.validation) // MOST_ROWS)]
-    validation = table.rows(few)
-    step = 0
-    for each in chosen.lineage():
-        if each.pruned is None or each.parent is None:
-            continue
-        before, after = each.parent.network, each.pruned
-        h = before.layers(np.ascontiguousarray(validation.x[before.inputs]))
-        f = after.layers(h[0])[-1]
-        sizes = np.linalg.norm(h[-1], axis=0)
-        record.append(
-            0, step,
-            **{
-                of.CHANGE: float(np.linalg.norm(f - h[-1], axis=0).mean()),
-                of.PRUNING_BOUND: float(network_bound(before, after, h).mean()),
-                of.OUTPUTS: float(sizes.mean()),
-                of.TRIVIAL_CHANGE: float((sizes + np.linalg.norm(f, axis=0)).mean()),
-            },
-        )  # fmt: skip
-        step += 1
+    h = before.layers(np.ascontiguousarray(rows.x[before.inputs]))
+    f = after.layers(h[0])[-1]
+    sizes = np.linalg.norm(h[-1], axis=0)
+    return {
+        of.CHANGE: float(np.linalg.norm(f - h[-1], axis=0).mean()),
+        of.PRUNING_BOUND: float(network_bound(before, after, h).mean()),
+        of.OUTPUTS: float(sizes.mean()),
+        of.TRIVIAL_CHANGE: float((sizes + np.linalg.norm(f, axis=0)).mean()),
+    }
 
 
 def record_limits(record: Record, points: Sequence[ParetoPoint]) -> None:
@@ -127,7 +205,7 @@ def record_limits(record: Record, points: Sequence[ParetoPoint]) -> None:
     record
         Written to.
     points
-        The front.
+        The front, and what was pruned further.
     """
     record.note(
         0, "certification", rows="untouched by search, polish and selection",
@@ -156,7 +234,7 @@ def record_fresh(
     record
         Written to.
     points
-        The front.
+        The front, and what was pruned further.
     x, y
         Rows that the fit has not seen; targets as the task wants them.
     confidence
@@ -215,8 +293,10 @@ def occam(
     with np.errstate(over="ignore", invalid="ignore"):
         f = network.layers(np.ascontiguousarray(table.x[rows].T[network.inputs]))[-1].T
     error = float(np.mean(wrong(f, table.y[rows]) | ~np.isfinite(f).all(axis=1)))
-    sizes = [table.x.shape[1], *[max_width] * max_depth, table.y.shape[1]]
-    positions = sum((a + 1) * b for a, b in pairwise(sizes))
+    inputs, outputs = table.x.shape[1], table.y.shape[1]
+    shapes = ([inputs, outputs], [inputs, *[max_width] * max_depth, outputs])
+    # Without a hidden layer there are more entries than through a narrow one.
+    positions = max(sum((a + 1) * b for a, b in pairwise(sizes)) for sizes in shapes)
     entries = sum(int(np.count_nonzero(p)) for p in (*network.weights, *network.biases))
     structure = math.log2(max_depth + 1) + math.log2(names) * sum(network.widths)
     bound = occam_bound(error, entries, BITS, len(rows), positions, confidence, structure)
@@ -239,19 +319,6 @@ def record_occam(record: Record, bound: float) -> None:
     record.append(0, 0, **{of.OCCAM_BOUND: bound})
 
 
-def record_time(record: Record, budget: Budget) -> float:
-    """3.7: how long it took, against what it was given. Returns the seconds.
-
-    Parameters
-    ----------
-    record
-        Written to.
-    budget
-        Of the fit.
-    """
-    seconds = now() - budget.started
-    given = math.inf if budget.seconds is None else budget.seconds
-    measure = "steps" if budget.seconds is None else "seconds of the wall clock"
-    record.note(0, "budget", measure=measure)
-    record.append(0, 0, **{of.SECONDS: seconds, of.TIME_BUDGET: given})
-    return seconds
+def elapsed(budget: Budget) -> float:
+    """3.7: seconds of its clock since the fit began."""
+    return budget.clock() - budget.started

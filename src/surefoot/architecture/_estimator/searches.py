@@ -34,9 +34,31 @@ def shares_of(how: Checked, seed: int) -> tuple[float, Sequence[tuple[float, Sea
     if how.strategy == "dense":
         return ALONE, []
     sources = ["direct"] + ["autoencoder"] * (how.autoencoder is not None)
-    if how.strategy == "portfolio" and how.seconds is not None and how.seconds < LEAST_SECONDS:
+    if _short(how):
         # The first optimizer of torch in a process alone takes a second or two to import.
         return ALONE, []
     if how.strategy != "portfolio":
         return 0.0, [(ALONE - LINEAR, searched(how.strategy))]
     return DENSE, [(BESIDE, searched(source)) for source in sources]
+
+
+def _short(how: Checked) -> bool:
+    return how.strategy == "portfolio" and how.seconds is not None and how.seconds < LEAST_SECONDS
+
+
+def unused(how: Checked) -> list[str]:
+    """What was given and is not searched in, as notes of the certificate.
+
+    Parameters
+    ----------
+    how
+        Parameters.
+    """
+    if how.autoencoder is None or not (how.strategy in ("dense", "direct") or _short(how)):
+        return []
+    why = (
+        f"time_budget is below {LEAST_SECONDS:g} seconds"
+        if _short(how)
+        else f'strategy is "{how.strategy}"'
+    )
+    return [f"autoencoder was not searched in: {why}"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.architecture.activations import ACTIVATIONS
+from surefoot.architecture.autoencoder import NetworkAutoencoder
 
 STRATEGIES = ("portfolio", "direct", "autoencoder", "dense")
 
@@ -33,6 +34,7 @@ class Checked:
     confidence: float
     alpha: float
     autoencoder: Any
+    n_jobs: int | None
     verbose: int
 
 
@@ -50,13 +52,15 @@ def checked(estimator: Any) -> Checked:
         raise ValueError(
             'strategy="autoencoder" needs autoencoder, a trained NetworkAutoencoder; got None'
         )
-    if e.autoencoder is not None and not hasattr(e.autoencoder, "decode"):
+    if e.autoencoder is not None and not isinstance(e.autoencoder, NetworkAutoencoder):
         raise ValueError(f"autoencoder must be a NetworkAutoencoder or None, got {e.autoencoder!r}")
     names = _listed("activations", e.activations)
+    if len(set(names)) < len(names):
+        raise ValueError(f"activations must be distinct, got {names}")
     penalties = _listed("size_penalties", e.size_penalties)
     steps = None if e.steps is None else check_number("steps", e.steps, least=1, whole=True)
     budget = check_number("time_budget", e.time_budget, above=0)
-    return Checked(
+    found = Checked(
         strategy=strategy,
         max_width=check_number("max_width", e.max_width, least=1, whole=True),
         max_depth=check_number("max_depth", e.max_depth, least=1, whole=True),
@@ -76,8 +80,36 @@ def checked(estimator: Any) -> Checked:
         confidence=check_number("confidence", e.confidence, above=0, below=1),
         alpha=check_number("alpha", e.alpha, least=0),
         autoencoder=e.autoencoder,
+        n_jobs=_threads(e.n_jobs),
         verbose=check_number("verbose", e.verbose, least=0, whole=True),
     )
+    if found.autoencoder is not None and strategy in ("portfolio", "autoencoder"):
+        _fitting(found)
+    return found
+
+
+def _fitting(how: Checked) -> None:
+    """Whatever an autoencoder decodes must be allowed; of its depths only those that are are searched."""
+    space = how.autoencoder.space
+    if space.max_width > how.max_width:
+        raise ValueError(
+            f"max_width must be at least the {space.max_width} neurons that autoencoder decodes, "
+            f"got {how.max_width}"
+        )
+    more = [name for name in space.activations if name not in how.activations]
+    if more:
+        raise ValueError(
+            f"activations must have those that autoencoder decodes: {', '.join(more)}, "
+            f"got {how.activations}"
+        )
+
+
+def _threads(value: Any) -> int | None:
+    """As joblib counts them: negative ones leave so many cores free."""
+    found = None if value is None else check_number("n_jobs", value, whole=True)
+    if found == 0:
+        raise ValueError("n_jobs must be a whole number other than 0, or None, got 0")
+    return found
 
 
 def cap(name: str, value: Any) -> int | None:

@@ -16,6 +16,7 @@ from surefoot.architecture._fit.lbfgs import fit_network
 from surefoot.architecture._fit.network import Network
 from surefoot.architecture._fit.objective import Rows, mean_loss
 from surefoot.architecture._fit.pruning_path import Criterion, PruningStep, pruning_path
+from surefoot.architecture._fit.slicing import sliced
 from surefoot.architecture._fit.starts import random_network, shapes
 from surefoot.architecture._fit.waves import run_waves
 
@@ -167,7 +168,8 @@ def _linear(
         alpha = settings.alpha * factor
         fitted = fit_network(start, train, validation, alpha, FIT, part, keep_zeros=False)
         budget.spend(fitted.iterations)
-        yield Candidate(fitted.network, fitted.val_loss, "linear", alpha)
+        # Where no iteration was any good the start is left, which reads nothing.
+        yield Candidate(sliced(fitted.network), fitted.val_loss, "linear", alpha)
         if part.over():
             return
 
