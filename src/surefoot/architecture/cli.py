@@ -1,4 +1,4 @@
-"""Find the smallest network that predicts a column of a table."""
+"""Find the smallest network that predicts a column of a table; train the decoder of networks once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from typing import Any, Literal
 
 import tyro
 
+from surefoot.architecture._cli.results import (
+    plain_numbers,
+    print_results,
+    said_as_json,
+    write_results,
+)
+from surefoot.architecture._cli.tables import guessed_task, numeric, read_table
 from surefoot.errors import SurefootError
 
 NAME = "architecture"
 ALSO = ("compact",)
-DISTINCT = 20
-"""Whole numbers of at most so many values are classes."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Compact:
     """
 
     data: tyro.conf.Positional[Path]
-    """A CSV file with a header; all columns but the target are numbers."""
+    """A CSV file with a header; all columns but the target are numbers, or True and False, as 1 and 0."""
     target: str
     """The column to predict."""
     max_params: int | None = None
@@ -42,6 +47,8 @@ class Compact:
     """Of splits and starts."""
     steps: int | None = None
     """Optimiser iterations in place of --time-budget: the result then depends on the seed only."""
+    autoencoder: Path | None = None
+    """A file of `surefoot architecture pretrain`, to search in as well; from 10 seconds on."""
     out: Path = Path("compact")
     """The folder to write to; it must not exist, or be empty."""
     json: bool = False
@@ -51,12 +58,20 @@ class Compact:
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise SurefootError(f"{self.out} exists already; give another folder as --out")
         x, y, names = read_table(self.data, self.target)
+        new = not self.out.exists()
+        try:
+            # Before the fit, which would be lost.
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SurefootError(f"{self.out} cannot be written to: {error}") from error
         try:
             model, kind = self._fit(x, y)
-        except ValueError as error:
-            if isinstance(error, SurefootError):
-                raise
-            raise SurefootError(str(error)) from error
+        except BaseException as error:
+            if new:
+                self.out.rmdir()
+            if isinstance(error, ValueError) and not isinstance(error, SurefootError):
+                raise SurefootError(str(error)) from error
+            raise
         files = write_results(model, names, self.out)
         if self.json:
             print(jsonlib.dumps(said_as_json(model, kind, files), indent=1))
@@ -68,189 +83,84 @@ class Compact:
         from surefoot.architecture.estimators import CompactMLPClassifier, CompactMLPRegressor
 
         kind = self.task if self.task != "auto" else guessed_task(y)
-        if kind == "regression" and not _numeric(y):
+        if kind == "regression" and not numeric(y):
             raise SurefootError(
                 f"{self.target} has words, as {y.iloc[0]!r}: a regression needs numbers"
             )
+        decoder = None
+        if self.autoencoder is not None:
+            decoder = _loaded(self.autoencoder)
         estimator = CompactMLPClassifier if kind == "classification" else CompactMLPRegressor
         model = estimator(
             max_params=self.max_params, time_budget=self.time_budget, steps=self.steps,
             certify_fraction=self.certify_fraction, confidence=self.confidence,
-            random_state=self.seed,
+            random_state=self.seed, autoencoder=decoder,
         )  # fmt: skip
         return model.fit(x.to_numpy(dtype=float), y.to_numpy()), kind
 
 
-def read_table(path: Path, target: str) -> tuple[Any, Any, list[str]]:
-    """Features, target and the names of the features.
+@dataclass(frozen=True)
+class Pretrain:
+    """Train the decoder of the default space once and keep it; say where it is, its digest and its error.
 
-    Parameters
-    ----------
-    path
-        A CSV file.
-    target
-        One of its columns.
-
-    Raises
-    ------
-    SurefootError
-        The file is not there or unreadable, the column is not in it, a feature has words, or a value is
-        missing.
+    It is kept in the cache, where `pretrained()` finds it; what is there already is only read. --out writes a
+    copy, which NetworkAutoencoder.load and compact --autoencoder read.
     """
-    import pandas as pd
+
+    steps: int | None = None
+    """Of the training; the default takes minutes of one core."""
+    seed: int = 0
+    """Of parameters, networks and inputs."""
+    networks: int = 400
+    """Unseen networks that its error is measured on."""
+    out: Path | None = None
+    """A file to write a copy to."""
+    json: bool = False
+    """Print JSON."""
+
+    def __call__(self) -> int:
+        from surefoot.architecture.pretraining import (
+            DEFAULT_SPACE,
+            STEPS,
+            pretrained,
+            pretrained_path,
+        )
+
+        steps = STEPS if self.steps is None else self.steps
+        try:
+            path = pretrained_path(DEFAULT_SPACE, steps, self.seed)
+            known = path.exists()
+            model = pretrained(DEFAULT_SPACE, steps, self.seed)
+            found = model.certificate(self.networks)
+            if self.out is not None:
+                model.save(self.out)
+        except (ValueError, OSError) as error:
+            if isinstance(error, SurefootError):
+                raise
+            raise SurefootError(str(error)) from error
+        said = {
+            "file": str(self.out or path), "sha256": model.digest(), "steps": steps, "seed": self.seed,
+            "read from the cache": known, "networks": self.networks, "median": found["median"],
+            "median_bound": found["median_bound"], "q90_bound": found["q90_bound"],
+            "winners": found["winners"].tolist(),
+        }  # fmt: skip
+        if self.json:
+            print(jsonlib.dumps(plain_numbers(said), indent=1))
+        else:
+            for name, value in said.items():
+                print(f"{name}: {value}")
+        return 0
+
+
+def _loaded(path: Path) -> Any:
+    from surefoot.architecture.autoencoder import NetworkAutoencoder
 
     try:
-        table = pd.read_csv(path)
+        return NetworkAutoencoder.load(path)
     except FileNotFoundError:
-        raise SurefootError(f"there is no file {path}") from None
-    except (OSError, ValueError) as error:
-        raise SurefootError(f"{path} is not readable as CSV: {error}") from error
-    if target not in table.columns:
-        raise SurefootError(f"{path} has no column {target!r}; it has {', '.join(table.columns)}")
-    x, y = table.drop(columns=target), table[target]
-    words = [str(c) for c in x.columns if not _numeric(x[c])]
-    if words:
         raise SurefootError(
-            f"columns {', '.join(words)} have words; encode them as numbers or leave them out"
-        )
-    if not x.shape[1]:
-        raise SurefootError(f"{path} has no column beside {target!r}")
-    missing = table.columns[table.isna().any()].tolist()
-    if missing:
-        raise SurefootError(
-            f"columns {', '.join(missing)} lack values; fill them in or leave the rows out"
-        )
-    return x, y, [str(c) for c in x.columns]
+            f"there is no file {path}; surefoot architecture pretrain --out writes one"
+        ) from None
 
 
-def guessed_task(y: Any) -> str:
-    """ "classification" for words, and for whole numbers of few values."""
-    if not _numeric(y):
-        return "classification"
-    few = y.nunique() <= DISTINCT and bool((y == y.round()).all())
-    return "classification" if few else "regression"
-
-
-def _numeric(column: Any) -> bool:
-    return column.dtype.kind in "iuf"
-
-
-def write_results(model: Any, names: list[str], folder: Path) -> dict[str, str]:
-    """Write the front's picture, the network and the certificate.
-
-    Parameters
-    ----------
-    model
-        A fitted estimator.
-    names
-        Of its features.
-    folder
-        To write to.
-    """
-    import torch
-
-    from surefoot.architecture.picture import front_figure
-    from surefoot.architecture.plain_modules import module_spec
-    from surefoot.certificate import write_certificates
-    from surefoot.report.figures import write_figure
-
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {n: folder / n for n in ("front.html", "model.c", "model.pt", "certificate.json")}
-    write_figure(front_figure(model.pareto_, model.chosen_), files["front.html"])
-    files["model.c"].write_text(c_file(model, names), encoding="utf-8")
-    module = model.export("torch")
-    torch.save({"spec": module_spec(module), "state": module.state_dict()}, files["model.pt"])
-    write_certificates(model.certificates(), files["certificate.json"])
-    return {name: str(path) for name, path in files.items()}
-
-
-def c_file(model: Any, names: list[str]) -> str:
-    """The C source below a comment that says what goes in and comes out."""
-    inputs = "".join(f"\n   x[{i}] = {_plain(n)}" for i, n in enumerate(names))
-    if hasattr(model, "classes_"):
-        several = len(model.classes_) > 2
-        classes = [_plain(str(c)) for c in model.classes_]
-        outputs = (
-            "".join(f"\n   out[{i}] = logit of {c}" for i, c in enumerate(classes))
-            if several
-            else f"\n   out[0] > 0 means {classes[-1]}, else {classes[0]}"
-        )
-    else:
-        outputs = "\n   out[0] = the prediction"
-    return f"/*{inputs}{outputs}\n*/\n{model.export('c')}"
-
-
-def _plain(name: str) -> str:
-    """A name that cannot end a comment."""
-    return name.replace("*/", "* /").replace("\n", " ")
-
-
-def said_as_json(model: Any, kind: str, files: dict[str, str]) -> dict[str, Any]:
-    """What --json prints.
-
-    Parameters
-    ----------
-    model
-        A fitted estimator.
-    kind
-        The task.
-    files
-        What was written.
-    """
-    import math
-
-    def plain(value: Any) -> Any:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    front = [
-        {
-            "n_params": p.n_params, "n_nonzero": p.n_nonzero, "widths": list(p.widths),
-            "source": p.source, "val_loss": plain(p.val_loss), "cert_bound": plain(p.cert_bound),
-        }
-        for p in model.pareto_
-    ]  # fmt: skip
-    return {
-        "task": kind, "n_params": model.n_params_, "n_nonzero": model.n_nonzero_,
-        "hidden_layer_sizes": list(model.hidden_layer_sizes_),
-        "used_features": model.used_features_.tolist(), "front": front,
-        "certificate": {k: plain(v) for k, v in model.certificate_.items()},
-        "verdicts": {c.name: str(c.verdict) for c in model.certificates()}, "files": files,
-    }  # fmt: skip
-
-
-def print_results(model: Any, kind: str, names: list[str], files: dict[str, str]) -> None:
-    """The front as a table, the chosen network, the verdicts and the files.
-
-    Parameters
-    ----------
-    model
-        A fitted estimator.
-    kind
-        The task.
-    names
-        Of its features.
-    files
-        What was written.
-    """
-    from surefoot.architecture.picture import front_rows
-
-    rows = front_rows(model.pareto_)
-    wide = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(text.rjust(w) for text, w in zip(row, wide, strict=True)).rstrip())
-    shape = ", ".join(map(str, model.hidden_layer_sizes_)) or "no hidden layer"
-    used = [names[i] for i in model.used_features_]
-    print(
-        f"\n{kind}: {model.n_params_} parameters, {model.n_nonzero_} not zero, {shape}; "
-        f"reads {len(used)} of {len(names)} columns: {', '.join(used) or 'none'}"
-    )
-    for note in model.certificate_["notes"]:
-        print(f"note: {note}")
-    for c in model.certificates():
-        print(f"{c.verdict!s:12} {c.name}")
-    for name, path in files.items():
-        print(f"{name}: {path}")
-
-
-# A mapping, as a union of one is no union and would make no subcommand.
-COMMAND = {"compact": Compact}
+COMMAND = {"compact": Compact, "pretrain": Pretrain}
