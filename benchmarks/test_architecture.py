@@ -3,7 +3,8 @@
 Optuna and scikit-learn's grid train L-BFGS networks; both fronts then go through the same magnitude pruning
 (15% at a time, 40 L-BFGS iterations after each) within the same seconds. Compared is the hypervolume of
 (log10 non-zero numbers, test error / that of the constant model) over each side's validation front, reference
-(3.5, 1). SUREFOOT_BENCH=small: wine, one seed, 3 seconds; SUREFOOT_SECONDS: of each side.
+(3.5, 1). The arms are those of the study's part `ablation`. SUREFOOT_BENCH=small: wine, one seed, 3 seconds;
+SUREFOOT_SECONDS: of each side; SUREFOOT_SEED: the first of three.
 """
 
 import ctypes
@@ -15,173 +16,30 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.datasets import (
-    load_breast_cancer,
-    load_diabetes,
-    load_digits,
-    load_wine,
-    make_friedman1,
-)
-from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
 
-import surefoot.architecture._fit.budget as clock
-from surefoot.architecture import CompactMLPClassifier, CompactMLPRegressor
-from surefoot.architecture._estimator.problem import problem
-from surefoot.architecture._fit.budget import Budget
-from surefoot.architecture._fit.candidates import Candidate, front, nonzero
-from surefoot.architecture._fit.lbfgs import fit_network
-from surefoot.architecture._fit.objective import mean_loss
-from surefoot.architecture._fit.portfolio import constant
-from surefoot.architecture._fit.pruning_path import pruning_path
-from surefoot.architecture._fit.starts import random_network
-from surefoot.architecture.compaction import module_of
-from surefoot.architecture.folding import fold, run_module
+from surefoot.architecture import CompactMLPClassifier, random_decoder
+from surefoot.architecture.experiments.arms import ARMS, METHOD, PEER, Given
+from surefoot.architecture.experiments.real_tables import TABLES, hypervolume, split
+from surefoot.architecture.folding import run_module
+from surefoot.architecture.pareto import choose
+from surefoot.architecture.pretraining import DEFAULT_SPACE
 
 SMALL = os.environ.get("SUREFOOT_BENCH") == "small"
 SECONDS = float(os.environ.get("SUREFOOT_SECONDS", 3 if SMALL else 20))
-SEEDS = (0,) if SMALL else (0, 1, 2)
-TABLES = ("wine",) if SMALL else ("friedman1", "diabetes", "wine", "breast_cancer", "digits")
-LOADERS = {
-    "digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine,
-    "diabetes": load_diabetes,
-}  # fmt: skip
+FIRST = int(os.environ.get("SUREFOOT_SEED", 0))
+SEEDS = (FIRST,) if SMALL else range(FIRST, FIRST + 3)
+NAMES = ("wine",) if SMALL else TABLES
 
 
-@pytest.fixture(autouse=True)
-def cpu_clock(monkeypatch):
-    """Both sides are given seconds of this process, as the machine may be busy."""
-    monkeypatch.setattr(clock, "now", time.process_time)
+def front(arm, table, seed):
+    given = Given(table, SECONDS, seed, random_decoder(DEFAULT_SPACE, seed))
+    return ARMS[arm](given)
 
 
-def table(name, seed):
-    if name == "friedman1":
-        X, y = make_friedman1(1200, n_features=10, noise=0.5, random_state=seed)
-    else:
-        X, y = LOADERS[name](return_X_y=True)
-    strata = None if name in ("friedman1", "diabetes") else y
-    return train_test_split(X, y, test_size=0.25, random_state=seed, stratify=strata)
-
-
-class Peer:
-    """Networks of one shape each on the same split; magnitude pruning of the best in the same seconds."""
-
-    def __init__(self, name, seed):
-        self.X, self.Xt, self.y, self.yt = table(name, seed)
-        self.number = name in ("friedman1", "diabetes")
-        classes = 1 if self.number else int(self.y.max()) + 1
-        labels = None if self.number else self.y
-        if self.number:
-            y, task = self.y[:, None], "squared"
-        elif classes == 2:
-            y, task = self.y[:, None].astype(float), "logistic"
-        else:
-            y, task = np.eye(classes)[self.y], "softmax"
-        self.table = problem(
-            self.X, y, labels, np.ones(len(y)), task, validation_fraction=0.2, certify_fraction=0.0,
-            # The split that random_state=seed gives the estimator: both sides choose by the same rows.
-            seed=int(check_random_state(seed).randint(np.iinfo(np.int32).max)),
-        )  # fmt: skip
-        self.train = self.table.rows(self.table.training)
-        self.validation = self.table.rows(self.table.validation)
-        self.inputs = np.flatnonzero(self.table.by.varies)
-        self.rng, self.budget = np.random.default_rng(seed), Budget(SECONDS, None)
-        self.found = [constant(self.train, self.validation)]
-
-    def fit(self, widths, activation, alpha, iterations):
-        start = random_network(self.inputs, len(self.train.y), widths, activation, self.rng)
-        fitted = fit_network(
-            start, self.train, self.validation, alpha, iterations, self.budget, keep_zeros=False
-        )
-        c = Candidate(fitted.network, fitted.val_loss, "peer", alpha)
-        self.found.append(c)
-        return c
-
-    def prune(self):
-        self.budget.share = 1.0
-        for c in sorted(self.found[1:], key=lambda c: c.val_loss):
-            if self.budget.over():
-                break
-            each = c
-            for step in pruning_path(
-                c.network, self.train, self.validation, c.alpha, self.budget, criterion="magnitude"
-            ):
-                each = Candidate(step.network, step.val_loss, "peer", c.alpha)
-                self.found.append(each)
-
-    def points(self):
-        """(non-zero numbers, outputs on the test rows) of the validation front."""
-        for c in front(self.found, self.number):
-            module = module_of(fold(c.network, self.table.by), self.X.shape[1])
-            yield nonzero(c.network, self.number), run_module(module, self.Xt)
-
-
-def optuna_front(name, seed):
-    """TPE over widths, depth, activation and weight decay; two objectives, the same L-BFGS."""
-    optuna = pytest.importorskip("optuna")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    peer = Peer(name, seed)
-    peer.budget.share = 0.5
-
-    def objective(trial):
-        widths = [
-            trial.suggest_int(f"width{i}", 1, 16) for i in range(trial.suggest_int("depth", 1, 2))
-        ]
-        c = peer.fit(
-            widths, trial.suggest_categorical("activation", ["tanh", "relu"]),
-            trial.suggest_float("alpha", 1e-5, 1e-1, log=True), 150,
-        )  # fmt: skip
-        if peer.budget.over():
-            trial.study.stop()
-        return c.val_loss, float(c.network.n_params)
-
-    study = optuna.create_study(
-        directions=["minimize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed)
+def scored(points, table):
+    return hypervolume(
+        [(p.n_nonzero, table.relative_error(run_module(p.module, table.X_test))) for p in points]
     )
-    study.optimize(objective)
-    peer.prune()
-    return peer, list(peer.points())
-
-
-def grid_front(name, seed):
-    """Eleven shapes, both activations, two weight decays, again and again."""
-    peer = Peer(name, seed)
-    peer.budget.share = 0.5
-    shapes = [(w,) for w in (1, 2, 3, 4, 6, 8, 12, 16)] + [(4, 4), (8, 8), (16, 16)]
-    while not peer.budget.over():
-        for alpha in (1e-4, 1e-2):
-            for widths in shapes:
-                for activation in ("tanh", "relu"):
-                    if not peer.budget.over():
-                        peer.fit(widths, activation, alpha, 150)
-    peer.prune()
-    return peer, list(peer.points())
-
-
-def ours_front(name, seed):
-    X, Xt, y, _ = table(name, seed)
-    kind = CompactMLPRegressor if name in ("friedman1", "diabetes") else CompactMLPClassifier
-    model = kind(time_budget=SECONDS, random_state=seed).fit(X, y)
-    return [(p.n_nonzero, run_module(p.module, Xt)) for p in model.pareto_]
-
-
-def error(f, y, number):
-    """Test error over that of the constant model."""
-    if number:
-        return float(np.mean((f[:, 0] - y) ** 2) / np.var(y))
-    chosen = (f[:, 0] > 0).astype(int) if f.shape[1] == 1 else f.argmax(axis=1)
-    return float(np.mean(chosen != y) / (1 - np.bincount(y).max() / len(y)))
-
-
-def hypervolume(points):
-    """Of (size, error) below (3.5, 1), size in log10 and at least 0, errors clipped to [0, 1]."""
-    area, best = 0.0, 1.0
-    for size, y in sorted(points):
-        x, y = min(max(np.log10(max(size, 1)), 0.0), 3.5), min(max(y, 0.0), 1.0)
-        if y < best:
-            area += (3.5 - x) * (best - y)
-            best = y
-    return area / 3.5
 
 
 def test_hypervolume_by_hand():
@@ -189,73 +47,34 @@ def test_hypervolume_by_hand():
     assert hypervolume([(10, 0.5), (100, 0.25)]) == pytest.approx((2.5 * 0.5 + 1.5 * 0.25) / 3.5)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", NAMES)
 def test_hypervolume_at_equal_cpu_seconds(name, capsys):
-    ratios = {"Optuna": [], "grid": []}
+    pytest.importorskip("optuna")
+    ratios = {PEER: [], "grid + pruning": []}
     for seed in SEEDS:
-        _, _, _, yt = table(name, seed)
-        number = name in ("friedman1", "diabetes")
-        mine = hypervolume([(s, error(f, yt, number)) for s, f in ours_front(name, seed)])
-        for peer, run in (("Optuna", optuna_front), ("grid", grid_front)):
-            _, points = run(name, seed)
-            theirs = hypervolume([(s, error(f, yt, number)) for s, f in points])
-            ratios[peer].append(mine / theirs)
+        table = split(name, seed)
+        mine = scored(front(METHOD, table, seed), table)
+        for peer, found in ratios.items():
+            found.append(mine / scored(front(peer, table, seed), table))
     with capsys.disabled():
         for peer, found in ratios.items():
             print(
-                f"\n{name}: hypervolume ours / {peer} + magnitude pruning, {SECONDS:g} CPU s: "
+                f"\n{name}: hypervolume ours / {peer}, {SECONDS:g} CPU s: "
                 f"mean {np.mean(found):.4f} ({', '.join(f'{r:.3f}' for r in found)})"
             )
-    assert np.mean(ratios["Optuna"]) >= 0.98
-
-
-def torch_pruned(peer):
-    """Structured pruning by torch-pruning (group L2) of the best dense network, polished like all."""
-    tp = pytest.importorskip("torch_pruning")
-    import torch
-
-    from surefoot.architecture.compaction import network_of
-
-    best = min(peer.found[1:], key=lambda c: c.val_loss)
-    found, n = [], len(peer.inputs)
-    for ratio in (0.25, 0.5, 0.75):
-        module = module_of(best.network, peer.X.shape[1], torch.float32)
-        body = module if n == peer.X.shape[1] else module[1:]
-        example = torch.zeros(1, n)
-        last = [m for m in body if isinstance(m, torch.nn.Linear)][-1]
-        pruner = tp.pruner.BasePruner(
-            body, example, importance=tp.importance.GroupMagnitudeImportance(p=2), pruning_ratio=ratio,
-            ignored_layers=[last],
-        )  # fmt: skip
-        pruner.step()
-        network = network_of(body)
-        network = type(network)(peer.inputs, network.weights, network.biases, network.activations)
-        fitted = fit_network(
-            network, peer.train, peer.validation, best.alpha, 150, Budget(60.0, None),
-            keep_zeros=False,
-        )  # fmt: skip
-        found.append(Candidate(fitted.network, fitted.val_loss, "torch-pruning", best.alpha))
-    return found
+    assert np.mean(ratios[PEER]) >= 0.98
 
 
 def test_beside_structured_pruning(capsys):
-    name, seed = TABLES[0], 0
-    peer = Peer(name, seed)
-    peer.budget.share = 0.5
-    for widths in ((4,), (8,), (16,), (8, 8)):
-        for activation in ("tanh", "relu"):
-            peer.fit(widths, activation, 1e-4, 150)
-    X, _, y, _ = table(name, seed)
-    kind = CompactMLPRegressor if name in ("friedman1", "diabetes") else CompactMLPClassifier
-    model = kind(time_budget=SECONDS, random_state=seed).fit(X, y)
-    for c in torch_pruned(peer):
-        size = nonzero(c.network, peer.number)
-        mine = model.at(max_nonzero=size)
-        loss = mean_loss(c.network, peer.validation)
+    pytest.importorskip("torch_pruning")
+    table = split(NAMES[0], FIRST)
+    ours = front(METHOD, table, FIRST)
+    for theirs in front("torch-pruning", table, FIRST):
+        mine = ours[choose(ours, "best", None, theirs.n_nonzero)]
         with capsys.disabled():
             print(
-                f"\n{name}: {size} non-zero numbers: validation loss torch-pruning {loss:.4g}, "
-                f"ours {mine.chosen_.val_loss:.4g} with {mine.n_nonzero_}"
+                f"\n{NAMES[0]}: {theirs.n_nonzero} non-zero numbers: validation loss torch-pruning "
+                f"{theirs.val_loss:.4g}, ours {mine.val_loss:.4g} with {mine.n_nonzero}"
             )
 
 
@@ -275,8 +94,10 @@ def test_c_of_digits_predicts_faster_than_the_grid_model(tmp_path, capsys):
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    X, Xt, y, yt = table("digits", 0)
-    model = CompactMLPClassifier(time_budget=SECONDS, random_state=0).fit(X, y).at(max_nonzero=400)
+    X, Xt, y, yt, _ = split("digits", 0)
+    model = CompactMLPClassifier(time_budget=SECONDS, random_state=0)
+    model._clock = time.process_time
+    model = model.fit(X, y).at(max_nonzero=400)
     wanted, grid = model.score(Xt, yt), []
     for width in (4, 6, 8, 10, 12, 16):
         peer = make_pipeline(

@@ -1,0 +1,1 @@
+"""What others do: dense networks of tried shapes, and pruning of the best."""

@@ -1,0 +1,1 @@
+"""Optuna and torch-pruning, which the study compares with where they are installed."""
