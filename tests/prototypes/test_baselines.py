@@ -6,6 +6,7 @@ import torch
 from tests.prototypes.clients import CLASSES, D, clients, head
 from torch import nn
 
+from surefoot._problems.paired import paired
 from surefoot.prototypes import (
     ResidualAdapter,
     accuracy_matrix,
@@ -16,7 +17,6 @@ from surefoot.prototypes._baselines.objectives import BiasElimination, contrasti
 from surefoot.prototypes._baselines.plans import plan_of
 from surefoot.prototypes._baselines.stack import Batch, cross_entropy, stacked, train, unstacked
 from surefoot.prototypes.baselines import federate, train_pooled, train_pooled_many
-from surefoot.prototypes.experiments.accuracy import paired
 from surefoot.prototypes.mixtures import fedpft, sample_mixtures
 from surefoot.prototypes.splits import split_domains
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from surefoot._problems.paired import paired
 from surefoot._run.execute import Execution, execute, start
 from surefoot.prototypes import wordnet_views
 from surefoot.prototypes.experiments import accuracy, private
-from surefoot.prototypes.experiments.accuracy import TEST_SHARE, paired
+from surefoot.prototypes.experiments.accuracy import TEST_SHARE
 from surefoot.prototypes.study import STUDY
 
 pytestmark = pytest.mark.acceptance

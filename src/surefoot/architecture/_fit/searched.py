@@ -99,7 +99,7 @@ class Searched:
                 decoder, x, y, task=task, depth=depths, restarts=self.restarts,
                 size_penalty=penalty, generator=generator,
                 **spent,
-            )  # type: ignore[call-overload]  # fmt: skip
+            )  # fmt: skip
             budget.spend(found[0].iterations)
             budget.share = first + (i + 1) * part
             for nets in found:

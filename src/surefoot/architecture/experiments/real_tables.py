@@ -65,10 +65,10 @@ def split(name: str, seed: int) -> Split:
         table = data.load(name)
         X, y = table.x, table.y
     strata = y if name in CLASSES else None
-    return Split(
-        *train_test_split(X, y, test_size=TEST, random_state=seed, stratify=strata),
-        classifies=name in CLASSES,
+    x_train, x_test, y_train, y_test = train_test_split(
+        X, y, test_size=TEST, random_state=seed, stratify=strata
     )
+    return Split(x_train, x_test, y_train, y_test, classifies=name in CLASSES)
 
 
 def hypervolume(points: list[tuple[float, float]]) -> float:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from surefoot._numerics.seeds import generator_for
 from surefoot._problems.arms import keep
+from surefoot._problems.paired import paired
 from surefoot.certificate import Certificate
 from surefoot.prototypes._client.system_noise import system_normal
 from surefoot.prototypes._server.drawing import PER_RECORD, training_features
 from surefoot.prototypes.baselines import train_pooled_many
 from surefoot.prototypes.config import PrototypesConfig
-from surefoot.prototypes.experiments.accuracy import TEST_SHARE, paired
+from surefoot.prototypes.experiments.accuracy import TEST_SHARE
 from surefoot.prototypes.experiments.arms import zero_shot
 from surefoot.prototypes.experiments.figures import lines_figure
 from surefoot.prototypes.experiments.promises import judged
