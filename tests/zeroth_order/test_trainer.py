@@ -50,7 +50,8 @@ def trainer(net, folder, steps=10, accumulation=4, **more):
 def test_fifty_steps_are_the_manual_loop_and_allocate_no_gradient(tmp_path):
     net = model()
     work = trainer(net, tmp_path, steps=50)
-    batches = []
+    # A batch for each forward is what is looked at here.
+    work.paired, batches = False, []
     plain = work.compute_loss
 
     def spy(model, inputs, *args, **kwargs):
@@ -135,7 +136,7 @@ def test_classifiers_that_ignore_the_count_of_items(tmp_path):
     data = [{"input_ids": row, "labels": torch.tensor(i % 2)} for i, row in enumerate(ids)]
     net = classifier()
     work = trainer(net, tmp_path, steps=4)
-    work.train_dataset, batches = data, []
+    work.train_dataset, batches, work.paired = data, [], False
     plain = work.compute_loss
 
     def spy(model, inputs, *args, **kwargs):
@@ -153,6 +154,23 @@ def test_classifiers_that_ignore_the_count_of_items(tmp_path):
     optimizer.flush()
     for p, q in zip(net.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=1e-5)
+
+
+def test_both_copies_of_a_micro_batch_share_a_forward(tmp_path):
+    ends, counts = [], []
+    for paired in (False, True):
+        net, calls = model(), []
+        net.register_forward_hook(lambda m, args, y, calls=calls: calls.append(1))
+        work = trainer(net, tmp_path, steps=4, accumulation=3)
+        work.paired = paired
+        work.train()
+        assert ("one forward" in work.zeroth_order.last.get("how", "")) is paired
+        ends.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+        counts.append(len(calls))
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-5)
+    assert counts[0] == 4 * 3 * 2 + 3
+    # Of the first step: which module reads what, two forwards apart, and their like together.
+    assert counts[1] <= 4 * 3 + 3 + 6
 
 
 def test_what_is_logged(tmp_path):

@@ -1,3 +1,4 @@
+from ._engine.paired.pairing import PairedWarning as PairedWarning
 from ._engine.self_check import HookWarning as HookWarning
 from .bounds import lozo_bound as lozo_bound
 from .bounds import lozo_contraction as lozo_contraction
@@ -7,5 +8,6 @@ from .log import StepLog as StepLog
 from .lozo import LOZO as LOZO
 from .mezo import MeZO as MeZO
 from .mezo import ZOAdam as ZOAdam
+from .quality import Quality as Quality
 from .replaying import replay as replay
 from .result import LOZOReport as LOZOReport

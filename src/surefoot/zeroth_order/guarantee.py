@@ -155,6 +155,28 @@ def _linear(record: Record, of: str) -> Assumption:
     return Assumption(title, requires, worst, False if worst >= LINEAR else holds, how)
 
 
+def _exact(record: Record, of: str) -> Assumption:
+    """Whether c is what its losses would make it in float32: by the dtype of products, else by `quality`."""
+    title, requires = "c as computed", "|c - c in float32| / |c| << 1"
+    told = record.fact("products", of)
+    low = [v for v in told.all if v not in ("float32", "float64")]
+    if not low:
+        silent = not told.all or bool(told.missing)
+        return Assumption(title, requires, None, None if silent else True, f"recorded: {told}")
+    name = column("c_error", of)
+    if name not in record:
+        how = f"products in {', '.join(map(str, low))}; not measured: call quality(closure, batch)"
+        return Assumption(title, requires, None, None, how)
+    measured = record.frame()[name].groupby(level="seed").max().dropna()
+    worst = float(measured.max())
+    seeds = {s for s, v in told.values.items() if any(x in low for x in v)} | set(told.missing)
+    holds: bool | None = None if seeds - set(measured.index) else True
+    return Assumption(
+        title, requires, worst, False if worst >= LINEAR else holds,
+        f"products in {', '.join(map(str, low))}; c beside c in float32",
+    )  # fmt: skip
+
+
 # -- the bound on the gradient ----------------------------------------------------------------------------
 
 
@@ -249,6 +271,7 @@ def gradient_guarantee(
             _orthogonal(record, of),
             *plain_run(record, of),
             _linear(record, of),
+            _exact(record, of),
         ),
         trivial=trivial,
     )  # fmt: skip

@@ -71,6 +71,18 @@ class LOZO(ZerothOrder):
         The module, where `params_or_model` are parameters or groups of it.
     record
         Where it writes what it does, facts and numbers; by default a record of its own.
+    precision
+        Of products in a forward that holds both copies (`step(closure, batch)`): "bfloat16" computes mean and
+        difference of a pair in 16 bits, whose rounding cancels in c; a float32 model then holds its weights
+        in 16 bits beside it, half as much again. "auto" does so where the weights are in 16 bits already.
+        Where this machine has no fast 16-bit products they stay in float32, which `last["how"]` says.
+    copies_at_once
+        With several directions: how many copies one forward holds at most.
+    rank_cap
+        With fold=False: where the factors that were set aside have more columns than this, they are cut down
+        to the best pair of this rank at the end of a period. That is a loss: B is mostly a random walk, and
+        half the rank drops about a third of its norm. `last["rank_error"]` holds the relative error of each
+        tensor in the Frobenius norm. None: nothing is lost, and the rank grows by r every nu steps.
 
     Raises
     ------
@@ -110,12 +122,15 @@ class LOZO(ZerothOrder):
         allow_drift: bool = False,
         model: nn.Module | None = None,
         record: Record | None = None,
+        precision: str = "auto",
+        copies_at_once: int | None = None,
+        rank_cap: int | None = None,
     ) -> None:
         rank = check_number("rank", rank, least=1, whole=True)
         settings = Settings(
             seed=seed, nu=nu, scale=scale, v_dist=v_dist, mode=mode, momentum=momentum,
             num_directions=num_directions, one_sided=one_sided, c_clip=c_clip, fold=fold,
-            leave_one_out=leave_one_out, normalize=normalize,
+            leave_one_out=leave_one_out, normalize=normalize, rank_cap=rank_cap,
         )  # fmt: skip
         how = Reprojection(reproject)
         rule = LowRankMomentum(settings.momentum, how) if settings.momentum else LowRank(how)
@@ -123,4 +138,5 @@ class LOZO(ZerothOrder):
             params_or_model, lr, settings=settings, rule=rule, rank=rank, eps=eps,
             weight_decay=weight_decay, freeze_embeddings=freeze_embeddings, self_check=self_check,
             process_group=process_group, log=log, allow_drift=allow_drift, model=model, record=record,
+            precision=precision, copies_at_once=copies_at_once,
         )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,13 @@ from surefoot.zeroth_order._engine.distributed import Reducer
 from surefoot.zeroth_order._engine.engine import Engine
 from surefoot.zeroth_order._engine.evaluation import Closure
 from surefoot.zeroth_order._engine.leaving import PendingFactors
+from surefoot.zeroth_order._engine.paired.pairing import check_paired
 from surefoot.zeroth_order._engine.recording import Recording
 from surefoot.zeroth_order._engine.rules import Rule
 from surefoot.zeroth_order._engine.settings import Settings
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 from surefoot.zeroth_order.log import StepLog
+from surefoot.zeroth_order.quality import Quality
 
 
 class ZerothOrder(torch.optim.Optimizer):
@@ -39,7 +41,7 @@ class ZerothOrder(torch.optim.Optimizer):
         What a group may set for itself.
     settings, rule
         What all groups share, and how an estimate becomes a step.
-    freeze_embeddings, self_check, process_group, log, allow_drift, record
+    freeze_embeddings, self_check, process_group, log, allow_drift, record, precision, copies_at_once
         As in `LOZO`.
     """
 
@@ -64,6 +66,8 @@ class ZerothOrder(torch.optim.Optimizer):
         allow_drift: bool = False,
         model: nn.Module | None = None,
         record: Record | None = None,
+        precision: str = "auto",
+        copies_at_once: int | None = None,
     ) -> None:
         model = parameters.model_of(params_or_model, model)
         settings = settings.resolved(model is not None, weight_decay)
@@ -89,6 +93,7 @@ class ZerothOrder(torch.optim.Optimizer):
             self.method, settings, rule, self._tensors, self.param_groups,
             reducer=Reducer(process_group), log=StepLog.open(log),
             self_check=self_check and model is not None, model=model,
+            precision=precision, copies_at_once=copies_at_once,
         )  # fmt: skip
         self._recording = Recording(type(self).__name__, record, settings.seed)
 
@@ -206,7 +211,14 @@ class ZerothOrder(torch.optim.Optimizer):
     # -- the public halves --------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def estimate(self, closure: Closure, *, weight: float | None = None) -> float:
+    def estimate(
+        self,
+        closure: Callable[..., Any],
+        batch: Any = None,
+        *,
+        weight: float | None = None,
+        paired: bool | Literal["auto"] = "auto",
+    ) -> float:
         """Add c of one micro-batch to the running mean of this step, all along the same direction.
 
         Parameters
@@ -217,16 +229,27 @@ class ZerothOrder(torch.optim.Optimizer):
             numbers (dropout, noise) are drawn once an estimate and drawn again in its other evaluations,
             from the global generators and from those that the closure or a module holds; running
             statistics count one forward.
+        batch
+            What the closure is called with: a tensor, or a dict, tuple or list of tensors. Given it, all
+            copies of a step can share one forward: `closure(batch)` is then called once with every tensor
+            whose leading dimension is the batch's B rows repeated copy after copy, and its loss is taken
+            apart by itself where it comes from `torch.nn.functional` (as in `model(**batch).loss`); any
+            other closure returns one loss a row.
         weight
             Samples in the micro-batch, where they differ; given for all or for none. At 0 the closure is not
             called; a step of zeros only is skipped.
+        paired
+            True: one forward, or an error that says why not. False: a forward each. "auto": one forward
+            where that is possible and was timed to be no slower; `last["how"]` says which, and a warning why
+            not. The way chosen changes c in its last digits.
 
         Raises
         ------
         ValueError
-            If the closure does not return one number.
+            If the closure does not return one number, or with paired=True where that is impossible.
         """
-        return self.engine.estimate(closure, weight, restore=True)
+        check_paired(paired, batch)
+        return self.engine.estimate(closure, weight, restore=True, batch=batch, paired=paired)
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -248,21 +271,30 @@ class ZerothOrder(torch.optim.Optimizer):
         self._recording.after(self.engine)
 
     @torch.no_grad()
-    def step(self, closure: Closure | None = None, *, weight: float | None = None) -> Any:
+    def step(
+        self,
+        closure: Callable[..., Any] | None = None,
+        batch: Any = None,
+        *,
+        weight: float | None = None,
+        paired: bool | Literal["auto"] = "auto",
+    ) -> Any:
         """One step: two forwards (per direction), one scalar, one update. Returns the mean of F+ and F-.
 
         Without a closure it applies what `estimate` has gathered.
 
         Parameters
         ----------
-        closure, weight
+        closure, batch, weight, paired
             As in `estimate`.
 
         Raises
         ------
         ValueError
-            Without a closure and without an estimate, or if the closure does not return one number.
+            Without a closure and without an estimate, if the closure does not return one number, or with
+            paired=True where that is impossible.
         """
+        check_paired(paired, batch)
         if closure is None:
             if self.engine.mean.sums is None:
                 raise ValueError(
@@ -270,7 +302,7 @@ class ZerothOrder(torch.optim.Optimizer):
                 )
             self.apply()
             return None
-        self.engine.estimate(closure, weight, restore=False)
+        self.engine.estimate(closure, weight, restore=False, batch=batch, paired=paired)
         mean = (self.last["loss_plus"] + self.last["loss_minus"]) / 2
         self.apply()
         return torch.tensor(mean, dtype=torch.float64)
@@ -323,6 +355,7 @@ class ZerothOrder(torch.optim.Optimizer):
         written = {id(p) for p in params}
         self.flush()
         yield
+        self.engine.pairing.forget()
         for tensor in self.tensors:
             if id(tensor.param) in written:
                 tensor.reread(forget=forget)
@@ -359,7 +392,7 @@ class ZerothOrder(torch.optim.Optimizer):
     def adapter(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
         """The (B, V) pairs of a fold=False run by parameter name: W + sum B V^T is the trained weight."""
         return {
-            x.name: [(b.clone(), v.clone()) for b, v in x.factors()]
+            x.name: [(b.clone(), v.clone()) for b, v in x.pairs()]
             for x in self.tensors
             if not x.dense
         }
@@ -410,6 +443,35 @@ class ZerothOrder(torch.optim.Optimizer):
             raise ValueError("fd_error must not come between estimate() and apply()")
         found = self.engine.fd_error(closure)
         self._recording.measured(self.t, fd_error=found)
+        return found
+
+    @torch.no_grad()
+    def quality(self, closure: Callable[[Any], Any], batch: Any, *, directions: int = 8) -> Quality:
+        """c as a step would compute it beside c in float32, at the present weights; recorded as c_error.
+
+        A 16-bit model, or products in 16 bits, give c with an error that no theorem knows of: the certificate
+        needs it below 1/20.
+
+        Parameters
+        ----------
+        closure, batch
+            As in `step`.
+        directions
+            How many are looked at: two to four forwards each. Where copies cannot share a forward, a 16-bit
+            model is held in float32 meanwhile, twice its memory more.
+
+        Raises
+        ------
+        ValueError
+            In mode "inplace", between estimate() and apply(), or for fewer than two directions.
+        """
+        directions = check_number("directions", directions, least=2, whole=True)
+        if self.mode != "factored":
+            raise ValueError("quality needs mode 'factored': in place, 16-bit weights drift")
+        if self.engine.mean.sums is not None:
+            raise ValueError("quality must not come between estimate() and apply()")
+        found = Quality(*self.engine.quality(closure, batch, directions))
+        self._recording.measured(self.t, c_error=found.error, c_correlation=found.correlation)
         return found
 
     def measure_gradient(self, loss: Callable[[], Tensor] | float) -> float:

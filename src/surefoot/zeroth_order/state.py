@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from surefoot.zeroth_order._engine.engine import Engine
+from surefoot.zeroth_order._engine.kept import KeptFactors
 from surefoot.zeroth_order._engine.tensors import TrainedTensor, exact
 
 
@@ -23,7 +24,9 @@ def state_of(engine: Engine) -> dict[str, Any]:
         for g in engine.groups
     ]
     log = engine.log
-    return {
+    # What was chosen by timing: a run that goes on goes on the same way.
+    chosen = {"paired": dict(engine.pairing.faster)} if engine.pairing.faster else {}
+    return chosen | {
         "method": engine.method,
         "settings": engine.all_settings(),
         "t": engine.directions.t,
@@ -41,8 +44,11 @@ def _held_by(tensor: TrainedTensor) -> dict[str, Any]:
         held["b"] = tensor.b.clone()
     if tensor.base is not None:
         held["base"] = tensor.base.clone()
-    if tensor.kept:
-        held["kept"] = [(k, b.clone()) for k, b in tensor.kept]
+    if tensor.kept.periods:
+        held["kept"] = [(k, b.clone()) for k, b in tensor.kept.whole()]
+    left = tensor.kept.left()
+    if left is not None:
+        held["cut"] = tuple(x.clone() for x in left)
     return held | {k: v.clone() for k, v in tensor.moments.items()}
 
 
@@ -58,6 +64,8 @@ def load_state(engine: Engine, state: dict[str, Any]) -> None:
     for group, saved in zip(engine.groups, state["param_groups"], strict=True):
         group.update({k: v for k, v in saved.items() if k not in ("count", "params")})
     engine.mean.clear()
+    engine.pairing.forget()
+    engine.pairing.faster = dict(state.get("paired", {}))
     engine.directions.forget()
     engine.directions.t, engine.decay = state["t"], list(state["decay"])
     engine.skipped = state.get("skipped", 0)
@@ -104,12 +112,14 @@ def _restore(engine: Engine, tensor: TrainedTensor, saved: dict[str, Any]) -> No
         tensor.v = tensor.v_cast = tensor.b = None
     if b is not None and tensor.b is not None:
         tensor.b.copy_(b)
-    tensor.kept = [(k, each.to(device, copy=True)) for k, each in saved.pop("kept", [])]
-    tensor.kept_v = []
-    for period, each in tensor.kept:
-        v = directions.draw_v(tensor, period, each.shape[1])
-        assert v is not None
-        tensor.kept_v.append(v.to(device, exact(tensor.param.dtype)))
+    tensor.kept = KeptFactors()
+    if "cut" in saved:
+        b, v = (x.to(device, copy=True) for x in saved.pop("cut"))
+        tensor.kept.start(b, v)
+    for period, each in saved.pop("kept", []):
+        drawn = directions.draw_v(tensor, period, each.shape[1])
+        assert drawn is not None
+        tensor.kept.add(period, each.to(device), drawn.to(device, exact(tensor.param.dtype)))
     tensor.moments = {k: m.to(device, copy=True) for k, m in saved.items()}
     tensor.position, tensor.shown = 0.0, tensor.b
     if tensor.storage == "written" and tensor.base is not None:

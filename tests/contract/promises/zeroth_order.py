@@ -11,6 +11,7 @@ RUN = {
     "normalize": False, "c_clip": "none", "weight_decay": 0.0, "skipped_steps": False,
     "unrecorded_steps": 0, "drifts": False, "lr": 1e-3, "nu": 1, "scale": "paper",
     "v_dist": "orthogonal", "low_rank_shapes": "8x12 r2 x1", "dense_entries": 0,
+    "products": "float32",
 }  # fmt: skip
 OTHERWISE = [
     {"method": "zo-adam"}, {"momentum": 0.9}, {"num_directions": 2}, {"one_sided": True},
@@ -27,7 +28,7 @@ PROMISES = [
         {MEAN_SQUARED: [1.0, 0.9, 0.8], "fd_error": [1e-3] * 3},
         {MEAN_SQUARED: [1e9, 1e9, 1e9]},
         RUN,
-        [*OTHERWISE, {"v_dist": "gaussian"}, {"lr": 1.0}],
+        [*OTHERWISE, {"v_dist": "gaussian"}, {"lr": 1.0}, {"products": "bfloat16"}],
         seeds=12,
         spread=0.01,
         numbers=("linear over the perturbation",),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from surefoot.zeroth_order._engine.counter_rng import CounterRNG
+from surefoot.zeroth_order._engine.paired.copies import Copies
 from surefoot.zeroth_order._engine.settings import Settings
 from surefoot.zeroth_order._engine.tensors import TrainedTensor, exact
 
@@ -32,6 +34,8 @@ class Directions:
         self.tensors, self.groups, self.settings = tensors, groups, settings
         self.rng = CounterRNG(settings.seed)
         self.t, self.at = 0, 0.0
+        # By how much some perturbations are larger than eps, while a check looks at large ones.
+        self.louder: dict[int, float] = {}
         self._held: dict[int, Tensor] = {}
         self._held_for = -1
 
@@ -77,6 +81,10 @@ class Directions:
 
     def place(self, i: int, s: float) -> None:
         """Show the model the iterate plus s eps times direction i."""
+        self._hold(i)
+        self._move(s)
+
+    def _hold(self, i: int) -> None:
         if self._held_for != i:
             self.release()
             self._held = {
@@ -85,15 +93,67 @@ class Directions:
                 if not (x.dense and x.param.numel() > HELD)
             }
             self._held_for = i
-        self._move(s)
+
+    def amount(self, tensor: TrainedTensor, s: float) -> float:
+        """s eps, as it multiplies the direction of a tensor."""
+        return s * float(self.groups[tensor.group]["eps"]) * self.louder.get(tensor.index, 1.0)
+
+    def spread(
+        self, points: list[tuple[int, float]], copies: Copies, tensors: list[TrainedTensor]
+    ) -> None:
+        """Show copy k the iterate plus s_k eps times direction i_k.
+
+        Parameters
+        ----------
+        points
+            (i_k, s_k) of each copy.
+        copies
+            Which of them a forward holds.
+        tensors
+            Those that hooks add to what modules return.
+        """
+        alone = {i for i, _ in points} == {0}
+        if alone:
+            # As after an evaluation of each: the update goes along what is held.
+            self._hold(0)
+        for tensor in tensors:
+            drawn: dict[int, Tensor] = {}
+            stacked = []
+            factor = self.scale_of(tensor)[0]
+            for i, s in points:
+                if i not in drawn:
+                    drawn[i] = self.held(tensor, i)
+                amount = self.amount(tensor, s)
+                if tensor.dense:
+                    stacked.append(drawn[i] * amount)
+                else:
+                    assert tensor.b is not None
+                    stacked.append(torch.add(tensor.b, drawn[i], alpha=amount * factor))
+            tensor.shown, tensor.copies = torch.stack(stacked), copies
+
+    def place_one(self, tensor: TrainedTensor, i: int, s: float) -> None:
+        """Show the model one tensor at the iterate plus s eps times direction i."""
+        amount = self.amount(tensor, s)
+        tensor.write(self.held(tensor, i), amount, self.scale_of(tensor)[0])
+
+    def value_at(self, tensor: TrainedTensor, i: int, s: float) -> Tensor:
+        """One tensor at the iterate plus s eps times direction i, in the precision of factors."""
+        return tensor.value_at(
+            self.held(tensor, i), self.amount(tensor, s), self.scale_of(tensor)[0]
+        )
+
+    @staticmethod
+    def gather(tensors: list[TrainedTensor]) -> None:
+        """Every tensor is the iterate alone again."""
+        for tensor in tensors:
+            tensor.shown, tensor.copies = tensor.b, None
 
     def _move(self, s: float) -> None:
         for tensor in self.tensors:
             if tensor.frozen:
                 continue
-            eps = self.groups[tensor.group]["eps"]
             direction = self.held(tensor, self._held_for)
-            tensor.place(direction, s * eps, self.scale_of(tensor)[0])
+            tensor.place(direction, self.amount(tensor, s), self.scale_of(tensor)[0])
         self.at = s
 
     def release(self) -> None:

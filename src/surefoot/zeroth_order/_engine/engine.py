@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ from surefoot.zeroth_order._engine import evaluation as evaluations
 from surefoot.zeroth_order._engine.digest import digest_of
 from surefoot.zeroth_order._engine.directions import Directions
 from surefoot.zeroth_order._engine.distributed import Reducer
-from surefoot.zeroth_order._engine.evaluation import Closure, Evaluation, Losses
+from surefoot.zeroth_order._engine.evaluation import Closure, Difference, Evaluation, Losses
+from surefoot.zeroth_order._engine.paired.copies import Unpaired, rows_of
+from surefoot.zeroth_order._engine.paired.pairing import Pairing
 from surefoot.zeroth_order._engine.resolution import FlatLosses, warn_of_rounding, warn_of_skipped
 from surefoot.zeroth_order._engine.rules import Rule
 from surefoot.zeroth_order._engine.scalars import RunningMean
@@ -39,6 +43,8 @@ class Engine:
         Look on the first step whether hooks see every use of the weights.
     model
         The module, where it is known.
+    precision, copies_at_once
+        Of forwards that hold several copies.
 
     Attributes
     ----------
@@ -62,6 +68,8 @@ class Engine:
         log: StepLog | None = None,
         self_check: bool = True,
         model: nn.Module | None = None,
+        precision: str = "auto",
+        copies_at_once: int | None = None,
     ) -> None:
         self.method, self.settings, self.rule = method, settings, rule
         self.tensors, self.groups = tensors, groups
@@ -70,6 +78,7 @@ class Engine:
         self.mean = RunningMean()
         self.reducer, self.log = reducer, log
         self.self_check = SelfCheck(settings.seed) if self_check else None
+        self.pairing = Pairing(model, self.directions, self.losses, precision, copies_at_once)
         self.flat = FlatLosses()
         self.last: dict[str, Any] = {}
         self.decay = [1.0] * len(groups)
@@ -88,11 +97,13 @@ class Engine:
 
     def estimate(
         self,
-        closure: Closure,
+        closure: Callable[..., Any],
         weight: float | None,
         *,
         restore: bool,
         evaluation: Evaluation | None = None,
+        batch: Any = None,
+        paired: bool | str = "auto",
     ) -> float:
         """Add c of one micro-batch to the running mean of this step.
 
@@ -106,16 +117,24 @@ class Engine:
             Bring the iterate back; else that and the update are one pass over the weights.
         evaluation
             How to evaluate; by default as the settings say.
+        batch
+            What the closure is called with; None: nothing.
+        paired
+            Whether one forward may hold all copies of the batch.
         """
+        once = closure if batch is None else functools.partial(self.pairing.once, closure, batch)
         eps = evaluations.eps_of(self.directions)
         self.mean.check(weight)
         if weight == 0:
             return self._nothing()
-        with self.losses.together(closure):
+        with self.losses.together(once):
             # At a zero before it the step has begun, but nothing was looked at.
             if self.mean.sums is None or self.self_check is not None:
-                self.begin_step(closure)
-            found = (evaluation or self.evaluation)(lambda: self.losses(closure), self.directions)
+                self.begin_step(once, None if batch is None else paired)
+            if batch is None:
+                found = self._apart(once, evaluation)
+            else:
+                found = self.pairing(closure, batch, paired, self._apart)
         if self.settings.normalize:
             found = evaluations.normalized(found, eps)
         if restore or len(found) > 1:
@@ -123,8 +142,14 @@ class Engine:
         c = self.mean.add([f.c for f in found], weight)
         plus, minus = (float(np.mean([f[j] for f in found])) for j in (0, 1))
         self.last = {"loss_plus": plus, "loss_minus": minus, "fd_error": None}
+        if batch is not None:
+            self.last["how"] = self.pairing.how
         self.flat.look(found)
         return c
+
+    def _apart(self, closure: Closure, evaluation: Evaluation | None = None) -> list[Difference]:
+        """A forward for each loss."""
+        return (evaluation or self.evaluation)(lambda: self.losses(closure), self.directions)
 
     def _nothing(self) -> float:
         """A micro-batch without anything to count: its loss may be 0 / 0 and is not asked for."""
@@ -135,13 +160,23 @@ class Engine:
             self.last = {"loss_plus": math.nan, "loss_minus": math.nan, "fd_error": None}
         return 0.0
 
-    def begin_step(self, closure: Closure | None = None) -> None:
-        """Draw V where a period starts, and look once at what training starts from."""
+    def begin_step(self, closure: Closure | None = None, paired: bool | str | None = None) -> None:
+        """Draw V where a period starts, and look once at what training starts from.
+
+        Parameters
+        ----------
+        closure
+            Of the loss, to look with.
+        paired
+            What the log's header says of it; None: no batch was given.
+        """
         self._check_log()
         self.directions.begin_period(self.rule.renewed)
         if self.log is not None and not self.log.header:
             self.directions.release()
             self.log.begin(self.method, self.all_settings(), self.groups, self.tensors)
+            if paired is not None:
+                self.log.header |= {"paired": paired, "precision": self.pairing.precision}
         if self.directions.t == 0 and not self._looked:
             self._looked = True
             warn_of_rounding(self.directions)
@@ -261,7 +296,9 @@ class Engine:
                 if self.settings.fold:
                     tensor.fold()
                 else:
-                    tensor.keep(period)
+                    error = tensor.keep(period, self.settings.rank_cap)
+                    if error is not None:
+                        self.last.setdefault("rank_error", {})[tensor.name] = error
             if not tensor.frozen:
                 tensor.decay(self.decay[tensor.group])
         self.decay = [1.0] * len(self.groups)
@@ -269,6 +306,7 @@ class Engine:
     def flush(self) -> None:
         """Fold what is factored into the weights, and write the log."""
         self.directions.release()
+        self.pairing.forget()
         moved = [x for x in self.tensors if x.b is not None and bool(x.b.any())]
         if self.settings.fold and moved:
             for tensor in moved:
@@ -294,3 +332,24 @@ class Engine:
         error = abs(whole - half) / abs(whole) if whole else float("inf")
         self.last["fd_error"] = error
         return error
+
+    def quality(
+        self, closure: Callable[[Any], Any], batch: Any, directions: int
+    ) -> tuple[np.ndarray, np.ndarray, str]:
+        """c as a step computes it, c in float32, and how a step computes it."""
+        self.begin_step()
+        once = functools.partial(self.pairing.once, closure, batch)
+        pairing = self.pairing
+        with self.losses.together(once) as same:
+            if pairing.refused is None:
+                try:
+                    pairing.ready(closure, batch, rows_of(batch), once)
+                except Unpaired as error:
+                    pairing.refused = str(error)
+            found = [
+                [pairing.c_of(closure, batch, once, i, exact=exact) for i in range(directions)]
+                for exact in (False, True)
+            ]
+            same.undo()
+        name = str(pairing.products).removeprefix("torch.")
+        return np.array(found[0]), np.array(found[1]), name

@@ -20,6 +20,7 @@ from surefoot.errors import warn
 from surefoot.zeroth_order._engine import checks
 from surefoot.zeroth_order._engine.directions import Directions
 from surefoot.zeroth_order._engine.same_draws import SameDraws
+from surefoot.zeroth_order._engine.settings import Settings
 
 Closure = Callable[[], Any]
 
@@ -72,6 +73,17 @@ class Losses:
             self.undo()
             raise
 
+    def afresh(self, closure: Closure) -> None:
+        """As if nothing had been evaluated in this estimate."""
+        if self.same is not None:
+            self.same.undo()
+            self.same = SameDraws(self.model, closure)
+
+    def raw(self, closure: Closure) -> Any:
+        """What a closure returns, without gradients; an error leaves the iterate to whoever calls."""
+        with torch.no_grad():
+            return closure() if self.same is None else self.same(closure)
+
     def _loss(self, closure: Closure) -> float:
         once = closure if self.same is None else functools.partial(self.same, closure)
         if self.needs_grad:
@@ -120,6 +132,30 @@ def central(
     return Difference(plus, minus, (plus - minus) / (2 * s * eps))
 
 
+Points = list[tuple[int, float]]
+
+
+def points_of(settings: Settings) -> Points:
+    """(direction, sign) of every loss of an estimate, in the order in which one forward holds them."""
+    q = settings.num_directions
+    if settings.one_sided:
+        return [(0, 0.0), *((i, 1.0) for i in range(q))]
+    if settings.leave_one_out:
+        return [(i, 1.0) for i in range(q)]
+    return [(i, s) for i in range(q) for s in (1.0, -1.0)]
+
+
+def from_losses(losses: list[float], eps: float, settings: Settings) -> list[Difference]:
+    """What the evaluations below make of the losses at `points_of`."""
+    if settings.one_sided:
+        base = losses[0]
+        return [Difference(f, base, (f - base) / eps) for f in losses[1:]]
+    if settings.leave_one_out:
+        return _against_others(losses, eps)
+    pairs = zip(losses[::2], losses[1::2], strict=True)
+    return [Difference(a, b, (a - b) / (2 * eps)) for a, b in pairs]
+
+
 def two_sided(loss: Callable[[], float], directions: Directions) -> list[Difference]:
     """The paper's: two forwards a direction."""
     return [central(loss, directions, i) for i in range(directions.settings.num_directions)]
@@ -143,6 +179,10 @@ def leave_one_out(loss: Callable[[], float], directions: Directions) -> list[Dif
     for i in range(directions.settings.num_directions):
         directions.place(i, 1.0)
         losses.append(loss())
+    return _against_others(losses, eps)
+
+
+def _against_others(losses: list[float], eps: float) -> list[Difference]:
     total = sum(losses)
     others = [(total - each) / (len(losses) - 1) for each in losses]
     return [Difference(f, o, (f - o) / eps) for f, o in zip(losses, others, strict=True)]

@@ -33,11 +33,30 @@ class LowRankHook:
             self.tensor.calls += 1
         x: Tensor = args[0] if args else next(iter(kwargs.values()))
         for a, v in self.tensor.factors():
-            y = self.add(y, x, a, v)
+            y = self.add(y, x, a, v) if a.ndim == 2 else self.add_copies(y, x, a, v)
         return y
 
     def add(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
         """y plus what A V^T contributes for the input x."""
+        raise NotImplementedError
+
+    def add_copies(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """y plus what A_k V^T contributes to the rows of copy k."""
+        copies = self.tensor.copies
+        assert copies is not None
+        if copies.k == 1:
+            return self.add(y, x, a[0], v)
+        if copies.holds(y):
+            return self.add_rows(y, x, a, v)
+        wide = copies.spread(y)
+        return wide.add_(self.alone(x, a, v).repeat_interleave(copies.rows, 0).view_as(wide))
+
+    def add_rows(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """The same where x and y hold the rows of all copies."""
+        raise NotImplementedError
+
+    def alone(self, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """x A_k V^T, one for each copy, of an x that all copies share."""
         raise NotImplementedError
 
 
@@ -50,12 +69,32 @@ def _accumulate(y: Tensor, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return y + (inner @ right).view_as(y)
 
 
+def _accumulate_copies(y: Tensor, inner: Tensor, right: Tensor) -> Tensor:
+    """y + inner_k right_k in the rows of copy k."""
+    k = inner.shape[0]
+    if not y.is_contiguous():
+        y = y.contiguous()
+    y.view(k, -1, y.shape[-1]).baddbmm_(inner, right)
+    return y
+
+
 class LinearHook(LowRankHook):
     """Of nn.Linear: y += (x V) A^T."""
 
     def add(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
         """Its weight is (out, in)."""
         return _accumulate(y, x, v.to(y.dtype), a.T.to(y.dtype))
+
+    def add_rows(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """x V is one product for all copies."""
+        inner = x.reshape(-1, x.shape[-1]).to(y.dtype) @ v.to(y.dtype)
+        return _accumulate_copies(y, inner.view(len(a), -1, v.shape[1]), a.mT.to(y.dtype))
+
+    def alone(self, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """One x for all copies."""
+        return (x.to(v.dtype) @ v).unsqueeze(0) @ a.mT.view(
+            len(a), *[1] * (x.ndim - 2), *a.mT.shape[1:]
+        )
 
 
 class Conv1DHook(LowRankHook):
@@ -64,6 +103,15 @@ class Conv1DHook(LowRankHook):
     def add(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
         """Its weight is (in, out), so its rows are the inputs."""
         return _accumulate(y, x, a.to(y.dtype), v.T.to(y.dtype))
+
+    def add_rows(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """x A_k is a product for each copy."""
+        inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]).to(y.dtype), a.to(y.dtype))
+        return _accumulate_copies(y, inner, v.T.to(y.dtype).expand(len(a), -1, -1))
+
+    def alone(self, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """One x for all copies."""
+        return x.to(v.dtype).unsqueeze(0) @ a.view(len(a), *[1] * (x.ndim - 2), *a.shape[1:]) @ v.T
 
 
 class EmbeddingHook(LowRankHook):
@@ -74,20 +122,44 @@ class EmbeddingHook(LowRankHook):
         rows = a[x.reshape(-1)].to(y.dtype)
         return y + (rows @ v.T.to(y.dtype)).view_as(y)
 
+    def add_copies(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """Copies of the batch are told by their values: T words may be as many as K B rows."""
+        copies = self.tensor.copies
+        assert copies is not None
+        if copies.k > 1 and not copies.are_copies(x):
+            wide = copies.spread(y)
+            return wide.add_(self.alone(x, a, v).repeat_interleave(copies.rows, 0).view_as(wide))
+        return super().add_copies(y, x, a, v)
+
+    def add_rows(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """The same words in each copy."""
+        rows = a[:, x.reshape(len(a), -1)[0]].to(y.dtype)
+        return y + (rows @ v.T.to(y.dtype)).view_as(y)
+
+    def alone(self, x: Tensor, a: Tensor, v: Tensor) -> Tensor:
+        """Words that all copies share."""
+        return a[:, x] @ v.T
+
+
+def linear_kind(module: nn.Module) -> type[LowRankHook] | None:
+    """The hook of a module that returns x W^T or x W, and a bias; None of any other."""
+    kind = type(module)
+    if isinstance(module, nn.Linear) and kind.forward is nn.Linear.forward:
+        return LinearHook
+    if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
+        return Conv1DHook
+    return LinearHook if is_linear(module) else None
+
 
 def hook_for(module: nn.Module, parameter: str) -> type[LowRankHook] | None:
     """What to register for this parameter of this module, or None where it cannot be hooked."""
     if parameter != "weight":
         return None
     kind = type(module)
-    if isinstance(module, nn.Linear) and kind.forward is nn.Linear.forward:
-        return LinearHook
     if isinstance(module, nn.Embedding) and kind.forward is nn.Embedding.forward:
         # Renormalising writes into the weight during the forward.
         return EmbeddingHook if module.max_norm is None else None
-    if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
-        return Conv1DHook
-    return LinearHook if is_linear(module) else None
+    return linear_kind(module)
 
 
 def install(model: nn.Module, tensors: list[TrainedTensor]) -> PendingFactors:

@@ -66,6 +66,7 @@ class Recording:
         self._ranks: tuple[int, ...] | None = None
         self._noted: dict[str, list[float]] = {name: [] for name in VARYING}
         self._skipped = False
+        self._products: set[str] = set()
         self._mean: tuple[int, float] | None = None
 
     def move(self, record: Record, seed: int | None, of: str) -> None:
@@ -96,6 +97,10 @@ class Recording:
         """Note what has not been noted yet."""
         if self._groups is None:
             self.note(**self._fixed(engine))
+        products = str(engine.pairing.products).removeprefix("torch.")
+        if products not in self._products:
+            self._products.add(products)
+            self.note(products=products)
         groups = tuple(tuple(float(g[name]) for name in VARYING) for g in engine.groups)
         if groups != self._groups:
             self._groups = groups

@@ -109,6 +109,27 @@ class Draws:
         for undo in self._undo:
             undo()
 
+    def were_drawn(self, sources: Iterable[Any]) -> bool:
+        """Whether one of the generators, the same as in the note, is elsewhere than there."""
+        now = Draws(sources)
+        return not all(
+            _alike(a.args, b.args)  # type: ignore[attr-defined]
+            for a, b in zip(self._undo, now._undo, strict=True)
+        )
+
+
+def _alike(one: Any, two: Any) -> bool:
+    """Whether two states of generators are the same."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, two)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(two) and all(map(_alike, one, two))
+    if isinstance(one, dict):
+        return all(_alike(v, two[k]) for k, v in one.items())
+    return bool(one == two)
+
 
 class Traces:
     """The buffers that a forward in training mode may write, as they are now."""
@@ -193,6 +214,11 @@ class SameDraws:
                 put(self._left)
         self._done = True
         return found
+
+    @property
+    def drew(self) -> bool:
+        """Whether the last evaluation drew random numbers."""
+        return self._draws.were_drawn(self._sources)
 
     def undo(self) -> None:
         """As if nothing had been evaluated."""

@@ -32,6 +32,7 @@ class Settings:
     fold: bool = True
     leave_one_out: bool = False
     normalize: bool = False
+    rank_cap: int | None = None
 
     def __post_init__(self) -> None:
         check_number("nu", self.nu, least=1, whole=True)
@@ -41,6 +42,11 @@ class Settings:
         check_number("num_directions", self.num_directions, least=1, whole=True)
         if self.c_clip is not None:
             object.__setattr__(self, "c_clip", check_number("c_clip", self.c_clip, above=0))
+        if self.rank_cap is not None:
+            cap = check_number("rank_cap", self.rank_cap, least=1, whole=True)
+            object.__setattr__(self, "rank_cap", cap)
+            if self.fold:
+                raise ValueError("rank_cap is for fold=False, which keeps factors apart")
         object.__setattr__(
             self, "momentum", check_number("momentum", self.momentum, least=0, below=1)
         )
@@ -74,4 +80,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """As a log's header and a state hold them."""
-        return dataclasses.asdict(self)
+        # As before there was a cap, so that states and logs of then are those of now.
+        return {
+            k: v for k, v in dataclasses.asdict(self).items() if k != "rank_cap" or v is not None
+        }

@@ -15,6 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot.zeroth_order._engine.kept import KeptFactors
+from surefoot.zeroth_order._engine.paired.copies import Copies
+
 Storage = Literal["inplace", "hooked", "written"]
 # Numbers converted at a time when weights are folded: no full copy of a large embedding exists.
 BLOCK = 1 << 19
@@ -43,10 +46,13 @@ class TrainedTensor:
         The iterate (dense) or the weights of the period's start, where a copy is kept.
     moments
         The state of the update rule, by name.
-    kept, kept_v
-        Factors of past periods that were set aside instead of folded: (period, B), and their V.
+    kept
+        Factors of past periods that were set aside instead of folded.
     shown
-        A of the low-rank term A V^T that hooks add: B, or B beside a perturbation.
+        A of the low-rank term A V^T that hooks add: B, or B beside a perturbation; one for each copy, and for
+        a dense tensor what is added to it, while a forward holds several copies.
+    copies
+        Those that the present forward holds; None outside of a paired one.
     position
         The multiple of the direction that the model sees at present.
     period
@@ -68,8 +74,7 @@ class TrainedTensor:
     b: Tensor | None = None
     base: Tensor | None = None
     moments: dict[str, Tensor] = field(default_factory=dict)
-    kept: list[tuple[int, Tensor]] = field(default_factory=list)
-    kept_v: list[Tensor] = field(default_factory=list)
+    kept: KeptFactors = field(default_factory=KeptFactors)
     hooks: list[Any] = field(default_factory=list)
     counting: bool = False
     calls: int = 0
@@ -77,6 +82,7 @@ class TrainedTensor:
     period: int = -1
     shown: Tensor | None = None
     packed: tuple[Tensor, ...] | None = None
+    copies: Copies | None = None
 
     @property
     def numberless(self) -> bool:
@@ -171,6 +177,17 @@ class TrainedTensor:
         for rows in self.row_blocks():
             out[rows] = torch.addmm(base[rows].to(self.v.dtype), a[rows], self.v.T).to(out.dtype)
 
+    def value_at(self, direction: Tensor, s: float, factor: float) -> Tensor:
+        """Iterate + s * direction in the precision of the factors, without writing it."""
+        kind = exact(self.param.dtype)
+        start = (self.param.detach() if self.base is None else self.base).to(kind)
+        if self.dense:
+            return torch.add(start, direction, alpha=s)
+        assert self.b is not None
+        assert self.v is not None
+        a = torch.add(self.b, direction, alpha=s * factor)
+        return torch.addmm(start.view(self.m, self.n), a, self.v.T).view(self.param.shape)
+
     def row_blocks(self) -> list[slice]:
         """Rows to be converted at a time."""
         rows = max(1, BLOCK // max(self.n, 1))
@@ -245,19 +262,32 @@ class TrainedTensor:
         self.b.zero_()
         self.shown = self.b
 
-    def keep(self, period: int) -> None:
-        """Set this period's B aside instead of folding it; hooks go on adding it."""
+    def keep(self, period: int, cap: int | None = None) -> float | None:
+        """Set this period's B aside instead of folding it; hooks go on adding it.
+
+        Parameters
+        ----------
+        period
+            The one that ends.
+        cap
+            The rank above which what was set aside is cut down; None: it grows.
+
+        Returns
+        -------
+        float or None
+            The relative error of cutting down, where that was needed.
+        """
         assert self.b is not None
         assert self.v is not None
-        self.kept.append((period, self.b.clone()))
-        self.kept_v.append(self.v)
+        self.kept.add(period, self.b, self.v)
         self.b.zero_()
+        return None if cap is None or self.kept.rank <= cap else self.kept.cut(cap)
 
     @property
     def is_pending(self) -> bool:
         """Whether the iterate is more than the parameter holds: hooks add the rest."""
         moved = self.b is not None and bool(self.b.any())
-        return self.storage == "hooked" and (moved or bool(self.kept))
+        return self.storage == "hooked" and (moved or bool(self.kept.rank))
 
     def reread(self, *, forget: bool) -> None:
         """Somebody wrote the parameter: what it holds is the iterate, and `forget` drops the moments."""
@@ -273,12 +303,15 @@ class TrainedTensor:
 
     def factors(self) -> list[tuple[Tensor, Tensor]]:
         """(A, V) pairs whose products the model sees on top of the parameter."""
-        found = (
-            [(b, v) for (_, b), v in zip(self.kept, self.kept_v, strict=True)] if self.kept else []
-        )
+        found = [] if self.kept.joined is None else [self.kept.joined]
         if self.shown is not None and self.v is not None:
-            found.append((self.shown, self.v))
+            shown = self.shown if self.copies is None else self.copies.cut(self.shown)
+            found.append((shown, self.v))
         return found
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """The same with the periods that were kept apart."""
+        return [*self.kept.each(), *self.factors()[self.kept.joined is not None :]]
 
     def unhook(self) -> None:
         """Take the hooks out; the module then shows its parameter alone."""

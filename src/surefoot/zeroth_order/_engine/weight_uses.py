@@ -57,10 +57,14 @@ class WeightUses(TorchFunctionMode):
             self._note(kwargs.values())
         return function(*args, **kwargs)
 
+    def used(self, tensor: Tensor) -> None:
+        """Note one read."""
+        self.count[id(tensor)] += 1
+
     def _note(self, given: Iterable[Any]) -> None:
         for each in given:
             if isinstance(each, Tensor):
                 if id(each) in self._watched:
-                    self.count[id(each)] += 1
+                    self.used(each)
             elif isinstance(each, (list, tuple)):
                 self._note(each)

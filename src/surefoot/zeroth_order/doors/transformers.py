@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,11 @@ class ZOTrainer(transformers.Trainer):
     # Targets of the micro-batches that were collected; whether a user's loss divides by their number.
     _whole: float | None = None
     _scaled: bool | None = None
+    paired: bool | Literal["auto"] = "auto"
+    """Whether the forwards of a micro-batch are one, as in `LOZO.step`; to be set before training.
+
+    "auto" has two in mode "inplace" and with label_smoothing_factor, whose loss is one number for all rows.
+    """
 
     def create_accelerator_and_postprocess(self) -> None:
         """No gradients: nothing to synchronise, nothing to scale."""
@@ -94,7 +99,7 @@ class ZOTrainer(transformers.Trainer):
         inputs: dict[str, Tensor | Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Two forwards of one micro-batch; the update comes with `optimizer.step()`.
+        """The forwards of one micro-batch, or one for both copies; the update comes with `optimizer.step()`.
 
         Micro-batches weigh as many targets as their losses average over, so that together they are the batch;
         one without any is left out. Returns its share of the batch's loss.
@@ -109,14 +114,18 @@ class ZOTrainer(transformers.Trainer):
         )
         weight = 1.0 if scaled else self.targets.count(inputs, self.targets.shifts)
 
-        def closure() -> Tensor:
+        def closure(given: dict[str, Any] = inputs) -> Tensor:
             # A loss over the whole batch is one of `parts` summands; means are weighted by their targets.
             if scaled:
-                return self._loss(model, inputs, num_items_in_batch) * parts
-            return self._loss(model, inputs)
+                return self._loss(model, given, num_items_in_batch) * parts
+            return self._loss(model, given)
 
         optimizer = self.zeroth_order
-        optimizer.estimate(closure, weight=weight)
+        # The Trainer's own label smoothing makes one number of all rows: there is no use in trying.
+        possible = optimizer.mode == "factored" and self.label_smoother is None
+        together = possible and self.paired is not False
+        batch = inputs if together or self.paired is True else None
+        optimizer.estimate(closure, batch, weight=weight, paired=self.paired)
         if not weight:
             return torch.tensor(0.0 if whole else math.nan, device=self.args.device)
         mean = (optimizer.last["loss_plus"] + optimizer.last["loss_minus"]) / 2

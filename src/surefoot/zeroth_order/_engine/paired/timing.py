@@ -1,0 +1,35 @@
+"""How long forwards take, by size: what chooses between one for all copies and one each."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from surefoot.zeroth_order._engine.paired.copies import leaves
+from surefoot.zeroth_order._engine.tensors import TrainedTensor
+
+# How often a size is timed both ways before one of them is chosen.
+ROUNDS = 2
+
+
+def clock_of(tensors: list[TrainedTensor]) -> Callable[[], float]:
+    """Seconds of this thread; on a GPU those that pass until it has done what it was given."""
+    device = next((x.param.device for x in tensors), torch.device("cpu"))
+    if device.type != "cuda":
+        return time.thread_time
+
+    def now() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
+def size_of(batch: Any, k: int, rows: int) -> int:
+    """A class of sizes, a power of two of the numbers in the largest tensor of k batches."""
+    most = max((x.numel() for x in leaves(batch) if isinstance(x, torch.Tensor)), default=rows)
+    return int(math.log2(max(k * most, 1)))
