@@ -61,7 +61,7 @@ class SplitLosses(TorchFunctionMode):
             )
         y = self._targets(x, y, k)
         rest = args[2:]
-        weight = kwargs.get("weight")
+        weight: Any = kwargs.get("weight")
         split = (
             function in BY_ROW and isinstance(weight, Tensor) and weight.shape[:1] == x.shape[:1]
         )
