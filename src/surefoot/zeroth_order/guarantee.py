@@ -166,7 +166,7 @@ def _exact(record: Record, of: str) -> Assumption:
     name = column("c_error", of)
     if name not in record:
         how = f"products in {', '.join(map(str, low))}; not measured: call quality(closure, batch)"
-        return Assumption(title, requires, None, None, how)
+        return Assumption(title, requires, None, False, how)
     measured = record.frame()[name].groupby(level="seed").max().dropna()
     worst = float(measured.max())
     seeds = {s for s, v in told.values.items() if any(x in low for x in v)} | set(told.missing)
@@ -348,6 +348,7 @@ def contraction_guarantee(
         assumptions=lambda record: (
             one_matrix(record),
             known_law(record),
+            _exact(record, of),
             *plain_run(record, of),
         ),
         tolerance=tolerance,
