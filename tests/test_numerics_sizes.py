@@ -148,6 +148,7 @@ KNOWN = {
     "privacy/probe.py", "privacy/canaries.py", "lora/bounds.py", "lora/probe.py", "zeroth_order/probe.py",
     "zeroth_order/result.py", "nesterov/ledger.py", "kan/_edges", "kan/_two_layer", "kan/two_layer.py",
     "kan/physics.py", "kan/local_rate.py", "kan/monitoring.py", "kan/spectrum.py", "kan/forecasting.py",
+    "zeroth_order/_engine/kept.py", "zeroth_order/_engine/paired/serving.py", "zeroth_order/quality.py",
     "kan/doors/sklearn.py", "in_context", "prototypes/_baselines", "architecture",
 }  # fmt: skip
 

@@ -101,7 +101,6 @@ MOVED = {
     "zeroth_order.directions": "zeroth_order._engine.directions",
     "zeroth_order.distributed": "zeroth_order._engine.distributed",
     "zeroth_order.evaluation": "zeroth_order._engine.evaluation",
-    "zeroth_order.hooks": "zeroth_order._engine.hooks",
     "zeroth_order.keeping": "zeroth_order.state",
     "zeroth_order.reads": "zeroth_order._engine.weight_uses",
     "zeroth_order.replay": "zeroth_order.replaying",

@@ -175,7 +175,10 @@ def _warn(result: BarycenterResult, max_iter: int) -> None:
     steps = int(np.max(np.asarray(result.n_iter)))
     why = f"after max_iter = {max_iter} steps"
     if steps < max_iter:
-        why = f"after {steps} steps, as no step of {result.method} leads further down,"
+        why = (
+            f"after {steps} steps, as no step of {result.method} leads further down by what rounding would "
+            "not hide,"
+        )
     warnings.warn(
         f"stopped {why} with ||G||_B = "
         f"{float(np.max(result.grad_norm)):.3g} sqrt(tr B); {known}; raise max_iter or tol",

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from surefoot.barycenter._solver.checks import lost
 from surefoot.barycenter._solver.descent import Stepped, promised
 from surefoot.barycenter._solver.problem import Point, Problem, moved, put, take
 from surefoot.barycenter._spectral.closed_forms import Inputs
@@ -103,9 +104,10 @@ class Autograd:
         E = euclidean_gradient(problem, point.B, weights)
         # The Bures gradient of F with Euclidean gradient E = G/2 is 2 (E B + B E) = G B + B G.
         V = self.momentum * memory.V - self.eta * 2 * (E @ point.B + point.B @ E)
-        new = problem.at(
-            exponential(point.B, V), point.next_mean, None if fresh else point.temperature
-        )
+        B = exponential(point.B, V)
+        if not bool(torch.isfinite(B).all()):
+            raise lost("autograd")
+        new = problem.at(B, point.next_mean, None if fresh else point.temperature)
         eta = torch.full_like(point.F, self.eta)
         ceiling = promised(point, eta) if self.descends else torch.full_like(point.F, torch.inf)
         turn = (memory.turn + 1) % point.p.shape[-1]

@@ -79,6 +79,16 @@ def _steps(record: Record, *, unit: bool) -> Assumption:
     return Assumption(name, requires, top, holds, "read off the run")
 
 
+def _one_F(record: Record) -> Assumption:
+    # A temperature that is refreshed makes another objective of the point that a step has reached.
+    name, requires = "one objective", "F_k is what step k reached, not of another temperature"
+    if (unknown := _unknown(name, requires, record, "F", "reached", "rounding")) is not None:
+        return unknown
+    off = np.abs(record["F"][:, 1:] - record["reached"])
+    holds = bool((off <= record["rounding"][:, 1:]).all())
+    return Assumption(name, requires, float(off.max(initial=0.0)), holds, "read off the run")
+
+
 def _start(record: Record) -> Assumption:
     name, requires = "start among the inputs", "alpha I <= B_0 <= beta I"
     needed = ("alpha", "beta", "lambda_min", "lambda_max")
@@ -125,7 +135,10 @@ def stationarity() -> Guarantee:
     def bound(record: Record) -> Curve:
         F, K = record["F"], record.curves("least_grad2").steps
         rows = [
-            [bounds.stationarity_bound(f[0], f[i], int(k)) for i, k in enumerate(K, start=1)]
+            [
+                bounds.stationarity_bound(max(f[0], f[i]), f[i], int(k))
+                for i, k in enumerate(K, start=1)
+            ]
             for f in F
         ]
         found: np.ndarray = np.array(rows) + 4 * record["rounding"][:, 1:]
@@ -135,7 +148,7 @@ def stationarity() -> Guarantee:
         name=G2, statement="min_{k<K} ||G_k||_B^2 <= 2 (F(B_0) - F(B_K)) / K",
         latex=r"\min_{k<K} \|G_k\|_{B_k}^2 \le 2 (F(B_0) - F(B_K)) / K",
         source=SOURCE, quantity="least_grad2", sense="upper", holds_in="every run", bound=bound,
-        assumptions=lambda record: (_descends(record), _steps(record, unit=True)),
+        assumptions=lambda record: (_descends(record), _steps(record, unit=True), _one_F(record)),
     )  # fmt: skip
 
 

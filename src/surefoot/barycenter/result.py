@@ -171,7 +171,8 @@ class BarycenterResult:
         s = self._solution
         with torch.no_grad():
             stretch = s.stretch()[problem]
-            floor = float(s.lowest()[problem])
+            # Of a singular barycenter it is 0, give or take rounding.
+            floor = max(float(s.lowest()[problem]), 0.0)
         out = Record()
         lam = self._lam[problem]
         for i in range(len(lam)):

@@ -27,12 +27,12 @@ PROMISES = [
     Promise(
         barycenter.stationarity,
         barycenter.stationarity,
-        {**PATH, "least_grad2": [2.0, 1.5]},  # at most 2 (F_0 - F_K) / K
+        {**PATH, "reached": [2.0, 1.5], "least_grad2": [2.0, 1.5]},  # at most 2 (F_0 - F_K) / K
         {"least_grad2": [2.0, 1.6]},
         {"descends": True},
         [{"descends": False}],
         starts=STARTS,
-        numbers=("unit steps",),
+        numbers=("unit steps", "one objective"),
     ),
     Promise(
         barycenter.confinement,

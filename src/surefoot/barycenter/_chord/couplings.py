@@ -137,7 +137,7 @@ class Couplings:
         for part in self.parts:
             self._decompose(part)
         m = self.m
-        self.s = self._roots(m)
+        self.s = self.roots(m)
         self.c: np.ndarray | None = None if self.balanced else m / self.s
         self.k: np.ndarray = self.s if self.balanced else self.s - m
         self.rounding = self.d * EPS * float((m[:, -1] / self.s[:, 0]).max())
@@ -179,9 +179,10 @@ class Couplings:
             if not (m[:, 0] > 0).all() or (own[:, 0] <= d * EPS * own[:, -1]).any():
                 raise Unsuited
         self.m[part] = m
-        np.multiply(np.sqrt(self._roots(m))[:, :, None], rows, out=self.Y[part])
+        np.multiply(np.sqrt(self.roots(m))[:, :, None], rows, out=self.Y[part])
 
-    def _roots(self, m: Any) -> Any:
+    def roots(self, m: Any) -> Any:
+        """s of m."""
         # Root by root: a product of two would underflow for variances below 1e-150.
         return np.sqrt(m) if self.balanced else (m + np.sqrt(m) * np.sqrt(m + 2 * self.tau)) / 2
 

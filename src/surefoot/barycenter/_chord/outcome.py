@@ -16,6 +16,7 @@ from torch import Tensor
 from surefoot.barycenter._chord.block import Matrix, Stack, adjoint, parts_of
 from surefoot.barycenter._chord.couplings import Couplings, dot, hermitian_part, spectra
 from surefoot.barycenter._chord.descent import End, Spot, Steps, descend
+from surefoot.barycenter._chord.rounding import moved_by_rounding
 from surefoot.barycenter._solver.descent import Eggd
 from surefoot.barycenter._solver.history import History, Row
 from surefoot.barycenter._solver.settings import Settings
@@ -119,7 +120,8 @@ def _solution(
 ) -> Solution:  # fmt: skip
     at, spot = end.couplings, end.spot
     tau, temperature, free = at.tau, at.temperature, at.free
-    B, F = spot.B, spot.F + shift
+    # Neither is ever negative but by rounding.
+    B, F = spot.B, max(spot.F, 0.0) + shift
     upsilon = at.upsilon().clip(min=0)
     if offset is not None:
         upsilon += offset
@@ -137,7 +139,10 @@ def _solution(
         history = History(
             a, b, _number(tau), free, pending=lambda: _rows(path, ends.both, tau, shift, free)
         )
-    weights, steps, converged = at.p, end.steps, end.converged
+    # Beside what the chord steps left, which is in it already.
+    residual = spot.residual + moved_by_rounding(at, B, how.tol)
+    weights, steps = at.p, end.steps
+    converged = end.converged and residual <= how.tol
     # What is computed later speaks of the inputs as they are now, whatever the caller does to them. The
     # couplings end here, and one of their buffers holds the copy; no closure may hold the others.
     covs = at.N
@@ -148,7 +153,7 @@ def _solution(
         converged=torch.from_numpy(np.array([converged])), gap=_number(proved), rate=rate,
         # -expm1(-2 L / T) is 1 - sum lam exp(-Upsilon / T), without underflow.
         value=_number(-temperature / 2 * math.expm1(-2 * F / temperature) if free else F),
-        residual=_number(spot.residual), temperature=_number(temperature),
+        residual=_number(residual), temperature=_number(temperature),
         lowest=lambda: _number(float(np.linalg.eigvalsh(B)[0])), rank_deficient=False,
         relax=lambda: torch.from_numpy(relaxed(covs, weights, tau, B, symmetric))[None],
         stretch=lambda: torch.from_numpy(stretch(covs, weights, tau, B, symmetric))[None],

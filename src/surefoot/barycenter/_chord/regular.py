@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
@@ -20,6 +21,8 @@ def regular(covs: Any) -> tuple[Inexact[np.ndarray, "... d d"], bool] | None:
     x = covs
     if isinstance(x, Tensor):
         if x.requires_grad or x.device.type != "cpu" or x.is_conj() or x.is_neg():
+            return None
+        if x.dtype not in (torch.float64, torch.complex128):
             return None
         x = x.numpy()
     if type(x) is not np.ndarray or x.dtype not in (np.float64, np.complex128):

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from surefoot.errors import warn
+from surefoot.errors import SurefootError, warn
 
 ASYMMETRY = 1e-8
 NEGATIVE = 1e-10
@@ -29,6 +29,14 @@ SINGLE_SLACK = 64 * SINGLE
 CONDITION = 1e5
 SMALLEST = 1e-120
 """Variances below this, or above its inverse, have squares that are no numbers."""
+
+
+def lost(method: str) -> SurefootError:
+    """For a method whose point is no covariance matrix any more."""
+    return SurefootError(
+        f"method {method!r} came to a point that is not positive definite, by rounding or by too long a "
+        "step; use method='bb', or add a ridge to the inputs"
+    )
 
 
 def dtype_of(*xs: Any) -> torch.dtype:
@@ -65,7 +73,13 @@ def _tensor(x: Any, name: str) -> Tensor:
         raise ValueError(
             f"{name} must be an array of numbers, got {type(x).__name__} {array.dtype}"
         )
-    return torch.as_tensor(array)
+    # torch knows neither the other byte order nor long doubles, and warns of arrays that are read-only.
+    native = array.dtype.newbyteorder("=")
+    if array.dtype.kind == "f" and native.itemsize > 8:
+        native = np.dtype(np.float64)
+    return torch.as_tensor(
+        array if array.flags.writeable and native == array.dtype else array.astype(native)
+    )
 
 
 def broadcast(x: Tensor, shape: torch.Size, name: str) -> Tensor:

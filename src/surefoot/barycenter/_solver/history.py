@@ -47,6 +47,10 @@ class History:
             self.made, self.pending = self.pending(), None
         return self.made
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: with the rows made."""
+        return {**self.__dict__, "made": self.rows, "pending": None}
+
     def watch(self, k: int, running: Tensor, point: Point, eta: Tensor, reached: Tensor) -> None:
         """Store one point of every running problem."""
         w = spectrum(point.B)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from surefoot.barycenter._solver.checks import lost
 from surefoot.barycenter._solver.descent import Stepped
 from surefoot.barycenter._solver.problem import Point, Problem
 from surefoot.barycenter._spectral.closed_forms import Coupling
@@ -129,7 +130,9 @@ class Newton:
 
 def _relative(E: Tensor, B: Tensor) -> Tensor:
     """The spectrum of B^-1/2 E B^-1/2."""
-    L = torch.linalg.cholesky(B)
+    L, failed = torch.linalg.cholesky_ex(B)
+    if bool((failed > 0).any()):
+        raise lost("newton")
     half = torch.linalg.solve_triangular(L, E, upper=False)
     Z = torch.linalg.solve_triangular(L, half.mT, upper=False)
     w: Tensor = torch.linalg.eigvalsh((Z + Z.mT) / 2)

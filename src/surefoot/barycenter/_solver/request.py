@@ -75,6 +75,8 @@ def read_request(
 ) -> Request:
     """Check what `suot_barycenter` was given; each ValueError says what is wrong."""
     check_choice("mass", mass, MASSES)
+    if isinstance(covs, Tensor):
+        covs = covs.resolve_conj()
     tensors = any(isinstance(x, Tensor) for x in (covs, means, weights))
     if hasattr(covs, "__len__") and not isinstance(covs, Tensor) and len(covs) == 0:
         raise ValueError("covs must hold at least one covariance, got none")

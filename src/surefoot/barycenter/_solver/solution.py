@@ -13,6 +13,19 @@ from torch import Tensor
 from surefoot.barycenter._solver.history import History
 from surefoot.record import Fact
 
+LATER = ("rate", "lowest", "relax", "stretch", "facts")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A function that was called already."""
+
+    found: Any
+
+    def __call__(self) -> Any:
+        """What came of it."""
+        return self.found
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -40,6 +53,14 @@ class Solution:
     history: History | None
     facts: Callable[[], list[dict[str, Fact]]]
     """What was done with each problem, for the core's record."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: what was left for later is computed, as functions within functions do not travel."""
+        state = dict(self.__dict__)
+        with torch.no_grad():
+            for name in LATER:
+                state[name] = Known(state[name]())
+        return state
 
     @classmethod
     def joined(cls, parts: list[Solution]) -> Solution:

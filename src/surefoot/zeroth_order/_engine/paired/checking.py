@@ -113,7 +113,7 @@ def _louder(directions: Directions, tensor: TrainedTensor, loud: float) -> float
     whole = math.hypot(*norms) + LEAST * math.sqrt(tensor.param.numel())
     u = wide(directions.draw(tensor, 0))
     if tensor.dense:
-        moved = float(u.norm())
+        moved = float(u.double().norm())
     else:
         assert tensor.v is not None
         v = wide(tensor.v)
