@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from surefoot.barycenter import SUOTMean, bures_barycenter, suot_barycenter
+from surefoot.barycenter import SUOTBarycenterLayer, SUOTMean, bures_barycenter, suot_barycenter
 from surefoot.barycenter._chord import outcome
 from surefoot.errors import SurefootError
 from surefoot.guarantee import Verdict
@@ -154,3 +154,24 @@ def test_other_arrays_are_the_same_numbers():
     turned = torch.tensor(covs + 0j)
     found = bures_barycenter(turned.mH)
     assert torch.allclose(found.cov, bures_barycenter(turned.mH.resolve_conj()).cov)
+
+
+def test_what_is_meant_is_named():
+    covs = samples(3, 4, 12)
+    refused = {
+        "positive semidefinite": lambda: suot_barycenter(-covs, tau=1.0),
+        "weights must have a sum": lambda: suot_barycenter(covs, tau=1.0, weights=[1.7e308] * 8),
+        "tau must be a number": lambda: suot_barycenter(covs, tau=None),
+        "tau is inf for bures": lambda: bures_barycenter(covs, tau=1.0),
+        "init is for tau > 0": lambda: suot_barycenter(covs, tau=0.0, init="identity"),
+        "problem must be": lambda: suot_barycenter(covs[None], tau=1.0).certificates(1),
+    }
+    for said, call in refused.items():
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+def test_the_layer_takes_an_array():
+    covs = samples(3, 4, 12)
+    found = SUOTBarycenterLayer(1.0)(covs)
+    assert torch.equal(found, SUOTBarycenterLayer(1.0)(torch.tensor(covs)))

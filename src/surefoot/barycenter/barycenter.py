@@ -124,6 +124,8 @@ def suot_barycenter(
                 "[[A.real, -A.imag], [A.imag, A.real]]"
             )
         else:
+            if init is not None:
+                raise ValueError("init is for tau > 0: at tau = 0 the result has a closed form")
             solution = intersect(request.symmetrised())
     result = BarycenterResult.of(solution, request, method, debias=debias)
     if result.converged is not True and not bool(np.all(result.converged)):
@@ -133,6 +135,10 @@ def suot_barycenter(
 
 def bures_barycenter(covs: Any, **options: Any) -> BarycenterResult:
     """The Wasserstein barycenter of Gaussians, accelerated and certified: `suot_barycenter` at tau = inf."""
+    if "tau" in options:
+        raise ValueError(
+            f"tau is inf for bures_barycenter, got {options['tau']!r}: use suot_barycenter for any other"
+        )
     return suot_barycenter(covs, tau=math.inf, **options)
 
 

@@ -124,6 +124,7 @@ class SUOTBarycenterLayer(torch.nn.Module):
     def forward(self, covs: Tensor, weights: Tensor | None = None) -> Tensor:
         """B (..., d, d) of covs (..., n, d, d) and unnormalised weights (..., n), equal by default."""
         A = as_covariances(covs, "covs")
+        covs = covs if isinstance(covs, Tensor) else A
         w = A.new_ones(()) if weights is None else as_float64(weights, "weights")
         w = w.expand(A.shape[:-2])
         lam = w / w.sum(dim=-1, keepdim=True)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float64, Inexact
 from torch import Tensor
 
+from surefoot._numerics.checks import check_number
 from surefoot.barycenter._solver.request import Request
 from surefoot.barycenter._solver.solution import Solution
 from surefoot.barycenter.bounds import iterations_for
@@ -150,6 +151,9 @@ class BarycenterResult:
             self.write(out, i, i)
         return out
 
+    def _which(self, problem: Any) -> int:
+        return check_number("problem", problem, least=0, most=len(self._lam) - 1, whole=True)
+
     def write(self, record: Record, seed: int = 0, problem: int = 0) -> None:
         """Put the numbers and facts of one problem into a record of yours, such as a study's.
 
@@ -162,13 +166,14 @@ class BarycenterResult:
         problem
             Which problem of the batch.
         """
+        problem = self._which(problem)
         if self._solution.history is not None:
             self._solution.history.write(record, seed, problem)
         record.note(seed, **self._done[problem])
 
     def influence_record(self, problem: int = 0) -> Record:
         """For G6, an input a step: weight, lam, upsilon, stretch (lambda_max of S_i), temperature."""
-        s = self._solution
+        s, problem = self._solution, self._which(problem)
         with torch.no_grad():
             stretch = s.stretch()[problem]
             # Of a singular barycenter it is 0, give or take rounding.
@@ -195,6 +200,8 @@ class BarycenterResult:
 
     def summary(self, problem: int = 0) -> str:
         """In a few lines: did it converge, how far may it be from the optimum, what was promised."""
+
+        problem = self._which(problem)
 
         def of(x: object) -> float:
             return float(np.reshape(np.asarray(x), -1)[problem])

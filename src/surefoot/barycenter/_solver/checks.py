@@ -159,6 +159,8 @@ def check_spectrum(w: Float64[Tensor, "... d"], name: str) -> None:
 
 def as_tau(tau: Any, name: str = "tau", *, zero: bool = False) -> Tensor:
     """Tau as a float64 tensor, positive (or zero where that is meant), possibly infinite."""
+    if tau is None or isinstance(tau, str):
+        raise ValueError(f"{name} must be a number, or one a problem, got {tau!r}")
     given = tau if isinstance(tau, Tensor) else _tensor(tau, name)
     if given.is_complex() or given.dtype == torch.bool:
         raise ValueError(f"{name} must be a real number, got dtype {given.dtype}")
@@ -187,6 +189,8 @@ def as_weights(weights: Any, n: int, batch: torch.Size) -> Float64[Tensor, "*bat
         at = tuple(int(i) for i in (w < 0).nonzero()[0])
         raise ValueError(f"weights must not be negative, got {float(w[at])} at index {at}")
     total = w.sum(dim=-1, keepdim=True)
+    if bool(total.isinf().any()):
+        raise ValueError("weights must have a sum that float64 holds; divide them by the largest")
     if bool((total == 0).any()):
         raise ValueError("weights must not all be 0; leave them out for equal weights")
     if not torch.allclose(total, torch.ones_like(total), rtol=0, atol=1e-8):

@@ -14,7 +14,7 @@ from torch import Tensor
 from surefoot.barycenter._chord.couplings import Unsuited
 from surefoot.barycenter._chord.hermitian import singular
 from surefoot.barycenter._chord.problem import by_products, suits
-from surefoot.barycenter._solver.checks import as_covariances
+from surefoot.barycenter._solver.checks import as_covariances, check_spectrum
 from surefoot.barycenter._solver.descent import Outcome, descend
 from surefoot.barycenter._solver.history import History
 from surefoot.barycenter._solver.initial import FREE_STARTS, initial
@@ -105,6 +105,7 @@ def _solve(request: Request, how: Settings) -> Solution:
     if not bool(inside.all()):
         Q = V[0][:, inside[0]]
         if not Q.shape[-1]:
+            check_spectrum(torch.linalg.eigvalsh(covs), "covs")
             raise ValueError("covs must hold an input of positive weight that is not 0")
         covs = Q.mT @ covs @ Q
         if not isinstance(init, str | None):
