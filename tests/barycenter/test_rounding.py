@@ -163,7 +163,6 @@ def test_what_is_meant_is_named():
         "weights must have a sum": lambda: suot_barycenter(covs, tau=1.0, weights=[1.7e308] * 8),
         "tau must be a number": lambda: suot_barycenter(covs, tau=None),
         "tau is inf for bures": lambda: bures_barycenter(covs, tau=1.0),
-        "init is for tau > 0": lambda: suot_barycenter(covs, tau=0.0, init="identity"),
         "problem must be": lambda: suot_barycenter(covs[None], tau=1.0).certificates(1),
     }
     for said, call in refused.items():

@@ -124,8 +124,6 @@ def suot_barycenter(
                 "[[A.real, -A.imag], [A.imag, A.real]]"
             )
         else:
-            if init is not None:
-                raise ValueError("init is for tau > 0: at tau = 0 the result has a closed form")
             solution = intersect(request.symmetrised())
     result = BarycenterResult.of(solution, request, method, debias=debias)
     if result.converged is not True and not bool(np.all(result.converged)):

@@ -58,9 +58,7 @@ def tau_path(covs: Any, taus: Sequence[float], **options: Any) -> TauPath:
     results: list[BarycenterResult] = []
     init = options.pop("init", None)
     for tau in taus:
-        # At tau = 0 there is a closed form and nothing to start.
-        start = init if tau or not results else None
-        results.append(suot_barycenter(covs, tau=tau, init=start, **options))
+        results.append(suot_barycenter(covs, tau=tau, init=init, **options))
         init = None if results[-1].rank_deficient else results[-1].cov
     return TauPath(tuple(float(t) for t in taus), tuple(results))
 
