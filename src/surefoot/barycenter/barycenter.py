@@ -90,6 +90,8 @@ def suot_barycenter(
     ValueError
         For inputs that are no covariances, weights that are negative or all 0, tau < 0, a singular
         start; each names what is wrong.
+    SurefootError
+        Where "newton" or a baseline comes to a point that is not positive definite any more.
     GuaranteeViolation
         Where a step does not descend as it must: a defect.
 

@@ -96,6 +96,11 @@ class Autograd:
         turn = torch.zeros(len(point.F), dtype=torch.int64, device=point.F.device)
         return Velocity(torch.zeros_like(point.B), turn)
 
+    @property
+    def name(self) -> str:
+        """As `method` calls it."""
+        return "autograd" + "_momentum" * bool(self.momentum) + "_cyclic" * self.cyclic
+
     def step(self, problem: Problem, point: Point, memory: Velocity, fresh: bool) -> Stepped:
         """One step."""
         weights = point.p
@@ -106,7 +111,7 @@ class Autograd:
         V = self.momentum * memory.V - self.eta * 2 * (E @ point.B + point.B @ E)
         B = exponential(point.B, V)
         if not bool(torch.isfinite(B).all()):
-            raise lost("autograd")
+            raise lost(self.name)
         new = problem.at(B, point.next_mean, None if fresh else point.temperature)
         eta = torch.full_like(point.F, self.eta)
         ceiling = promised(point, eta) if self.descends else torch.full_like(point.F, torch.inf)

@@ -121,7 +121,7 @@ class SUOTBarycenterLayer(torch.nn.Module):
         """The price, a scalar tensor."""
         return self.log_tau.exp()
 
-    def forward(self, covs: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(self, covs: Any, weights: Any = None) -> Tensor:
         """B (..., d, d) of covs (..., n, d, d) and unnormalised weights (..., n), equal by default."""
         A = as_covariances(covs, "covs")
         covs = covs if isinstance(covs, Tensor) else A

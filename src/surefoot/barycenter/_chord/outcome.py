@@ -120,7 +120,7 @@ def _solution(
 ) -> Solution:  # fmt: skip
     at, spot = end.couplings, end.spot
     tau, temperature, free = at.tau, at.temperature, at.free
-    # Neither is ever negative but by rounding.
+    # F without the means is never negative but by rounding.
     B, F = spot.B, max(spot.F, 0.0) + shift
     upsilon = at.upsilon().clip(min=0)
     if offset is not None:

@@ -21,6 +21,7 @@ from surefoot.barycenter._solver.initial import FREE_STARTS, initial
 from surefoot.barycenter._solver.means import mean_maps, weighted_mean
 from surefoot.barycenter._solver.problem import Means, Problem, put, take
 from surefoot.barycenter._solver.request import Request
+from surefoot.barycenter._solver.rounding import moved_by_rounding
 from surefoot.barycenter._solver.settings import Settings
 from surefoot.barycenter._solver.solution import Solution
 from surefoot.barycenter._spectral.closed_forms import Evaluation, Inputs, spectrum
@@ -142,7 +143,7 @@ def _solve(request: Request, how: Settings) -> Solution:
     assert best is not None
     names = [s if isinstance(s, str) else "array" for s in starts]
     done = replace(how, sqrt=sqrt)
-    return _solution(request, problem, best, Q, done, names)
+    return _solution(request, problem, covs, best, Q, done, names)
 
 
 def _facts(
@@ -168,9 +169,13 @@ def _nothing(*args: Any) -> None:
 
 
 def _solution(
-    request: Request, problem: Problem, run: Run, Q: Tensor | None, how: Settings, starts: list[str]
-) -> Solution:
+    request: Request, problem: Problem, covs: Tensor, run: Run, Q: Tensor | None, how: Settings,
+    starts: list[str],
+) -> Solution:  # fmt: skip
     point = run.outcome.point
+    residual = point.residual + moved_by_rounding(covs, problem, point, how.tol)
+    converged = run.outcome.converged & (residual <= how.tol)
+    run = replace(run, outcome=replace(run.outcome, converged=converged))
     low, high = problem.extremes()
     gap = torch.full_like(point.F, torch.nan)
     if how.optimality_gap and not request.free:
@@ -200,7 +205,7 @@ def _solution(
     return Solution(
         cov=embed(point.B), mean=point.mean, weights=point.p, upsilon=point.upsilon,
         steps=run.outcome.steps, converged=run.outcome.converged, gap=gap, rate=rate, value=value,
-        residual=point.residual, temperature=point.temperature, history=run.history,
+        residual=residual, temperature=point.temperature, history=run.history,
         relax=lambda: embed(coupling().relaxed()), stretch=lambda: spectrum(coupling().maps())[..., -1],
         lowest=lambda: spectrum(point.B)[:, 0],
         rank_deficient=Q is not None or bool(problem.inputs.singular.any()),
