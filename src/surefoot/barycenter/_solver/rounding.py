@@ -1,4 +1,4 @@
-"""How far rounding may move the gradient, measured: inputs of condition 1e10 keep few digits of what is small.
+"""How far rounding may move the gradient, measured: few digits of what is small survive a condition of 1e10.
 
 A residual that is computed in one way says nothing of it: dense inputs with one dominant direction had 8e-11
 reported where 3e-8 was true, to sixty digits.
