@@ -7,7 +7,7 @@ import pytest
 
 from surefoot._problems.paired import paired
 from surefoot.architecture._fit.budget import Budget
-from surefoot.architecture._peers.dense import Peer, grid_and_pruning, peers_problem
+from surefoot.architecture._peers.dense import Peer, peers_problem
 from surefoot.architecture.baselines import random_decoder
 from surefoot.architecture.experiments import ablation
 from surefoot.architecture.experiments.arms import ARMS, PEER, Given
@@ -88,7 +88,7 @@ def test_a_peer_fits_the_linear_model_too_and_prunes_within_its_budget():
     table = split("diabetes", 0)
     budget = Budget(None, 600)
     peer = Peer(peers_problem(table.X, table.y, False, 0), budget, 0)
-    grid_and_pruning(peer, 0)
+    peer.grid_and_prune()
     assert any(c.network.depth == 0 and len(c.network.inputs) for c in peer.found)
     assert 600 <= budget.spent < 600 + 150
     zeros = [c for c in peer.found if any((w == 0).any() for w in c.network.weights)]

@@ -57,11 +57,12 @@ class Peer:
     budget
         Of everything.
     seed
-        Of the starts.
+        Of the starts, and of whatever else is random.
     """
 
     def __init__(self, table: Problem, budget: Budget, seed: int) -> None:
-        self.table, self.budget, self.rng = table, budget, np.random.default_rng(seed)
+        self.table, self.budget, self.seed = table, budget, seed
+        self.rng = np.random.default_rng(seed)
         self.train, self.validation = table.rows(table.training), table.rows(table.validation)
         self.inputs = np.flatnonzero(table.by.varies)
         self.found = [constant(self.train, self.validation)]
@@ -106,6 +107,11 @@ class Peer:
                         if not self.budget.over():
                             self.fit(widths, activation, alpha)
 
+    def grid_and_prune(self) -> None:
+        """The grid for half of the budget, then pruning."""
+        self.grid(TRAINING)
+        self.prune()
+
     def prune(self) -> None:
         """Iterative magnitude pruning of one network after the other, the best first, until the end."""
         self.budget.share = 1.0
@@ -137,30 +143,3 @@ def points_of(found: Sequence[Candidate], table: Problem) -> list[ParetoPoint]:
         make_point(c, table, judged, 0.95, 1, table.training)
         for c in front(found, table.task == "squared")
     ]
-
-
-def grid(peer: Peer, seed: int) -> None:
-    """A grid of dense networks.
-
-    Parameters
-    ----------
-    peer
-        Filled.
-    seed
-        Not needed.
-    """
-    peer.grid()
-
-
-def grid_and_pruning(peer: Peer, seed: int) -> None:
-    """A grid of dense networks, then iterative magnitude pruning.
-
-    Parameters
-    ----------
-    peer
-        Filled.
-    seed
-        Not needed.
-    """
-    peer.grid(TRAINING)
-    peer.prune()

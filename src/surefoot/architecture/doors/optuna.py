@@ -8,7 +8,7 @@ from surefoot.architecture._peers.dense import ACTIVATIONS, TRAINING, Peer
 from surefoot.errors import need
 
 
-def optuna_and_pruning(peer: Peer, seed: int) -> None:
+def optuna_and_pruning(peer: Peer) -> None:
     """TPE over loss and size for half of the budget, then iterative magnitude pruning of the best.
 
     Depth 0, the linear model, is among its choices.
@@ -16,9 +16,7 @@ def optuna_and_pruning(peer: Peer, seed: int) -> None:
     Parameters
     ----------
     peer
-        Filled.
-    seed
-        Of the sampler.
+        Filled; its seed is that of the sampler.
 
     Raises
     ------
@@ -45,7 +43,7 @@ def optuna_and_pruning(peer: Peer, seed: int) -> None:
 
     try:
         study = optuna.create_study(
-            directions=["minimize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed)
+            directions=["minimize", "minimize"], sampler=optuna.samplers.TPESampler(seed=peer.seed)
         )
         study.optimize(objective)
     finally:

@@ -17,15 +17,13 @@ from surefoot.errors import need
 RATIOS = (0.25, 0.5, 0.75)
 
 
-def structured_pruning(peer: Peer, seed: int) -> None:
+def structured_pruning(peer: Peer) -> None:
     """A grid for half of the budget, then groups of least L2 norm go from the best networks.
 
     Parameters
     ----------
     peer
         Filled.
-    seed
-        Not needed.
 
     Raises
     ------

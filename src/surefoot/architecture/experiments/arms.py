@@ -17,8 +17,6 @@ from surefoot.architecture._fit.portfolio import LINEAR, Search, Settings, race
 from surefoot.architecture._fit.searched import Searched, as_read, as_searched
 from surefoot.architecture._peers.dense import (
     Peer,
-    grid,
-    grid_and_pruning,
     peers_problem,
     points_of,
 )
@@ -86,7 +84,7 @@ def estimator(**settings: Any) -> Arm:
     return fit
 
 
-def peer(fill: Callable[[Peer, int], None]) -> Arm:
+def peer(fill: Callable[[Peer], None]) -> Arm:
     """Dense networks, and what is done with them.
 
     Parameters
@@ -101,7 +99,7 @@ def peer(fill: Callable[[Peer, int], None]) -> Arm:
             peers_problem(given.table.X, given.table.y, given.table.classifies, given.seed),
             budget, given.seed,
         )  # fmt: skip
-        fill(one, given.seed)
+        fill(one)
         return one.points()
 
     return fit
@@ -165,7 +163,7 @@ def _random_features(given: Given) -> Search:
 ARMS: Mapping[str, Arm] = {
     METHOD: estimator(),
     PEER: peer(optuna_and_pruning),
-    "grid + pruning": peer(grid_and_pruning),
+    "grid + pruning": peer(Peer.grid_and_prune),
     "dense": estimator(strategy="dense"),
     "direct": estimator(strategy="direct"),
     "trained decoder": estimator(strategy="autoencoder", autoencoder="trained"),
@@ -176,7 +174,7 @@ ARMS: Mapping[str, Arm] = {
     "direct, as found": raced(_as_found(decoder=False), 1.0, prune=False),
     "trained decoder, as found": raced(_as_found(decoder=True), 1.0, prune=False),
     "random features": raced(_random_features, ALONE, prune=True),
-    "grid": peer(grid),
+    "grid": peer(Peer.grid),
     "torch-pruning": peer(structured_pruning),
 }
 """Most important first: a table is read from the top."""
