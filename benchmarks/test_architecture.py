@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from surefoot.architecture import CompactMLPClassifier, random_decoder
+from surefoot.architecture.experiments.ablation import warm_up
 from surefoot.architecture.experiments.arms import ARMS, METHOD, PEER, Given
 from surefoot.architecture.experiments.real_tables import TABLES, hypervolume, split
 from surefoot.architecture.folding import run_module
@@ -32,8 +33,9 @@ NAMES = ("wine",) if SMALL else TABLES
 
 
 def front(arm, table, seed):
-    given = Given(table, SECONDS, seed, random_decoder(DEFAULT_SPACE, seed))
-    return ARMS[arm](given)
+    decoder = random_decoder(DEFAULT_SPACE, seed)
+    warm_up(arm, seed, decoder)
+    return ARMS[arm](Given(table, SECONDS, seed, decoder))
 
 
 def scored(points, table):

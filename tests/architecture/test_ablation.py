@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from surefoot._problems.paired import paired
 from surefoot.architecture._fit.budget import Budget
@@ -12,10 +14,17 @@ from surefoot.architecture.baselines import random_decoder
 from surefoot.architecture.experiments import ablation
 from surefoot.architecture.experiments.arms import ARMS, PEER, Given
 from surefoot.architecture.experiments.real_tables import CAPS, TABLES, hypervolume, split
+from surefoot.architecture.pareto import ParetoPoint
 from surefoot.architecture.pretraining import DEFAULT_SPACE
 from surefoot.architecture.study import ArchitectureConfig
 from surefoot.errors import MissingExtraError, UnknownNameError
 from surefoot.record import Record
+
+POINT = {
+    "n_params": 3, "source": "dense", "depth": 0, "widths": (), "activations": (), "cert_bound": None,
+    "module": nn.Sequential(nn.Linear(13, 3)), "standard_error": 0.0, "cert_median": None,
+    "folding_deviation": 0.0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +116,10 @@ def test_every_arm_has_the_same_seconds_and_its_tables(record):
         assert record[f"{arm}: CPU seconds"].max() < 0.1 + 1.5
     found = ablation.tables(config, record)
     assert any("minus the arm" in title for title in found)
+    ratios = found["hypervolume: mean over seeds of portfolio / arm"].set_index("arm")
+    by_hand = record["portfolio: hypervolume"][:, 0] / record["dense: hypervolume"][:, 0]
+    assert ratios.loc["dense", "wine"] == pytest.approx(sum(by_hand) / 2)
+    assert "searches nothing" in record.fact("shortened").all[0]
     assert all(len(frame) for frame in found.values())
     assert set(ablation.figures(config, record)) == {"every strategy beside the portfolio"}
     alone = ArchitectureConfig(arms=("grid",), seconds=0.05)
@@ -114,6 +127,39 @@ def test_every_arm_has_the_same_seconds_and_its_tables(record):
     ablation.run(alone, 0, one)
     assert ablation.ran(one) == ["grid"]
     assert ablation.figures(alone, one) == {}
+
+
+def test_what_is_built_once_in_a_process_is_not_on_the_clock_of_an_arm(monkeypatch):
+    """The first optimizer of torch imports for seconds: more than a search has of ten."""
+    built, clocks = [], []
+    made = torch.optim.Optimizer.__init__
+    monkeypatch.setattr(
+        torch.optim.Optimizer,
+        "__init__",
+        lambda self, *a, **k: (built.append(self), made(self, *a, **k))[1],
+    )
+
+    def arm(given):
+        clocks.append((given.seconds, len(built)))
+        return [ParetoPoint(**POINT, n_nonzero=3, val_loss=1.0)]
+
+    monkeypatch.setattr(ablation, "ARMS", {"one": arm})
+    monkeypatch.setattr(ablation, "arms_of", lambda config: ["one"])
+    ablation.run(ArchitectureConfig(seconds=12.0), 0, Record())
+    assert [seconds for seconds, _ in clocks] == [0.01, 12.0]
+    assert clocks[0][1] > 0
+
+
+def test_points_are_chosen_by_validation_rows_whatever_the_test_rows_say():
+    points = [
+        ParetoPoint(**POINT, n_nonzero=size, val_loss=loss)
+        for size, loss in ((3, 1.0), (9, 0.5), (30, 0.1))
+    ]
+    found = ablation._measured("one", points, [0.2, 0.9, 0.7], (5, 10, 40), 2.5)
+    assert [found[f"one: relative error within cap {i}"] for i in range(3)] == [0.2, 0.9, 0.7]
+    assert (found["one: relative error"], found["one: non-zero"]) == (0.7, 30)
+    assert found["one: hypervolume"] == pytest.approx((3.5 - math.log10(3)) / 3.5 * 0.8)
+    assert found["one: CPU seconds"] == 2.5
 
 
 def test_intervals_of_re_splits_are_wider():
