@@ -20,6 +20,7 @@ from surefoot.architecture.study import ArchitectureConfig
 from surefoot.errors import MissingExtraError, UnknownNameError
 from surefoot.record import Record
 
+SECONDS = 0.02
 POINT = {
     "n_params": 3, "source": "dense", "depth": 0, "widths": (), "activations": (), "cert_bound": None,
     "module": nn.Sequential(nn.Linear(13, 3)), "standard_error": 0.0, "cert_median": None,
@@ -31,7 +32,7 @@ POINT = {
 def record():
     found = Record()
     for seed in (0, 1):
-        ablation.run(ArchitectureConfig(seconds=0.1), seed, found)
+        ablation.run(ArchitectureConfig(seconds=SECONDS), seed, found)
     return found
 
 
@@ -71,7 +72,7 @@ def test_no_arm_sees_the_test_rows():
     """Test rows that would stop every fit: all are NaN."""
     table = split("wine", 0)
     blind = table._replace(X_test=np.full_like(table.X_test, np.nan), y_test=None)
-    given = Given(blind, 0.05, 0, random_decoder(DEFAULT_SPACE, 0))
+    given = Given(blind, SECONDS, 0, random_decoder(DEFAULT_SPACE, 0))
     for name, arm in ARMS.items():
         try:
             points = arm(given)
@@ -105,15 +106,15 @@ def test_a_peer_fits_the_linear_model_too_and_prunes_within_its_budget():
 
 
 def test_every_arm_has_the_same_seconds_and_its_tables(record):
-    config = ArchitectureConfig(seconds=0.1)
+    config = ArchitectureConfig(seconds=SECONDS)
     left_out = {arm for arm in ARMS if record.fact("left_out", of=arm).all}
     assert left_out <= {PEER, "torch-pruning"}
     assert set(ablation.ran(record)) == set(ARMS) - left_out
-    assert record.fact("seconds").all == (0.1,)
+    assert record.fact("seconds").all == (SECONDS,)
     assert len(record.fact("decoder").all) == 2
     for arm in ablation.ran(record):
         # A step that has begun is ended: tens of milliseconds, whatever the budget.
-        assert record[f"{arm}: CPU seconds"].max() < 0.1 + 1.5
+        assert record[f"{arm}: CPU seconds"].max() < SECONDS + 1.5
     found = ablation.tables(config, record)
     assert any("minus the arm" in title for title in found)
     ratios = found["hypervolume: mean over seeds of portfolio / arm"].set_index("arm")

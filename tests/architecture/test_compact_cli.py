@@ -147,7 +147,7 @@ def test_a_decoder_is_trained_once_kept_and_searched_in(csv, capsys, monkeypatch
     assert first["file"] == str(pretrained_path(steps=1))
     assert first["median"] == again["median"] <= again["median_bound"]
     assert len(first["winners"]) == 3
-    table = ["compact", str(csv / "numbers.csv"), "--target", "size", "--steps", "300", "--json"]
+    table = ["compact", str(csv / "numbers.csv"), "--target", "size", "--steps", "120", "--json"]
     assert main([*table, "--out", str(csv / "out"), "--autoencoder", str(file)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["certificate"]["autoencoder"] == model.digest()

@@ -23,7 +23,7 @@ def failures(estimator):
     [pytest.param(CompactMLPClassifier, marks=pytest.mark.acceptance), CompactMLPRegressor],
 )
 def test_passes_with_dense_candidates(estimator):
-    assert failures(estimator(steps=24, random_state=0, strategy="dense")) == []
+    assert failures(estimator(steps=8, random_state=0, strategy="dense")) == []
 
 
 @pytest.mark.acceptance

@@ -145,7 +145,7 @@ def test_a_start_that_no_iteration_improves_reads_nothing():
 def test_an_autoencoder_is_searched_in_or_the_certificate_says_why(decoder):
     y = X[:, 0] * X[:, 1]
     found = CompactMLPRegressor(
-        strategy="autoencoder", autoencoder=decoder, steps=200, random_state=0, restarts=2,
+        strategy="autoencoder", autoencoder=decoder, steps=120, random_state=0, restarts=2,
         size_penalties=(0.003,), select="best",
     ).fit(X, y)  # fmt: skip
     assert {p.source for p in found.pareto_} <= {"constant", "linear", "autoencoder"}
@@ -159,7 +159,7 @@ def test_an_autoencoder_is_searched_in_or_the_certificate_says_why(decoder):
         other = clone(found).set_params(strategy=strategy, steps=40).fit(X, y)
         assert other.certificate_["notes"] == [f"autoencoder was not searched in: {words}"]
         assert other.record_.fact("autoencoder", of="search").all == ()
-    short = clone(found).set_params(strategy="portfolio", steps=None, time_budget=0.3).fit(X, y)
+    short = clone(found).set_params(strategy="portfolio", steps=None, time_budget=0.03).fit(X, y)
     assert "time_budget is below 10 seconds" in short.certificate_["notes"][0]
 
 
@@ -167,7 +167,7 @@ def test_a_real_table_through_a_decoder_of_another_shape(decoder):
     """Thirteen columns and three classes, by a decoder of two inputs and one output."""
     x, x_test, y, y_test = table("wine")
     model = CompactMLPClassifier(
-        strategy="autoencoder", autoencoder=decoder, steps=300, random_state=0, restarts=2,
+        strategy="autoencoder", autoencoder=decoder, steps=150, random_state=0, restarts=2,
         size_penalties=(0.003,), prune=False,
     ).fit(x, y)  # fmt: skip
     assert model.certificate_["autoencoder"] == decoder.digest()
@@ -195,7 +195,7 @@ def test_a_class_without_a_training_row_does_not_stop_a_search(absent):
     labels = np.where(x[0] > 0, first, second)
     rows = Rows(x, np.eye(3)[labels].T, np.full(120, 1 / 120), "softmax")
     search = Searched("direct", None, 4, 1, ("tanh",), (0.003,), 2, 1e-4, 0)
-    found = list(search(rows, rows, np.arange(2), Budget(None, 200)))
+    found = list(search(rows, rows, np.arange(2), Budget(None, 100)))
     assert found
     best = min(found, key=lambda c: c.val_loss).network
     assert np.mean(best.layers(x[best.inputs])[-1].argmax(axis=0) == labels) > 0.95
