@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.zeroth_order.nets import flat, loss_of, network, problem
 from torch import nn
 from torch.func import functional_call
@@ -285,6 +286,48 @@ def test_factors_kept_apart_add_up():
     assert len(factors) == 3
     moved = start["0.weight"] + sum(f @ v.T for f, v in factors)
     torch.testing.assert_close(moved, two[0].weight.detach(), rtol=0, atol=1e-9)
+
+
+class ReadTwice(nn.Module):
+    """Its weight is read outside its module as well, and hence is written."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(9, 9), nn.Linear(9, 1)
+
+    def forward(self, x):
+        return self.last(torch.tanh(F.linear(torch.tanh(self.first(x)), self.first.weight)))
+
+
+@pytest.mark.parametrize("cap", [None, 2])
+@pytest.mark.filterwarnings("ignore:first.weight cannot be perturbed by a hook")
+def test_factors_of_a_written_tensor_add_up(cap):
+    def made():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return ReadTwice().double()
+
+    x, y = problem()
+    models = [made(), made()]
+    kept = LOZO(models[0], 0.01, rank=1, nu=3, fold=False, rank_cap=cap, log=True)
+    folded = LOZO(models[1], 0.01, rank=1, nu=3)
+    start = made().first.weight.detach().clone()
+    for _ in range(8):
+        for model, optimizer in zip(models, (kept, folded), strict=True):
+            optimizer.step(lambda model=model: F.mse_loss(model(x), y))
+    assert kept.tensors[0].storage == "written"
+    folded.flush()
+    # At most two periods were kept: a cap of 2 cuts nothing off.
+    for one, two in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        if one is not models[0].last.weight:
+            torch.testing.assert_close(one, two, rtol=0, atol=1e-10)
+    moved = start + sum(b @ v.T for b, v in kept.adapter()["first.weight"])
+    torch.testing.assert_close(moved, models[0].first.weight.detach(), rtol=0, atol=1e-12)
+    again, state = made(), kept.state_dict()
+    other = LOZO(again, 0.01, rank=1, nu=3, fold=False, rank_cap=cap)
+    other.load_state_dict(state)
+    assert torch.equal(again.first.weight, models[0].first.weight)
+    torch.testing.assert_close(replay(made(), kept.log)(x), models[0](x), rtol=0, atol=1e-12)
 
 
 def test_the_global_generator_and_gradients_are_left_alone():

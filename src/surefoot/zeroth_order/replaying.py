@@ -89,7 +89,8 @@ def replay(
 
 def _fold_kept(tensor: TrainedTensor) -> None:
     """Write the factors that a run with fold=False kept apart: nobody else would hold them."""
-    if tensor.dense:
+    if tensor.dense or tensor.storage == "written":
+        # A tensor that is written holds them already.
         return
     out = tensor.matrix()
     for rows in tensor.row_blocks():

@@ -175,7 +175,14 @@ class TrainedTensor:
         a = self.b if direction is None or s == 0 else self.b.add(direction, alpha=s * factor)
         base, out = self.base.view(self.m, self.n), self.matrix()
         for rows in self.row_blocks():
-            out[rows] = torch.addmm(base[rows].to(self.v.dtype), a[rows], self.v.T).to(out.dtype)
+            out[rows] = self._moved(base[rows].to(self.v.dtype), a, rows).to(out.dtype)
+
+    def _moved(self, start: Tensor, a: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Some rows of start + A V^T, and of what was kept of past periods."""
+        assert self.v is not None
+        for left, right in [] if self.kept.joined is None else [self.kept.joined]:
+            start = torch.addmm(start, left[rows], right.T)
+        return torch.addmm(start, a[rows], self.v.T)
 
     def value_at(self, direction: Tensor, s: float, factor: float) -> Tensor:
         """Iterate + s * direction in the precision of the factors, without writing it."""
@@ -186,7 +193,7 @@ class TrainedTensor:
         assert self.b is not None
         assert self.v is not None
         a = torch.add(self.b, direction, alpha=s * factor)
-        return torch.addmm(start.view(self.m, self.n), a, self.v.T).view(self.param.shape)
+        return self._moved(start.view(self.m, self.n), a).view(self.param.shape)
 
     def row_blocks(self) -> list[slice]:
         """Rows to be converted at a time."""
@@ -263,7 +270,7 @@ class TrainedTensor:
         self.shown = self.b
 
     def keep(self, period: int, cap: int | None = None) -> float | None:
-        """Set this period's B aside instead of folding it; hooks go on adding it.
+        """Set this period's B aside instead of folding it; hooks, or writes, go on adding it.
 
         Parameters
         ----------
@@ -281,7 +288,10 @@ class TrainedTensor:
         assert self.v is not None
         self.kept.add(period, self.b, self.v)
         self.b.zero_()
-        return None if cap is None or self.kept.rank <= cap else self.kept.cut(cap)
+        error = None if cap is None or self.kept.rank <= cap else self.kept.cut(cap)
+        if self.storage == "written":
+            self.write()
+        return error
 
     @property
     def is_pending(self) -> bool:
