@@ -46,9 +46,11 @@ class LowRankHook:
         assert copies is not None
         if copies.k == 1:
             return self.add(y, x, a[0], v)
-        if copies.holds(y):
+        held = copies.holds(y)
+        if held and x.shape[:1] == y.shape[:1]:
             return self.add_rows(y, x, a, v)
-        wide = copies.spread(y)
+        # A bias that moves has given each copy its own y already, of an x that they share.
+        wide = y if held else copies.spread(y)
         return wide.add_(self.alone(x, a, v).repeat_interleave(copies.rows, 0).view_as(wide))
 
     def add_rows(self, y: Tensor, x: Tensor, a: Tensor, v: Tensor) -> Tensor:

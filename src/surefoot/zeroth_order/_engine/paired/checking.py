@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from surefoot._numerics.sizes import wide
@@ -15,7 +16,7 @@ from surefoot.zeroth_order._engine.evaluation import Losses
 from surefoot.zeroth_order._engine.paired.copies import DRAWS, NotNow, Unpaired
 from surefoot.zeroth_order._engine.paired.forward import PairedForward
 from surefoot.zeroth_order._engine.paired.plan import Plan
-from surefoot.zeroth_order._engine.tensors import TrainedTensor
+from surefoot.zeroth_order._engine.tensors import TrainedTensor, exact
 
 # The perturbations that are looked at, relative to the weights; the next where a loss is not finite.
 LOUD = (0.1, 0.01, 1e-3)
@@ -73,6 +74,11 @@ def check(
                     "the losses of one forward of two copies are not those of two forwards: something "
                     "in the model or the closure mixes the rows of a batch"
                 )
+            if not _independent(forward, closure, batch, rows, losses):
+                raise Unpaired(
+                    "the loss of one copy moves with the weights of another: a term of the closure is taken "
+                    "over all rows (a penalty on activations, an auxiliary loss); return one loss a row"
+                )
             forward.low = low
             if low is not None and not _agree(losses_together, wanted, LOW_TOLERANCE):
                 raise Unpaired(
@@ -91,6 +97,19 @@ def _agree(found: Callable[[], list[float]], wanted: list[float], tolerance: flo
         math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-2 * tolerance)
         for a, b in zip(found(), wanted, strict=True)
     )
+
+
+def _independent(
+    forward: PairedForward, closure: Callable[[Any], Any], batch: Any, rows: int, losses: Losses
+) -> bool:
+    """Whether the loss of copy 0 is the same whatever the weights of copy 1: a small term in common shows."""
+    # Shapes and the rows of copy 0 are the same, and so is the rounding, but for the order of sums on a GPU.
+    kinds = [exact(x.param.dtype) for x in forward.directions.tensors]
+    tolerance = 2 * max(torch.finfo(kind).eps for kind in kinds)
+    one, two = (
+        forward(closure, batch, rows, [(0, 1.0), (0, s)], losses.raw)[0] for s in (-1.0, 1.0)
+    )
+    return math.isclose(one, two, rel_tol=tolerance, abs_tol=1e-2 * tolerance)
 
 
 def tolerance_of(tensors: list[TrainedTensor]) -> float:

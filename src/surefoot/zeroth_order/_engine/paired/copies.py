@@ -135,4 +135,5 @@ def form_of(batch: Any, k: int, rows: int) -> tuple[Any, ...]:
     """What must have been checked before copies are trusted: dimensions, and sizes that could be mistaken."""
     tensors = [x for x in leaves(batch) if isinstance(x, Tensor)]
     alike = any(n == rows or n % (k * rows) == 0 for x in tensors for n in x.shape[1:])
-    return (k, tuple(x.ndim for x in tensors), alike)
+    # With fewer rows a tensor of the model's own may be taken for one with the rows of all copies.
+    return (k, rows, tuple(x.ndim for x in tensors), alike)
