@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from tests.zeroth_order.nets import flat, network, problem
 from torch import nn
 
+from surefoot import Record
 from surefoot.zeroth_order import LOZO, MeZO, PairedWarning, StepLog, replay
 from surefoot.zeroth_order._engine.paired import pairing, products, serving
 from surefoot.zeroth_order._engine.paired.copies import Copies, repeated, rows_of
 from surefoot.zeroth_order._engine.paired.losses import SplitLosses
+from surefoot.zeroth_order._engine.self_check import HookWarning
 
 
 def mse(model):
@@ -503,6 +505,26 @@ def test_written_weights_are_seen_by_products_in_few_bits(monkeypatch):
     assert held(model[3], torch.bfloat16).float().allclose(model[3].weight, rtol=1e-2)
     found = optimizer.quality(cross_entropy(model), labelled())
     assert found.error <= 0.1
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_autocast_in_the_closure_is_recorded(given):
+    model, (x, y) = network(torch.float32), problem(torch.float32)
+
+    def closure(batch=(x, y)):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return F.mse_loss(model(batch[0]).float(), batch[1])
+
+    optimizer = LOZO(model, 0.01, record=Record())
+    with warnings.catch_warnings():
+        # A hook of float32 factors is not at fault for the rounding of bfloat16.
+        warnings.simplefilter("error", HookWarning)
+        warnings.simplefilter("ignore", PairedWarning)
+        optimizer.step(closure, *[(x, y)] * given)
+    assert optimizer.record.fact("products").all == ("bfloat16",)
+    assert optimizer.tensors[0].storage == "hooked"
+    with pytest.raises(ValueError, match="autocast to torch.bfloat16"):
+        optimizer.engine.quality(closure, (x, y), 2)
 
 
 # -- factors kept apart -----------------------------------------------------------------------------------

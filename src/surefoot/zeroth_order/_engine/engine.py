@@ -182,12 +182,10 @@ class Engine:
             warn_of_rounding(self.directions)
             if self.reducer.size > 1:
                 self.reducer.expect(digest_of(self.tensors))
-        if (
-            closure is not None
-            and self.self_check is not None
-            and self.self_check.run(self.tensors, lambda: self.losses(closure))
-        ):
-            self.self_check = None
+        if closure is not None and self.self_check is not None:
+            done = self.self_check.run(self.tensors, lambda: self.losses(closure))
+            self.pairing.autocast = self.self_check.autocast
+            self.self_check = None if done else self.self_check
 
     def _check_log(self) -> None:
         frozen = [x.name for x in self.tensors if x.frozen]
@@ -336,11 +334,23 @@ class Engine:
     def quality(
         self, closure: Callable[[Any], Any], batch: Any, directions: int
     ) -> tuple[np.ndarray, np.ndarray, str]:
-        """c as a step computes it, c in float32, and how a step computes it."""
-        self.begin_step()
+        """c as a step computes it, c in float32, and how a step computes it.
+
+        Raises
+        ------
+        ValueError
+            If the closure is in autocast.
+        """
         once = functools.partial(self.pairing.once, closure, batch)
         pairing = self.pairing
         with self.losses.together(once) as same:
+            self.begin_step(once)
+            if pairing.autocast is not None:
+                same.undo()
+                raise ValueError(
+                    f"the closure is in autocast to {pairing.autocast}, which decides the arithmetic: c in "
+                    "float32 cannot be had beside it; leave autocast out of the closure"
+                )
             if pairing.refused is None:
                 try:
                     pairing.ready(closure, batch, rows_of(batch), once)

@@ -56,6 +56,7 @@ class SelfCheck:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.autocast: torch.dtype | None = None
 
     def run(self, tensors: list[TrainedTensor], loss: Callable[[], float]) -> bool:
         """Move every tensor that hooks do not serve to a written copy; False if no loss could tell.
@@ -110,6 +111,7 @@ class SelfCheck:
         finally:
             for tensor in hooked:
                 tensor.counting = False
+        self.autocast = uses.autocast
         self._refuse_reads(hooked, uses)
         for tensor in hooked:
             if tensor.numberless:
@@ -180,9 +182,8 @@ class SelfCheck:
         finally:
             weight[:, columns] = before
 
-    @staticmethod
-    def _tolerance(p: Tensor) -> float:
-        return 1e-4 if p.element_size() >= 4 else 3e-2
+    def _tolerance(self, p: Tensor) -> float:
+        return 1e-4 if p.element_size() >= 4 and self.autocast is None else 3e-2
 
     @staticmethod
     def _write(tensor: TrainedTensor, why: str) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -35,13 +36,25 @@ def _asks(function: Callable[..., Any]) -> bool:
     return name in ASKING
 
 
+def _autocast(device: str) -> torch.dtype | None:
+    known = torch.amp.is_autocast_available(device)
+    return torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else None
+
+
 class WeightUses(TorchFunctionMode):
-    """Counts, for each of some tensors, the torch calls that take it as an argument."""
+    """Counts, for each of some tensors, the torch calls that take it as an argument.
+
+    Attributes
+    ----------
+    autocast
+        What autocast computes in at the first of them; None: it is off.
+    """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         super().__init__()
         self._watched = {id(t) for t in tensors}
         self.count: Counter[int] = Counter()
+        self.autocast: torch.dtype | None = None
 
     def __torch_function__(
         self,
@@ -66,5 +79,6 @@ class WeightUses(TorchFunctionMode):
             if isinstance(each, Tensor):
                 if id(each) in self._watched:
                     self.used(each)
+                    self.autocast = self.autocast or _autocast(each.device.type)
             elif isinstance(each, (list, tuple)):
                 self._note(each)

@@ -47,6 +47,8 @@ class Pairing:
     ----------
     how
         In words, how the last estimate was evaluated.
+    autocast
+        What the closure's autocast computes in, where the first step saw one.
     refused
         Why copies can never share a forward of this model; None: they can.
     """
@@ -67,6 +69,7 @@ class Pairing:
         self.how, self.refused = "", None if model is not None else "it needs the model"
         if self.refused is None and directions.settings.mode != "factored":
             self.refused = "it needs mode 'factored'"
+        self.autocast: torch.dtype | None = None
         self.forward: PairedForward | None = None
         self.checked: set[tuple[Any, ...]] = set()
         self.faster: dict[int, bool] = {}
@@ -229,6 +232,8 @@ class Pairing:
         together = self.how.startswith("one forward")
         if together and self.low is not None:
             return self.low
+        if self.autocast is not None:
+            return self.autocast
         least = None if self.model is None else dtype_of(self.model)
         if least is not None and not together:
             return least
