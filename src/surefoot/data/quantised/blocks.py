@@ -90,15 +90,7 @@ def unpack_rows(
 ) -> Float[Tensor, "rows in"]:
     """Weights of some rows, written into `out`, which is float32 or float64."""
     rows, blocks, _ = quants.shape
-    d = scales.view(torch.float16).to(out.dtype)
-    if kind.name == "Q8_0":
-        view = out.view(rows, blocks, SIZE)
-        view.copy_(quants.view(torch.int8))
-        view.mul_(d)
-        return out
-    halves = out.view(rows, blocks, 2, SIZE // 2)
-    _halves(quants, halves[:, :, 0], halves[:, :, 1])
-    _scaled(halves, d[..., :1, None], d[..., 1:, None] if kind.scales > 1 else None)
+    _unpack(quants, scales, kind, out.view(rows, blocks, SIZE), 2)
     return out
 
 
@@ -110,16 +102,21 @@ def unpack_columns(
 ) -> Float[Tensor, "in out"]:
     """The transposed weight, written into `out`, which is float32 or float64."""
     blocks, _, width = quants.shape
+    _unpack(quants, scales, kind, out.view(blocks, SIZE, width), 1)
+    return out
+
+
+def _unpack(quants: Tensor, scales: Tensor, kind: Kind, out: Tensor, axis: int) -> None:
+    """Into `out`, whose `axis` is along a block, as is that of the bytes and of the scales."""
     d = scales.view(torch.float16).to(out.dtype)
     if kind.name == "Q8_0":
-        view = out.view(blocks, SIZE, width)
-        view.copy_(quants.view(torch.int8))
-        view.mul_(d)
-        return out
-    halves = out.view(blocks, 2, SIZE // 2, width)
-    _halves(quants, halves[:, 0], halves[:, 1])
-    _scaled(halves, d[:, :1, None], d[:, 1:, None] if kind.scales > 1 else None)
-    return out
+        out.copy_(quants.view(torch.int8))
+        out.mul_(d)
+        return
+    halves = out.view(*out.shape[:axis], 2, SIZE // 2, *out.shape[axis + 1 :])
+    _halves(quants, halves.select(axis, 0), halves.select(axis, 1))
+    scale, *least = (each.unsqueeze(axis + 1) for each in d.chunk(kind.scales, axis))
+    _scaled(halves, scale, least[0] if least else None)
 
 
 def _halves(quants: Tensor, low: Tensor, high: Tensor) -> None:
