@@ -8,6 +8,7 @@ import pytest
 
 from surefoot import Verdict
 from surefoot.privacy import audit, last_iterate, standard
+from surefoot.privacy.audit.request import check_scores
 
 
 class Training:
@@ -189,3 +190,18 @@ def test_an_imaginary_part_is_not_dropped(name, unchecked):
     z = np.linspace(0.1, 0.9, 20) + 0.5j
     with pytest.raises(ValueError, match=name.removesuffix(" of a heuristic")):
         WITHOUT_COMPLEX[name](z)
+
+
+def test_a_mask_is_not_dropped():
+    """NumPy hands over what it hides: the audit would be of scores that were taken out."""
+    scores, coins = np.arange(20.0), np.arange(20) % 2 == 0
+    hidden = np.arange(20) == 3
+    for given in (
+        (np.ma.masked_array(scores, hidden), coins),
+        (scores, np.ma.masked_array(coins, hidden)),
+    ):
+        with pytest.raises(ValueError, match="a masked one that hides some"):
+            check_scores(*given)
+    seen = check_scores(np.ma.masked_array(scores, False), np.ma.masked_array(coins, False))
+    np.testing.assert_array_equal(seen[0], scores)
+    np.testing.assert_array_equal(seen[1], coins)

@@ -105,6 +105,11 @@ def test_a_table_of_ones_own(tmp_path):
     file.write_text("text,label,domain\na,b,c\nd,,c\n")
     with pytest.raises(FileFormatError, match="'label' is empty in row 2"):
         domain_texts(file)
+    file.write_text("text,label,domain\na,NA,c\n")
+    with pytest.raises(
+        FileFormatError, match="row 1; in a CSV the words NA, null, .* read as empty"
+    ):
+        domain_texts(file)
     file.write_text("text,label,domain\n")
     with pytest.raises(FileFormatError, match="no rows"):
         domain_texts(file)

@@ -92,7 +92,7 @@ def check_number(
 
 
 def check_real(name: str, value: Any) -> None:
-    """Refuse complex numbers, whose imaginary part NumPy drops from an array with no more than a warning.
+    """Refuse what NumPy would change without an error: imaginary parts are dropped, masks taken off.
 
     Parameters
     ----------
@@ -104,14 +104,31 @@ def check_real(name: str, value: Any) -> None:
     Raises
     ------
     ValueError
-        It is complex.
+        It is complex, or a mask hides some of it.
     """
+    refuse_hidden(name, value)
     try:
         found = value.is_complex() if hasattr(value, "is_complex") else np.iscomplexobj(value)
     except (TypeError, ValueError):
         return
     if found:
         raise ValueError(f"{name} must be real numbers, got complex ones: {value!r}")
+
+
+def refuse_hidden(name: str, value: Any) -> None:
+    """Refuse numbers behind a mask, in a list too: NumPy hands over what the mask hides.
+
+    Raises
+    ------
+    ValueError
+        Some are hidden; a masked array that hides none is as good as any.
+    """
+    inside = value if isinstance(value, (list, tuple)) else ()
+    if np.ma.is_masked(value) or any(map(np.ma.is_masked, inside)):
+        raise ValueError(
+            f"{name} must be an array of numbers, got a masked one that hides some; leave those out, or fill "
+            "them"
+        )
 
 
 def check_numbers(
@@ -144,15 +161,11 @@ def check_numbers(
     ValueError
         It is none; the message says what is wrong.
     """
+    refuse_hidden(name, value)
     try:
         found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be an array of numbers, got {value!r}") from None
-    if np.ma.is_masked(value):
-        raise ValueError(
-            f"{name} must be an array of numbers, got a masked one that hides some; leave those out, or fill "
-            "them"
-        )
     if found.dtype.kind not in "iuf" or (finite and not found.size):
         raise ValueError(f"{name} must be an array of real numbers, got {value!r}")
     found = found.astype(np.float64)
@@ -186,7 +199,9 @@ def _same(value: Any, each: Any) -> bool:
 
 
 def _number(value: Any, whole: bool) -> int | float | None:
-    """The value as a Python number, None where it is not one."""
+    """The value as a Python number, None where it is not one, or a mask hides it."""
+    if np.ma.is_masked(value):
+        return None
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
     if isinstance(value, (bool, str, bytes, bytearray)) or getattr(value, "shape", ()) != ():

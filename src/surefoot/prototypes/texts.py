@@ -105,7 +105,10 @@ def domain_texts(path: str | Path, templates: Sequence[str] = TEMPLATES) -> Doma
     columns = [column(frame, (name,), file) for name in ("text", "label", "domain")]
     for c in columns:
         if len(empty := np.flatnonzero(c.isna() | (c.astype(str).str.strip() == ""))):
-            raise FileFormatError(f"{file}: column {c.name!r} is empty in row {empty[0] + 1}")
+            raise FileFormatError(
+                f"{file}: column {c.name!r} is empty in row {empty[0] + 1}; in a CSV the words NA, null, "
+                "None and nan alone read as empty too"
+            )
     if not len(frame):
         raise FileFormatError(f"{file} holds no rows")
     text, label, domain = (c.astype(str).str.strip() for c in columns)

@@ -40,6 +40,7 @@ def check_scores(scores: Any, included: Any) -> tuple[Float[Array, " m"], Bool[A
         values: Array = np.asarray(scores, dtype=float)
     except (TypeError, ValueError):
         raise ValueError(f"scores must be one number a canary, got {scores!r}") from None
+    check_real("included", included)
     coins: Array = np.asarray(included)
     if values.ndim != 1:
         raise ValueError(f"scores must be one number per canary, got shape {values.shape}")
