@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from tests.federated.grid import InProcessGrid
 from tests.prototypes.federation import (
     config_of,
-    feature_file,
     loop,
     same,
     ways,
@@ -18,11 +17,6 @@ from tests.prototypes.federation import (
 
 from surefoot.errors import SurefootError
 from surefoot.prototypes.doors.app import KEYS, mpft_server_app
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return feature_file(tmp_path_factory.mktemp("features") / "f.npz")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +46,7 @@ def path(tmp_path_factory):
         ({"data-path": ""}, "data-path must name a file"),
         ({"data-path": "/nowhere.npz"}, "there is no file"),
         ({"held-out": 1.0}, "held-out must be"),
+        ({"own-data": True}, "unknown keys own-data"),
     ],
 )  # fmt: skip
 def test_settings_are_refused_before_anybody_sends(more, said, path):

@@ -9,7 +9,6 @@ from tests.federated.grid import InProcessGrid
 from tests.prototypes.clients import D
 from tests.prototypes.federation import (
     config_of,
-    feature_file,
     private,
     run,
     uploads,
@@ -26,11 +25,6 @@ from surefoot.prototypes import (
     gaussian_epsilon,
 )
 from surefoot.prototypes.configured import mpft_task
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return feature_file(tmp_path_factory.mktemp("features") / "f.npz")
 
 
 def test_a_private_run_says_nothing_else_and_is_never_the_same(path):

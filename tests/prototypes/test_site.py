@@ -19,11 +19,6 @@ from surefoot.prototypes.doors.app import KEYS, mpft_client_app
 from surefoot.prototypes.doors.keys import OF_NODE
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return feature_file(tmp_path_factory.mktemp("features") / "f.npz")
-
-
 def nodes(config, app=None, only=None, **node):
     """A grid whose nodes, or one of them, have more in their configuration."""
     grid = InProcessGrid(app or ways(config)[0], config["num-partitions"], config)
@@ -117,6 +112,23 @@ def test_a_limit_is_not_raised_by_a_large_delta(path):
     )
 
 
+def test_a_limit_without_a_delta_is_not_loosened_by_that_of_the_run(path):
+    """It was stated at 1e-5, said or not."""
+    config = private(path, epsilon=1.0, delta=0.9, **{"max-epsilon": 50.0, "max-delta": 0.9})
+    with pytest.raises(SurefootError, match=r"at delta 1e-05, above max_epsilon 1 "):
+        run(config, grid=nodes(config, **{"max-epsilon": 1.0}))
+
+
+def test_a_delta_without_a_limit_is_refused(path):
+    """The release was at the run's own delta, whatever the site said."""
+    config = private(path, epsilon=1.0, delta=0.9)
+    with pytest.raises(SurefootError, match="max-delta = 1e-06 in the node's .* limits nothing"):
+        run(config, grid=nodes(config, **{"max-delta": 1e-6}))
+    strict = config | {"max-epsilon": 1.0}
+    with pytest.raises(SurefootError, match="at delta 1e-06, above max_epsilon 1 "):
+        run(strict, grid=nodes(strict, **{"max-delta": 1e-6}))
+
+
 def test_a_site_with_a_limit_keeps_its_accuracies(path):
     """They depend on the records, and no ledger counts them."""
     config = private(path, evaluate=True)
@@ -130,7 +142,18 @@ def test_a_site_with_a_limit_keeps_its_accuracies(path):
 
 
 @pytest.mark.parametrize(
-    "key", ["max_epsilon", "Max-Epsilon", "dry_run", "sitedir", "epsilon", "held-out"]
+    "key",
+    [
+        "max_epsilon",
+        "Max-Epsilon",
+        "max-eps",
+        "eps-max",
+        "epsilon-max",
+        "dry_run",
+        "sitedir",
+        "epsilon",
+        "held-out",
+    ],
 )
 def test_a_key_of_a_node_that_nobody_reads_is_refused(key, path):
     """A misspelt limit is no limit."""
@@ -168,9 +191,32 @@ def test_a_ledger_that_is_gone_or_of_other_records_stops_the_site(path, tmp_path
     with pytest.raises(SurefootError, match=r"ledger-0.json is gone, .* nothing is released"):
         run(config)
     (tmp_path / "ledger-0.json").write_bytes(kept)
-    with pytest.raises(SurefootError, match=r"dealt out to 3 partitions, this run has 4"):
+    with pytest.raises(SurefootError, match=r"dealt out to 3 partitions by .* dealt out to 4 "):
         run(config | {"num-partitions": 4})
     run(config)
+
+
+def test_a_record_that_moves_to_another_ledger_stops_the_site(path, tmp_path):
+    """More partitions than domains: another seed deals a domain's records out otherwise."""
+    config = private(path, **{"num-partitions": 6, "site-dir": str(tmp_path), "max-epsilon": 6.0})
+    one, other = (set(mpft_task(config | {"seed": s})._own(0, 6)) for s in (0, 1))
+    assert one != other
+    run(config)
+    with pytest.raises(SurefootError, match=r"by seed 0, .* by seed 1: .* nothing is released"):
+        run(config | {"seed": 1})
+
+
+def test_the_run_does_not_say_which_ledger_counts(path, tmp_path):
+    config = private(path, **{"site-dir": str(tmp_path)})
+    run(config)
+    again = config | {"own-data": True}
+    grid = nodes(config)
+    strategy = ways(config)[1]
+    for context in grid.contexts.values():
+        context.run_config = again
+    with pytest.raises(SurefootError, match=r"above max_epsilon 4 \(4 spent before\)"):
+        strategy.start(grid, strategy.initial_arrays())
+    assert not (tmp_path / "ledger.json").exists()
 
 
 def test_two_runs_at_once_do_not_both_spend_what_is_there_once(path, tmp_path):
@@ -189,7 +235,7 @@ def test_two_runs_at_once_do_not_both_spend_what_is_there_once(path, tmp_path):
         with contextlib.suppress(RuntimeError):
             charge(
                 Node(),
-                Site(tmp_path, 0, 3),
+                Site(tmp_path, 0, (3, 0)),
                 GaussianRelease(4.0, 1e-5),
                 config | {"max-epsilon": 5.0},
             )

@@ -5,12 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from flwr.app import Array, MetricRecord
+from flwr.app import Array, ConfigRecord, MetricRecord
 from tests.federated.grid import InProcessGrid
 from tests.prototypes.clients import head as toy_head
 from tests.prototypes.federation import (
     config_of,
-    feature_file,
     loop,
     run,
     same,
@@ -23,11 +22,6 @@ from surefoot.federated import MissingNodesError
 from surefoot.prototypes import (
     MPFTStrategy,
 )
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return feature_file(tmp_path_factory.mktemp("features") / "f.npz")
 
 
 def arrays_of(reply):
@@ -172,6 +166,30 @@ def test_it_is_dropped_by_name_and_the_run_goes_on(name, path, of_two):
     assert strategy.history.rounds[0].partitions == [0, 2]
     assert same(strategy.state, of_two)
     assert strategy.delivered == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"sampling": [[1]]}', "facts of a reply must be lists of"),
+        ("[" * 20_000, "JSON of at most"),
+        ("[" * 9_000, "nested too deeply|must be lists of"),
+        ('{"weighting": [1e999]}', "facts of a reply must be lists of"),
+    ],
+)
+def test_an_upload_whose_facts_are_refused_is_not_trained_on(text, reason, path, of_two):
+    """The upload itself was read before its facts were."""
+
+    def planted(server_round, partition, reply):
+        if partition == 1 and server_round == 1:
+            reply.content["facts"] = ConfigRecord({"json": text})
+        return reply
+
+    config = config_of(path, method="mean", epochs=1, evaluate=False, **{"min-clients": 2})
+    strategy = run(config, planted)
+    assert re.search(reason, strategy.history.rounds[0].rejected[1])
+    assert sorted(strategy.sets) == strategy.history.rounds[0].partitions == [0, 2]
+    assert same(strategy.state, of_two)
 
 
 def test_claims_of_many_records(path):

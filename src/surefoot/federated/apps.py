@@ -14,7 +14,7 @@ from surefoot.federated._payload import unpacked
 from surefoot.federated.partition import seed_for
 from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays
 from surefoot.federated.rounds import FederationHistory
-from surefoot.federated.run_config import number, whole
+from surefoot.federated.run_config import node_of, number, whole
 from surefoot.federated.server_rule import ServerRule
 from surefoot.federated.strategy import WEIGHT, DeterministicFedAvg
 from surefoot.federated.task import MakeTask, State, Task, Visit
@@ -56,7 +56,7 @@ def make_client_app(
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        record = MetricRecord({"partition-id": _node(context)[0]})
+        record = MetricRecord({"partition-id": node_of(context)[0]})
         return Message(RecordDict({"metrics": record}), reply_to=message)
 
     @app.train(mods=list(mods))
@@ -64,7 +64,7 @@ def make_client_app(
         # One thread: the order of a sum, and with it the bits, must not depend on the machine.
         torch.set_num_threads(1)
         task = make_task({**defaults, **context.run_config})
-        partition, num_partitions = _node(context)
+        partition, num_partitions = node_of(context)
         config, (key, arrays) = _read(message)
         server_round, seed = int(str(config["server-round"])), int(str(config["seed"]))
         extra = unpacked(config)
@@ -199,16 +199,6 @@ def strategy_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             config.get("server-rule", "fedavg"), number(config, "server-lr", 1.0, above=0)
         ),
     }
-
-
-def _node(context: Context) -> tuple[int, int]:
-    try:
-        return int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
-    except KeyError as error:
-        raise KeyError(
-            f"the node's configuration lacks {error}; start it with "
-            '--node-config "partition-id=0 num-partitions=2"'
-        ) from None
 
 
 def _read(message: Message) -> tuple[ConfigRecord, tuple[str, ArrayRecord]]:

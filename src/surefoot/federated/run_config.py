@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from surefoot._numerics.checks import check_number
+
+if TYPE_CHECKING:
+    from flwr.app import Context
 
 # What the apps and the strategies read, whatever is trained.
 FLOOR = frozenset(
@@ -13,6 +16,17 @@ FLOOR = frozenset(
      "round-timeout"}
 )  # fmt: skip
 RULE = frozenset({"server-rule", "server-lr"})
+
+
+def node_of(context: Context) -> tuple[int, int]:
+    """Partition of a node, and how many there are; KeyError says how a node is told."""
+    try:
+        return int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
+    except KeyError as error:
+        raise KeyError(
+            f"the node's configuration lacks {error}; start it with "
+            '--node-config "partition-id=0 num-partitions=2"'
+        ) from None
 
 
 def whole(config: Mapping[str, Any], key: str, default: int, least: int | None = None) -> int:

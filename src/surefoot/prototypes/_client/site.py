@@ -30,9 +30,9 @@ class Site:
         Must exist.
     partition
         In the names of its files.
-    partitions
-        Into how many the run deals out its records; None: the records are the site's own, and all that was
-        released of them counts, at whatever partition.
+    dealt
+        Into how many partitions the run deals out its records, and by which seed; None: the records are the
+        site's own, and all that was released of them counts, at whatever partition.
 
     Raises
     ------
@@ -40,9 +40,10 @@ class Site:
         There is no such folder.
     """
 
-    def __init__(self, folder: str | Path, partition: int, partitions: int | None = None) -> None:
-        self.folder, self.partition = Path(folder).expanduser(), partition
-        self.partitions = partitions
+    def __init__(
+        self, folder: str | Path, partition: int, dealt: tuple[int, int] | None = None
+    ) -> None:
+        self.folder, self.partition, self.dealt = Path(folder).expanduser(), partition, dealt
         if not self.folder.is_dir():
             raise SurefootError(
                 f"site-dir must be a folder that exists at partition {partition}, got {self.folder}"
@@ -56,7 +57,7 @@ class Site:
     @property
     def ledger(self) -> Path:
         """What was spent, over all runs."""
-        name = "ledger" if self.partitions is None else f"ledger-{self.partition}"
+        name = "ledger" if self.dealt is None else f"ledger-{self.partition}"
         return self.folder / f"{name}.json"
 
     def keep(self, protos: PrototypeSet, made_with: Mapping[str, object]) -> None:
@@ -152,7 +153,8 @@ class Site:
         unknown = "what was spent is not known, and nothing is released"
         try:
             noted = json.loads(self.ledger.read_text(encoding="utf-8"))
-            found, partitions = noted["mu_squared"], noted["partitions"]
+            found = noted["mu_squared"]
+            dealt = None if noted["dealt"] is None else tuple(map(int, noted["dealt"]))
             spent = check_number(
                 "mu_squared", math.inf if found == "inf" else found, least=0, finite=False
             )
@@ -167,10 +169,15 @@ class Site:
             raise FileFormatError(
                 f"{self.ledger} is damaged ({error}): {unknown}; restore it from a copy"
             ) from None
-        if partitions != self.partitions:
+        if dealt != self.dealt:
+            before, now = (
+                "its own" if d is None else "dealt out to {} partitions by seed {}".format(*d)
+                for d in (dealt, self.dealt)
+            )
+            # A record that moves to another partition takes nothing of what was spent along.
             raise FileFormatError(
-                f"{self.ledger} is of records that were dealt out to {partitions} partitions, this run has "
-                f"{self.partitions}: {unknown}; keep their number, or take another site-dir for other records"
+                f"{self.ledger} is of records that were {before}, in this run they are {now}: {unknown}; "
+                "keep number and seed, or take another site-dir for other records"
             )
         return spent
 
@@ -187,7 +194,7 @@ class Site:
         numbers = {"mu_squared": mu_squared, "epsilon": epsilon, "delta": delta}
         # JSON has no infinity.
         words = {k: v if math.isfinite(v) else "inf" for k, v in numbers.items()}
-        write_json(self.ledger, words | {"partitions": self.partitions})
+        write_json(self.ledger, words | {"dealt": self.dealt})
         self._begun.touch()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from surefoot.errors import SurefootError, need
 from surefoot.prototypes._client.threads import one_thread
 from surefoot.prototypes.doors import site_steps
-from surefoot.prototypes.doors.site_settings import node
 from surefoot.prototypes.doors.site_settings import settings as settings_of
 from surefoot.prototypes.task import MakePrototypeTask
 
@@ -16,6 +15,8 @@ with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
     from flwr.app import Context, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
     from flwr.clientapp.typing import Mod
+
+    from surefoot.federated.run_config import node_of
 
 WATCHING = frozenset({"message_size_mod", "arrays_size_mod"})
 """Mods that look and do not touch."""
@@ -62,7 +63,7 @@ def make_client_app(
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        record = MetricRecord({"partition-id": node(context)[0]})
+        record = MetricRecord({"partition-id": node_of(context)[0]})
         return Message(RecordDict({"metrics": record}), reply_to=message)
 
     @app.train("prototypes", mods=list(mods))

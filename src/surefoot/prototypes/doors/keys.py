@@ -35,7 +35,10 @@ def refuse_unread(node: Iterable[str]) -> None:
         The key is named: a limit that is not read is no limit.
     """
     for key in set(map(str, node)) - OF_NODE:
-        near = difflib.get_close_matches(key.lower().replace("_", "-"), OF_NODE, 1, 0.8)
+        words = key.lower().replace("_", "-")
+        near = difflib.get_close_matches(words, OF_NODE, 1, 0.7)
+        if not near and any(word.startswith("eps") for word in words.split("-")):
+            near = ["max-epsilon"]
         if key in KEYS or near:
             meant = f"; did you mean {near[0]}?" if near else ", as it is one of the run."
             raise SurefootError(

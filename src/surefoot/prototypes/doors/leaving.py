@@ -25,8 +25,8 @@ MADE_WITH = ("min-cluster", "seed")
 def site_of(config: Config, partition: int, count: int) -> Site | None:
     """The folder of this site; None where it named none."""
     folder = str(config.get("site-dir", "") or "")
-    own = bool(config.get("own-data", False))
-    return Site(folder, partition, None if own else count) if folder else None
+    dealt = None if config["own-data"] else (count, int(config.get("seed", 0)))
+    return Site(folder, partition, dealt) if folder else None
 
 
 def inspected(

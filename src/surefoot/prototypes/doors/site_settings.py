@@ -19,17 +19,6 @@ OF_NO_DELTA = 1e-5
 Config = Mapping[str, Any]
 
 
-def node(context: Context) -> tuple[int, int]:
-    """Partition, and how many there are."""
-    try:
-        return int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
-    except KeyError as error:
-        raise KeyError(
-            f"the node's configuration lacks {error}; start it with "
-            '--node-config "partition-id=0 num-partitions=2"'
-        ) from None
-
-
 def settings(context: Context, defaults: Config) -> dict[str, Any]:
     """The run's configuration, and before it what the site decides.
 
@@ -38,23 +27,35 @@ def settings(context: Context, defaults: Config) -> dict[str, Any]:
     SurefootError
         The node has a key that nobody would read.
     ValueError
-        A limit that is no number.
+        A limit that is no number, or a delta of the node beside which there is no limit.
     """
     refuse_unread(context.node_config)
     found = {**defaults, **context.run_config}
     own = context.node_config
     found |= {k: own[k] for k in FIRST_AT_NODE if k in own}
-    if "data-path" in own:
-        found["own-data"] = True
+    # Not the run's to say: it decides which ledger counts.
+    found["own-data"] = "data-path" in own
     # The site's limit cannot be raised by whoever starts the run; nor can the delta at which it is stated,
     # as every epsilon is small at a large one.
+    if _given(own, "max-epsilon") and not _given(own, "max-delta"):
+        own = {**own, "max-delta": OF_NO_DELTA}
     for key, bounds in (("max-epsilon", {"finite": False}), ("max-delta", {"below": 1})):
-        given = [config.get(key) for config in (found, own)]
         numbers = [
-            check_number(key, v, above=0, **bounds) for v in given if v not in (None, "none")
+            check_number(key, config[key], above=0, **bounds)
+            for config in (found, own)
+            if _given(config, key)
         ]
         found[key] = min(numbers, default=None)
+    if found["max-epsilon"] is None and _given(own, "max-delta"):
+        raise ValueError(
+            f"max-delta = {own['max-delta']} in the node's configuration limits nothing by itself: give the "
+            "max-epsilon that is stated at it"
+        )
     return found
+
+
+def _given(config: Config, key: str) -> bool:
+    return config.get(key, "none") not in (None, "none")
 
 
 def flag(config: Config, key: str) -> bool:

@@ -26,7 +26,7 @@ from surefoot.prototypes.doors.messages import (
     rebuilt_head,
     release_of,
 )
-from surefoot.prototypes.doors.site_settings import Config, flag, made, node, own_records
+from surefoot.prototypes.doors.site_settings import Config, flag, made, own_records
 from surefoot.prototypes.extraction import extract_prototypes
 from surefoot.prototypes.guarantee import NOISE, OF_COVERAGE
 from surefoot.prototypes.head import ZeroShotHead
@@ -39,6 +39,7 @@ with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
     from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
     from surefoot.federated.records import FACTS, facts_record, to_arrays
+    from surefoot.federated.run_config import node_of
 
 KEPT_HEAD, PERSONAL = "surefoot-head", "surefoot-personal"
 SENT, ABOUT = "surefoot-sent", "surefoot-about"
@@ -47,7 +48,7 @@ SENT, ABOUT = "surefoot-sent", "surefoot-about"
 def upload(message: Message, context: Context, config: Config, make: MakePrototypeTask) -> Message:
     """Extract, enter into the ledger, write down, send."""
     asked = config_of(message)
-    partition, count = node(context)
+    partition, count = node_of(context)
     task = made(make, config, partition)
     if task.encoder_id != asked.get("encoder", task.encoder_id):
         raise ValueError(
@@ -136,7 +137,7 @@ def _leaks(
 def adapt(message: Message, context: Context, config: Config, make: MakePrototypeTask) -> Message:
     """Train an own adapter from the global one; it stays here."""
     asked = config_of(message)
-    partition, count = node(context)
+    partition, count = node_of(context)
     task, head = made(make, config, partition), _head(message, context)
     shared = adapter_of(message.content)
     with own_records(partition):
@@ -157,7 +158,7 @@ def receive(message: Message, context: Context, config: Config, make: MakeProtot
     A site with a limit says nothing: accuracies are no part of what its limit counts.
     """
     asked = config_of(message)
-    partition, count = node(context)
+    partition, count = node_of(context)
     adapter, head = adapter_of(message.content), _head(message, context)
     _keep(site_of(config, partition, count), "global", adapter)
     numbers: dict[str, Any] = {"num-examples": 0, "partition-id": partition}
