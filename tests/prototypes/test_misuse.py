@@ -59,6 +59,16 @@ def test_a_mask_is_not_dropped():
     ):
         with pytest.raises(ValueError, match="feats must be .* a masked one that hides"):
             call()
+    with pytest.raises(ValueError, match="feats must be .* a masked one that hides"):
+        extract_prototypes(list(hidden), Y)
+    classes = np.ma.masked_equal(Y.numpy(), 1)
+    with pytest.raises(ValueError, match="y must be .* a masked one that hides"):
+        extract_prototypes(Z, classes)
+    for masked in (np.ma.masked, np.ma.masked_array(0.5, mask=True)):
+        with pytest.raises(ValueError, match="ratio must be a number"):
+            extract_prototypes(Z, Y, ratio=masked)
+    half = np.ma.masked_array(0.1, mask=False)
+    assert torch.equal(extract_prototypes(Z, Y, ratio=half).features, UPLOAD.features)
     seen = np.ma.masked_array(Z.numpy(), mask=False)
     assert torch.equal(extract_prototypes(seen, Y).features, UPLOAD.features)
 
@@ -168,3 +178,10 @@ def test_a_frozen_adapter_is_adapted_in_a_copy():
     expected = adapt_locally(ADAPTER, Z, Y, head(), epochs=1)
     assert torch.equal(adapt_locally(frozen, Z, Y, head(), epochs=1).up.weight, expected.up.weight)
     assert not frozen.up.weight.requires_grad
+
+
+@pytest.mark.parametrize("name", ["residual", "authors_batches", "early_stop"])
+def test_a_word_is_no_switch(name):
+    """It would count as true."""
+    with pytest.raises(ValueError, match=f"{name} must be one of True, False, got 'no'"):
+        train_global_adapter([MEANS], head(), steps=1, sampler="additive", **{name: "no"})

@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping
 from safetensors.torch import load_file
 from tests.federated.grid import InProcessGrid
 from tests.prototypes.clients import D
+from tests.prototypes.clients import head as toy_head
 from tests.prototypes.federation import (
     config_of,
     feature_file,
@@ -22,15 +23,8 @@ from tests.prototypes.federation import (
 
 from surefoot import Verdict
 from surefoot.errors import SurefootError
-from surefoot.prototypes import (
-    make_client_app,
-)
+from surefoot.prototypes import MPFTStrategy, make_client_app
 from surefoot.prototypes.configured import mpft_task
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return feature_file(tmp_path_factory.mktemp("features") / "f.npz")
 
 
 @pytest.mark.parametrize(
@@ -247,3 +241,10 @@ def test_a_lying_coverage_bound_is_seen(path, monkeypatch):
 
     monkeypatch.setattr(Coverage, "bound", lambda self, adapter, head: 0.0)
     assert verdicts(run(config_of(path, method="mean", epochs=1)))["G5"] is Verdict.BROKEN
+
+
+@pytest.mark.parametrize("name", ["evaluate", "early_stop", "residual"])
+def test_a_word_is_no_switch(name):
+    """ "false" would ask for accuracies."""
+    with pytest.raises(ValueError, match=f"{name} must be one of True, False"):
+        MPFTStrategy(toy_head(), 3, method="mean", sampler="additive", **{name: "false"})

@@ -142,7 +142,7 @@ def train_global_adapter(
     began = time.perf_counter()
     check_options(
         lr=lr, epochs=epochs, batch_size=batch_size, solver=solver, sampler=sampler, steps=steps,
-        residual=residual, authors_batches=authors_batches, hidden=hidden,
+        residual=residual, authors_batches=authors_batches, hidden=hidden, early_stop=early_stop,
     )  # fmt: skip
     lr, epochs, batch_size = float(lr), EPOCHS if epochs is None else int(epochs), int(batch_size)
     steps = None if steps is None else int(steps)
@@ -184,12 +184,13 @@ def check_options(
     residual: bool,
     authors_batches: bool = False,
     hidden: int | None = None,
+    early_stop: bool = True,
 ) -> None:
     """Refuse what `train_global_adapter` would, before anybody has sent anything.
 
     Parameters
     ----------
-    lr, epochs, batch_size, solver, sampler, steps, residual, authors_batches, hidden
+    lr, epochs, batch_size, solver, sampler, steps, residual, authors_batches, hidden, early_stop
         As there.
 
     Raises
@@ -199,6 +200,13 @@ def check_options(
     """
     check_choice("solver", solver, get_args(Solver))
     check_choice("sampler", sampler, ("additive", None))
+    # A word for a switch would count as true.
+    for name, switch in (
+        ("residual", residual),
+        ("authors_batches", authors_batches),
+        ("early_stop", early_stop),
+    ):
+        check_choice(name, switch, (True, False))
     check_number("lr", lr, above=0)
     check_number("batch_size", batch_size, least=1, whole=True)
     for name, given in (("epochs", epochs), ("steps", steps), ("hidden", hidden)):

@@ -43,9 +43,11 @@ def training_options(
         An option outside its range, or options that exclude each other.
     """
     private = dp is not None and more["solver"] == "adamw" and steps is None and epochs is None
-    found = {**more, "epochs": epochs, "steps": PRIVATE_STEPS if private else steps}
+    found = {
+        **more, "epochs": epochs, "steps": PRIVATE_STEPS if private else steps, "early_stop": early_stop,
+    }  # fmt: skip
     check_options(**found)
-    return found | {"early_stop": bool(early_stop), "seed": seed}
+    return found | {"seed": seed}
 
 
 def check_start(

@@ -170,7 +170,8 @@ class MPFTStrategy(DeterministicFedAvg):
         self.adapt_shots = check_number("adapt_shots", adapt_shots, least=0, whole=True)
         self.kd_weight = check_number("kd_weight", kd_weight, least=0)
         self.adapt_epochs = check_number("adapt_epochs", adapt_epochs, least=1, whole=True)
-        self.evaluate = dp is None if evaluate is None else bool(evaluate)
+        check_choice("evaluate", evaluate, (True, False, None))
+        self.evaluate = dp is None if evaluate is None else evaluate
         self.sets: dict[int, PrototypeSet] = {}
         self.training_report: ServerReport | None = None
         self.told: dict[int, dict[str, Any]] = {}
