@@ -48,7 +48,9 @@ PARTS = {part.name: part for part in STUDY.parts}
 
 
 @pytest.mark.parametrize("name", ["pooled", "convergence", "privacy", "coverage", "communication"])
-def test_what_is_promised_is_as_announced(name, monkeypatch):
+def test_what_is_promised_is_as_announced(name, monkeypatch, made):
+    at_hand = {"digits": Setting(made.domains, made.head, "toy")}
+    monkeypatch.setattr(promises, "setting_of", lambda source, *a: at_hand[source])
     monkeypatch.setattr(promises, "POOLED_STEPS", 10)
     monkeypatch.setattr(promises, "RANDOM_ADAPTERS", 2)
     monkeypatch.setitem(promises.DESCENT_STEPS, "quick", 4)
@@ -192,8 +194,8 @@ def test_accuracy_for_bytes_on_small_clients(monkeypatch):
     from surefoot.prototypes.experiments import arms
     from surefoot.prototypes.splits import Domain
 
-    domains = [Domain(str(i), (z[:32], y[:32]), (z[32:40], y[32:40]), (z[40:], y[40:]))
-               for i, (z, y) in enumerate(clients(2, n=52))]  # fmt: skip
+    domains = [Domain(str(i), (z[:20], y[:20]), (z[20:26], y[20:26]), (z[26:], y[26:]))
+               for i, (z, y) in enumerate(clients(2, n=34))]  # fmt: skip
     monkeypatch.setattr(accuracy, "setting_of", lambda *a: Setting(domains, head(), "toy"))
     # As many candidates as at size standard, of fewer steps.
     monkeypatch.setitem(arms.STEPS, "standard", (1, 2, 3, 4, 5, 6))
