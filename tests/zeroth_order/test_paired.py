@@ -525,6 +525,13 @@ def test_autocast_in_the_closure_is_recorded(given):
     assert optimizer.tensors[0].storage == "hooked"
     with pytest.raises(ValueError, match="autocast to torch.bfloat16"):
         optimizer.engine.quality(closure, (x, y), 2)
+    # A run that goes on looks no more.
+    again = LOZO(model, 0.01, record=Record())
+    again.load_state_dict(optimizer.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PairedWarning)
+        again.step(closure, *[(x, y)] * given)
+    assert again.record.fact("products").all == ("bfloat16",)
 
 
 # -- factors kept apart -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 from surefoot.zeroth_order._engine.engine import Engine
 from surefoot.zeroth_order._engine.kept import KeptFactors
+from surefoot.zeroth_order._engine.paired.products import LOW
 from surefoot.zeroth_order._engine.tensors import TrainedTensor, exact
 
 
@@ -25,7 +26,12 @@ def state_of(engine: Engine) -> dict[str, Any]:
     ]
     log = engine.log
     # What was chosen by timing: a run that goes on goes on the same way.
-    chosen = {"paired": dict(engine.pairing.faster)} if engine.pairing.faster else {}
+    chosen: dict[str, Any] = {}
+    if engine.pairing.faster:
+        chosen["paired"] = dict(engine.pairing.faster)
+    if engine.pairing.autocast is not None:
+        # The run that goes on looks no more.
+        chosen["autocast"] = str(engine.pairing.autocast).removeprefix("torch.")
     return chosen | {
         "method": engine.method,
         "settings": engine.all_settings(),
@@ -66,6 +72,7 @@ def load_state(engine: Engine, state: dict[str, Any]) -> None:
     engine.mean.clear()
     engine.pairing.forget()
     engine.pairing.faster = dict(state.get("paired", {}))
+    engine.pairing.autocast = {str(x): x for x in LOW}.get(f"torch.{state.get('autocast')}")
     engine.directions.forget()
     engine.directions.t, engine.decay = state["t"], list(state["decay"])
     engine.skipped = state.get("skipped", 0)
