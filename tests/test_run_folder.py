@@ -10,6 +10,7 @@ import pytest
 from surefoot import Guarantee, Record, certify
 from surefoot._run.files import write_json
 from surefoot._run.folder import FORMAT, RunFolder
+from surefoot._run.in_use import alone_in
 from surefoot.certificate import FORMAT as CERTIFICATE_FORMAT
 from surefoot.errors import FileFormatError, UnknownNameError
 
@@ -62,7 +63,10 @@ def test_seeds_merge_into_one_record_a_part(folder):
 
 def test_a_run_that_has_only_begun(folder):
     assert folder.certificates() == []
-    assert folder.status == {"state": "running", "failed": []}
+    with alone_in(folder.path, "this process"):
+        assert folder.status == {"state": "running", "failed": []}
+    # Nobody runs it, and it never said that it ended.
+    assert folder.status == {"state": "killed", "failed": []}
     assert list(folder.tables("one")) == list(folder.figures("one")) == []
     assert {part: len(record) for part, record in folder.merge().items()} == {"one": 0, "two": 0}
     assert folder.seconds("one") == 0
@@ -186,5 +190,5 @@ def test_a_failed_write_leaves_the_old_file(folder):
         loop = []
         loop.append(loop)
         write_json(folder.path / "status.json", loop)
-    assert folder.status == {"state": "running"}
+    assert json.loads((folder.path / "status.json").read_text()) == {"state": "running"}
     assert sorted(p.name for p in folder.path.iterdir()) == ["config.json", "status.json"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from surefoot import Guarantee, Part, Study, StudyConfig, run_study
-from surefoot._run.execute import Execution, reproduce
+from surefoot._run.plan import Execution, reproduce
 from surefoot.cli import main
 from surefoot.guarantee import Verdict
 

@@ -465,4 +465,7 @@ def read_certificates(path: Path) -> list[Certificate]:
             f"{path} has format {data.get('format')}, this version reads up to {FORMAT}; "
             "upgrade surefoot"
         )
-    return [Certificate.from_dict(c) for c in data["certificates"]]
+    try:
+        return [Certificate.from_dict(c) for c in data["certificates"]]
+    except FileFormatError as error:
+        raise FileFormatError(f"{path} holds {error}") from None

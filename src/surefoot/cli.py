@@ -1,10 +1,10 @@
-"""The command line: list, run, report, data, doctor, and what the methods bring.
+"""The command line: list, run, report, verify, data, doctor, and what the methods bring.
 
 A folder with a module `cli` brings one command. Its constant `NAME` and the first line of its docstring are
 read without importing it; `COMMAND` is what tyro parses, and is called.
 
 Exit codes: 0 all well; 1 a guarantee is BROKEN that was not announced to be, or a seed crashed;
-2 bad arguments or unreadable input; 3 an audit refutes a proven epsilon; 130 interrupted.
+2 bad arguments, unreadable input, or nowhere to write; 3 an audit refutes a proven epsilon; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import ast
 import dataclasses
 import importlib
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
@@ -78,19 +81,65 @@ class Report:
         from surefoot.errors import FileFormatError
 
         one = (self.path / "config.json").exists()
-        if not one and (not self.path.is_dir() or not RunFolder.all(self.path)):
+        paths = [self.path] if one else RunFolder.paths(self.path)
+        if not paths:
+            why = ": it has no config.json" if (self.path / "seeds").is_dir() else ""
             raise FileFormatError(
-                f"{self.path} is neither a run of surefoot nor a folder that holds runs"
+                f"{self.path} is neither a run of surefoot nor a folder that holds runs{why}"
             )
-        folders = [RunFolder.open(self.path)] if one else RunFolder.all(self.path)
+        found, damaged = list[Any](), 0
+        for path in paths:
+            try:
+                found.append(self._one(RunFolder.open(path)))
+            except FileFormatError as error:
+                if one:
+                    raise
+                print(f"left out: {error}", file=sys.stderr)
+                damaged += 1
+        if damaged == len(paths):
+            raise FileFormatError(f"no run in {self.path} can be read; see the lines above")
         if self.json:
-            print(json.dumps([_as_json(f) for f in folders], indent=1))
-            return 0
-        from surefoot.report import write_run_page, write_site
+            print(json.dumps([said for said, _ in found], indent=1))
+        else:
+            from surefoot.report import write_site
 
-        pages = [write_run_page(folder) for folder in folders]
-        print(pages[0] if one else write_site(self.path))
-        return 0
+            print(found[0][0] if one else write_site(self.path))
+        return 2 if one and found[0][1] else 0
+
+    def _one(self, folder: RunFolder) -> tuple[Any, bool]:
+        """A run's page, or its certificates, and whether a file of it has been changed."""
+        from surefoot.report import write_run_page
+
+        said = _as_json(folder) if self.json else write_run_page(folder)
+        changes = folder.changes or []
+        for change in changes:
+            print(f"{folder.path}: {change} since the run ended", file=sys.stderr)
+        return said, bool(changes)
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Hash every file of a run and reach every verdict anew from its record; say what could not be checked.
+
+    Exit codes: 0 all that was checked is as it was; 1 a file or a verdict is not; 2 it is no run.
+    """
+
+    path: tyro.conf.Positional[Path]
+    """A run folder."""
+    json: bool = False
+    """Print JSON."""
+
+    def __call__(self) -> int:
+        from surefoot._run.folder import RunFolder
+        from surefoot._run.terminal import print_verified
+        from surefoot._run.verify import verify
+
+        found = verify(RunFolder.open(self.path))
+        if self.json:
+            print(json.dumps(found.to_dict(), indent=1))
+        else:
+            print_verified(self.path, found)
+        return 0 if found.holds else 1
 
 
 @dataclass(frozen=True)
@@ -224,7 +273,8 @@ def mounted() -> dict[str, Mount]:
 
 def _commands() -> Any:
     own: dict[str, Any] = {
-        "list": List, "run": Run, "report": Report, "data": DataCommand, "doctor": Doctor,
+        "list": List, "run": Run, "report": Report, "verify": Verify, "data": DataCommand,
+        "doctor": Doctor,
     }  # fmt: skip
     for name, mount in mounted().items():
         own[name] = dataclasses.make_dataclass(name, [], namespace={"__doc__": mount.title})
@@ -235,26 +285,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] == ["--version"]:
-            print(f"{PROG} {__version__}")
-            return 0
-        if words[:1] == ["run"] and len(words) > 1 and not words[1].startswith("-"):
-            return run_command(words[1], words[2:])
-        if words and (mount := mounted().get(words[0])) is not None:
-            return method_command(words[0], mount, words[1:])
-        command: Callable[[], int] = tyro.cli(
-            _commands(),
-            prog=PROG,
-            description="Gradient descent with its guarantee attached.",
-            args=words,
-        )
-        return command()
+        with _terminated():
+            return _main(words)
     except SurefootError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or (error.filename is None and error.errno is None):
+            raise
+        print(f"error: {_said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; what was done is in the run folder", file=sys.stderr)
         return 130
+
+
+def _said(error: OSError) -> str:
+    """An error of the file system in one sentence."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """A request to end (SIGTERM) is an interrupt: what was done is kept, and workers end too."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if ours:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _main(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        print(f"{PROG} {__version__}")
+        return 0
+    if words[:1] == ["run"] and len(words) > 1 and not words[1].startswith("-"):
+        return run_command(words[1], words[2:])
+    if words and (mount := mounted().get(words[0])) is not None:
+        return method_command(words[0], mount, words[1:])
+    command: Callable[[], int] = tyro.cli(
+        _commands(),
+        prog=PROG,
+        description="Gradient descent with its guarantee attached.",
+        args=words,
+    )
+    return command()
 
 
 def method_command(name: str, mount: Mount, words: Sequence[str]) -> int:
@@ -292,8 +378,9 @@ def run_command(name: str, words: Sequence[str]) -> int:
     """`surefoot run NAME ...`: parse the flags of that study, run, certify, report."""
     from surefoot import study as studies
     from surefoot._run.backends import check_backend
-    from surefoot._run.execute import config_of, execute, start
+    from surefoot._run.execute import execute
     from surefoot._run.folder import RunFolder
+    from surefoot._run.plan import config_of, resumable, start
     from surefoot._run.terminal import Progress, print_certificates
     from surefoot.report import write_run_page, write_site
 
@@ -310,8 +397,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
             config = study.config(**dataclasses.asdict(config) | {"part": ()})
         if arguments.resume is not None:
             folder = RunFolder.open(arguments.resume)
-            if folder.study != study.name:
-                raise SurefootError(f"{arguments.resume} is a run of {folder.study}, not {name}")
+            resumable(study, folder)
             stored = config_of(study, folder)
             _refuse_changes(config, stored)
             config = stored
@@ -379,7 +465,7 @@ def _exit_code(folder: RunFolder) -> int:
 
 
 def _parse_run(name: str, config: type, words: Sequence[str]) -> Any:
-    from surefoot._run.execute import Execution
+    from surefoot._run.plan import Execution
 
     flags: Any = tyro.conf.OmitArgPrefixes
     arguments = dataclasses.make_dataclass(

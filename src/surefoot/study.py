@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import surefoot
-from surefoot._numerics.checks import check_number
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot._run.environment import EXTRAS, missing_packages
 from surefoot.certificate import Certificate
 from surefoot.errors import MissingExtraError, SurefootError, UnknownNameError
@@ -48,7 +48,7 @@ class StudyConfig:
     Raises
     ------
     ValueError
-        Fewer than one seed.
+        No such size, a seed that is no whole number, or fewer than one seed.
     """
 
     size: Size = "quick"
@@ -61,6 +61,8 @@ class StudyConfig:
     """How many seeds a random part runs; by default the part's own number for the size."""
 
     def __post_init__(self) -> None:
+        check_choice("size", self.size, get_args(Size))
+        check_number("seed", self.seed, whole=True)
         if self.seeds is not None:
             check_number("seeds", self.seeds, least=1, whole=True)
 
@@ -272,9 +274,9 @@ def _current_folder_first(module: str) -> None:
 
 # What executes a study lived here once.
 _ELSEWHERE = {
-    "BACKENDS": "backends", "check_backend": "backends", "Execution": "execute",
-    "SeedResult": "execute", "conclude": "conclude", "config_of": "execute", "execute": "execute",
-    "reproduce": "execute", "run_seed": "execute", "start": "execute",
+    "BACKENDS": "backends", "check_backend": "backends", "Execution": "plan", "SeedResult": "seed",
+    "conclude": "conclude", "config_of": "plan", "execute": "execute", "reproduce": "plan",
+    "run_seed": "seed", "start": "plan",
 }  # fmt: skip
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from surefoot._problems.paired import paired
-from surefoot._run.execute import Execution, execute, start
+from surefoot._run.execute import execute
+from surefoot._run.plan import Execution, start
 from surefoot.prototypes import wordnet_views
 from surefoot.prototypes.experiments import accuracy, private
 from surefoot.prototypes.experiments.accuracy import TEST_SHARE

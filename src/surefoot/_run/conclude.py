@@ -40,7 +40,7 @@ def conclude(study: Study, config: StudyConfig, folder: RunFolder, confidence: f
         if missing and not len(records[part.name]):
             continue
         try:
-            found.certificates += _certificates(
+            found.certificates += certificates_of(
                 part, config, records[part.name], confidence, missing, about.get("look")
             )
             if not missing:
@@ -55,7 +55,7 @@ def conclude(study: Study, config: StudyConfig, folder: RunFolder, confidence: f
     return found
 
 
-def _certificates(
+def certificates_of(
     part: Part,
     config: StudyConfig,
     record: Record,
@@ -63,6 +63,23 @@ def _certificates(
     missing: list[int],
     look: int | None,
 ) -> list[Certificate]:
+    """What the record of a part says, judged by the guarantees of the part.
+
+    Parameters
+    ----------
+    part : Part
+        Of a study.
+    config : StudyConfig
+        The configuration that it ran under.
+    record : Record
+        What it measured.
+    confidence : float
+        Of the verdicts on expectations.
+    missing : list of int
+        The seeds that did not end.
+    look : int, optional
+        How often the record has been looked at.
+    """
     guarantees = list(part.guarantees(config))
     if missing:
         # A seed that was cut short may not have come to a quantity; one that ended has them all.

@@ -4,153 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
+import platform
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from surefoot._numerics.checks import check_number
 from surefoot._run.backends import check_backend, fresh_workers, joblib_backend
 from surefoot._run.conclude import conclude
-from surefoot._run.environment import environment
-from surefoot._run.files import write_json, write_text
-from surefoot._run.folder import FORMAT, RunFolder
+from surefoot._run.files import write_json
+from surefoot._run.folder import RunFolder
+from surefoot._run.in_use import alone_in
+from surefoot._run.manifest import sha256_of, write_manifest
+from surefoot._run.plan import Execution, start
+from surefoot._run.seed import SeedResult, run_seed
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
-from surefoot.record import Record
-from surefoot.study import Part, Study, StudyConfig, load_study, study_names
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a study is executed; nothing here may change a result."""
-
-    backend: str = "loky"
-    """joblib's backend: loky, threading, ray or dask."""
-    jobs: int = -1
-    """How many seeds run at once; -1: one a core."""
-    out: Path = Path("runs")
-    """The folder that holds all runs."""
-    confidence: float = 0.99
-    """Confidence of the verdicts on expectations."""
-    until_decided: bool = False
-    """Double the seeds of a part for as long as a claim on its mean is UNDECIDED."""
-    max_seeds: int | None = None
-    """The most seeds that a part gets that way; 300 where nothing is said."""
-
-    def __post_init__(self) -> None:
-        check_number("confidence", self.confidence, least=0.5, below=1)
-        if self.max_seeds is not None:
-            check_number("max_seeds", self.max_seeds, least=1, whole=True)
-            if not self.until_decided:
-                raise ValueError("max_seeds is for until_decided; for a fixed number give seeds")
-        if self.jobs == 0 or self.jobs < -1:
-            raise ValueError(f"jobs must be -1 or at least 1, got {self.jobs}")
-
-    @property
-    def most_seeds(self) -> int:
-        """`max_seeds`, or its default."""
-        return 300 if self.max_seeds is None else self.max_seeds
-
-
-@dataclass(frozen=True)
-class SeedResult:
-    """How one seed of one part ended; `error` is the last line of its traceback."""
-
-    part: str
-    seed: int
-    seconds: float
-    error: str | None = None
-
-
-def run_seed(
-    study: Study | str, config: StudyConfig, part: str, seed: int, folder: Path
-) -> SeedResult:
-    """Run one seed in this process; an exception is written beside the record, not raised."""
-    import torch
-
-    torch.set_num_threads(1)
-    folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    error = None
-    try:
-        study = load_study(study) if isinstance(study, str) else study
-        run = next(p for p in study.parts if p.name == part).run
-        # A resumed seed starts from nothing: half a seed is no measurement.
-        for stale in [*folder.glob("*.parquet"), *folder.glob("error.txt")]:
-            stale.unlink()
-        with Record(folder) as record:
-            run(config, seed, record)
-        seconds = time.monotonic() - started
-        write_json(folder / "done.json", {"seconds": seconds})
-    except Exception as exception:
-        error = f"{type(exception).__name__}: {exception}"
-        write_text(folder / "error.txt", traceback.format_exc())
-    return SeedResult(part, seed, time.monotonic() - started, error)
-
-
-def start(study: Study, config: StudyConfig, execution: Execution) -> RunFolder:
-    """Make the run folder and write down what is about to happen."""
-    # First, as it refuses: what cannot run leaves no folder behind.
-    parts = study.runnable(config)
-    planned = {p.name: _about(p, config, execution) for p in parts}
-    folder = RunFolder.create(execution.out, study.name)
-    skipped = {p.name: sorted(p.missing) for p in study.chosen(config) if p not in parts}
-    write_json(
-        folder.path / "config.json",
-        {
-            "format": FORMAT,
-            "study": study.name,
-            "title": study.title,
-            "paper": study.paper,
-            "config": dataclasses.asdict(config),
-            "confidence": execution.confidence,
-            "parts": planned,
-            "skipped": skipped,
-            "command": reproduce(study, config, execution),
-        },
-    )
-    write_json(folder.path / "environment.json", environment())
-    return folder
-
-
-def _about(part: Part, config: StudyConfig, execution: Execution) -> dict[str, Any]:
-    about: dict[str, Any] = {"title": part.title, "seeds": part.seeds_for(config)}
-    if execution.until_decided and len(about["seeds"]) > execution.most_seeds:
-        raise ValueError(
-            f"max_seeds must be at least the {len(about['seeds'])} seeds that part {part.name} starts with, "
-            f"got {execution.most_seeds}"
-        )
-    # Looked at more than once, a limit for a fixed number of seeds is too short.
-    return about | ({"look": 1} if execution.until_decided and not part.deterministic else {})
-
-
-def reproduce(study: Study, config: StudyConfig, execution: Execution | None = None) -> str:
-    """The command line that repeats a run."""
-    words = ["surefoot", "run", study.reference]
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if value == (f.default if f.default is not dataclasses.MISSING else None):
-            continue
-        values = value if isinstance(value, (tuple, list)) else [value]
-        words += ["--" + f.name.replace("_", "-"), *map(str, values)]
-    if execution is not None and execution.until_decided:
-        words += ["--until-decided", "--max-seeds", str(execution.most_seeds)]
-    return shlex.join(words)
-
-
-def config_of(study: Study, folder: RunFolder) -> StudyConfig:
-    """The configuration that a run folder was made with."""
-    stored: dict[str, Any] = folder.config["config"]
-    names = {f.name for f in dataclasses.fields(study.config)}
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in names
-    }
-    return study.config(**values)
+from surefoot.study import Study, StudyConfig, load_study, study_names
 
 
 def execute(
@@ -164,11 +34,24 @@ def execute(
 
     With `until_decided` that is repeated with twice the seeds for the parts that a claim on a mean left open.
     An interrupt leaves a valid folder with the seeds that were done, and is raised again.
+
+    Raises
+    ------
+    SurefootError
+        Another process runs seeds into the folder.
     """
-    found = _once(study, config, folder, execution, progress)
-    while execution.until_decided and _grow(study, folder, found, execution.most_seeds):
+    with alone_in(folder.path, _holder(folder)):
         found = _once(study, config, folder, execution, progress)
+        while execution.until_decided and _grow(study, folder, found, execution.most_seeds):
+            found = _once(study, config, folder, execution, progress)
     return found
+
+
+def _holder(folder: RunFolder) -> str:
+    status = folder.status
+    if "pid" not in status:
+        return "another process"
+    return f"process {status['pid']} on {status.get('host', 'this machine')}"
 
 
 def _grow(study: Study, folder: RunFolder, found: list[Certificate], most: int) -> bool:
@@ -215,9 +98,10 @@ def _once(
         (part, seed)
         for part, about in folder.parts.items()
         for seed in about["seeds"]
-        if not folder.is_done(part, seed)
+        if not _whole(folder, part, seed)
     ]
-    write_json(folder.path / "status.json", {"state": "running", "failed": []})
+    running = {"state": "running", "failed": [], "pid": os.getpid(), "host": platform.node()}
+    write_json(folder.path / "status.json", running)
     failed: list[SeedResult] = []
     state = "interrupted"
     try:
@@ -239,7 +123,32 @@ def _once(
                 "problems": found.problems,
             },
         )
+        write_manifest(folder.path, _read(config, folder))
     return found.certificates
+
+
+def _whole(folder: RunFolder, part: str, seed: int) -> bool:
+    """Whether a seed ended and left what it says; a damaged one is named and run again."""
+    if not folder.is_done(part, seed):
+        return False
+    damage = folder.damage(part, seed)
+    if damage is not None:
+        print(f"seed {seed} of part {part} is run again: {damage}", file=sys.stderr)
+    return damage is None
+
+
+def _read(config: StudyConfig, folder: RunFolder) -> dict[str, str]:
+    """Name -> digest of what the seeds opened of the catalogue, and of files that the configuration names."""
+    found: dict[str, str] = {}
+    for part, about in folder.parts.items():
+        for seed in about["seeds"]:
+            if folder.is_done(part, seed):
+                found |= folder.sealed(part, seed)["read"]
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if isinstance(value, Path) and value.is_file():
+            found[f"--{f.name.replace('_', '-')} {value}"] = sha256_of(value)
+    return found
 
 
 def run_study(
@@ -319,7 +228,8 @@ def _parallel(
             part,
             seed,
             # A worker may stand elsewhere.
-            folder.seed_folder(part, seed).absolute(),
+            RunFolder(folder.path.absolute()),
+            os.getpid(),
         )
         for part, seed in todo
     ]

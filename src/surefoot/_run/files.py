@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from surefoot.errors import FileFormatError
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -70,3 +72,13 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, data: Any) -> None:
     """Write JSON, whole or not at all; what JSON does not know is written as its `str`."""
     write_text(path, json.dumps(data, indent=1, default=str))
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or damaged file is a FileFormatError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileFormatError(f"{path} is not there; is its folder a run of surefoot?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"{path} is not readable JSON (truncated?): {error}") from None

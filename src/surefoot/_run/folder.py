@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import glob
+import os
+import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,28 +17,55 @@ from urllib.parse import unquote
 import pandas as pd
 import pyarrow as pa
 
-from surefoot._run.files import write_json, write_text
+from surefoot._run import manifest
+from surefoot._run.files import read_json, write_json, write_text
+from surefoot._run.in_use import in_use
 from surefoot.certificate import Certificate, read_certificates, write_certificates
 from surefoot.errors import FileFormatError, UnknownNameError
 from surefoot.record import FACTS, Record, facts_table, write_parquet
 
 FORMAT = 1
+UNBORN = ".new"
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a missing or damaged file is a FileFormatError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileFormatError(f"{path} is not there; is its folder a run of surefoot?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{path} is not readable JSON (truncated?): {error}") from None
+def _foreign(config: Mapping[str, Any]) -> str | None:
+    """What a config.json has that no run wrote; names in it become paths."""
+    parts, study = config["parts"], config["study"]
+    if not isinstance(study, str) or not _is_name(study):
+        return f"names a study {study!r}"
+    if not isinstance(config.get("config", {}), dict):
+        return "holds no configuration"
+    if not isinstance(parts, dict):
+        return "lists no parts"
+    for part, about in parts.items():
+        if not _is_name(part):
+            return f"names a part {part!r}"
+        seeds = about.get("seeds") if isinstance(about, dict) else None
+        if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
+            return f"does not list the seeds of part {part}"
+        if not isinstance(about.get("title"), str):
+            return f"gives part {part} no title"
+    return None
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and text not in (".", "..") and not any(c in "/\\\0" for c in text)
 
 
 def file_name(part: str, name: str) -> str:
     """A result's file: names are free text ("step 1/L"), so what no path may hold is escaped."""
     escaped = name.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C").replace("\0", "%00")
     return f"{part}.{escaped}.json"
+
+
+def plain_table(table: pd.DataFrame) -> dict[str, Any]:
+    """A table as it is stored: pandas' own JSON rounds numbers and reads dates into words."""
+    missing = table.astype(object).where(table.notna(), None)
+    rows = [
+        [str(v) if isinstance(v, float) and isinf(v) else v for v in row]
+        for row in missing.to_numpy().tolist()
+    ]
+    return {"columns": list(table.columns), "data": rows}
 
 
 @dataclass(frozen=True)
@@ -45,12 +75,13 @@ class RunFolder:
     ```
     config.json       study, configuration, parts with their seeds, the command that made it
     environment.json  versions, platform, threads
-    seeds/PART.SEED/  the Parquet files of one seed, then done.json or error.txt
+    seeds/PART.SEED/  the Parquet files of one seed, then done.json (with their SHA-256) or error.txt
     record.parquet    all seeds together, with a column `part`
     certificate.json  the certificates
     tables/, figures/ what the study derived from its record
     problems/         of parts that could not be concluded, the traceback
     status.json       running, finished, interrupted or failed, and how long it took
+    manifest.json     SHA-256 of all of the above, and of the data that was read
     index.html        the report
     ```
     """
@@ -58,17 +89,33 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, root: Path, study: str) -> RunFolder:
-        """Make `root/study/TIME`, a folder that did not exist before."""
+    def create(cls, root: Path, study: str, files: Mapping[str, Any] | None = None) -> RunFolder:
+        """Make `root/study/TIME`, a folder that did not exist before, with these JSON files in it.
+
+        It is filled under a hidden name, so that nobody finds half of it.
+        """
         parent = root / study
         parent.mkdir(parents=True, exist_ok=True)
-        stamp = time.strftime("%Y-%m-%dT%H-%M-%S")
-        for suffix in ["", *(f"-{i}" for i in range(2, 1000))]:
-            try:
-                (parent / f"{stamp}{suffix}").mkdir()
-            except FileExistsError:
-                continue
-            return cls(parent / f"{stamp}{suffix}")
+        hidden = parent / f".{secrets.token_hex(8)}{UNBORN}"
+        try:
+            hidden.mkdir()
+            for name, data in (files or {}).items():
+                write_json(hidden / name, data)
+            stamp = time.strftime("%Y-%m-%dT%H-%M-%S")
+            for suffix in ["", *(f"-{i}" for i in range(2, 1000))]:
+                path = parent / f"{stamp}{suffix}"
+                # An empty folder would be replaced without an error.
+                if path.exists():
+                    continue
+                try:
+                    os.rename(hidden, path)
+                except OSError:
+                    if path.exists():
+                        continue
+                    raise
+                return cls(path)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
         raise FileExistsError(f"{parent / stamp} and 998 names after it exist already")
 
     @classmethod
@@ -88,18 +135,27 @@ class RunFolder:
             )
         if "study" not in config or "parts" not in config:
             raise FileFormatError(f"{path} is not a run of surefoot: config.json names no study")
+        if wrong := _foreign(config):
+            raise FileFormatError(f"{path} is not a run of surefoot: config.json {wrong}")
         return folder
+
+    @staticmethod
+    def paths(root: str | Path) -> list[Path]:
+        """Every folder below `root` that says it is a run, newest first; none that is being made."""
+        found = [config.parent for config in Path(root).glob("*/*/config.json")]
+        seen = [path for path in found if not path.name.startswith(".")]
+        return sorted(seen, key=lambda path: (path.name, path.parent.name), reverse=True)
 
     @classmethod
     def all(cls, root: str | Path) -> list[RunFolder]:
         """Every readable run below `root`, newest first."""
         found = []
-        for config in Path(root).glob("*/*/config.json"):
+        for path in cls.paths(root):
             try:
-                found.append(cls.open(config.parent))
+                found.append(cls.open(path))
             except FileFormatError:
                 continue
-        return sorted(found, key=lambda f: (f.path.name, f.path.parent.name), reverse=True)
+        return found
 
     @property
     def config(self) -> dict[str, Any]:
@@ -108,14 +164,28 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What environment.json holds."""
-        return dict(read_json(self.path / "environment.json"))
+        """What environment.json holds; nothing where it was not written."""
+        return self._optional("environment.json", {})
 
     @property
     def status(self) -> dict[str, Any]:
-        """What status.json holds; a run that was killed never got to say that it ended."""
-        file = self.path / "status.json"
-        return dict(read_json(file)) if file.exists() else {"state": "running", "failed": []}
+        """What status.json holds; a run that is said to be running and that no process runs was killed."""
+        status = self._optional("status.json", {"state": "running", "failed": []})
+        if status.get("state") == "running" and not in_use(self.path):
+            status["state"] = "killed"
+        return status
+
+    @property
+    def changes(self) -> list[str] | None:
+        """What differs from the files that the run left; None: it left no list of them."""
+        return manifest.changes(self.path)
+
+    def _optional(self, name: str, otherwise: dict[str, Any]) -> dict[str, Any]:
+        file = self.path / name
+        found = read_json(file) if file.exists() else otherwise
+        if not isinstance(found, dict):
+            raise FileFormatError(f"{file} is no table of names and values")
+        return dict(found)
 
     @property
     def study(self) -> str:
@@ -155,21 +225,47 @@ class RunFolder:
         """Whether this seed ran to its end."""
         return (self.seed_folder(part, seed) / "done.json").exists()
 
+    def seal(self, part: str, seed: int, seconds: float, read: Mapping[str, str]) -> None:
+        """Say that a seed ran to its end, with what it left and what it read."""
+        folder = self.seed_folder(part, seed)
+        files = {f.name: manifest.sha256_of(f) for f in sorted(folder.glob("*.parquet"))}
+        write_json(folder / "done.json", {"seconds": seconds, "files": files, "read": dict(read)})
+
+    def sealed(self, part: str, seed: int) -> dict[str, Any]:
+        """What a seed said when it ended: "seconds", "files" and "read"."""
+        file = self.seed_folder(part, seed) / "done.json"
+        found = read_json(file)
+        if not isinstance(found, dict) or not isinstance(found.get("seconds"), (int, float)):
+            raise FileFormatError(f"{file} does not say how long the seed took")
+        # Those of before said no more.
+        return {"files": None, "read": {}} | found
+
+    def damage(self, part: str, seed: int) -> str | None:
+        """What is wrong with a seed that ended; None: nothing."""
+        folder = self.seed_folder(part, seed)
+        try:
+            files = self.sealed(part, seed)["files"]
+        except FileFormatError as error:
+            return str(error)
+        if files is None:
+            return None
+        for name, digest in files.items():
+            if not (folder / name).is_file():
+                return f"{folder / name} is gone"
+            if manifest.sha256_of(folder / name) != digest:
+                return f"{folder / name} was changed"
+        return None
+
     def seconds(self, part: str) -> float:
         """Process seconds that the finished seeds of a part took together."""
-        files = (self.seed_folder(part, s) / "done.json" for s in self.parts[part]["seeds"])
-        return sum(float(read_json(f)["seconds"]) for f in files if f.exists())
+        seeds = (s for s in self.parts[part]["seeds"] if self.is_done(part, s))
+        return sum(float(self.sealed(part, s)["seconds"]) for s in seeds)
 
     def merge(self) -> dict[str, Record]:
         """Put the seeds together into record.parquet and return the record of each part."""
         records, tables = {}, []
         for part, about in self.parts.items():
-            seeds = [
-                Record.read(self.seed_folder(part, s))
-                for s in about["seeds"]
-                if any(self.seed_folder(part, s).glob("*.parquet"))
-            ]
-            records[part] = Record.concat(seeds)
+            records[part] = Record.concat(self._seeds_of(part, about["seeds"]))
             table = records[part].table()
             # Typed, as a part whose seeds recorded nothing has no value to infer a type from.
             names = pa.array([part] * table.num_rows, pa.string()).dictionary_encode()
@@ -178,6 +274,18 @@ class RunFolder:
         whole = whole.replace_schema_metadata({FACTS: facts_table(records)})
         write_parquet(whole, self.path / "record.parquet")
         return records
+
+    def _seeds_of(self, part: str, seeds: list[int]) -> Iterator[Record]:
+        for seed in seeds:
+            folder = self.seed_folder(part, seed)
+            if not any(folder.glob("*.parquet")):
+                continue
+            try:
+                yield Record.read(folder)
+            except FileFormatError:
+                # One that did not end counts as missing, with or without what it wrote.
+                if self.is_done(part, seed):
+                    raise
 
     def write_problem(self, part: str, trace: str) -> None:
         """Store why a part could not be concluded."""
@@ -189,18 +297,11 @@ class RunFolder:
         """Store a table of results as JSON."""
         folder = self.path / "tables"
         folder.mkdir(exist_ok=True)
-        # Not through pandas' own JSON, which rounds numbers and reads dates into words.
-        missing = table.astype(object).where(table.notna(), None)
-        rows = [
-            [str(v) if isinstance(v, float) and isinf(v) else v for v in row]
-            for row in missing.to_numpy().tolist()
-        ]
-        data = {"columns": list(table.columns), "data": rows}
-        write_json(folder / file_name(part, name), data)
+        write_json(folder / file_name(part, name), plain_table(table))
 
     def tables(self, part: str) -> Iterator[tuple[str, pd.DataFrame]]:
         """The stored tables of a part, by name."""
-        for file in sorted((self.path / "tables").glob(f"{part}.*.json")):
+        for file in sorted((self.path / "tables").glob(f"{glob.escape(part)}.*.json")):
             stored = read_json(file)
             table = pd.DataFrame(stored["data"], columns=stored["columns"])
             yield unquote(file.stem.split(".", 1)[1]), table
@@ -213,5 +314,5 @@ class RunFolder:
 
     def figures(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """The stored plotly figures of a part, by name."""
-        for file in sorted((self.path / "figures").glob(f"{part}.*.json")):
+        for file in sorted((self.path / "figures").glob(f"{glob.escape(part)}.*.json")):
             yield unquote(file.stem.split(".", 1)[1]), read_json(file)

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -20,8 +21,9 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from surefoot._run.execute import SeedResult
 from surefoot._run.folder import RunFolder
+from surefoot._run.seed import SeedResult
+from surefoot._run.verify import Verified
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
 
@@ -131,6 +133,27 @@ def print_certificates(folders: Sequence[RunFolder]) -> None:
             )  # fmt: skip
         table.add_section()
     console.print(table)
+
+
+def print_verified(path: Path, found: Verified) -> None:
+    """What `verify` found: each certificate beside the one reached anew, each file that was changed."""
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    table = Table()
+    for column in ("part", "promise", "in the run", "from the record"):
+        table.add_column(column, overflow="fold")
+    for c in found.certificates:
+        again = "the same" if c.same else (c.again or "none")
+        if c.differs:
+            again += f", differs in {', '.join(c.differs)}"
+        table.add_row(escape(c.part), escape(c.name), c.stored or "none", escape(again))
+    if found.certificates:
+        console.print(table)
+    for change in found.changes:
+        console.print(f"changed: {change}", markup=False, highlight=False, soft_wrap=True)
+    for line in found.unchecked:
+        console.print(f"not checked: {line}", markup=False, highlight=False, soft_wrap=True)
+    files = "as the run left it" if found.holds else "not as the run left it"
+    console.print(f"{path} is {files}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _nothing(folder: RunFolder, part: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from surefoot.data import places, store
+from surefoot.data import places, reads, store
 from surefoot.data.archives import unpack
 from surefoot.data.catalogue import CATALOGUE, Item, find
 from surefoot.data.download import download as get_archive
@@ -86,6 +86,7 @@ def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
     item = find(name)
     say = progress or _silent
     if item.bundled:
+        reads.note(item)
         return _bundled(item)
     where = places.locate(item, _silent)
     if where is None and item.archive is None:
@@ -95,6 +96,7 @@ def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
             # another process may have finished while this one waited
             where = places.locate(item, say) or _download(item, say)
     say(f"{name} is in {where}")
+    reads.note(item, where)
     return where
 
 
@@ -176,6 +178,7 @@ def load(name: str, path: str | Path | None = None) -> Any:
     if item.bundled:
         from surefoot.data.tables import from_sklearn
 
+        reads.note(item)
         return from_sklearn(name)
     return read(fetch(name))
 

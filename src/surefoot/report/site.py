@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +48,34 @@ def _table(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def write_run_page(folder: RunFolder) -> Path:
-    """Write `index.html` into a run folder, from what the folder holds."""
+    """Write `index.html` into a run folder, from what the folder holds.
+
+    Raises
+    ------
+    FileFormatError
+        A file that the page needs is missing or damaged.
+    """
     _write_assets(folder.path.parent.parent)
+    path = folder.path / "index.html"
+    with _naming(folder):
+        text = _run_page(folder)
+    write_text(path, text)
+    return path
+
+
+@contextmanager
+def _naming(folder: RunFolder) -> Iterator[None]:
+    """A damaged run is an error with its name: whatever its files make the code that reads them raise."""
+    try:
+        yield
+    except (FileFormatError, OSError):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise FileFormatError(f"{folder.path} is damaged: {why}") from error
+
+
+def _run_page(folder: RunFolder) -> str:
     certificates = folder.certificates()
     parts = []
     for name, about in folder.parts.items():
@@ -64,7 +92,7 @@ def write_run_page(folder: RunFolder) -> Path:
                 "figures": dict(folder.figures(name)),
             }
         )
-    text = (
+    return (
         templates()
         .get_template("run.html.j2")
         .render(
@@ -75,11 +103,9 @@ def write_run_page(folder: RunFolder) -> Path:
             counts=Counter(c.verdict for c in certificates),
             time=_when(folder),
             assets=f"../../{ASSETS}",
+            changes=folder.changes,
         )
     )
-    path = folder.path / "index.html"
-    write_text(path, text)
-    return path
 
 
 def _when(folder: RunFolder) -> str:
@@ -99,6 +125,7 @@ class _Row:
     counts: Counter[Verdict]
     spark: Markup
     surprises: int
+    changed: int
 
 
 def _row(folder: RunFolder, root: Path) -> _Row:
@@ -116,6 +143,7 @@ def _row(folder: RunFolder, root: Path) -> _Row:
         counts=Counter(c.verdict for c in certificates),
         spark=Markup(sparkline(shown)) if shown is not None else Markup(""),
         surprises=sum(c.surprise for c in certificates),
+        changed=len(folder.changes or ()),
     )
 
 
@@ -123,14 +151,17 @@ def write_site(root: Path) -> Path:
     """Write `root/index.html`, which lists every run below `root`; damaged ones are named as such."""
     _write_assets(root)
     rows, damaged = [], []
-    for config in sorted(root.glob("*/*/config.json"), key=lambda p: p.parent.name, reverse=True):
+    for run in RunFolder.paths(root):
+        inside = run.relative_to(root).as_posix()
         try:
-            folder = RunFolder.open(config.parent)
-            rows.append(_row(folder, root))
+            folder = RunFolder.open(run)
+            with _naming(folder):
+                rows.append(_row(folder, root))
             if not (folder.path / "index.html").exists():
                 write_run_page(folder)
-        except (FileFormatError, KeyError, TypeError, ValueError) as error:
-            damaged.append({"path": config.parent.relative_to(root).as_posix(), "why": str(error)})
+        except (FileFormatError, OSError) as error:
+            rows = [row for row in rows if row.href != f"{inside}/index.html"]
+            damaged.append({"path": inside, "why": str(error)})
     path = root / "index.html"
     write_text(
         path,

@@ -8,10 +8,10 @@ import math
 from typing import Any, Protocol
 
 import jinja2
-from latex2mathml.converter import convert
 from markupsafe import Markup
 
 from surefoot.guarantee import Verdict
+from surefoot.report.mathematics import mathml
 
 MEANING = {
     Verdict.KEPT: "within the bound wherever it was checked",
@@ -58,10 +58,11 @@ class Stated(Protocol):
 
 
 def _mathml(certificate: Stated) -> Markup:
-    """The statement as MathML, or as plain text where there is no LaTeX."""
-    if certificate.latex is None:
+    """The statement as MathML, or as plain text where there is no LaTeX, or more than mathematics in it."""
+    formula = None if certificate.latex is None else mathml(certificate.latex)
+    if formula is None:
         return Markup("<code>{}</code>").format(certificate.statement)
-    return Markup(convert(certificate.latex, display="block"))
+    return Markup(formula)
 
 
 def _embedded(data: Any) -> Markup:

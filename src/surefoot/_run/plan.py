@@ -1,0 +1,138 @@
+"""What is about to run: how a run folder begins, and what a resumed one was made with."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surefoot._numerics.checks import check_number
+from surefoot._run.environment import environment
+from surefoot._run.folder import FORMAT, RunFolder
+from surefoot.errors import FileFormatError, SurefootError, UnknownNameError
+from surefoot.study import Part, Study, StudyConfig
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a study is executed; nothing here may change a result."""
+
+    backend: str = "loky"
+    """joblib's backend: loky, threading, ray or dask."""
+    jobs: int = -1
+    """How many seeds run at once; -1: one a core."""
+    out: Path = Path("runs")
+    """The folder that holds all runs."""
+    confidence: float = 0.99
+    """Confidence of the verdicts on expectations."""
+    until_decided: bool = False
+    """Double the seeds of a part for as long as a claim on its mean is UNDECIDED."""
+    max_seeds: int | None = None
+    """The most seeds that a part gets that way; 300 where nothing is said."""
+
+    def __post_init__(self) -> None:
+        check_number("confidence", self.confidence, least=0.5, below=1)
+        if self.max_seeds is not None:
+            check_number("max_seeds", self.max_seeds, least=1, whole=True)
+            if not self.until_decided:
+                raise ValueError("max_seeds is for until_decided; for a fixed number give seeds")
+        if self.jobs == 0 or self.jobs < -1:
+            raise ValueError(f"jobs must be -1 or at least 1, got {self.jobs}")
+
+    @property
+    def most_seeds(self) -> int:
+        """`max_seeds`, or its default."""
+        return 300 if self.max_seeds is None else self.max_seeds
+
+
+def start(study: Study, config: StudyConfig, execution: Execution) -> RunFolder:
+    """Make the run folder and write down what is about to happen."""
+    # First, as it refuses: what cannot run leaves no folder behind.
+    parts = study.runnable(config)
+    planned = {p.name: _about(p, config, execution) for p in parts}
+    skipped = {p.name: sorted(p.missing) for p in study.chosen(config) if p not in parts}
+    plan = {
+        "format": FORMAT,
+        "study": study.name,
+        "title": study.title,
+        "paper": study.paper,
+        "config": dataclasses.asdict(config),
+        "confidence": execution.confidence,
+        "parts": planned,
+        "skipped": skipped,
+        "command": reproduce(study, config, execution),
+    }
+    files = {"config.json": plan, "environment.json": environment()}
+    return RunFolder.create(execution.out, study.name, files)
+
+
+def _about(part: Part, config: StudyConfig, execution: Execution) -> dict[str, Any]:
+    about: dict[str, Any] = {"title": part.title, "seeds": part.seeds_for(config)}
+    if execution.until_decided and len(about["seeds"]) > execution.most_seeds:
+        raise ValueError(
+            f"max_seeds must be at least the {len(about['seeds'])} seeds that part {part.name} starts with, "
+            f"got {execution.most_seeds}"
+        )
+    # Looked at more than once, a limit for a fixed number of seeds is too short.
+    return about | ({"look": 1} if execution.until_decided and not part.deterministic else {})
+
+
+def reproduce(study: Study, config: StudyConfig, execution: Execution | None = None) -> str:
+    """The command line that repeats a run."""
+    words = ["surefoot", "run", study.reference]
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if value == (f.default if f.default is not dataclasses.MISSING else None):
+            continue
+        values = value if isinstance(value, (tuple, list)) else [value]
+        words += ["--" + f.name.replace("_", "-"), *map(str, values)]
+    if execution is not None and execution.until_decided:
+        words += ["--until-decided", "--max-seeds", str(execution.most_seeds)]
+    return shlex.join(words)
+
+
+def config_of(study: Study, folder: RunFolder) -> StudyConfig:
+    """The configuration that a run folder was made with."""
+    stored: dict[str, Any] = folder.config["config"]
+    names = {f.name for f in dataclasses.fields(study.config)}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in names
+    }
+    try:
+        return study.config(**values)
+    except (TypeError, ValueError, SurefootError) as error:
+        raise FileFormatError(
+            f"{folder.path / 'config.json'} holds no configuration of study {study.name}: {error}"
+        ) from error
+
+
+def resumable(study: Study, folder: RunFolder) -> None:
+    """Refuse a run folder whose parts are not the study's own, or that would write somewhere else.
+
+    Parameters
+    ----------
+    study : Study
+        What is to be run on.
+    folder : RunFolder
+        A run of it, or a folder that says so.
+
+    Raises
+    ------
+    SurefootError
+        It is a run of another study or has a part that the study has not.
+    FileFormatError
+        It holds a link.
+    """
+    if folder.study != study.name:
+        raise SurefootError(f"{folder.path} is a run of {folder.study}, not {study.name}")
+    own = [p.name for p in study.parts]
+    for part in folder.parts:
+        if part not in own:
+            raise UnknownNameError(f"part of study {study.name} in {folder.path}", part, own)
+    for path in (*folder.path.iterdir(), *(folder.path / "seeds").glob("*")):
+        if path.is_symlink():
+            raise FileFormatError(
+                f"{path} is a link: a run writes into its own folder alone; copy what it points to"
+            )
