@@ -13,8 +13,9 @@ from tests.federated.bits import same_bits
 from surefoot.cli import main
 from surefoot.errors import SurefootError
 from surefoot.federated import federate
+from surefoot.federated._processes import descendants
 from surefoot.federated.keys import make_node_key, make_tls_files
-from surefoot.federated.launcher import Federation, FederationError, _descendants, environment
+from surefoot.federated.launcher import Federation, FederationError, environment
 from surefoot.reparam.doors.flower import repopt_task
 
 APP = Path(__file__).parents[2] / "apps" / "repopt"
@@ -32,7 +33,7 @@ def family(federation):
     return [
         pid
         for process in federation.processes.values()
-        for pid in (process.pid, *(p for p, _ in _descendants(process.pid)))
+        for pid in (process.pid, *(p for p, _ in descendants(process.pid)))
     ]
 
 
@@ -155,7 +156,7 @@ def test_a_killed_node_is_named_and_the_rounds_go_on(tmp_path, measured):
                     return
                 time.sleep(0.1)
             time.sleep(3)
-            for pid in [p for p, _ in _descendants(federation.processes["node1"].pid)]:
+            for pid in [p for p, _ in descendants(federation.processes["node1"].pid)]:
                 os.kill(pid, signal.SIGKILL)
             os.kill(federation.processes["node1"].pid, signal.SIGKILL)
 

@@ -78,7 +78,9 @@ def test_the_launcher_sends_the_absolute_path(own_digits, tmp_path, monkeypatch)
 
     def command(self, *words, timeout):
         sent.extend(words)
-        (tmp_path / "o").write_bytes(b"")
+        (tmp_path / "f" / "result.safetensors").write_bytes(b"arrays")
+        (tmp_path / "f" / "result.safetensors.json").write_text("{}")
+        return "streamed"
 
     monkeypatch.setattr(launcher.Federation, "command", command)
     monkeypatch.setattr(launcher, "check_ray", lambda: None)
@@ -86,12 +88,15 @@ def test_the_launcher_sends_the_absolute_path(own_digits, tmp_path, monkeypatch)
     (tmp_path / "f").mkdir()
     federation.run("o", {"data-path": own_digits})
     assert f'data-path="{tmp_path / own_digits}"' in sent[-1]
+    assert (tmp_path / "o").read_bytes() == b"arrays"
+    assert (tmp_path / "o.json").read_text() == "{}"
 
 
 def test_a_run_that_ends_early_says_why_and_not_what_an_older_one_said(tmp_path, monkeypatch):
     def command(self, *words, timeout):
-        assert not (tmp_path / "o.json").exists()
-        (tmp_path / "o.json").write_text(json.dumps({"error": "the scanner is down"}))
+        report = tmp_path / "f" / "result.safetensors.json"
+        assert not report.exists()
+        report.write_text(json.dumps({"error": "the scanner is down"}))
         return "streamed"
 
     monkeypatch.setattr(launcher.Federation, "command", command)
@@ -99,11 +104,13 @@ def test_a_run_that_ends_early_says_why_and_not_what_an_older_one_said(tmp_path,
     monkeypatch.setattr(launcher, "check_ray", lambda: None)
     federation = launcher.Federation(APPS / "repopt", 2, secure=False, folder=tmp_path / "f")
     (tmp_path / "f").mkdir()
-    (tmp_path / "o.json").write_text("of another run")
+    (tmp_path / "f" / "result.safetensors.json").write_text("of another run")
+    (tmp_path / "o").write_text("a result of before")
     with pytest.raises(
         FederationError, match=r"(?s)without a result: the scanner is down.*streamed"
     ):
         federation.run(tmp_path / "o")
+    assert (tmp_path / "o").read_text() == "a result of before"
 
 
 def test_switches_travel_as_such():

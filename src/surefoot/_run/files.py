@@ -15,7 +15,7 @@ from surefoot.errors import FileFormatError
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, mode: int | None = None) -> Iterator[Path]:
     """Give a hidden file beside `path` to write into; it takes its place when the block ends.
 
     What was written is on the disk before the name points to it. If the block raises, `path` is as it
@@ -26,6 +26,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     ----------
     path : str or Path
         The file to write; its folder must exist.
+    mode : int, optional
+        Its rights, from its first byte on; by default those that the user's umask gives.
 
     Yields
     ------
@@ -41,7 +43,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     # Cut, as a name may be as long as the file system allows.
     partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.part")
     try:
-        with partial.open("xb") as file:
+        rights = 0o666 if mode is None else mode
+        with open(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, rights), "wb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         yield partial
         # safetensors 0.8 puts a file in its place that only its owner may read.

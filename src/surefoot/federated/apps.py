@@ -13,6 +13,7 @@ from surefoot.errors import need
 from surefoot.federated._payload import unpacked
 from surefoot.federated.partition import seed_for
 from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays
+from surefoot.federated.robust import MAX_EXAMPLES
 from surefoot.federated.rounds import FederationHistory
 from surefoot.federated.run_config import node_of, number, whole
 from surefoot.federated.server_rule import ServerRule
@@ -198,6 +199,8 @@ def strategy_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "rule": ServerRule(
             config.get("server-rule", "fedavg"), number(config, "server-lr", 1.0, above=0)
         ),
+        "robust": config.get("robust", "") or None,
+        "max_examples": number(config, "max-examples", MAX_EXAMPLES, above=0),
     }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -34,10 +35,13 @@ class Common:
     set: tuple[str, ...] = field(default_factory=tuple)
     """More keys of the app's run-config, KEY=VALUE."""
 
+    json: bool = False
+    """Print JSON: rounds, metrics, facts and certificates."""
+
     def run(self, secure: bool) -> int:
         """Start, run, stop, and print what happened and its certificates."""
-        from surefoot.certificate import Certificate
-        from surefoot.federated.launcher import Federation
+        from surefoot.federated.launcher import Federation, FederationError, app_config
+        from surefoot.federated.run_config import check_config
 
         config: dict[str, str | int | float] = {"num-server-rounds": self.rounds, "seed": self.seed}
         for word in self.set:
@@ -45,24 +49,44 @@ class Common:
             if not equals:
                 raise SurefootError(f"--set takes KEY=VALUE, got {word!r}")
             config[key] = _value(value)
-        with Federation(self.app, self.partitions, secure=secure, folder=self.folder) as federation:
-            out = federation.run(self.out, config, self.timeout)
+        federation = Federation(self.app, self.partitions, secure=secure, folder=self.folder)
+        try:
+            check_config(config, app_config(federation.app))
+        except ValueError as error:
+            federation.close()
+            raise SurefootError(f"--set: {error}") from None
+        try:
+            with federation:
+                out = federation.run(self.out, config, self.timeout)
+        except FederationError as error:
+            # Nothing is wrong with what was asked: the run failed, as a crashed seed does.
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         report = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
-        for found in report["rounds"]:
-            n = found["server_round"]
-            metrics = report["metrics"].get(str(n), {})
-            print(
-                f"round {n}: partitions {found['partitions']}, {found['bytes_down']} bytes down, "
-                f"{found['bytes_up']} up" + "".join(f", {k} {v:.4f}" for k, v in metrics.items())
-            )
-            for kind in ("lost", "rejected"):
-                for partition, reason in found[kind].items():
-                    print(f"  partition {partition} {kind}: {reason}")
-        for made in report["certificates"]:
-            found = Certificate.from_dict(made)
-            print(f"{found.label}: {found.name} ({found.reason})")
-        print(out)
+        if self.json:
+            print(json.dumps({"out": str(out), **report}, indent=1))
+        else:
+            _print(out, report)
         return 0
+
+
+def _print(out: Path, report: dict[str, Any]) -> None:
+    from surefoot.certificate import Certificate
+
+    for found in report["rounds"]:
+        n = found["server_round"]
+        metrics = report["metrics"].get(str(n), {})
+        print(
+            f"round {n}: partitions {found['partitions']}, {found['bytes_down']} bytes down, "
+            f"{found['bytes_up']} up" + "".join(f", {k} {v:.4f}" for k, v in metrics.items())
+        )
+        for kind in ("lost", "rejected"):
+            for partition, reason in found[kind].items():
+                print(f"  partition {partition} {kind}: {reason}")
+    for made in report["certificates"]:
+        certificate = Certificate.from_dict(made)
+        print(f"{certificate.label}: {certificate.name} ({certificate.reason})")
+    print(out)
 
 
 @dataclass(frozen=True)

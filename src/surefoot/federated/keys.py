@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 from pathlib import Path
 
+from surefoot._run.files import replacing
 from surefoot.errors import need
 
 with need("cryptography", extra="federated", part="surefoot federate"):
@@ -91,7 +92,7 @@ def make_node_key(path: Path) -> None:
 def _private(
     path: Path, key: ec.EllipticCurvePrivateKey, kind: serialization.PrivateFormat
 ) -> None:
-    path.touch(mode=0o600)
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption())
-    )
+    """Write a key that its owner alone may read, also where a file of other rights was before."""
+    text = key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption())
+    with replacing(path, mode=0o600) as partial:
+        partial.write_bytes(text)

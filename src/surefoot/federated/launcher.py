@@ -9,19 +9,21 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from surefoot._run.environment import check_ray
+from surefoot._run.files import replacing
 from surefoot.errors import MissingExtraError, SurefootError
+from surefoot.federated import _processes
 from surefoot.federated.keys import make_node_key, make_tls_files
 
 HOST = "127.0.0.1"
@@ -83,6 +85,7 @@ class Federation:
         # Ray's sockets need a short path, which `folder` may not be.
         self._ray = Path(tempfile.mkdtemp(prefix="ray-"))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._guardian: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 
     def __enter__(self) -> Federation:
@@ -103,6 +106,7 @@ class Federation:
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._guard()
         self.home = self.folder / "home"
         self.home.mkdir(exist_ok=True)
         if self.secure:
@@ -131,6 +135,22 @@ class Federation:
                 self.command("supernode", "register", str(self.folder / f"node{p}.pub"), "here")
                 self.start_node(p)
 
+    def _guard(self) -> None:
+        """Start the process that ends the others and removes what is temporary, should this one be killed."""
+        self._guardian = subprocess.Popen(
+            [sys.executable, "-I", str(Path(_processes.__file__))],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        for folder in (self._ray, *([self.folder] if self._own else [])):
+            self._tell(folder=str(folder))
+
+    def _tell(self, **said: object) -> None:
+        if self._guardian is not None and self._guardian.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._guardian.stdin.write(json.dumps(said).encode() + b"\n")
+                self._guardian.stdin.flush()
+
     def start_node(self, partition: int, key: str | None = None) -> None:
         """Start the SuperNode of a partition; `key` is the name of its private key in the folder."""
         name = f"node{partition}"
@@ -152,6 +172,8 @@ class Federation:
                 stdin=subprocess.DEVNULL, start_new_session=True,
                 env=environment(self.home) | {"RAY_TMPDIR": str(self._ray)},
             )  # fmt: skip
+        pid = self.processes[name].pid
+        self._tell(process=[pid, _processes.started(pid)])
 
     def log(self, name: str) -> str:
         """What a process has said so far."""
@@ -177,17 +199,37 @@ class Federation:
 
     def command(self, *words: str, timeout: float = 60.0) -> str:
         """Run `flwr WORDS` against this SuperLink and return what it said."""
-        try:
-            done = subprocess.run(
-                ["flwr", *words], env=environment(self.home), capture_output=True, text=True,
-                timeout=timeout, check=False, stdin=subprocess.DEVNULL, cwd=self.folder,
+        command = ["flwr", *words]
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(
+                command, env=environment(self.home), stdout=said, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise FederationError(f"flwr {' '.join(words)} took over {timeout:g} s") from error
-        if done.returncode:
-            said = _tail(done.stdout + done.stderr)
-            raise FederationError(f"flwr {' '.join(words)} failed ({done.returncode}):\n{said}")
-        return done.stdout + done.stderr
+            self._tell(process=[process.pid, _processes.started(process.pid)])
+            try:
+                code = self._attend(process, timeout, f"flwr {' '.join(words[:2])}")
+            finally:
+                _stop(process)
+            said.seek(0)
+            text = said.read().decode(errors="replace")
+        if code:
+            raise FederationError(f"flwr {' '.join(words)} failed ({code}):\n{_tail(text)}")
+        return text
+
+    def _attend(self, process: subprocess.Popen[bytes], timeout: float, what: str) -> int:
+        """Wait for a command; not for ever, and not for a server that is gone."""
+        deadline = time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(0.2)
+            link = self.processes.get("superlink")
+            if link is not None and link.poll() is not None:
+                raise FederationError(
+                    f"the superlink ended with code {link.returncode} during {what}; its last lines:\n"
+                    f"{_tail(self.log('superlink'), 10)}"
+                )
+            if time.monotonic() > deadline:
+                raise FederationError(f"{what} took over {timeout:g} s")
 
     def run(
         self, out: str | Path, config: Mapping[str, str | int | float] | None = None,
@@ -200,14 +242,19 @@ class Federation:
         Raises
         ------
         FederationError
-            The run failed or took longer than `timeout`, or there is nothing at such a path.
+            The run failed or took longer than `timeout`, or there is nothing at such a path; what was in
+            `out` before is then still there.
         """
         out = Path(out).resolve()
-        report = Path(f"{out}.json")
-        out.unlink(missing_ok=True)
+        if not out.parent.is_dir():
+            raise FederationError(f"there is no folder {out.parent} to write {out.name} in")
+        # A result takes the place of an older one when it is whole.
+        new = self.folder / "result.safetensors"
+        report = Path(f"{new}.json")
+        new.unlink(missing_ok=True)
         report.unlink(missing_ok=True)
         found = here({**(config or {})}, self.app / "pyproject.toml")
-        settings = {**found, "num-partitions": self.partitions, "out": str(out)}
+        settings = {**found, "num-partitions": self.partitions, "out": str(new)}
         # The app is copied: `flwr run` writes beside its files.
         copy = self.folder / "app"
         if not copy.exists():
@@ -216,13 +263,16 @@ class Federation:
             "run", str(copy), "here", "--stream", "--run-config",
             " ".join(f"{k}={_toml(v)}" for k, v in settings.items()), timeout=timeout,
         )  # fmt: skip
-        if not out.exists():
+        if not new.exists():
             # What the ServerApp says of itself comes first: it is why.
             why = _error_of(report)
             logs = f"{_tail(said)}\n{_tail(self.log('superlink'), 10)}"
             raise FederationError(
                 f"the run ended without a result{f': {why}' if why else ''}; its last lines:\n{logs}"
             )
+        for file, place in ((report, Path(f"{out}.json")), (new, out)):
+            with replacing(place) as partial:
+                shutil.copyfile(file, partial)
         return out
 
     def close(self) -> None:
@@ -230,47 +280,23 @@ class Federation:
         for process in reversed(self.processes.values()):
             _stop(process)
         self.processes.clear()
+        self._tell(done=True)
+        if self._guardian is not None:
+            assert self._guardian.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                self._guardian.stdin.close()
+            self._guardian.wait()
+            self._guardian = None
         shutil.rmtree(self._ray, ignore_errors=True)
         if self._own:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    # Helpers may have sessions of their own: note them while their parents are known.
-    family = list(_descendants(process.pid))
-    for how, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-            break
-    for pid, started in family:
-        if _started(pid) == started:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _descendants(pid: int) -> Iterator[tuple[int, str]]:
-    """(pid, start time) of a process' children and theirs; the time tells a reused pid apart."""
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        children = [c for t in tasks for c in (t / "children").read_text().split()]
-    except OSError:
-        return
-    for child in children:
-        started = _started(int(child))
-        if started is not None:
-            yield int(child), started
-        yield from _descendants(int(child))
-
-
-def _started(pid: int) -> str | None:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
+    born = _processes.started(process.pid)
+    if born is not None:
+        _processes.end({(process.pid, born)})
+    process.wait()
 
 
 def free_port() -> int:
@@ -300,6 +326,12 @@ def here(config: Mapping[str, str | int | float], project: Path) -> dict[str, st
             raise FederationError(f"{key} = {config[key]!r}: there is nothing at {path}")
         found[key] = str(path)
     return found
+
+
+def app_config(app: Path) -> dict[str, Any]:
+    """The keys of an app with their defaults, as its pyproject.toml has them."""
+    tables = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
+    return dict(tables.get("tool", {}).get("flwr", {}).get("app", {}).get("config", {}))
 
 
 def _error_of(report: Path) -> str:

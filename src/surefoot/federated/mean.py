@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -9,9 +10,50 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from surefoot._numerics.checks import check_number
-from surefoot.federated._arrays import check_dtype
+from surefoot.federated._arrays import check_dtype, check_values
 
 State = Mapping[str, Shaped[Tensor, "..."]]
+
+
+def check_replies(replies: Mapping[int, tuple[State, float]]) -> list[int]:
+    """The partitions of replies that can be averaged, in ascending order.
+
+    Raises
+    ------
+    ValueError
+        No replies, weights that are not positive numbers, NaN, infinity or a negative variance, or replies
+        with other names, shapes or dtypes than the first; the partition and the array are named.
+    TypeError
+        Arrays that have no mean.
+    """
+    if not replies:
+        raise ValueError("there is nothing to average: no replies")
+    order = sorted(replies)
+    first = order[0]
+    like = {name: _kind(value) for name, value in replies[first][0].items()}
+    for partition in order:
+        state, weight = replies[partition]
+        check_number(f"replies: the weight of partition {partition}", weight, above=0)
+        has = {name: _kind(value) for name, value in state.items()}
+        for name in sorted({*like, *has}):
+            if like.get(name) != has.get(name):
+                raise ValueError(
+                    f"replies must have the arrays of partition {first}, those of {partition} differ: {name} "
+                    f"is {like.get(name, 'none')} and {has.get(name, 'none')}"
+                )
+        for name, value in state.items():
+            if not value.is_floating_point():
+                check_dtype(name, value)
+        try:
+            check_values(state)
+        except ValueError as error:
+            raise ValueError(f"replies: of partition {partition}, {error}") from None
+    return order
+
+
+def _kind(value: Tensor) -> str:
+    shape = "x".join(map(str, value.shape)) or "scalar"
+    return f"{str(value.dtype).removeprefix('torch.')} {shape}"
 
 
 def weighted_mean(replies: Mapping[int, tuple[State, float]]) -> dict[str, Tensor]:
@@ -24,27 +66,19 @@ def weighted_mean(replies: Mapping[int, tuple[State, float]]) -> dict[str, Tenso
     Raises
     ------
     ValueError
-        No replies, weights that are not positive numbers, booleans that differ,
-        or replies with other names or shapes than the first.
+        No replies, weights that are not positive numbers, booleans that differ, NaN or infinity,
+        or replies with other names, shapes or dtypes than the first.
     TypeError
         Complex arrays, of which a federation has no mean.
     """
-    if not replies:
-        raise ValueError("there is nothing to average: no replies")
-    order = sorted(replies)
-    weights = [check_number("replies", replies[p][1], above=0) for p in order]
+    order = check_replies(replies)
+    weights = [replies[p][1] for p in order]
+    if math.isinf(sum(weights)):
+        weights = [weight / max(weights) for weight in weights]
     total = sum(weights)
-    like = {k: v.shape for k, v in replies[order[0]][0].items()}
-    for p in order[1:]:
-        if {k: v.shape for k, v in replies[p][0].items()} != like:
-            raise ValueError(
-                f"replies must have the arrays of partition {order[0]}, those of {p} differ"
-            )
     mean = {}
     for name, first in replies[order[0]][0].items():
         values = [replies[p][0][name] for p in order]
-        if not first.is_floating_point():
-            check_dtype(name, first)
         if first.is_floating_point():
             acc = torch.zeros(first.shape, dtype=torch.float64)
             for weight, value in zip(weights, values, strict=True):

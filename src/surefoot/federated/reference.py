@@ -6,9 +6,16 @@ from collections.abc import Callable
 
 from surefoot._numerics.checks import check_number
 from surefoot.federated._arrays import check_values
-from surefoot.federated.mean import weighted_mean
+from surefoot.federated.mean import check_replies
 from surefoot.federated.partition import draw_partitions, seed_for
 from surefoot.federated.result import FederatedState
+from surefoot.federated.robust import (
+    MAX_EXAMPLES,
+    Declared,
+    check_robust,
+    facts_of_mean,
+    robust_mean,
+)
 from surefoot.federated.rounds import FederationHistory
 from surefoot.federated.server_rule import ServerRule
 from surefoot.federated.task import State, Task, Visit
@@ -26,6 +33,8 @@ def federate(
     extra: State | None = None,
     after: Callable[[int, State, dict[int, dict[str, float]]], object] | None = None,
     record: Record | None = None,
+    robust: str | None = None,
+    max_examples: float = MAX_EXAMPLES,
 ) -> FederatedState:
     """Run a task without Flower: same seeds, same draws, same reduction as the apps.
 
@@ -47,6 +56,8 @@ def federate(
         after(round, state, metrics of the clients) sees every round.
     record
         Where the rounds and the facts of server and clients go; None: a new one.
+    robust, max_examples
+        As in `DeterministicFedAvg`.
 
     Returns
     -------
@@ -56,15 +67,21 @@ def federate(
     Raises
     ------
     ValueError
-        A number outside of its range; a state with NaN, infinity or a negative variance.
+        A number outside of its range; an initial state, or one that the rule gives, with NaN, infinity or a
+        negative variance. A client's is named in the history, and the round goes on with the others.
+    SurefootError
+        No reply of any round fitted.
     """
     rounds = check_number("rounds", rounds, least=0, whole=True)
     num_partitions = check_number("num_partitions", num_partitions, least=1, whole=True)
     seed = check_number("seed", seed, whole=True)
     fraction = check_number("fraction", fraction, above=0, most=1)
     rule = rule or ServerRule()
+    check_robust(robust)
+    declared = Declared(max_examples)
     history = FederationHistory(record=Record() if record is None else record, seed=seed)
     state = task.initial(seed)
+    check_replies({-1: (state, 1.0)})
     history.note(
         runtime="reference", num_partitions=num_partitions, fraction=float(fraction), min_nodes=1
     )
@@ -77,18 +94,25 @@ def federate(
                 {k: v.clone() for k, v in (extra or {}).items()},
             )  # fmt: skip
             new, examples, found = task.train({k: v.clone() for k, v in state.items()}, visit)
-            if examples:
-                check_values(new)
-                replies[p] = (new, examples)
-                metrics[p] = found
-                history.hear({k: known.all for k, known in visit.record.facts.items()})
+            if not examples:
+                continue
+            try:
+                check_replies({-1: (state, 1.0), p: (new, 1.0)})
+                replies[p] = (new, declared.check(p, examples))
+            except ValueError as error:
+                # As the strategy does: it is named, and the round goes on with the others.
+                history.round(server_round).rejected[p] = str(error)
+                continue
+            metrics[p] = found
+            history.hear({k: known.all for k, known in visit.record.facts.items()})
         if replies:
-            state = rule.apply(state, weighted_mean(replies))
+            state = rule.apply(state, robust_mean(replies, robust))
             check_values(state)
-            history.note(weighting="examples", **rule.facts)
+            history.note(**facts_of_mean(rule, robust))
         history.round(server_round).partitions = sorted(replies)
         history.close(server_round)
         if after is not None:
             after(server_round, state, metrics)
+    history.refuse_nothing()
     theorems = getattr(task, "theorems", None)
     return FederatedState(state, history, theorems() if theorems is not None else ())

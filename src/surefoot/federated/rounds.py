@@ -108,7 +108,7 @@ class FederationHistory:
                 self.note(**{name: UNSAID})
 
     def refuse_nothing(self) -> None:
-        """Refuse a run whose every reply was rejected: its result is its start, and nobody would know.
+        """Refuse a run without a reply that counts: its result is its start, and nobody would know.
 
         Raises
         ------
@@ -117,11 +117,10 @@ class FederationHistory:
         """
         if any(found.partitions for found in self.rounds) or not self.rounds:
             return
-        reasons = [f"partition {p}: {why}" for p, why in self.rounds[-1].rejected.items()]
-        if reasons:
-            raise SurefootError(
-                f"no reply of any round fitted, nothing was trained; {'; '.join(reasons)}"
-            )
+        last = self.rounds[-1]
+        reasons = [f"partition {p}: {why}" for p, why in {**last.rejected, **last.lost}.items()]
+        why = "; ".join(reasons) if reasons else "nobody was asked, or had an example"
+        raise SurefootError(f"no reply of any round fitted, nothing was trained; {why}")
 
     def to_dict(self) -> dict[str, Any]:
         """Rounds, metrics and facts, in JSON's types."""

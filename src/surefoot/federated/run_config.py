@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 # What the apps and the strategies read, whatever is trained.
 FLOOR = frozenset(
     {"num-server-rounds", "num-partitions", "seed", "out", "fraction", "min-nodes", "node-timeout",
-     "round-timeout"}
+     "round-timeout", "max-examples"}
 )  # fmt: skip
-RULE = frozenset({"server-rule", "server-lr"})
+RULE = frozenset({"server-rule", "server-lr", "robust"})
 
 
 def node_of(context: Context) -> tuple[int, int]:
@@ -72,7 +73,11 @@ def refuse_unknown(config: Mapping[str, Any], known: Iterable[str]) -> None:
     allowed = sorted(set(known))
     unknown = sorted(set(config) - set(allowed))
     if unknown:
-        raise ValueError(f"unknown keys {', '.join(unknown)}; the keys are {', '.join(allowed)}")
+        near = [(key, difflib.get_close_matches(key, allowed, n=1)) for key in unknown]
+        hint = "".join(f"; did you mean {found[0]} by {key}?" for key, found in near if found)
+        raise ValueError(
+            f"unknown keys {', '.join(unknown)}; the keys are {', '.join(allowed)}{hint}"
+        )
 
 
 def refuse_unused(config: Mapping[str, Any], unused: Mapping[str, Any], why: str) -> None:
@@ -95,3 +100,40 @@ def refuse_unused(config: Mapping[str, Any], unused: Mapping[str, Any], why: str
     for key, default in unused.items():
         if key in config and config[key] != default:
             raise ValueError(f"{key} = {config[key]!r} is not used {why}; leave it out")
+
+
+def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuse what an app does not know before anything is started.
+
+    Parameters
+    ----------
+    config
+        What was asked for.
+    defaults
+        tool.flwr.app.config of the app's pyproject.toml: its keys, each with a value of its type.
+
+    Raises
+    ------
+    ValueError
+        A key that is not there, or a value of another type; all of them are named.
+    """
+    refuse_unknown(config, defaults)
+    wrong = [
+        f"{key} must be {_TYPES[type(default)]}, got {config[key]!r}"
+        for key, default in defaults.items()
+        if key in config and type(default) in _TYPES and not _fits(config[key], default)
+    ]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, str):
+        return isinstance(value, str)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return whole if isinstance(default, int) else isinstance(value, int | float)

@@ -19,9 +19,15 @@ from surefoot.federated._payload import EXTRA as EXTRA
 from surefoot.federated._payload import npy_bytes, packed
 from surefoot.federated._replies import mean_metrics, only_records, read_reply
 from surefoot.federated.guarantee import Theorem, certificates
-from surefoot.federated.mean import weighted_mean
 from surefoot.federated.partition import draw_partitions
 from surefoot.federated.records import fingerprint, read_facts, state_of, to_arrays, wire_bytes
+from surefoot.federated.robust import (
+    MAX_EXAMPLES,
+    Declared,
+    check_robust,
+    facts_of_mean,
+    robust_mean,
+)
 from surefoot.federated.rounds import FederationHistory
 from surefoot.federated.server_rule import ServerRule
 from surefoot.record import Fact, Record
@@ -70,6 +76,12 @@ class DeterministicFedAvg(FedAvg):
         Arrays that are no part of the model, sent to each node the first time it is drawn.
     record
         Where rounds and facts go; None: a new one, which `record` is.
+    robust
+        None: the mean weighted by examples. "median" or "trimmed:K": coordinate-wise, for servers that
+        distrust clients (see `robust_mean`); theorems on the mean are then NOT_PROMISED.
+    max_examples
+        The most examples that a reply may claim; nor may a partition ever claim more than it first did. Where
+        replies are weighted by something else (weighted_by_key) neither is asked.
     fed_avg
         FedAvg's own: fraction_train (this class's fraction), weighted_by_key, arrayrecord_key,
         configrecord_key, train_metrics_aggr_fn.
@@ -92,6 +104,8 @@ class DeterministicFedAvg(FedAvg):
         round_timeout: float = 3600.0,
         extra: State | None = None,
         record: Record | None = None,
+        robust: str | None = None,
+        max_examples: float = MAX_EXAMPLES,
         **fed_avg: Any,
     ) -> None:
         num_partitions = check_number("num_partitions", num_partitions, least=1, whole=True)
@@ -108,6 +122,17 @@ class DeterministicFedAvg(FedAvg):
         self.num_partitions, self.fraction = num_partitions, fraction
         self.seed = check_number("seed", seed, whole=True)
         self.rule = rule or ServerRule()
+        trim = check_robust(robust)
+        if trim is not None and num_partitions <= 2 * trim:
+            raise ValueError(
+                f"robust = {robust!r} needs more than {2 * trim} partitions, got {num_partitions}"
+            )
+        self._needed = max(int(min_nodes), 1 if trim is None else 2 * trim + 1)
+        own_mean = type(self).combine is not DeterministicFedAvg.combine
+        if robust is not None and own_mean:
+            raise ValueError(f"robust = {robust!r} is not defined for {type(self).__name__}")
+        self.robust = robust
+        self._declared = Declared(max_examples)
         self.min_nodes = int(min_nodes)
         self.node_timeout = check_number("node_timeout", node_timeout, least=0)
         self.round_timeout = check_number("round_timeout", round_timeout, above=0)
@@ -253,7 +278,7 @@ class DeterministicFedAvg(FedAvg):
             promised_bytes_up=self._replied * npy_bytes(self.expected(server_round)),
             promised_bytes_down=self._promised_down,
         )  # fmt: skip
-        if len(good) < self.min_nodes:
+        if len(good) < self._needed:
             log(WARNING, "round %s: %s usable replies; the model stays", server_round, len(good))
             return None, None
         new = self.combine(server_round, good)
@@ -267,8 +292,8 @@ class DeterministicFedAvg(FedAvg):
 
     def combine(self, server_round: int, good: dict[int, tuple[State, float]]) -> State:
         """The next global state, from the replies that fit."""
-        self.history.note(weighting="examples", **self.rule.facts)
-        return self.rule.apply(self.state, weighted_mean(good))
+        self.history.note(**facts_of_mean(self.rule, self.robust))
+        return self.rule.apply(self.state, robust_mean(good, self.robust))
 
     def expected(self, server_round: int) -> State:
         """What a reply must be like."""
@@ -299,6 +324,8 @@ class DeterministicFedAvg(FedAvg):
                 continue
             try:
                 state, examples, found = self._content(server_round, reply, partition)
+                if self.weighted_by_key == "num-examples":
+                    examples = self._declared.check(partition, examples)
                 facts = read_facts(reply.content)
             except (KeyError, ValueError, TypeError) as error:
                 reason = str(error.args[0] if error.args else error)

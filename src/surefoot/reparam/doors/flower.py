@@ -20,6 +20,7 @@ with need("flwr", extra="federated", part="surefoot.reparam on Flower"):
     from flwr.clientapp import ClientApp
 
     from surefoot.federated.apps import make_client_app, strategy_settings
+    from surefoot.federated.robust import facts_of_mean
     from surefoot.federated.strategy import DeterministicFedAvg
 
 
@@ -42,7 +43,7 @@ class RepOptStrategy(DeterministicFedAvg):
     @property
     def assumption(self) -> Assumption:
         """Whether G2 covers this server rule, and why not; what clients do is in `certificates()` alone."""
-        return equivalence_holds(server=self.rule.rule)
+        return equivalence_holds(server=str(facts_of_mean(self.rule, self.robust)["server"]))
 
 
 def repopt_client_app(make_task: MakeTask | None = None, **settings: Any) -> ClientApp:
