@@ -17,7 +17,7 @@ from surefoot.data.store import cache_dir
 
 # Inputs of variance 1, as standardised columns have.
 DEFAULT_SPACE = MLPSpace(8, 1, 8, 3, ("tanh", "relu"), weight_scale=1.5, input_scale=1.73)
-# About ten minutes of one core.
+# Ten to fourteen minutes of one core.
 STEPS = 12_000
 # Raised when the training changes, so that old files are not taken for new ones.
 RECIPE = 1
@@ -67,7 +67,7 @@ def pretrained(
         The networks; by default 8 inputs of variance 1, one output, up to 3 layers of 8 tanh or relu neurons.
         `search` adapts it to any number of features and outputs.
     steps : int
-        Of the training; the default takes about ten minutes of one core.
+        Of the training; the default takes ten to fourteen minutes of one core.
     seed : int
         Of parameters, networks and inputs.
     folder : str or Path, optional
