@@ -113,9 +113,9 @@ def test_one_at_a_time_and_the_waiting_one_says_so(cache):
     with store.exclusive("toy", said.append):
         thread = threading.Thread(target=second)
         thread.start()
-        assert waiting.wait(timeout=30)
+        assert waiting.wait(timeout=1200)
         order.append("first")
-    thread.join(timeout=30)
+    thread.join(timeout=1200)
     assert order == ["first", "second"]
     assert said == ["another process is fetching toy: waiting for it"]
 

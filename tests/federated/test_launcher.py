@@ -150,7 +150,7 @@ def test_a_killed_node_is_named_and_the_rounds_go_on(tmp_path, measured):
 
         def kill():
             # Three answers to the query for partitions: the messages of round 1 are next.
-            deadline = time.time() + 200
+            deadline = time.time() + 1200
             while federation.log("superlink").count("Push replies") < 3:
                 if time.time() > deadline:
                     return

@@ -138,7 +138,7 @@ with torch.no_grad():
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stderr
 

@@ -160,7 +160,7 @@ def page(browser):
 
 def drawn(page):
     page.wait_for_function(
-        "document.querySelectorAll('.plot .scatterlayer path.js-line').length >= 2", timeout=15_000
+        "document.querySelectorAll('.plot .scatterlayer path.js-line').length >= 2", timeout=900_000
     )
 
 
@@ -203,7 +203,7 @@ def test_theme_phone_and_print(page, root):
     page.wait_for_function(f"{label} !== '{light_ink}'")
     assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != dark
     page.set_viewport_size({"width": 390, "height": 800})
-    page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=10_000)
+    page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=900_000)
     assert len(page.pdf()) > 20_000
 
 

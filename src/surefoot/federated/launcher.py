@@ -28,6 +28,8 @@ from surefoot.federated.keys import make_node_key, make_tls_files
 
 HOST = "127.0.0.1"
 READY = "Uvicorn running on"
+# Seconds; a process that ends says so at once, so this is for machines that are busy.
+PATIENCE = 600.0
 
 
 class FederationError(SurefootError, RuntimeError):
@@ -128,7 +130,7 @@ class Federation:
         )
         link = ["flower-superlink", *flags, "--host", HOST, "--port", str(self.port)]
         self.start("superlink", link)
-        self.wait_for_line("superlink", READY, 90)
+        self.wait_for_line("superlink", READY, PATIENCE)
         if self.secure:
             for p in range(self.partitions):
                 make_node_key(self.folder / f"node{p}")
@@ -197,7 +199,7 @@ class Federation:
                 raise FederationError(f"{name} {how}; its last lines:\n{_tail(self.log(name))}")
             time.sleep(0.1)
 
-    def command(self, *words: str, timeout: float = 60.0) -> str:
+    def command(self, *words: str, timeout: float = PATIENCE) -> str:
         """Run `flwr WORDS` against this SuperLink and return what it said."""
         command = ["flwr", *words]
         with tempfile.TemporaryFile() as said:
