@@ -84,8 +84,7 @@ class Federation:
         self.partitions, self.secure = partitions, secure
         self._own = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix="surefoot-federation-")).resolve()
-        # Ray's sockets need a short path, which `folder` may not be.
-        self._ray = Path(tempfile.mkdtemp(prefix="ray-"))
+        self._ray = Path(tempfile.mkdtemp(prefix="ray-", dir=_short()))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._guardian: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -292,6 +291,12 @@ class Federation:
         shutil.rmtree(self._ray, ignore_errors=True)
         if self._own:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _short() -> str | None:
+    """Where Ray's sockets can be: the kernel takes 107 bytes, of which Ray's own names need two thirds."""
+    usual = tempfile.gettempdir()
+    return "/tmp" if len(usual) > 30 and os.access("/tmp", os.W_OK) else None
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
