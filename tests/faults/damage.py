@@ -105,7 +105,8 @@ def outcome(kind: Kind, folder: Path, file: Path, whole: object) -> tuple[str, s
             text = f"{type(error).__name__}: {error}"
             return ("named" if file.name in str(error) else "unnamed"), text
         except Exception as error:  # what it is, is what is asked
-            return "traceback", f"{type(error).__name__}: {error}"
+            ours = isinstance(error, ValueError) and str(file) in str(error)
+            return "named" if ours else "traceback", f"{type(error).__name__}: {error}"
     if found == whole:
         return "harmless", ""
     return "silent", "; ".join(str(w.message) for w in said)[:200]

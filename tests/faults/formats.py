@@ -76,6 +76,8 @@ def adapter(folder: Path) -> list[Path]:
     from surefoot.zeroth_order.quantised import export_adapter
 
     model = gpt2()
+    for name, p in model.named_parameters():
+        p.requires_grad_(not name.endswith(("attn.bias", "proj.bias", "fc.bias", "c_attn.bias")))
     optimizer = LOZO(model, 1e-2, nu=2, rank=1, seed=1, fold=False)
     ids = torch.zeros(1, 4, dtype=torch.long)
     for _ in range(3):

@@ -143,17 +143,19 @@ def fit(chain: ChainOfLora, rows: Any, *, steps: int, lr: float, seed: int, **mo
 
 def encoder(folder: str | Path) -> Any:
     """A pretrained encoder from a model directory."""
-    return AutoModel.from_pretrained(folder)
+    return AutoModel.from_pretrained(folder, trust_remote_code=False)
 
 
 def tokenizer(folder: str | Path) -> Any:
     """The tokenizer of a model directory."""
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def classifier(folder: str | Path, classes: int) -> Any:
     """A pretrained encoder from a model directory with a new head for so many classes."""
-    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes)
+    return AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=classes, trust_remote_code=False
+    )
 
 
 def roberta(**sizes: Any) -> Any:
