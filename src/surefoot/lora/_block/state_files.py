@@ -11,7 +11,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,17 @@ def _damaged(path: Path) -> Iterator[None]:
         ) from error
 
 
+def damaged_unless_sealed(folder: Path, packed: Packed) -> AbstractContextManager[None]:
+    """Where no checksum has spoken for a state, blame its file for whatever goes wrong within.
+
+    Parameters
+    ----------
+    folder, packed
+        Where it was read, and what `read_state` gave.
+    """
+    return nullcontext() if packed["sealed"] else _damaged(folder / TENSORS)
+
+
 def write_all(state: ChainState, folder: Path, optimizer: Any) -> None:
     """State, extras, buffers, generators, adapter configuration and optimizer.
 
@@ -164,14 +175,9 @@ class StoredChain:
             )
         return cls(folder, packed)
 
-    @contextmanager
-    def damaged(self) -> Iterator[None]:
+    def damaged(self) -> AbstractContextManager[None]:
         """Where no checksum has spoken for the files, blame them for whatever goes wrong within."""
-        if self.packed["sealed"]:
-            yield
-            return
-        with _damaged(self.folder / TENSORS):
-            yield
+        return damaged_unless_sealed(self.folder, self.packed)
 
     @property
     def adapter(self) -> str:
@@ -192,9 +198,8 @@ class StoredChain:
 
     def model(self, base_model: nn.Module) -> Any:
         """The PeftModel of the original base, its adapter at zero."""
-        if self.packed["sealed"]:
-            return with_stored_lora(base_model, self.folder / LORA, self.adapter)
-        with _damaged(self.folder / LORA / ADAPTER):
+        sealed = self.packed["sealed"]
+        with nullcontext() if sealed else _damaged(self.folder / LORA / ADAPTER):
             return with_stored_lora(base_model, self.folder / LORA, self.adapter)
 
     def put_back(self, state: ChainState, rng: bool) -> None:
