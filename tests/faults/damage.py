@@ -64,11 +64,18 @@ class Tally:
 
     def row(self) -> str:
         lost = ", ".join(f"{n} {k}" for k, n in sorted(self.counts.items()) if k not in GOOD)
-        cells = (self.kind, self.tried, self.named, self.harmless, f"{self.lost} {lost and f'({lost})'}")
-        return " | ".join(map(str, cells)).rstrip()
+        cells = (
+            self.kind,
+            self.tried,
+            self.named,
+            self.harmless,
+            f"{self.lost} {lost and f'({lost})'}",
+        )
+        return " | ".join(map(str, cells)).strip()
 
 
 GOOD = ("named", "harmless")
+KINDS_OF_LOSS = ("silent", "traceback", "unnamed")
 HEAD = "kind | tried | named | harmless | lost"
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
-
 from tests.faults.damage import Kind
+from torch import nn
 
 HERE = Path(__file__).parent
 
@@ -18,7 +17,9 @@ HERE = Path(__file__).parent
 def bits(value: object) -> object:
     """Something that == compares, to the last bit, of nested dictionaries, lists, tensors and arrays."""
     if isinstance(value, torch.Tensor):
-        return bits(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()), tuple(value.shape)
+        return bits(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()), tuple(
+            value.shape
+        )
     if isinstance(value, np.ndarray):
         return str(value.dtype), value.shape, value.tobytes()
     if isinstance(value, dict):
@@ -41,7 +42,9 @@ def step_log(folder: Path, schedule: bool = False) -> list[Path]:
     from surefoot.zeroth_order import LOZO
 
     model = net()
-    optimizer = LOZO(model, 1e-2, nu=5, rank=1, seed=1, weight_decay=0.1, log=str(folder / "run.zo"))
+    optimizer = LOZO(
+        model, 1e-2, nu=5, rank=1, seed=1, weight_decay=0.1, log=str(folder / "run.zo")
+    )
     for t in range(12):
         optimizer.param_groups[0]["lr"] = 1e-2 / (1 + t) if schedule else 1e-2
         optimizer.step(lambda: model(torch.ones(1, 3)).square().sum())
@@ -161,7 +164,13 @@ def resumed(folder: Path, base: nn.Module | None = None) -> object:
         found.restore_optimizer(optimizer)
     # Also what only later steps depend on: the adapter's scaling and dropout, the record, the plan.
     adapter = found.model.peft_config[found.state.adapter].to_dict()
-    about = [found.config.to_dict(), found.block, found.step_in_block, found.total_steps, found.steps_per_block]
+    about = [
+        found.config.to_dict(),
+        found.block,
+        found.step_in_block,
+        found.total_steps,
+        found.steps_per_block,
+    ]
     record = found.record
     kept = {q: record.curves(q).values for q in sorted(record.quantities)}
     return bits([
@@ -209,7 +218,10 @@ def protos() -> object:
 
     generator = torch.Generator().manual_seed(0)
     return extract_prototypes(
-        torch.randn(24, 4, generator=generator), torch.arange(24) % 3, "cluster_var", encoder_id="toy"
+        torch.randn(24, 4, generator=generator),
+        torch.arange(24) % 3,
+        "cluster_var",
+        encoder_id="toy",
     )
 
 
@@ -296,7 +308,10 @@ def scales_read(folder: Path) -> object:
 
 def opacus(folder: Path) -> list[Path]:
     state = {
-        "privacy_accountant_state_dict": {"history": [(1.1, 0.01, 300), (0.9, 0.02, 40)], "mechanism": "rdp"}
+        "privacy_accountant_state_dict": {
+            "history": [(1.1, 0.01, 300), (0.9, 0.02, 40)],
+            "mechanism": "rdp",
+        }
     }
     torch.save(state, folder / "c.pt")
     return [folder / "c.pt"]

@@ -1,8 +1,8 @@
 """Checkpoints of a transformers Trainer: which one is whole, where a process was killed while it wrote one.
 
 A Trainer writes the files of `checkpoint-N` one after the other into place, its own state as the last, and
-resumes from the folder with the largest N, whatever is in it. Whoever hooks into its saving calls `begin` before
-the first file and `complete` after the last, which leaves the SHA-256 of every file.
+resumes from the folder with the largest N, whatever is in it. Whoever hooks into its saving calls `begin`
+before the first file and `complete` after the last, which leaves the SHA-256 of every file.
 """
 
 from __future__ import annotations
@@ -101,10 +101,15 @@ def complete(folder: str | Path) -> None:
     (folder / SAVING).unlink(missing_ok=True)
 
 
-def discard(folder: str | Path) -> None:
-    """Remove a folder that could not be written."""
-    _release(Path(folder))
-    shutil.rmtree(folder, ignore_errors=True)
+def give_up(folder: str | Path) -> None:
+    """Remove a folder that could not be written, unless all of it is there but its mark.
+
+    The Trainer has then removed older checkpoints already.
+    """
+    folder = Path(folder)
+    _release(folder)
+    if fault(folder) is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fault(folder: str | Path) -> Fault | None:
@@ -137,8 +142,8 @@ def fault(folder: str | Path) -> Fault | None:
 def set_aside(output_dir: str | Path) -> list[Path]:
     """Rename the checkpoints that are newer than the newest whole one, so that a Trainer finds that.
 
-    A half-written one becomes `incomplete-checkpoint-N`. A damaged one becomes `damaged-checkpoint-N`, if there
-    is a whole one to go back to. One that a living process writes is left alone.
+    A half-written one becomes `incomplete-checkpoint-N`. A damaged one becomes `damaged-checkpoint-N`, if
+    there is a whole one to go back to. One that a living process writes is left alone.
 
     Parameters
     ----------
@@ -173,7 +178,9 @@ def set_aside(output_dir: str | Path) -> list[Path]:
         to = _free(folder, "incomplete" if found.kind == "half-written" else "damaged")
         folder.rename(to)
         then = f"training resumes from {whole.name}" if whole is not None else "no other is whole"
-        warn(f"{folder} is {found.kind} ({found.what}): it is now {to.name}, and {then}", UserWarning)
+        warn(
+            f"{folder} is {found.kind} ({found.what}): it is now {to.name}, and {then}", UserWarning
+        )
     return left
 
 

@@ -60,8 +60,12 @@ def digest(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
     tensors, words
         As `write_tensors` takes them.
     """
-    said = "".join(words[key] for key in sorted(words)).encode()
-    return hashlib.sha256(tensors_digest(sorted(tensors.items()), LABEL) + said).hexdigest()
+    said = "".join(words[key] for key in sorted(words))
+    if EACH in words:
+        # Without it the file is an autoencoder's, whose digest is older.
+        said = json.dumps(sorted(words.items()))
+    found = tensors_digest(sorted(tensors.items()), LABEL) + said.encode()
+    return hashlib.sha256(found).hexdigest()
 
 
 def write_tensors(
@@ -69,7 +73,7 @@ def write_tensors(
     tensors: Mapping[str, Tensor],
     words: Mapping[str, str],
     *,
-    each: bool = False,
+    each: bool = True,
 ) -> None:
     """Write tensors and words with their digest, whole or not at all.
 
@@ -82,7 +86,8 @@ def write_tensors(
     words
         For the header.
     each
-        Write a digest of each tensor besides, so that damage is told of by the tensor's name.
+        Write a digest of each tensor besides, so that damage is told of by the tensor's name, and a damaged
+        mark of the digest is not taken for a file without one.
 
     Raises
     ------
@@ -134,6 +139,8 @@ def read_tensors(path: str | Path) -> SealedTensors:
         expected = said.pop(WHOLE, None)
         if expected is not None:
             _check(tensors, said, expected)
+        elif EACH in said:
+            raise ValueError("its digest is missing")
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
     except (

@@ -227,8 +227,8 @@ class StepLog:
         log = cls(path)
         if log._read(path.read_bytes(), str(path)) == UNSEALED:
             warn(
-                f"{path} is of format {UNSEALED}, which carries no checksum: a changed number in it cannot be "
-                "noticed",
+                f"{path} is of format {UNSEALED}, which carries no checksum: a changed number in it cannot "
+                "be noticed",
                 UserWarning,
             )
         return log
@@ -307,6 +307,6 @@ class StepLog:
 
 
 def computed_by(tensors: list[TrainedTensor]) -> dict[str, str]:
-    """What must be the same for a replay to be exact: torch up to its minor version, and the kind of device."""
+    """What a replay needs to be exact: torch up to its minor version, and the kind of device."""
     device = tensors[0].device.type if tensors else "cpu"
     return {"torch": ".".join(torch.__version__.split(".")[:2]), "device": device}

@@ -25,7 +25,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str
     surefoot.errors.WriteError
         A full disk, a quota, a folder that may not be written to.
     """
-    sealed.write_tensors(path, tensors, {CONFIG: json.dumps(config)})
+    sealed.write_tensors(path, tensors, {CONFIG: json.dumps(config)}, each=False)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -126,8 +126,8 @@ def _differs(state: ChainState, marks: dict[str, rounding.Mark] | None) -> None:
     other = rounding.beyond(state.layers, marks)
     if other:
         raise ChainStateError(
-            f"the merges were repeated, but {other} differ from those of the run that was interrupted by more "
-            "than rounding: a library merges otherwise than the one that wrote the state, or the state was "
+            f"the merges were repeated, but {other} differ from those of the run that was interrupted by "
+            "more than rounding: a library merges otherwise than the one that wrote the state, or the state was "
             "changed; use the versions it was written with"
         )
     warn(
@@ -213,4 +213,3 @@ def _put_dense(state: ChainState, tensors: dict[str, Tensor]) -> None:
         held = tensors.get(f"residual.{layer.name}")
         if held is not None:
             state.residuals.restore(layer, held)
-

@@ -60,7 +60,7 @@ def write_state(
     """
     packed = pack(state)
     said = {"chain": json.dumps(packed["meta"]), **(words or {})}
-    write_tensors(folder / TENSORS, {**packed["tensors"], **(more or {})}, said, each=True)
+    write_tensors(folder / TENSORS, {**packed["tensors"], **(more or {})}, said)
     write_bytes(folder / META, seal_json(packed["meta"]))
 
 
@@ -87,7 +87,9 @@ def read_state(folder: Path) -> Packed:
             raise ValueError("what it says of the chain is no object")
     if not found.sealed:
         if is_sealed((folder / META).read_bytes()):
-            raise ChainStateError(f"{folder / TENSORS} lacks the checksum with which it was written")
+            raise ChainStateError(
+                f"{folder / TENSORS} lacks the checksum with which it was written"
+            )
         warn(
             f"the chain state in {folder} is of an older version, which wrote no checksums: a changed "
             "number in it cannot be noticed",
@@ -120,7 +122,21 @@ def damaged_unless_sealed(folder: Path, packed: Packed) -> AbstractContextManage
     folder, packed
         Where it was read, and what `read_state` gave.
     """
-    return nullcontext() if packed["sealed"] else _damaged(folder / TENSORS)
+    return nullcontext() if packed["sealed"] else _blamed(folder)
+
+
+@contextmanager
+def _blamed(folder: Path) -> Iterator[None]:
+    try:
+        with _damaged(folder / TENSORS):
+            yield
+    except ChainStateError as error:
+        if str(folder) in str(error):
+            raise
+        raise ChainStateError(
+            f"{error} (or {folder / TENSORS} or {LORA}/{ADAPTER} beside it is damaged: an older version "
+            "wrote them, without checksums)"
+        ) from error
 
 
 def write_all(state: ChainState, folder: Path, optimizer: Any) -> None:
@@ -170,9 +186,7 @@ class StoredChain:
         if not path.is_file():
             raise ChainStateError(f"{path} is missing; it belongs to the chain state beside it")
         if expected is not None and path.read_bytes() != expected.encode():
-            raise ChainStateError(
-                f"{path} is not what was written with the chain state beside it"
-            )
+            raise ChainStateError(f"{path} is not what was written with the chain state beside it")
         return cls(folder, packed)
 
     def damaged(self) -> AbstractContextManager[None]:

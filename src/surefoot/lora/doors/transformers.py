@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from surefoot._sealed import checkpoints
 from surefoot.errors import need, warn
 from surefoot.lora._block.state_files import (
-    META, TENSORS, damaged_unless_sealed, read_state, write_state,
+    META,
+    TENSORS,
+    damaged_unless_sealed,
+    read_state,
+    write_state,
 )  # fmt: skip
 from surefoot.lora.chain import ChainOfLora
 from surefoot.lora.errors import ChainStateError
@@ -58,15 +63,20 @@ class RacCallback(TrainerCallback):
     def __init__(self, chain: ChainOfLora, resume_dir: str | Path | None = None) -> None:
         self.chain = chain
         self.resume_dir = None if resume_dir is None else Path(resume_dir)
+        # Resumed at its end: a Trainer takes one more step, which must change nothing.
+        self._over = False
+        self._buffers: dict[str, Tensor] = {}
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Rename what a killed process left half-written: `resume_from_checkpoint=True` then finds the whole."""
+        """Rename what a killed process left half-written: a Trainer that resumes then finds the whole."""
         with args.main_process_first(local=False):
             left = checkpoints.set_aside(args.output_dir) if args.process_index == 0 else []
         found = [checkpoints.fault(folder) for folder in left[:1]]
         # Of the chain's own files resuming itself speaks.
         if found and found[0] and not found[0].what.startswith((TENSORS, META)):
-            warn(f"{left[0]} is damaged: {found[0].what}; no other checkpoint is whole", UserWarning)
+            warn(
+                f"{left[0]} is damaged: {found[0].what}; no other checkpoint is whole", UserWarning
+            )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Resume where the Trainer does, meet the optimizer, fix the blocks' length."""
@@ -103,14 +113,33 @@ class RacCallback(TrainerCallback):
         if optimizer is not None:
             chain.attach(optimizer)
         chain.saves.checkpointing = True
+        self._over = state.global_step >= state.max_steps > 0
 
     def _calls(self) -> int:
         """Steps as a Trainer counts them: those that a scaler skipped are among them."""
         return self.chain.total_steps + self.chain.state.skipped_steps
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep what a forward changes, where the training is over."""
+        if self._over:
+            self._buffers = {k: b.clone() for k, b in self.chain.model.named_buffers()}
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave the optimizer nothing to do, where the training is over."""
+        if self._over:
+            for parameter in self.chain.model.parameters():
+                parameter.grad = None
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the optimizer step; merge and restart at the end of a block."""
-        self.chain.step(kwargs["optimizer"])
+        if not self._over:
+            self.chain.step(kwargs["optimizer"])
+            return
+        with torch.no_grad():
+            for name, buffer in self.chain.model.named_buffers():
+                buffer.copy_(self._buffers[name])
+        state.global_step -= 1
+        control.should_training_stop, control.should_save = True, False
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the block where blocks are epochs."""

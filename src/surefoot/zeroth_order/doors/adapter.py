@@ -19,6 +19,7 @@ with need("peft", extra="llm", part="an adapter of surefoot.zeroth_order"):
     import peft
 from surefoot._sealed.tensors import read_tensors, write_tensors
 from surefoot._sealed.writing import write_bytes
+
 ROOT = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 # In the header of the weights: what the configuration must say.
@@ -163,8 +164,8 @@ def attach(model: nn.Module, adapter: str | Path) -> Any:
     Raises
     ------
     surefoot.errors.FileFormatError
-        If the folder holds no adapter, a file of it cannot be read, or one that surefoot wrote is not what was
-        written.
+        If the folder holds no adapter, a file of it cannot be read, or one that surefoot wrote is not what
+        was written.
     MissingExtraError
         Without the extra `llm`.
     """

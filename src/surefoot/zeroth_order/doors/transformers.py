@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import warnings
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from surefoot._sealed import checkpoints
 from surefoot._sealed.writing import of_system, write_error
-from surefoot.errors import FileFormatError, need
+from surefoot.errors import FileFormatError, WriteError, need
 
 with need("transformers", extra="llm", part="surefoot.zeroth_order.ZOTrainer"):
     import transformers
@@ -139,6 +140,10 @@ class ZOTrainer(transformers.Trainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, and what their micro-batches weigh together."""
+        if self.state.global_step >= self.state.max_steps > 0:
+            # Resumed at its end, a Trainer would take one more step.
+            self.control.should_training_stop = True
+            return [], None
         found = super().get_batch_samples(*args, **kwargs)
         self._whole = self._weigh(found[0])
         asked = next((b for b in found[0] if self.targets.count(b, self.targets.shifts)), None)
@@ -243,7 +248,7 @@ class ZOTrainer(transformers.Trainer):
             if said is None:
                 raise
             if self._saving is not None:
-                checkpoints.discard(self._saving)
+                checkpoints.give_up(self._saving)
             raise write_error(self._saving or self.args.output_dir, said) from error
 
     def train(
@@ -266,9 +271,14 @@ class ZOTrainer(transformers.Trainer):
         """
         resume = self._whole_checkpoint(resume_from_checkpoint)
         try:
-            return super().train(resume, *args, **kwargs)
-        finally:
-            self._fold()
+            found = super().train(resume, *args, **kwargs)
+        except BaseException:
+            # A log that cannot be written either is not what ended the training.
+            with contextlib.suppress(WriteError):
+                self._fold()
+            raise
+        self._fold()
+        return found
 
     def _whole_checkpoint(self, asked: str | bool | None) -> str | bool | None:
         if not asked:
