@@ -1,4 +1,4 @@
-"""A checkpoint that a killed process left half-written, or that was damaged, is never what a training goes on from."""
+"""A checkpoint that is half-written or damaged is never what a training goes on from."""
 
 import json
 import os
@@ -225,7 +225,7 @@ def test_one_that_a_living_process_writes_is_left_alone(tmp_path):
 
 
 def test_a_checkpoint_in_the_place_of_another_is_not_taken_for_that(run, tmp_path):
-    """A second training into the same folder: what ended the first checkpoint goes before anything is written."""
+    """A second training into the same folder: the mark of the first goes before anything is written."""
     _, source, _ = run
     shutil.copytree(source, tmp_path / "run")
     last = tmp_path / "run" / "checkpoint-4"

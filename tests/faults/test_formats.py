@@ -1,4 +1,4 @@
-"""Flipped bits, cuts, additions and blanked stretches: each is an error that names the file, or changes nothing."""
+"""Flipped bits, cuts, additions, blanks: each is an error that names the file, or changes nothing."""
 
 import pytest
 
@@ -15,7 +15,7 @@ SLOW = ("exported adapter", "GGUF model", "Opacus checkpoint", "autoencoder")
 
 
 def check(tally, kind):
-    """A sealed format loses nothing; of one without a checksum values may be lost, by its own reader alone."""
+    """A sealed format loses nothing; one without a checksum may lose values, but ends in no foreign error."""
     lost = {k: n for k, n in tally.counts.items() if k in KINDS_OF_LOSS}
     allowed = {"silent"} if kind.unsealed else set()
     assert set(lost) <= allowed, (tally.row(), tally.examples)

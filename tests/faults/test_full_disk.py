@@ -1,4 +1,4 @@
-"""A full disk where surefoot writes during a training: one sentence that names the file, nothing half-written left."""
+"""A full disk where surefoot writes: one sentence that names the file, and nothing half-written left."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
 """Tiny trainings under a Trainer that save often, and processes that are killed in them.
 
-`python -m tests.faults.trainings KIND FOLDER SEED KILLS` kills KILLS processes at random moments, each of which
-resumes without a hand's help, and prints as JSON what came of it.
+`python -m tests.faults.trainings KIND FOLDER SEED KILLS` kills KILLS processes at random moments, each of
+which resumes without a hand's help, and prints as JSON what came of it.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def kills(kind: str, root: Path, seed: int, count: int) -> dict[str, object]:
     started = time.monotonic()
     _, error = in_a_process(kind, whole, None)
     lasts = time.monotonic() - started
-    wanted = (whole / "end").read_text() if not error else error
+    wanted = error or (whole / "end").read_text()
     killed, half, ends, errors, run = 0, 0, [], [error] * bool(error), 0
     while (killed < count or not ends) and not errors:
         folder = root / f"run{run}"

@@ -1,4 +1,4 @@
-"""A log's file: every bit of it counts, what it claims is looked at before it is believed, old ones are read."""
+"""A log's file: every bit counts, what it claims is looked at before it is believed, old ones are read."""
 
 import json
 import os

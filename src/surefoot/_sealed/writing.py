@@ -116,7 +116,7 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial, partial.open("wb") as file:
-            told = _Told(file)
+            told: Any = _Told(file)
             try:
                 yield told
                 file.flush()

@@ -127,8 +127,8 @@ def _differs(state: ChainState, marks: dict[str, rounding.Mark] | None) -> None:
     if other:
         raise ChainStateError(
             f"the merges were repeated, but {other} differ from those of the run that was interrupted by "
-            "more than rounding: a library merges otherwise than the one that wrote the state, or the state was "
-            "changed; use the versions it was written with"
+            "more than rounding: a library merges otherwise than the one that wrote the state, or the state "
+            "was changed; use the versions it was written with"
         )
     warn(
         "the merges were repeated, but the weights differ in rounding from those of the run that "

@@ -73,7 +73,7 @@ def _opened(base: Path) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(base, trust_remote_code=False)
         name = (config.architectures or ["AutoModel"])[0]
-        kind = getattr(transformers, name, None)
+        kind: Any = getattr(transformers, name, None)
         if name != "AutoModel" and not (
             isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
         ):

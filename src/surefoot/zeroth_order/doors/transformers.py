@@ -238,18 +238,30 @@ class ZOTrainer(transformers.Trainer):
         self._saving = None
         try:
             super()._save_checkpoint(*args, **kwargs)
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                # Each process writes the state of its own generators.
-                torch.distributed.barrier()
-            if self._saving is not None and self.args.should_save:
-                checkpoints.complete(self._saving)
+            self._complete()
         except Exception as error:
             said = of_system(error)
             if said is None:
                 raise
-            if self._saving is not None:
-                checkpoints.give_up(self._saving)
-            raise write_error(self._saving or self.args.output_dir, said) from error
+            folder = self._given_up()
+            if isinstance(error, WriteError):
+                raise
+            raise write_error(folder, said) from error
+
+    def _complete(self) -> None:
+        if self._saving is None:
+            return
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Each process writes the state of its own generators.
+            torch.distributed.barrier()
+        if self.args.should_save:
+            checkpoints.complete(self._saving)
+
+    def _given_up(self) -> Path:
+        if self._saving is None:
+            return Path(str(self.args.output_dir))
+        checkpoints.give_up(self._saving)
+        return self._saving
 
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
