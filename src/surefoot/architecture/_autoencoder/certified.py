@@ -13,6 +13,7 @@ from surefoot import errors
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.digest import tensors_digest
 from surefoot._numerics.seeds import generator_for
+from surefoot._sealed.tensors import LABEL
 from surefoot.architecture._autoencoder import held_out
 from surefoot.architecture._guarantee.embedding import (
     OF,
