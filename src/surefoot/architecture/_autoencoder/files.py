@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from surefoot._sealed import tensors as sealed
 from surefoot.errors import FileFormatError
 
 CONFIG = "config"
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.int64)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
@@ -25,6 +27,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str
     surefoot.errors.WriteError
         A full disk, a quota, a folder that may not be written to.
     """
+    other = next((t.dtype for t in tensors.values() if t.dtype not in DTYPES), None)
+    if other is not None:
+        raise ValueError(f"tensors must be of {', '.join(map(str, DTYPES))}, got {other}")
     sealed.write_tensors(path, tensors, {CONFIG: json.dumps(config)}, each=False)
 
 

@@ -60,7 +60,7 @@ class Saved:
         Raises
         ------
         ValueError
-            The path ends in .json, or a parameter is of a dtype that the file does not know.
+            The path ends in .json, or a parameter is none of float16, float32 and float64.
         surefoot.errors.WriteError
             A full disk, a quota, a folder that may not be written to.
         """
