@@ -124,7 +124,8 @@ class Site:
             made_with = dict(noted["made with"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileFormatError(
-                f"{self._notes} does not belong to {self.upload} ({error}); do the dry run again"
+                f"{self._notes} does not belong to the upload beside it, {self.upload.name} ({error}); "
+                "do the dry run again"
             ) from None
         return protos, made_with
 
