@@ -268,3 +268,101 @@ def test_no_name_is_undefined():
         if line[: place["column"] - 1].count('"') % 2 == 0:
             undefined.append(f"{hit['filename']}:{place['row']} {hit['message']}")
     assert undefined == []
+
+
+# ------------------------------------------------------------------ what is loaded and written
+
+# What a call must say, whatever the default of the library is today.
+SAID = {
+    "from_pretrained": ("trust_remote_code", False),
+    "from_config": ("trust_remote_code", False),
+    "torch.load": ("weights_only", True),
+    "np.load": ("allow_pickle", False),
+    "np.save": ("allow_pickle", False),
+}
+
+
+def loads(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Calls that load something and do not say that they run none of its code."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        must = SAID.get(called) or SAID.get(called.rpartition(".")[2] if "." in called else "")
+        if must is None:
+            continue
+        given = {k.arg: k.value for k in node.keywords}.get(must[0])
+        if not (isinstance(given, ast.Constant) and given.value is must[1]):
+            yield node.lineno, f"{called} does not say {must[0]}={must[1]}"
+
+
+def test_a_load_that_does_not_say_so_is_found():
+    text = (
+        "AutoModel.from_pretrained(f)\nx.y.from_pretrained(f, trust_remote_code=True)\ntorch.load(f)\n"
+        "A.from_pretrained(f, **o)\nA.from_pretrained(f, trust_remote_code=False)\n"
+        "torch.load(f, weights_only=True)\nnp.load(f)\njson.load(f)\n"
+    )
+    assert [line for line, _ in loads(ast.parse(text))] == [1, 2, 3, 4, 7]
+
+
+def test_no_load_runs_the_code_of_what_it_loads():
+    found, calls = [], 0
+    for name, path in modules().items():
+        text = path.read_text(encoding="utf-8")
+        calls += text.count(".from_pretrained(")
+        found += [f"{name}:{line} {what}" for line, what in loads(ast.parse(text))]
+    assert calls > 10
+    none(found)
+
+
+# Who writes a file that is not put in its place whole, and why that is right there.
+IN_PLACE = {
+    "surefoot.data.doors.gguf": "a stub in a temporary folder",
+    "surefoot.data.download": "pip's requirements in a temporary folder",
+    "surefoot.data.no_build": "a build that pip runs in a folder of its own",
+    "surefoot.federated.keys": "keys of a federation's own folder",
+    "surefoot.federated.launcher": "configuration of a federation's own folder",
+    "surefoot.zeroth_order.experiments.memory": "a file of the kernel",
+}
+WRITERS = {"write_text", "write_bytes"}
+# Libraries that write to the path they are given.
+TO_PATHS = {"save_file", "torch.save", "np.savez", "np.savez_compressed", "pq.write_table"}
+# Names that code of the house gives to what takes its place when it is whole.
+STAGED = {"partial", "part", "file", "stream", "held", "out"}
+
+
+def writes(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Calls that write to a path which is no staged one."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        short = called.rpartition(".")[2]
+        if isinstance(node.func, ast.Attribute) and short in WRITERS:
+            target = node.func.value
+        elif called in TO_PATHS or short == "save_file":
+            at = 0 if short in ("savez", "savez_compressed") else 1
+            target = node.args[at] if len(node.args) > at else node
+        else:
+            continue
+        if not {n.id for n in ast.walk(target) if isinstance(n, ast.Name)} & STAGED:
+            yield node.lineno, f"{called} writes to {ast.unparse(target)}"
+
+
+def test_a_write_in_place_is_found():
+    text = (
+        "path.write_text('x')\npartial.write_bytes(b'')\ntorch.save(s, path)\ntorch.save(s, file)\n"
+        "save_file(t, folder / 'x')\nnp.savez(path, z=z)\nnp.savez(stream, z=z)\nwrite_text(path, 'x')\n"
+    )
+    assert [line for line, _ in writes(ast.parse(text))] == [1, 3, 5, 6]
+
+
+def test_files_are_put_in_their_places_whole():
+    found = {
+        name: list(writes(ast.parse(path.read_text(encoding="utf-8"))))
+        for name, path in modules().items()
+    }
+    none([f"{n}:{line} {what}" for n, v in found.items() if n not in IN_PLACE for line, what in v])
+    assert {name for name, what in found.items() if what} == set(IN_PLACE), (
+        "an exception that is none"
+    )

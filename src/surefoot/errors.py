@@ -105,6 +105,17 @@ class FileFormatError(SurefootError, ValueError):
     """A file or folder that is not what it should be: truncated, of a newer format, or foreign."""
 
 
+class WriteError(SurefootError, OSError):
+    """A file could not be written: a full disk, a quota, a folder that may not be written to.
+
+    What was there before is as it was. `errno` and `filename` are those of the system.
+    """
+
+    def __str__(self) -> str:
+        # With an errno, OSError would make a message of its own.
+        return str(self.args[0])
+
+
 class NonFiniteError(SurefootError, ArithmeticError):
     """NaN or infinity in a recorded quantity: the run stops and says where.
 

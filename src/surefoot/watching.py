@@ -15,7 +15,7 @@ from torch import nn
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.loss_scale import held_scale, is_skipped
 from surefoot._numerics.sizes import norm_of
-from surefoot._run.files import replacing
+from surefoot._sealed.writing import writing
 from surefoot.certificate import Certificate, certify
 from surefoot.errors import NonFiniteError, UnknownNameError
 from surefoot.guarantee import Guarantee
@@ -236,8 +236,8 @@ class Watch:
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
-        with replacing(self._checkpoint) as partial:
-            torch.save(state, partial)
+        with writing(self._checkpoint) as file:
+            torch.save(state, file)
         self._good = f"{self._checkpoint} (step {self.step})"
 
     def certify(self, guarantee: Guarantee, confidence: float = 0.99) -> Certificate:
@@ -317,6 +317,8 @@ def watch(
         A logged or probed quantity is NaN or infinite: names the step and the last good checkpoint.
     UnknownNameError
         No built-in probe has that name.
+    surefoot.errors.WriteError
+        From the optimizer's step: the checkpoint could not be written; the one before is as it was.
     """
     check_number("every", every, least=1, whole=True)
     if not isinstance(probes, Mapping):

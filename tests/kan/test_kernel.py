@@ -1,5 +1,6 @@
 """Where the C kernel comes from, and what happens where it cannot be had."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -75,7 +76,12 @@ def test_a_compiler_that_fails_is_quoted(fresh, monkeypatch, tmp_path):
 @pytest.mark.parametrize("which", ["folder", "library", "link"])
 def test_what_others_could_have_written_is_not_loaded(fresh, which, tmp_path, monkeypatch):
     # Whatever stands there: it must not come to loading it.
-    monkeypatch.setattr(build, "_compile", lambda command, library: library.touch(0o700))
+    def touch(command, start):
+        library = start.with_name(f"{start.name}-{hashlib.sha256(b'').hexdigest()[:24]}.so")
+        library.touch(0o700)
+        return library
+
+    monkeypatch.setattr(build, "_compile", touch)
     library = build.build(3)
     if which == "folder":
         fresh.chmod(0o777)
@@ -177,3 +183,13 @@ assert (y.double() - exact).abs().max() < 1e-5
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_damaged_library_is_not_loaded(fresh):
+    library = build.build(2)
+    content = library.read_bytes()
+    for damage in (content[:-1], content[:200] + b"\0" + content[201:], b"", content + b"\n"):
+        if damage == content:
+            continue
+        library.write_bytes(damage)
+        assert build.build(2).read_bytes() == content

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from surefoot.errors import WriteError
 from surefoot.lora import ChainOfLora, ChainStateError, RacConfig
 
 EVERY = [
@@ -268,6 +269,105 @@ def test_rounding_that_differs_is_said(toys):
         toys.make()[0].load_state_dict(state)
 
 
+@pytest.mark.parametrize("keep", ["factors", "seeds", "none"])
+def test_a_difference_beyond_rounding_is_an_error(toys, keep):
+    """The planted fault: a library that merges with another sign, a stored factor that was changed."""
+    chain, optimizer = toys.make(keep_history=keep)
+    toys.train(chain, optimizer, 6)
+    state = chain.state_dict()
+    name = "weight.first" if keep == "none" else "history.0.first.B"
+    state["tensors"][name] *= -1
+    with pytest.raises(ChainStateError, match="first differ from those .* by more than rounding"):
+        toys.make(keep_history=keep)[0].load_state_dict(state)
+    # An older version stored no marks: the warning does not call it rounding alone.
+    del state["meta"]["merged_marks"]
+    with pytest.warns(UserWarning, match="differ in rounding .*or the state, .* is damaged"):
+        toys.make(keep_history=keep)[0].load_state_dict(state)
+
+
+FILES = ("chain.json", "chain_state.safetensors", "lora/adapter_config.json")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_damage_of_every_file_is_named(toys, saved, name):
+    content, base = (saved / name).read_bytes(), toys.mlp()
+    places = [len(content) * i // 12 for i in range(12)]
+    damaged = [content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :] for at in places]
+    for each in [
+        *damaged,
+        content[:-1],
+        content + b" ",
+        b"",
+        b"{}",
+        b"\x80\x05garbage",
+        b"\xff" * 90,
+    ]:
+        (saved / name).write_bytes(each)
+        with pytest.raises(ChainStateError, match=name):
+            ChainOfLora.resume(saved, base)
+    (saved / name).unlink()
+    with pytest.raises(ChainStateError, match=name):
+        ChainOfLora.resume(saved, base)
+
+
+def test_a_file_of_another_chain_is_named(toys, saved, tmp_path):
+    other, optimizer = toys.make(lora={"r": 2, "lora_alpha": 9})
+    other.save(tmp_path / "t", optimizer)
+    shutil.copy(tmp_path / "t" / FILES[2], saved / FILES[2])
+    with pytest.raises(ChainStateError, match="adapter_config.json is not what was written with"):
+        ChainOfLora.resume(saved, toys.mlp())
+
+
+def test_damage_between_resume_and_the_optimizer(toys, saved):
+    chain = ChainOfLora.resume(saved, toys.mlp())
+    path = saved / "chain_state.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ChainStateError, match="chain_state.safetensors is not a whole file"):
+        chain.restore_optimizer(toys.adam(chain))
+
+
+def test_a_tensor_is_named(toys, saved):
+    path = saved / "chain_state.safetensors"
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    for name in ("open.first.B", "history.0.second.B", "rng.cpu", "optimizer"):
+        at = 8 + int.from_bytes(content[:8], "little") + header[name]["data_offsets"][0]
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(ChainStateError, match=f"safetensors .*{name} is not what was written"):
+            ChainOfLora.resume(saved, toys.mlp())
+
+
+def test_a_state_whose_checksums_were_taken_out_is_no_older_state(toys, saved):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path = saved / "chain_state.safetensors"
+    with safe_open(path, framework="pt") as file:
+        words, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, {"chain": words["chain"]})
+    with pytest.raises(ChainStateError, match="lacks the checksum with which it was written"):
+        ChainOfLora.resume(saved, toys.mlp())
+
+
+def test_a_full_disk_leaves_the_state_as_it_was(toys, saved, monkeypatch):
+    before = {name: (saved / name).read_bytes() for name in FILES}
+    chain, optimizer = toys.make()
+    toys.train(chain, optimizer, 7)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match=r"could not be written \(No space left on device\)"):
+        chain.save(saved, optimizer)
+    monkeypatch.undo()
+    assert {name: (saved / name).read_bytes() for name in FILES} == before
+    assert not list(saved.rglob("*.part"))
+    assert ChainOfLora.resume(saved, toys.mlp()).total_steps == 6
+
+
 def test_more_blocks_may_be_planned_on_resume(toys, saved):
     config = RacConfig(steps_per_block=4, seed=5, blocks=50)
     assert ChainOfLora.resume(saved, toys.mlp(), config).config.blocks == 50
@@ -279,14 +379,16 @@ STORED = Path(__file__).parent / "stored"
 def test_a_chain_that_an_older_version_stored_goes_on(toys):
     """Written by the version without a record: eight steps of gamma = 0.05, raw Gaussian sketches."""
     assert "record" not in json.loads((STORED / "format_1" / "chain.json").read_text())
-    chain = ChainOfLora.resume(STORED / "format_1", toys.mlp(), restore_rng=False)
+    with pytest.warns(UserWarning, match="of an older version, which wrote no checksums"):
+        chain = ChainOfLora.resume(STORED / "format_1", toys.mlp(), restore_rng=False)
     assert chain.sketch_range == pytest.approx((0.38078798643160444, 2.8218018391768127))
     record = chain.record
     assert record.fact("optimizer").all == ("SGD",)
     assert record.fact("max_grad_norm").missing == (5,)
     torch.testing.assert_close(torch.tensor(record["gamma"]), torch.full((1, 3), 0.05).double())
     optimizer = torch.optim.SGD(chain.param_groups(0.05), lr=1.0)
-    chain.restore_optimizer(optimizer)
+    with pytest.warns(UserWarning, match="of an older version"):
+        chain.restore_optimizer(optimizer)
     toys.train(chain, optimizer, 7, start=8)
     expected = torch.load(STORED / "after_15_steps.pt", weights_only=True)
     for name, weight in expected.items():

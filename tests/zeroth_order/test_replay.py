@@ -249,9 +249,9 @@ class TestWrongFiles:
 
     def test_foreign_and_newer(self, tmp_path):
         path = self.log(tmp_path)
-        newer = path.read_bytes().replace(b'"format":1', b'"format":9', 1)
+        newer = path.read_bytes().replace(b'"format":2', b'"format":9', 1)
         path.write_bytes(newer)
-        with pytest.raises(FileFormatError, match="format 9, newer than 1"):
+        with pytest.raises(FileFormatError, match="format 9, newer than 2"):
             StepLog.load(path)
         path.write_bytes(b"hello")
         with pytest.raises(FileFormatError, match="is no log of a zeroth-order run"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import zipfile
+import zlib
 from tokenize import TokenError
 
 import numpy as np
@@ -21,6 +23,9 @@ NO_HEADER = (
     MemoryError,
     TokenError,
 )
+
+# What zipfile makes of an archive that is damaged: it then takes members for compressed or encrypted.
+BAD_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
 
 
 def read_npy(name: str, data: bytes) -> Shaped[np.ndarray, "..."]:

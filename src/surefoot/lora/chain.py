@@ -445,10 +445,11 @@ class ChainOfLora:
             A file is missing or torn, or the base model is not the original one.
         """
         stored = state_files.StoredChain.read(Path(folder))
-        config = config or stored.config()
-        chain = cls(stored.model(base_model), config, stored.adapter)
-        chain.load_state_dict(stored.packed)
-        stored.put_back(chain.state, restore_rng)
+        with stored.damaged():
+            config = config or stored.config()
+            chain = cls(stored.model(base_model), config, stored.adapter)
+            chain.load_state_dict(stored.packed)
+            stored.put_back(chain.state, restore_rng)
         chain.resumed_from = stored.folder
         return chain
 

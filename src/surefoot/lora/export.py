@@ -14,13 +14,15 @@ from torch import Tensor
 
 from surefoot._numerics.checks import check_number
 from surefoot._run.files import replacing
+from surefoot._sealed.tensors import write_tensors
+from surefoot._sealed.writing import explained, write_bytes
 from surefoot.lora._block.adapted_layer import AdaptedLayer, other
 from surefoot.lora._block.compress import compress, stack
 from surefoot.lora._block.dtypes import check_dtype
 from surefoot.lora.config import Side
 from surefoot.lora.doors.merged_copy import merged_copy
-from surefoot.lora.doors.peft import adapter_state, resized_config
-from surefoot.lora.doors.safetensors import save_module, save_tensors
+from surefoot.lora.doors.peft import ADAPTER, adapter_state, config_text, resized_config
+from surefoot.lora.doors.safetensors import save_module
 from surefoot.lora.errors import ChainStateError, UnsupportedLayerError
 from surefoot.lora.state import ChainState
 
@@ -80,6 +82,8 @@ def export_adapter(
         `max_rank` is no whole number of at least 1, or `dtype` no floating-point type of 16 bits or more.
     ChainStateError
         No factors were kept and no original weights are given.
+    surefoot.errors.WriteError
+        A full disk, a quota, a folder that may not be written to.
     """
     state.outside()
     state.settle()
@@ -113,10 +117,11 @@ def export_adapter(
     scaling = {layer.name: layer.scaling for layer in state.layers}
     config = resized_config(state.model, state.adapter, ranks, scaling)
     config.lora_alpha = config.alpha_pattern[state.layers[0].name]
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "adapter_model.safetensors") as partial:
-        save_tensors(tensors, partial, {"format": "pt"})
-    config.save_pretrained(str(folder))
+    words = config_text(config)
+    write_tensors(
+        folder / "adapter_model.safetensors", tensors, {"format": "pt", "adapter_config": words}
+    )
+    write_bytes(folder / ADAPTER, words.encode())
     error = math.sqrt(cut2 / (kept2 + cut2)) if cut2 else 0.0
     return ExportReport(config.r, error, ranks, folder)
 
@@ -207,9 +212,11 @@ def export_merged(
         kinds = {t.dtype for t in tensors if t.is_floating_point() and t.dtype.itemsize > 1}
         kind = functools.reduce(torch.promote_types, kinds, torch.float32)
     model: Any = merged_copy(state.model, state.adapter, totals, kind)
-    if hasattr(model, "save_pretrained"):
-        model.save_pretrained(str(folder))
-    else:
+    with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_module(model, folder / "model.safetensors")
+        if hasattr(model, "save_pretrained"):
+            model.save_pretrained(str(folder))
+        else:
+            with replacing(folder / "model.safetensors") as partial:
+                save_module(model, partial)
     return folder

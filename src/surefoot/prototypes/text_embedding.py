@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,8 @@ from torch import Tensor
 
 from surefoot import data
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.npy import BAD_ZIP
+from surefoot._run.files import replacing
 from surefoot.data.store import explained, sha256_of
 from surefoot.errors import FileFormatError
 from surefoot.prototypes.embedding import Encoder, embed
@@ -184,7 +183,7 @@ def _read(file: Path, rows: int) -> Float[np.ndarray, "N d"] | None:
         # Opened here: np.load leaves a file open that it cannot read.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             z: np.ndarray = stored["z"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, *BAD_ZIP):
         return None
     fits = z.ndim == 2 and len(z) == rows and z.dtype == np.float32 and bool(np.isfinite(z).all())
     return z if fits else None
@@ -194,11 +193,5 @@ def _write(file: Path, z: Float[np.ndarray, "N d"]) -> None:
     """All at once: another process sees the whole file or none."""
     with explained("keep embeddings"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(suffix=".part", dir=file.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, z=z)
-            os.replace(part, file)
-        except BaseException:
-            os.unlink(part)
-            raise
+        with replacing(file) as part, part.open("wb") as stream:
+            np.savez(stream, z=z)

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot.errors import FileFormatError
-from surefoot.reparam.doors.safetensors import read, write
+from surefoot._sealed.tensors import read_tensors, write_tensors
+from surefoot.errors import FileFormatError, warn
 
 # A mark in the files, not the path of a module.
 FORMAT, VERSION = "surefoot.reparam.scales", "1"
@@ -52,8 +52,14 @@ class Scales(Mapping[str, Mapping[str, Tensor]]):
         return cls(values)
 
     def save(self, path: str | Path) -> None:
-        """Write a .safetensors file."""
-        write(path, self.arrays(), {"format": FORMAT, "version": VERSION})
+        """Write a .safetensors file, whole or not at all.
+
+        Raises
+        ------
+        surefoot.errors.WriteError
+            A full disk, a quota, a folder that may not be written to.
+        """
+        write_tensors(path, self.arrays(), {"format": FORMAT, "version": VERSION})
 
     @classmethod
     def load(cls, path: str | Path) -> Scales:
@@ -62,15 +68,30 @@ class Scales(Mapping[str, Mapping[str, Tensor]]):
         Raises
         ------
         FileFormatError
-            Not such a file, or one of a newer version.
+            Not such a file, one of a newer version, or not bit by bit what was written.
+
+        Warns
+        -----
+        UserWarning
+            The file is of an older version, which wrote no checksum.
         """
-        arrays, meta = read(path)
+        found = read_tensors(path)
+        meta = found.words
         if meta.get("format") != FORMAT or meta.get("version") != VERSION:
             raise FileFormatError(
                 f"{path} holds {meta.get('format', 'no scales')} of version {meta.get('version')}; "
                 f"version {VERSION} can be read"
             )
-        return cls.from_arrays(arrays)
+        if not found.sealed:
+            warn(
+                f"{path} is of an older version, which wrote no checksum: a changed number in it cannot be "
+                "noticed",
+                UserWarning,
+            )
+        try:
+            return cls.from_arrays(found.tensors)
+        except FileFormatError as error:
+            raise FileFormatError(f"{path}: {error}") from error
 
     def to(self, dtype: torch.dtype) -> Scales:
         """The same scales in another dtype."""

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from surefoot._run.files import write_bytes
-from surefoot.errors import FileFormatError
+from surefoot._sealed.lines import check_body, seal, unseal_line
+from surefoot._sealed.writing import write_bytes
+from surefoot.errors import FileFormatError, warn
 from surefoot.zeroth_order._engine.digest import digest_of
+from surefoot.zeroth_order._engine.log_header import STREAM, check_header
 from surefoot.zeroth_order._engine.tensors import Storage, TrainedTensor
 
-FORMAT = 1
+FORMAT = 2
+# The first format had no checksums.
+UNSEALED = 1
 WRITE_EVERY = 100
 
 
@@ -25,7 +30,8 @@ class StepLog:
 
     The scalar c of each step is rounded to float32 before it is used, so that the file holds what was
     used. NaN is a skipped step. Learning rates are rounded likewise and run-length coded, or one a step
-    where a schedule changes them at every step.
+    where a schedule changes them at every step. Header and body carry their SHA-256, and after a `flush`
+    the header that of the weights.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -38,6 +44,11 @@ class StepLog:
         self._folds: list[int] = []
         self._tensors: list[TrainedTensor] | None = None
         self._read_storage: list[Storage] = []
+
+    @property
+    def name(self) -> str:
+        """What errors call it: its file, where it has one."""
+        return "the log" if self.path is None else str(self.path)
 
     @classmethod
     def open(cls, given: StepLog | str | Path | bool | None) -> StepLog | None:
@@ -81,6 +92,7 @@ class StepLog:
                 for x in tensors
             ],
             "base": digest_of(tensors).hex(),
+            **computed_by(tensors),
         }
         self._tensors = tensors
 
@@ -113,8 +125,16 @@ class StepLog:
             self._how.append((1, *how))
         if not self._groups or self._groups[-1][1] != groups:
             self._groups.append((len(self) - 1, groups))
+
+    def write_now_and_then(self) -> None:
+        """Save after every hundredth step; the step is in the log and in the weights by then."""
         if self.path is not None and len(self) % WRITE_EVERY == 0:
             self.write()
+
+    def end(self, tensors: list[TrainedTensor]) -> None:
+        """Note which weights these steps led to: those of the parameters now."""
+        if self.header:
+            self.header["end"] = [len(self), digest_of(tensors).hex()]
 
     def folded(self, t: int) -> None:
         """Weights were folded after t steps, off the end of a period."""
@@ -146,18 +166,19 @@ class StepLog:
         runs = len(self._lrs)
         streamed = runs * groups * 12 > len(self) * groups * 4 + 64
         head = self.header | {
+            "format": FORMAT,
             "steps": len(self),
             "folds": self._folds,
             "how": self._how,
             "changes": self._groups,
             "storage": self.storage,
-            "lr": "stream" if streamed else self._lrs,
+            "lr": STREAM if streamed else self._lrs,
         }
         body = np.array(self.c, dtype="<f4").tobytes()
         if streamed:
             each = [lr for count, lrs in self._lrs for _ in range(count) for lr in lrs]
             body += np.array(each, dtype="<f4").tobytes()
-        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + body
+        return seal(head, body)
 
     @property
     def digest(self) -> str:
@@ -170,11 +191,15 @@ class StepLog:
         return len(self.to_bytes())
 
     def save(self, path: str | Path) -> Path:
-        """Write the file, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write the file, whole or not at all.
+
+        Raises
+        ------
+        surefoot.errors.WriteError
+            A full disk, a quota, a folder that may not be written to.
+        """
         write_bytes(path, self.to_bytes())
-        return path
+        return Path(path)
 
     def write(self) -> None:
         """Save to the log's own path, if it has one."""
@@ -188,32 +213,66 @@ class StepLog:
         Raises
         ------
         FileFormatError
-            If it is no such log, of a newer format, or truncated: the message says at which step.
+            If it is no such log, of a newer format, truncated (the message says at which step), or not
+            bit by bit what was written.
+
+        Warns
+        -----
+        UserWarning
+            The log is of the first format, which carries no checksum.
         """
         path = Path(path)
         if not path.is_file():
             raise FileFormatError(f"{path} is no file; give a log that an optimiser has written")
         log = cls(path)
-        log._read(path.read_bytes(), str(path))
+        if log._read(path.read_bytes(), str(path)) == UNSEALED:
+            warn(
+                f"{path} is of format {UNSEALED}, which carries no checksum: a changed number in it cannot "
+                "be noticed",
+                UserWarning,
+            )
         return log
 
-    def _read(self, content: builtins.bytes, name: str) -> None:
-        head, _, body = content.partition(b"\n")
+    def _read(self, content: builtins.bytes, name: str) -> int:
+        """Take a file's content; returns its format."""
         try:
-            header = json.loads(head)
-            steps, q = header["steps"], header["settings"]["num_directions"]
-            groups = len(header["groups"])
-        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+            claimed = json.loads(content.partition(b"\n")[0])["format"]
+            if type(claimed) is not int or claimed < UNSEALED:
+                raise ValueError("it names no format")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FileFormatError(f"{name} is no log of a zeroth-order run") from error
-        if header["format"] > FORMAT:
-            raise FileFormatError(f"{name} has format {header['format']}, newer than {FORMAT}")
-        streamed = header["lr"] == "stream"
+        if claimed > FORMAT:
+            raise FileFormatError(f"{name} has format {claimed}, newer than {FORMAT}")
+        try:
+            if claimed == UNSEALED:
+                line, _, body = content.partition(b"\n")
+                header: dict[str, Any] = json.loads(line)
+            else:
+                header, body = unseal_line(content)
+            check_header(header)
+        except ValueError as error:
+            raise FileFormatError(f"{name} is damaged: {error}") from error
+        self._take(header, body, name)
+        return claimed
+
+    def _take(self, header: dict[str, Any], body: builtins.bytes, name: str) -> None:
+        steps, groups = header.pop("steps"), len(header["groups"])
+        q, streamed = header["settings"]["num_directions"], header["lr"] == STREAM
         expected = 4 * steps * (q + groups * streamed)
-        if len(body) != expected:
+        if len(body) < expected:
             raise FileFormatError(
                 f"{name} is truncated: it should hold {steps} steps in {expected} bytes and ends in step "
                 f"{len(body) // (4 * q)} after {len(body)}"
             )
+        if len(body) > expected:
+            raise FileFormatError(
+                f"{name} is damaged: it should hold {steps} steps in {expected} bytes and holds {len(body)}"
+            )
+        if header["format"] > UNSEALED:
+            try:
+                check_body(header, body)
+            except ValueError as error:
+                raise FileFormatError(f"{name} is damaged: {error}") from error
         values = np.frombuffer(body, dtype="<f4")
         self.c = array("f", values[: steps * q].tolist())
         lrs = header.pop("lr")
@@ -226,7 +285,6 @@ class StepLog:
         self._how = [tuple(each) for each in header.pop("how")]
         self._groups = [(at, each) for at, each in header.pop("changes")]
         self._read_storage = header.pop("storage")
-        header.pop("steps")
         self.header = header
 
     @property
@@ -246,3 +304,9 @@ class StepLog:
         self._tensors = tensors
         if [name for name, _, _ in self.header["tensors"]] != [x.name for x in tensors]:
             raise ValueError("state's log is of other tensors than this optimiser's")
+
+
+def computed_by(tensors: list[TrainedTensor]) -> dict[str, str]:
+    """What a replay needs to be exact: torch up to its minor version, and the kind of device."""
+    device = tensors[0].device.type if tensors else "cpu"
+    return {"torch": ".".join(torch.__version__.split(".")[:2]), "device": device}

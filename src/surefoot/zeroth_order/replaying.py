@@ -8,21 +8,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from surefoot.errors import FileFormatError
+from surefoot.errors import FileFormatError, warn
 from surefoot.zeroth_order._engine.digest import digest_of
 from surefoot.zeroth_order._engine.engine import Engine
 from surefoot.zeroth_order._engine.tensors import TrainedTensor, exact
-from surefoot.zeroth_order.log import StepLog
+from surefoot.zeroth_order.log import StepLog, computed_by
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
 
-def _method(name: str) -> type[ZerothOrder]:
+def _method(log: StepLog) -> type[ZerothOrder]:
     from surefoot.zeroth_order.lozo import LOZO
     from surefoot.zeroth_order.mezo import MeZO, ZOAdam
 
     found: dict[str, type[ZerothOrder]] = {c.method: c for c in (LOZO, MeZO, ZOAdam)}
+    name = log.header["method"]
     if name not in found:
-        raise FileFormatError(f"the log is of method {name!r}; known are {', '.join(found)}")
+        raise FileFormatError(f"{log.name} is of method {name!r}; known are {', '.join(found)}")
     return found[name]
 
 
@@ -57,12 +58,23 @@ def replay(
         If the log cannot be read.
     ValueError
         If the model is not the one that the log started from.
+
+    Warns
+    -----
+    UserWarning
+        The weights are not bitwise those that the run ended with, or the log is of the first format, which
+        carries no checksum.
     """
     if not isinstance(log, StepLog):
         log = StepLog.load(log)
     if device is not None:
         model = model.to(device)
-    engine = _rebuilt(model, log)
+    try:
+        engine = _rebuilt(model, log)
+    except FileFormatError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{error} ({log.name})") from error
     steps = log.steps()
     if upto is not None and not 0 <= upto <= len(steps):
         raise ValueError(f"upto must be between 0 and the log's {len(steps)} steps, got {upto}")
@@ -77,6 +89,7 @@ def replay(
         for _ in range(folds):
             engine.flush()
     engine.flush()
+    _compare(engine, log, len(steps) if upto is None else upto)
     for tensor in engine.tensors:
         if tensor.numberless:
             # Its hooks are the only place for what was kept apart.
@@ -85,6 +98,22 @@ def replay(
             _fold_kept(tensor)
         tensor.unhook()
     return model
+
+
+def _compare(engine: Engine, log: StepLog, steps: int) -> None:
+    """Say so where the run ended with other weights."""
+    at, wanted = log.header.get("end") or (None, "")
+    if at != steps or not engine.settings.fold or digest_of(engine.tensors).hex() == wanted:
+        return
+    then = {name: log.header.get(name) for name in ("torch", "device")}
+    now = computed_by(engine.tensors)
+    why = (
+        "something else than its optimizer has written them, or another processor rounds otherwise"
+        if then == now
+        else f"they were computed by torch {then['torch']} on {then['device']}, here it is torch "
+        f"{now['torch']} on {now['device']}, which may round otherwise"
+    )
+    warn(f"the weights are not bitwise those that the run ended with: {why}", UserWarning)
 
 
 def _fold_kept(tensor: TrainedTensor) -> None:
@@ -138,7 +167,10 @@ def _rebuilt(model: nn.Module, log: StepLog) -> Engine:
     for p in (p for g in groups for p in g["params"]):
         p.requires_grad_(True)
     settings = {k: v for k, v in header["settings"].items() if v is not None and k != "c_clip"}
-    engine = _method(header["method"]).from_settings(groups, settings, model).engine
+    try:
+        engine = _method(log).from_settings(groups, settings, model).engine
+    except TypeError as error:
+        raise FileFormatError(f"{log.name} has settings of another method: {error}") from error
     found = digest_of(engine.tensors).hex()
     if found != header["base"]:
         raise ValueError(

@@ -13,7 +13,8 @@ from surefoot import errors
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.digest import tensors_digest
 from surefoot._numerics.seeds import generator_for
-from surefoot.architecture._autoencoder import files, held_out
+from surefoot._sealed.tensors import LABEL
+from surefoot.architecture._autoencoder import held_out
 from surefoot.architecture._guarantee.embedding import (
     OF,
     embedding_quality,
@@ -115,13 +116,13 @@ class Certified:
         n = check_number("n", n, least=2, whole=True)
         fresh = check_number("fresh", fresh, least=2, whole=True)
         confidence = check_number("confidence", confidence, above=0, below=1)
-        record, before = Record(), tensors_digest(self.state_dict().items(), files.LABEL)
+        record, before = Record(), tensors_digest(self.state_dict().items(), LABEL)
         for seed in range(seeds):
             measure(
                 record, seed, self.space, self.encode, self.errors, n=n, fresh=fresh,
                 confidence=confidence, encoder=self.encoder_kind,
             )  # fmt: skip
-        after = tensors_digest(self.state_dict().items(), files.LABEL)
+        after = tensors_digest(self.state_dict().items(), LABEL)
         record.note(None, OF, frozen=before == after)
         claims = (
             embedding_quality(0.5), embedding_quality(0.9), function_identity(), plain_exactness()

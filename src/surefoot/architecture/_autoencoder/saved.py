@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from surefoot import errors
 from surefoot._run.files import write_json
+from surefoot._sealed.writing import explained
 from surefoot.architecture._autoencoder import files
 from surefoot.architecture.space import MLPSpace
 
@@ -54,18 +55,22 @@ class Saved:
         Parameters
         ----------
         path : str or Path
-            Where to; its folder must exist.
+            Where to; folders above it are made.
 
         Raises
         ------
         ValueError
             The path ends in .json, or a parameter is none of float16, float32 and float64.
+        surefoot.errors.WriteError
+            A full disk, a quota, a folder that may not be written to.
         """
         if Path(path).suffix == ".json":
             raise ValueError(f"path must not end in .json, which is for people, got {path}")
         said = self._said()
         files.write_tensors(Path(path), self.state_dict(), said)
-        write_json(Path(path).with_suffix(".json"), said)
+        beside = Path(path).with_suffix(".json")
+        with explained(beside):
+            write_json(beside, said)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

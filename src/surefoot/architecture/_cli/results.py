@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from surefoot._sealed.writing import explained, write_bytes, writing
+
 
 def write_results(model: Any, names: list[str], folder: Path) -> dict[str, str]:
     """Write the front's picture, the network and the certificate.
@@ -26,13 +28,16 @@ def write_results(model: Any, names: list[str], folder: Path) -> dict[str, str]:
     from surefoot.certificate import write_certificates
     from surefoot.report.figures import write_figure
 
-    folder.mkdir(parents=True, exist_ok=True)
     files = {n: folder / n for n in ("front.html", "model.c", "model.pt", "certificate.json")}
-    write_figure(front_figure(model.pareto_, model.chosen_), files["front.html"])
-    files["model.c"].write_text(c_file(model, names), encoding="utf-8")
+    with explained(files["front.html"]):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_figure(front_figure(model.pareto_, model.chosen_), files["front.html"])
+    write_bytes(files["model.c"], c_file(model, names).encode())
     module = model.export("torch")
-    torch.save({"spec": module_spec(module), "state": module.state_dict()}, files["model.pt"])
-    write_certificates(model.certificates(), files["certificate.json"])
+    with writing(files["model.pt"]) as file:
+        torch.save({"spec": module_spec(module), "state": module.state_dict()}, file)
+    with explained(files["certificate.json"]):
+        write_certificates(model.certificates(), files["certificate.json"])
     return {name: str(path) for name, path in files.items()}
 
 

@@ -75,7 +75,7 @@ def load_gguf(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Any:
     config = _config(header)
     with accelerate.init_empty_weights(include_buffers=False):
         classes: Any = transformers.AutoModelForCausalLM
-        model = classes.from_config(config, dtype=dtype)
+        model = classes.from_config(config, dtype=dtype, trust_remote_code=False)
     _fill(model, header, dtype)
     return model.eval()
 
@@ -88,7 +88,9 @@ def _config(header: Header) -> Any:
             stub(header, vocabulary if isinstance(vocabulary, int) else None)
         )
         try:
-            found: Any = transformers.AutoConfig.from_pretrained(folder, gguf_file="stub.gguf")
+            found: Any = transformers.AutoConfig.from_pretrained(
+                folder, gguf_file="stub.gguf", trust_remote_code=False
+            )
         except Exception as error:  # whatever the validators of a configuration raise
             raise FileFormatError(
                 f"{header.path} has a damaged header, of which transformers makes no configuration: {error}"

@@ -22,11 +22,13 @@ def open_language_model(
         # Without it the unpacked model stays marked as quantised, and no Trainer takes it.
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype or torch.float32, **options
+        folder, dtype=dtype or torch.float32, trust_remote_code=False, **options
     )
     return model.eval(), open_tokenizer(folder, gguf_file)
 
 
 def open_tokenizer(folder: Path, gguf_file: str | None) -> Any:
     """The tokenizer alone."""
-    return transformers.AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
+    return transformers.AutoTokenizer.from_pretrained(
+        folder, gguf_file=gguf_file, trust_remote_code=False
+    )

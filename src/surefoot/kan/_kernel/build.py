@@ -124,27 +124,39 @@ def build(order: int) -> Path:
     flags, resolved = target(cc)
     defines = (f"-DORDER={order}", f"-DTABLE={table(order)}")
     key = "\0".join([SOURCE.read_text(encoding="utf-8"), *FLAGS, *flags, *defines, cc, resolved])
-    name = f"spline{order}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
+    name = f"spline{order}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     try:
         at = folder()
         at.mkdir(mode=0o700, parents=True, exist_ok=True)
         own(at)
-        library = at / name
-        if not library.exists():
-            _compile([cc, *FLAGS, *flags, *defines, str(SOURCE), "-lm"], library)
+        library = next((p for p in sorted(at.glob(f"{name}-*.so")) if _is_whole(p)), None)
+        if library is None:
+            library = _compile([cc, *FLAGS, *flags, *defines, str(SOURCE), "-lm"], at / name)
         own(library)
     except OSError as error:
         raise NoKernel(f"no compiled kernel can be kept: {error}") from error
     return library
 
 
-def _compile(command: list[str], library: Path) -> None:
+def _is_whole(library: Path) -> bool:
+    """Whether it is what the compiler wrote, as its name says: a damaged one would compute something else."""
+    own(library)
+    return library.stem.endswith(_sum_of(library))
+
+
+def _sum_of(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()[:24]
+
+
+def _compile(command: list[str], start: Path) -> Path:
     # Two processes may compile at once: each writes its own file, and either may be the one that stays.
-    with tempfile.TemporaryDirectory(dir=library.parent) as work:
-        made = Path(work) / library.name
+    with tempfile.TemporaryDirectory(dir=start.parent) as work:
+        made = Path(work) / f"{start.name}.so"
         _ask(*command, "-o", str(made))
         made.chmod(0o700)
+        library = start.with_name(f"{start.name}-{_sum_of(made)}.so")
         os.replace(made, library)
+    return library
 
 
 @functools.cache

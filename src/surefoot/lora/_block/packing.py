@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import warnings
 from typing import Any
 
 from torch import Tensor
 
-from surefoot.lora._block import recording
+from surefoot.errors import warn
+from surefoot.lora._block import recording, rounding
 from surefoot.lora._block.adapted_layer import other
 from surefoot.lora._block.past_blocks import PastBlock
 from surefoot.lora.config import Side
@@ -53,6 +52,7 @@ def pack(state: ChainState) -> Packed:
         },
         "original_base": state.original_base,
         "merged_base": base_hash(state.layers),
+        "merged_marks": rounding.marks(state.layers),
         "block": state.block,
         "step_in_block": state.step_in_block,
         "total_steps": state.total_steps,
@@ -111,11 +111,29 @@ def unpack(state: ChainState, packed: Packed) -> None:
         state.gradient.open(state.side, listen=False)
         state.gradient.restore((measured[0], measured[1]) if measured else None)
     if base_hash(state.layers) != meta["merged_base"]:
-        warnings.warn(
-            "the merges were repeated, but the weights differ in rounding from those of the run that "
-            "was interrupted (another device or library version?); it goes on, not bit for bit",
-            stacklevel=3,
+        _differs(state, meta.get("merged_marks"))
+
+
+def _differs(state: ChainState, marks: dict[str, rounding.Mark] | None) -> None:
+    """The merges were repeated and gave other bits: rounding may be told, anything else must not pass."""
+    if marks is None:
+        warn(
+            "the merges were repeated, but the weights are not bit for bit those of the run that was "
+            "interrupted: they differ in rounding (another device or library version?), or the state, which "
+            "an older version wrote, is damaged",
         )
+        return
+    other = rounding.beyond(state.layers, marks)
+    if other:
+        raise ChainStateError(
+            f"the merges were repeated, but {other} differ from those of the run that was interrupted by "
+            "more than rounding: a library merges otherwise than the one that wrote the state, or the state "
+            "was changed; use the versions it was written with"
+        )
+    warn(
+        "the merges were repeated, but the weights differ in rounding from those of the run that "
+        "was interrupted (another device or library version?); it goes on, not bit for bit",
+    )
 
 
 def _restore_record(state: ChainState, stored: dict[str, Any] | None) -> None:
@@ -195,8 +213,3 @@ def _put_dense(state: ChainState, tensors: dict[str, Tensor]) -> None:
         held = tensors.get(f"residual.{layer.name}")
         if held is not None:
             state.residuals.restore(layer, held)
-
-
-def to_json(meta: dict[str, Any]) -> str:
-    """The JSON part, readable."""
-    return json.dumps(meta, indent=1)

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from surefoot._run.files import write_text
+from surefoot._sealed import checkpoints
+from surefoot._sealed.writing import explained, write_bytes
+from surefoot.lora._block.state_files import write_state
 from surefoot.lora.doors.base_guard import BaseGuard
 from surefoot.lora.export import export_adapter
 from surefoot.lora.state import ChainState
@@ -27,6 +29,7 @@ class SaveGuard:
         self._base = base
         self._plain = state.model.save_pretrained
         self.checkpointing = False
+        self.checkpoint: Path | None = None
         state.model.save_pretrained = self
 
     def __call__(
@@ -74,12 +77,21 @@ class SaveGuard:
             if is_main_process:
                 with self._base.own():
                     export_adapter(state, _folder(Path(save_directory), state.adapter))
+        folder = Path(save_directory)
+        saving = self.checkpointing and is_main_process and checkpoints.step_of(folder) is not None
+        if saving:
+            # The first that a Trainer writes of a checkpoint.
+            checkpoints.begin(folder)
         if others:
-            with self._base.own():
+            with self._base.own(), explained(folder):
                 self._plain(str(save_directory), selected_adapters=others, **plain)
         if state.base_has_moved and self.checkpointing and is_main_process:
             for name in {state.adapter, companion.adapter} & set(others):
-                _mark(_folder(Path(save_directory), name))
+                _mark(_folder(folder, name))
+        if saving:
+            # Before the Trainer removes older checkpoints: of this one it writes the last file before that.
+            write_state(state, folder)
+            self.checkpoint = folder
 
     def _chosen(self, selected: list[str] | None) -> list[str]:
         state = self._state
@@ -99,4 +111,4 @@ def _mark(folder: Path) -> None:
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["peft_type"] = BLOCK_TYPE
-    write_text(path, json.dumps(config, indent=2))
+    write_bytes(path, json.dumps(config, indent=2).encode())

@@ -1,7 +1,8 @@
 """A chain's state as files: `chain_state.safetensors` holds all of it, `chain.json` is for people.
 
 One file is replaced in one go, so that a kill during a save leaves the state before or after it.
-`chain.json` is the mark by which a folder is known to hold a chain, and a readable copy.
+`chain.json` is the mark by which a folder is known to hold a chain, and a readable copy. Each file is checked
+against its SHA-256 when it is read; older versions wrote none.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +19,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot._run.files import replacing, write_text
-from surefoot.lora._block.packing import Packed, pack, to_json
+from surefoot._sealed.lines import is_sealed, seal_json, unseal_json
+from surefoot._sealed.tensors import read_tensors, write_tensors
+from surefoot._sealed.writing import write_bytes
+from surefoot.errors import FileFormatError, SurefootError, warn
+from surefoot.lora._block.packing import Packed, pack
 from surefoot.lora.config import RacConfig
 from surefoot.lora.doors.peft import ADAPTER, adapter_config, with_stored_lora
-from surefoot.lora.doors.safetensors import open_tensors, save_tensors
 from surefoot.lora.errors import ChainStateError
 from surefoot.lora.state import ChainState
 
 TENSORS, META, LORA = "chain_state.safetensors", "chain.json", "lora"
 OPTIMIZER = "optimizer"  # the bytes of torch.save, as a tensor among the others
+WORDS = "adapter_config"  # what the file of that name must hold
 
 
-def write_state(state: ChainState, folder: Path, more: Mapping[str, Tensor] | None = None) -> None:
+def write_state(
+    state: ChainState,
+    folder: Path,
+    more: Mapping[str, Tensor] | None = None,
+    words: Mapping[str, str] | None = None,
+) -> None:
     """Write the two files, each whole or not at all.
 
     Parameters
@@ -40,17 +50,22 @@ def write_state(state: ChainState, folder: Path, more: Mapping[str, Tensor] | No
         Made where it is missing.
     more
         Further tensors for the same file.
+    words
+        Further words for its header.
+
+    Raises
+    ------
+    surefoot.errors.WriteError
+        A full disk, a quota, a folder that may not be written to.
     """
     packed = pack(state)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = to_json(packed["meta"])
-    with replacing(folder / TENSORS) as partial:
-        save_tensors({**packed["tensors"], **(more or {})}, partial, {"chain": text})
-    write_text(folder / META, text)
+    said = {"chain": json.dumps(packed["meta"]), **(words or {})}
+    write_tensors(folder / TENSORS, {**packed["tensors"], **(more or {})}, said)
+    write_bytes(folder / META, seal_json(packed["meta"]))
 
 
 def read_state(folder: Path) -> Packed:
-    """Read what `write_state` wrote; a missing or torn file is a ChainStateError."""
+    """Read what `write_state` wrote; a missing or damaged file is a ChainStateError."""
     for name in (META, TENSORS):
         if not (folder / name).is_file():
             raise ChainStateError(
@@ -58,12 +73,70 @@ def read_state(folder: Path) -> Packed:
                 "a checkpoint that a chain wrote (a Trainer needs RacCallback for that)"
             )
     try:
-        json.loads((folder / META).read_text(encoding="utf-8"))
-        tensors, words = open_tensors(folder / TENSORS)
-        meta = json.loads(words["chain"])
-    except Exception as error:
-        raise ChainStateError(f"the chain state in {folder} is not readable: {error}") from error
-    return {"meta": meta, "tensors": tensors}
+        found = read_tensors(folder / TENSORS)
+    except FileFormatError as error:
+        raise ChainStateError(f"{error}; the chain state in it is not readable") from error
+    with _damaged(folder / META):
+        raw = (folder / META).read_bytes()
+        about = unseal_json(raw) if found.sealed else json.loads(raw)
+        if not isinstance(about, dict):
+            raise ValueError("it is no object")
+    with _damaged(folder / TENSORS):
+        meta = json.loads(found.words["chain"])
+        if not isinstance(meta, dict):
+            raise ValueError("what it says of the chain is no object")
+    if not found.sealed:
+        if is_sealed((folder / META).read_bytes()):
+            raise ChainStateError(
+                f"{folder / TENSORS} lacks the checksum with which it was written"
+            )
+        warn(
+            f"the chain state in {folder} is of an older version, which wrote no checksums: a changed "
+            "number in it cannot be noticed",
+            UserWarning,
+        )
+    return {
+        "meta": meta, "tensors": found.tensors, "adapter_config": found.words.get(WORDS),
+        "sealed": found.sealed,
+    }  # fmt: skip
+
+
+@contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    """Name the file whose content made what is within fail."""
+    try:
+        yield
+    except SurefootError:
+        raise
+    except Exception as error:  # whatever the content makes of the libraries that read it
+        raise ChainStateError(
+            f"{path} is damaged, the chain state in it is not readable: {type(error).__name__}: {error}"
+        ) from error
+
+
+def damaged_unless_sealed(folder: Path, packed: Packed) -> AbstractContextManager[None]:
+    """Where no checksum has spoken for a state, blame its file for whatever goes wrong within.
+
+    Parameters
+    ----------
+    folder, packed
+        Where it was read, and what `read_state` gave.
+    """
+    return nullcontext() if packed["sealed"] else _blamed(folder)
+
+
+@contextmanager
+def _blamed(folder: Path) -> Iterator[None]:
+    try:
+        with _damaged(folder / TENSORS):
+            yield
+    except ChainStateError as error:
+        if str(folder) in str(error):
+            raise
+        raise ChainStateError(
+            f"{error} (or {folder / TENSORS} or {LORA}/{ADAPTER} beside it is damaged: an older version "
+            "wrote them, without checksums)"
+        ) from error
 
 
 def write_all(state: ChainState, folder: Path, optimizer: Any) -> None:
@@ -87,9 +160,10 @@ def write_all(state: ChainState, folder: Path, optimizer: Any) -> None:
         held = io.BytesIO()
         torch.save(optimizer.state_dict(), held)
         more[OPTIMIZER] = torch.frombuffer(bytearray(held.getvalue()), dtype=torch.uint8)
-    (folder / LORA).mkdir(parents=True, exist_ok=True)
-    write_text(folder / LORA / ADAPTER, adapter_config(state.model, state.adapter))
-    write_state(state, folder, more)
+    config = adapter_config(state.model, state.adapter)
+    # First: what has the state has this too.
+    write_bytes(folder / LORA / ADAPTER, config.encode())
+    write_state(state, folder, more, {WORDS: config})
 
 
 @dataclass(frozen=True)
@@ -103,12 +177,21 @@ class StoredChain:
     def read(cls, folder: Path) -> StoredChain:
         """A Trainer's checkpoint, which holds less, is a ChainStateError."""
         packed = read_state(folder)
-        if not (folder / LORA).is_dir():
+        expected, path = packed["adapter_config"], folder / LORA / ADAPTER
+        if expected is None and not path.parent.is_dir():
             raise ChainStateError(
                 f"{folder} is a Trainer checkpoint; resume it with "
                 "trainer.train(resume_from_checkpoint=...)"
             )
+        if not path.is_file():
+            raise ChainStateError(f"{path} is missing; it belongs to the chain state beside it")
+        if expected is not None and path.read_bytes() != expected.encode():
+            raise ChainStateError(f"{path} is not what was written with the chain state beside it")
         return cls(folder, packed)
+
+    def damaged(self) -> AbstractContextManager[None]:
+        """Where no checksum has spoken for the files, blame them for whatever goes wrong within."""
+        return damaged_unless_sealed(self.folder, self.packed)
 
     @property
     def adapter(self) -> str:
@@ -129,7 +212,9 @@ class StoredChain:
 
     def model(self, base_model: nn.Module) -> Any:
         """The PeftModel of the original base, its adapter at zero."""
-        return with_stored_lora(base_model, self.folder / LORA, self.adapter)
+        sealed = self.packed["sealed"]
+        with nullcontext() if sealed else _damaged(self.folder / LORA / ADAPTER):
+            return with_stored_lora(base_model, self.folder / LORA, self.adapter)
 
     def put_back(self, state: ChainState, rng: bool) -> None:
         """Extras, buffers and, if `rng`, the state of torch's default generators."""
@@ -176,8 +261,10 @@ def read_optimizer(folder: Path | None, total_steps: int, optimizer: Any) -> Non
         )
     if OPTIMIZER not in stored["tensors"]:
         raise ChainStateError(f"{folder} holds no optimizer; pass it to save(folder, optimizer)")
-    held = io.BytesIO(stored["tensors"][OPTIMIZER].numpy().tobytes())
-    optimizer.load_state_dict(torch.load(held, weights_only=True))
+    with _damaged(folder / TENSORS):
+        held = io.BytesIO(stored["tensors"][OPTIMIZER].numpy().tobytes())
+        found = torch.load(held, weights_only=True)
+    optimizer.load_state_dict(found)
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:

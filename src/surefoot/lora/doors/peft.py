@@ -63,8 +63,13 @@ def with_lora(
 
 def adapter_config(model: Any, adapter: str) -> str:
     """The adapter's configuration as PEFT writes it, JSON."""
+    return config_text(model.peft_config[adapter])
+
+
+def config_text(config: Any) -> str:
+    """A configuration as PEFT writes it, JSON."""
     with tempfile.TemporaryDirectory() as folder:
-        model.peft_config[adapter].save_pretrained(folder)
+        config.save_pretrained(folder)
         return (Path(folder) / ADAPTER).read_text(encoding="utf-8")
 
 
@@ -82,7 +87,7 @@ def with_stored_lora(model: nn.Module, folder: Path, adapter: str) -> Any:
     """
     with need("peft", extra="llm", part="surefoot.lora"):
         from peft import LoraConfig, get_peft_model
-    lora = LoraConfig.from_pretrained(str(folder))
+    lora = LoraConfig.from_pretrained(str(folder), trust_remote_code=False)
     lora.inference_mode = False
     return get_peft_model(model, lora, adapter_name=adapter)
 

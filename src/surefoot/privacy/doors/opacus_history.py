@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,19 @@ def history_of(source: Any) -> list[tuple[float, float, int]]:
     FileFormatError
         If a path is no checkpoint with an accountant's state.
     """
-    state = _state_of(source)
+    if not isinstance(source, (str, os.PathLike)):
+        return _history_in(_state_of(source))
+    try:
+        return _history_in(_state_of(source))
+    except FileFormatError:
+        raise
+    except ValueError as error:
+        raise FileFormatError(
+            f"{source} is no checkpoint with an accountant's state: {error}"
+        ) from error
+
+
+def _history_in(state: Mapping[str, Any]) -> list[tuple[float, float, int]]:
     history = state.get("history")
     if history is None:
         raise ValueError(f"source must hold a history, got {sorted(map(str, state))}")
@@ -99,10 +112,22 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise FileFormatError(f"{path} is no file; give the checkpoint that Opacus saved")
     try:
+        _check_sums(path)
         # Weights only: a checkpoint from somewhere else must not run code.
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise FileFormatError(f"{path} is no checkpoint that torch can read: {error}") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Compare what holds the numbers with the checksum that torch wrote and does not look at."""
+    if not zipfile.is_zipfile(path):
+        # The format of torch before 1.6 has none.
+        return
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith("/data.pkl"):
+                archive.read(name)
 
 
 def from_opacus(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from surefoot._numerics.npy import BAD_ZIP
 from surefoot.errors import FileFormatError
 
 KNOWN = ("features", "labels", "domains", "head", "encoder", "classes")
@@ -70,7 +70,7 @@ def read_features(path: str | Path) -> FeatureFile:
                 found: dict[str, Any] = {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise FileFormatError(f"there is no file {path}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, *BAD_ZIP) as error:
         raise FileFormatError(f"{path} is no .npz of plain arrays: {error}") from None
     if "head" in found and not {"features", "labels"} & set(found):
         # A server's file: a classifier, and nobody's records.

@@ -8,17 +8,23 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 
 from surefoot._numerics.checks import check_number
-from surefoot._run.files import replacing, write_json
-from surefoot.errors import FileFormatError, SurefootError
+from surefoot._sealed.lines import is_sealed, seal_json, unseal_json
+from surefoot._sealed.writing import explained, write_bytes, writing
+from surefoot.errors import FileFormatError, SurefootError, warn
 from surefoot.prototypes.guarantee import NOISE
 from surefoot.prototypes.prototype_set import PrototypeSet
 from surefoot.prototypes.splits import Rows
+
+# The keys that older versions wrote, without a checksum.
+OLD_LEDGER = {"mu_squared", "epsilon", "delta", "dealt"}
+OLD_NOTES = {"sha256", "facts", "noise", "steps", "made with"}
 
 
 class Site:
@@ -73,15 +79,14 @@ class Site:
         protos.save(self.upload)
         noted = {name: list(known.all) for name, known in protos.record.facts.items()}
         noise = protos.record.curves(NOISE) if NOISE in protos.record else None
-        write_json(
-            self._notes,
-            {
-                "sha256": _sum_of(self.upload), "facts": noted,
-                "noise": [] if noise is None else noise.values[0].tolist(),
-                "steps": [] if noise is None else noise.steps.tolist(),
-                "made with": dict(made_with),
-            },
-        )  # fmt: skip
+        said = {
+            "upload": _sum_of(self.upload), "facts": noted,
+            "noise": [] if noise is None else noise.values[0].tolist(),
+            "steps": [] if noise is None else noise.steps.tolist(),
+            "made with": dict(made_with),
+        }  # fmt: skip
+        # Facts may be of types that JSON has not.
+        write_bytes(self._notes, seal_json(json.loads(json.dumps(said, default=str))))
 
     def keep_records(self, kind: str, rows: Rows) -> Path:
         """Own records as `surefoot prototypes inspect` takes them; they are for this site alone.
@@ -94,7 +99,7 @@ class Site:
             Embeddings and classes.
         """
         path = self.folder / f"{kind}-{self.partition}.npz"
-        with replacing(path) as partial, partial.open("wb") as stream:
+        with writing(path) as stream:
             np.savez(stream, features=rows[0].numpy(), labels=rows[1].numpy())
         return path
 
@@ -108,9 +113,10 @@ class Site:
         """
         protos = PrototypeSet.load(self.upload)
         try:
-            noted = json.loads(self._notes.read_text(encoding="utf-8"))
-            if noted["sha256"] != _sum_of(self.upload):
-                raise ValueError("the upload has another hash")
+            noted = _read(self._notes, OLD_NOTES)
+            # Older versions wrote it under the other name.
+            if noted.get("upload", noted.get("sha256")) != _sum_of(self.upload):
+                raise ValueError(f"{self.upload.name} has another hash")
             for name, values in noted["facts"].items():
                 for value in values:
                     protos.record.note(0, **{name: value})
@@ -118,7 +124,8 @@ class Site:
             made_with = dict(noted["made with"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileFormatError(
-                f"{self._notes} does not belong to the upload beside it ({error}); do the dry run again"
+                f"{self._notes} does not belong to the upload beside it, {self.upload.name} ({error}); "
+                "do the dry run again"
             ) from None
         return protos, made_with
 
@@ -152,7 +159,7 @@ class Site:
         """
         unknown = "what was spent is not known, and nothing is released"
         try:
-            noted = json.loads(self.ledger.read_text(encoding="utf-8"))
+            noted = _read(self.ledger, OLD_LEDGER)
             found = noted["mu_squared"]
             dealt = None if noted["dealt"] is None else tuple(map(int, noted["dealt"]))
             spent = check_number(
@@ -194,8 +201,9 @@ class Site:
         numbers = {"mu_squared": mu_squared, "epsilon": epsilon, "delta": delta}
         # JSON has no infinity.
         words = {k: v if math.isfinite(v) else "inf" for k, v in numbers.items()}
-        write_json(self.ledger, words | {"dealt": self.dealt})
-        self._begun.touch()
+        write_bytes(self.ledger, seal_json(words | {"dealt": self.dealt}))
+        with explained(self._begun):
+            self._begun.touch()
 
 
 def hash_of(rows: Rows) -> str:
@@ -204,6 +212,27 @@ def hash_of(rows: Rows) -> str:
     for each in rows:
         found.update(np.ascontiguousarray(torch.as_tensor(each).detach().cpu()).tobytes())
     return found.hexdigest()
+
+
+def _read(path: Path, old: set[str]) -> dict[str, Any]:
+    """JSON with its checksum, or with the keys of an older version, which wrote none.
+
+    Raises
+    ------
+    ValueError
+        It is not what was written.
+    """
+    content = path.read_bytes()
+    if is_sealed(content):
+        return unseal_json(content)
+    found = json.loads(content)
+    if not isinstance(found, dict) or set(found) != old:
+        raise ValueError(f"it must have the keys {', '.join(sorted(old))}, or its checksum")
+    warn(
+        f"{path} is of an older version, which wrote no checksum: a changed number in it cannot be noticed",
+        UserWarning,
+    )
+    return found
 
 
 def _sum_of(path: Path) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from surefoot._numerics.npy import read_npy
-from surefoot._run.files import replacing
+from surefoot._numerics.npy import BAD_ZIP, read_npy
+from surefoot._sealed.writing import writing
 from surefoot.errors import FileFormatError
 
 ABOUT = "about.json"
@@ -33,8 +33,13 @@ def write_upload(
         Ends in .npz by custom.
     arrays, about
         As in `contents`.
+
+    Raises
+    ------
+    surefoot.errors.WriteError
+        A full disk, a quota, a folder that may not be written to.
     """
-    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+    with writing(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr(zipfile.ZipInfo(ABOUT, EPOCH), json.dumps(dict(about)))
         for name, value in arrays.items():
             stream = io.BytesIO()
@@ -74,7 +79,7 @@ def read_upload(
         raise
     except FileNotFoundError:
         raise FileFormatError(f"there is no file {path}") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except BAD_ZIP as error:
         raise FileFormatError(f"{path} is damaged or no upload: {error}") from None
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from None

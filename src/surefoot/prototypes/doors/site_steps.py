@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from surefoot._run.files import replacing
+from surefoot._sealed.tensors import write_tensors
 from surefoot.errors import SurefootError, need
 from surefoot.prototypes._client.site import Site, hash_of
 from surefoot.prototypes.accuracy import accuracy_matrix
@@ -222,8 +222,4 @@ def _gap(
 def _keep(site: Site | None, kind: str, adapter: ResidualAdapter) -> None:
     if site is None:
         return
-    with need("safetensors", extra="federated", part="an adapter in site-dir"):
-        from safetensors.torch import save_file
-
-    with replacing(site.adapter(kind)) as partial:
-        save_file(parameters(adapter), partial)
+    write_tensors(site.adapter(kind), parameters(adapter), {})

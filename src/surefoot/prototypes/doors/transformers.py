@@ -25,7 +25,7 @@ class SentenceEncoder(nn.Module):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self.model: Any = _model(folder).eval()
         self.longest = int(_read(folder / "sentence_bert_config.json").get("max_seq_length", 512))
         modules = folder / "modules.json"
@@ -60,7 +60,7 @@ def _model(folder: Path) -> Any:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        return AutoModel.from_pretrained(folder, dtype=torch.float32)
+        return AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     finally:
         if shown:
             logging.enable_progress_bar()

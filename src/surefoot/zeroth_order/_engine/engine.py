@@ -224,6 +224,8 @@ class Engine:
             how = (self.mean.micro_batches, fused, self.fd_errors)
             self.log.add(scalars, rates, how, [[g["rank"], g["weight_decay"]] for g in self.groups])
         self.advance(scalars, rates)
+        if self.log is not None:
+            self.log.write_now_and_then()
         return rates
 
     def _skip(self) -> None:
@@ -312,6 +314,8 @@ class Engine:
             if self.log is not None:
                 self.log.folded(self.directions.t)
         if self.log is not None:
+            if self.settings.fold:
+                self.log.end(self.tensors)
             self.log.write()
 
     def fd_error(self, closure: Closure) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,15 @@ from surefoot.zeroth_order.optimizer import ZerothOrder
 
 with need("peft", extra="llm", part="an adapter of surefoot.zeroth_order"):
     import peft
-with need("safetensors", extra="llm", part="an adapter of surefoot.zeroth_order"):
-    import safetensors.torch
+from surefoot._sealed.tensors import read_tensors, write_tensors
+from surefoot._sealed.writing import write_bytes
 
 ROOT = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+# In the header of the weights: what the configuration must say.
+WORDS = "adapter_config"
+# What may be changed by hand.
+FREE = ("base_model_name_or_path", "revision", "inference_mode", "task_type")
 
 
 @torch.no_grad()
@@ -46,6 +52,8 @@ def export_adapter(optimizer: ZerothOrder, folder: str | Path) -> Path:
     ValueError
         With fold=True, before the first step, or where a tensor cannot be in a LoRA adapter: a bias beside
         a matrix that is adapted, or a matrix of a module that PEFT does not adapt.
+    surefoot.errors.WriteError
+        A full disk, a quota, a folder that may not be written to.
     MissingExtraError
         Without the extra `llm`.
     """
@@ -74,10 +82,12 @@ def export_adapter(optimizer: ZerothOrder, folder: str | Path) -> Path:
         inference_mode=True, base_model_name_or_path=getattr(model, "name_or_path", None),
     )  # fmt: skip
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    held = {ROOT + name: value.contiguous().cpu() for name, value in state.items()}
-    safetensors.torch.save_file(held, folder / WEIGHTS, metadata={"format": "pt"})
-    config.save_pretrained(str(folder))
+    held = {ROOT + name: value for name, value in state.items()}
+    with tempfile.TemporaryDirectory() as beside:
+        config.save_pretrained(beside)
+        words = (Path(beside) / CONFIG).read_text(encoding="utf-8")
+    write_tensors(folder / WEIGHTS, held, {"format": "pt", WORDS: words})
+    write_bytes(folder / CONFIG, words.encode())
     return folder
 
 
@@ -154,7 +164,8 @@ def attach(model: nn.Module, adapter: str | Path) -> Any:
     Raises
     ------
     surefoot.errors.FileFormatError
-        If the folder holds no adapter.
+        If the folder holds no adapter, a file of it cannot be read, or one that surefoot wrote is not what
+        was written.
     MissingExtraError
         Without the extra `llm`.
     """
@@ -162,5 +173,21 @@ def attach(model: nn.Module, adapter: str | Path) -> Any:
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise FileFormatError(f"{folder} holds no adapter: there is no {missing[0]}")
-    found: Any = peft.PeftModel.from_pretrained(model, str(folder))
+    _check(folder)
+    found: Any = peft.PeftModel.from_pretrained(model, str(folder), trust_remote_code=False)
     return found.eval()
+
+
+def _check(folder: Path) -> None:
+    """Adapters of others carry no checksum; of ours, both files must be what was written."""
+    found = read_tensors(folder / WEIGHTS)
+    try:
+        now = _meant((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise FileFormatError(f"{folder / CONFIG} cannot be read: {error}") from error
+    if found.sealed and WORDS in found.words and now != _meant(found.words[WORDS]):
+        raise FileFormatError(f"{folder / CONFIG} is not what was written with {folder / WEIGHTS}")
+
+
+def _meant(text: str) -> dict[str, Any]:
+    return {k: v for k, v in json.loads(text).items() if k not in FREE}

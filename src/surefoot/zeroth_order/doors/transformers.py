@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import warnings
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from surefoot.errors import need
+from surefoot._sealed import checkpoints
+from surefoot._sealed.writing import of_system, write_error
+from surefoot.errors import FileFormatError, WriteError, need
 
 with need("transformers", extra="llm", part="surefoot.zeroth_order.ZOTrainer"):
     import transformers
@@ -43,6 +47,8 @@ class ZOTrainer(transformers.Trainer):
     # Targets of the micro-batches that were collected; whether a user's loss divides by their number.
     _whole: float | None = None
     _scaled: bool | None = None
+    # The checkpoint that is being written.
+    _saving: Path | None = None
     paired: bool | Literal["auto"] = "auto"
     """Whether the forwards of a micro-batch are one, as in `LOZO.step`; to be set before training.
 
@@ -134,6 +140,10 @@ class ZOTrainer(transformers.Trainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, and what their micro-batches weigh together."""
+        if self.state.global_step >= self.state.max_steps > 0:
+            # Resumed at its end, a Trainer would take one more step.
+            self.control.should_training_stop = True
+            return [], None
         found = super().get_batch_samples(*args, **kwargs)
         self._whole = self._weigh(found[0])
         asked = next((b for b in found[0] if self.targets.count(b, self.targets.shifts)), None)
@@ -210,14 +220,96 @@ class ZOTrainer(transformers.Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Fold first: whoever loads the folder has no hooks."""
         self._fold()
+        if _internal_call and output_dir and checkpoints.step_of(output_dir) is not None:
+            # The first that a Trainer writes of a checkpoint.
+            self._saving = Path(output_dir)
+            if self.args.should_save:
+                checkpoints.begin(self._saving)
         super().save_model(output_dir, _internal_call)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, and leave plain weights."""
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """The Trainer's, with the SHA-256 of every file at the end; what cannot be written leaves nothing.
+
+        Raises
+        ------
+        surefoot.errors.WriteError
+            A full disk, a quota, a folder that may not be written to.
+        """
+        self._saving = None
         try:
-            return super().train(*args, **kwargs)
-        finally:
-            self._fold()
+            super()._save_checkpoint(*args, **kwargs)
+            self._complete()
+        except Exception as error:
+            said = of_system(error)
+            if said is None:
+                raise
+            folder = self._given_up()
+            if isinstance(error, WriteError):
+                raise
+            raise write_error(folder, said) from error
+
+    def _complete(self) -> None:
+        if self._saving is None:
+            return
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Each process writes the state of its own generators.
+            torch.distributed.barrier()
+        if self.args.should_save:
+            checkpoints.complete(self._saving)
+
+    def _given_up(self) -> Path:
+        if self._saving is None:
+            return Path(str(self.args.output_dir))
+        checkpoints.give_up(self._saving)
+        return self._saving
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Train, and leave plain weights.
+
+        Parameters
+        ----------
+        resume_from_checkpoint
+            As a Trainer takes it. True is the newest one that is whole: what a killed process left
+            half-written is renamed, with a warning; where nothing else is left, training begins anew.
+        args, kwargs
+            The Trainer's own.
+
+        Raises
+        ------
+        surefoot.errors.FileFormatError
+            The checkpoint is half-written or damaged; the file is named.
+        """
+        resume = self._whole_checkpoint(resume_from_checkpoint)
+        try:
+            found = super().train(resume, *args, **kwargs)
+        except BaseException:
+            # A log that cannot be written either is not what ended the training.
+            with contextlib.suppress(WriteError):
+                self._fold()
+            raise
+        self._fold()
+        return found
+
+    def _whole_checkpoint(self, asked: str | bool | None) -> str | bool | None:
+        if not asked:
+            return None
+        given, damaged = None if asked is True else Path(str(asked)), list[Path]()
+        if given is None:
+            output_dir = str(self.args.output_dir)
+            with self.args.main_process_first(local=False):
+                if self.args.process_index == 0:
+                    damaged = checkpoints.set_aside(output_dir)
+            if not checkpoints.any_left(output_dir) and checkpoints.any_aside(output_dir):
+                return None
+            given = damaged[0] if damaged else None
+        found = checkpoints.fault(given) if given is not None and given.is_dir() else None
+        if found is not None:
+            raise FileFormatError(
+                f"{given} is {found.kind}, {found.what}: resume from another checkpoint"
+            )
+        return asked
 
     def _load_best_model(self) -> None:
         # Else the last period's factors would be added to the best weights.

@@ -1,0 +1,1 @@
+"""Files that say of themselves whether they are what was written."""
