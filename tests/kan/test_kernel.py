@@ -12,6 +12,7 @@ import pytest
 import torch
 from tests.kan.test_layer import relative, rows, seeded
 
+from surefoot._native import build as core
 from surefoot.kan import KANLinear
 from surefoot.kan._kernel import build
 
@@ -20,7 +21,7 @@ from surefoot.kan._kernel import build
 def fresh(monkeypatch, tmp_path):
     """A cache folder that is empty, and a process that has not asked yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    caches = [build.kernel, build.why_not, build.tell, build.target]
+    caches = [build.kernel, build.why_not, build.tell, core.target]
     for cached in caches:
         cached.cache_clear()
     yield tmp_path / "cache" / "surefoot" / "kernels"
@@ -45,7 +46,7 @@ def test_the_name_tells_source_flags_compiler_and_processor(fresh, monkeypatch):
     monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-DNOTHING"))
     assert build.build(1) != first
     monkeypatch.undo()
-    monkeypatch.setattr(build, "target", lambda cc: ((), "another processor"))
+    monkeypatch.setattr(core, "target", lambda cc: ((), "another processor"))
     assert build.build(1) != first
 
 
@@ -75,7 +76,7 @@ def test_a_compiler_that_fails_is_quoted(fresh, monkeypatch, tmp_path):
 @pytest.mark.parametrize("which", ["folder", "library", "link"])
 def test_what_others_could_have_written_is_not_loaded(fresh, which, tmp_path, monkeypatch):
     # Whatever stands there: it must not come to loading it.
-    monkeypatch.setattr(build, "_compile", lambda command, library: library.touch(0o700))
+    monkeypatch.setattr(core, "_compile", lambda command, library: library.touch(0o700))
     library = build.build(3)
     if which == "folder":
         fresh.chmod(0o777)
@@ -126,6 +127,7 @@ def test_a_forked_child_has_threads_of_its_own():
     """A pool of threads does not live on in a fork; a child that waited for it would wait for ever."""
     script = """
 import os, sys, warnings, torch
+from surefoot._native import build as core
 from surefoot.kan import KANLinear
 warnings.simplefilter("ignore")
 torch.set_num_threads(2)
@@ -164,6 +166,7 @@ def test_the_process_may_have_other_defaults():
     """The workspace is written by C: as long in bytes, and in memory, whatever new tensors are by default."""
     script = """
 import torch
+from surefoot._native import build as core
 from surefoot.kan import KANLinear
 torch.manual_seed(0)
 layer, x = KANLinear(40, 70), torch.rand(300, 40) * 1.8 - 0.9
