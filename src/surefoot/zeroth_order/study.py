@@ -27,7 +27,7 @@ class ZerothOrderConfig(StudyConfig):
     encoder: Path | None = None
     """A model directory for parts adapter and rank; by default MiniLM comes from a package."""
     language_model: Path | None = None
-    """A model directory or GGUF file for part language, a GGUF file for part quantised; by default SmolLM2."""
+    """A model directory or GGUF file for part language, or a GGUF file for part quantised; else SmolLM2."""
     texts: Path | None = None
     """Rated texts for parts adapter, rank, language and quantised; by default sentiment4's movie snippets."""
     masked_model: Path | None = None
