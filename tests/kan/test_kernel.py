@@ -13,6 +13,7 @@ import pytest
 import torch
 from tests.kan.test_layer import relative, rows, seeded
 
+from surefoot._native import build as core
 from surefoot.kan import KANLinear
 from surefoot.kan._kernel import build
 
@@ -21,7 +22,7 @@ from surefoot.kan._kernel import build
 def fresh(monkeypatch, tmp_path):
     """A cache folder that is empty, and a process that has not asked yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    caches = [build.kernel, build.why_not, build.tell, build.target]
+    caches = [build.kernel, build.why_not, build.tell, core.target]
     for cached in caches:
         cached.cache_clear()
     yield tmp_path / "cache" / "surefoot" / "kernels"
@@ -46,7 +47,7 @@ def test_the_name_tells_source_flags_compiler_and_processor(fresh, monkeypatch):
     monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-DNOTHING"))
     assert build.build(1) != first
     monkeypatch.undo()
-    monkeypatch.setattr(build, "target", lambda cc: ((), "another processor"))
+    monkeypatch.setattr(core, "target", lambda cc: ((), "another processor"))
     assert build.build(1) != first
 
 
@@ -81,7 +82,7 @@ def test_what_others_could_have_written_is_not_loaded(fresh, which, tmp_path, mo
         library.touch(0o700)
         return library
 
-    monkeypatch.setattr(build, "_compile", touch)
+    monkeypatch.setattr(core, "_compile", touch)
     library = build.build(3)
     if which == "folder":
         fresh.chmod(0o777)
@@ -132,6 +133,7 @@ def test_a_forked_child_has_threads_of_its_own():
     """A pool of threads does not live on in a fork; a child that waited for it would wait for ever."""
     script = """
 import os, sys, warnings, torch
+from surefoot._native import build as core
 from surefoot.kan import KANLinear
 warnings.simplefilter("ignore")
 torch.set_num_threads(2)
@@ -170,6 +172,7 @@ def test_the_process_may_have_other_defaults():
     """The workspace is written by C: as long in bytes, and in memory, whatever new tensors are by default."""
     script = """
 import torch
+from surefoot._native import build as core
 from surefoot.kan import KANLinear
 torch.manual_seed(0)
 layer, x = KANLinear(40, 70), torch.rand(300, 40) * 1.8 - 0.9

@@ -135,3 +135,39 @@ def test_what_no_adapter_can_hold_is_refused(tmp_path):
 def test_a_folder_without_an_adapter(tmp_path):
     with pytest.raises(FileFormatError, match="holds no adapter: there is no adapter_config"):
         attach(nn.Linear(2, 2), tmp_path)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*pin_memory:UserWarning"
+)
+def test_the_trainer_saves_an_adapter_and_goes_on_from_a_checkpoint(tmp_path):
+    """A base in blocks is written by nobody: what a folder of the Trainer holds is what was learned."""
+    from tests.zeroth_order.test_trainer import saving, trainer
+
+    file = write(tmp_path / "m.gguf", Q4_1)
+    options = {"nu": 3, "scale": "unit", "seed": 3, "fold": False}
+
+    def trained(folder, steps, resume=None, **more):
+        net = load_gguf(file)
+        run = trainer(net, tmp_path / folder, steps, 1, options=dict(options), **more)
+        saving(run).train(resume_from_checkpoint=resume)
+        return net, run
+
+    whole, run = trained("whole", 6)
+    run.save_model(str(tmp_path / "saved"))
+    x = torch.arange(8).view(1, 8)
+    with torch.no_grad():
+        wanted = whole(input_ids=x).logits
+        again = attach(load_gguf(file), tmp_path / "saved")
+        torch.testing.assert_close(again(input_ids=x).logits, wanted, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(load_gguf(file)(input_ids=x).logits, wanted, atol=1e-2)
+    # In the middle of a period.
+    checkpoint = tmp_path / "whole" / "checkpoint-4"
+    assert (checkpoint / "adapter_config.json").is_file()
+    resumed, _ = trained("again", 6, resume=str(checkpoint))
+    with torch.no_grad():
+        assert torch.equal(resumed(input_ids=x).logits, wanted)
+    best = trainer(load_gguf(file), tmp_path / "best", 2, 1, options=dict(options))
+    best.args.load_best_model_at_end = True
+    with pytest.raises(ValueError, match="load_best_model_at_end puts weights back"):
+        best.create_optimizer()

@@ -18,10 +18,20 @@ tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 # Modes that see every operation (fake tensors, tracers, counters) would not see a call of C.
 modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 
+PLAIN = (Tensor, torch.nn.Parameter)
+
 
 def readable() -> bool:
     """Whether values may be read: neither compiled, nor exported, traced or transformed."""
     return not (compiling() or exporting() or tracing()) and transform() is None and not modes()
+
+
+def seen_by_others(*tensors: Tensor) -> bool:
+    """Whether somebody has to see the operations: a compiler, torch.func, an exporter, a tracer, a subclass.
+
+    What C computes would be a constant to them, without a word.
+    """
+    return not readable() or any(type(t) not in PLAIN for t in tensors)
 
 
 def in_full(like: Tensor) -> contextlib.AbstractContextManager[object]:

@@ -51,13 +51,15 @@ class LanguageModel:
                 raise ValueError(
                     f"quantised needs a GGUF file, {self.folder} holds ordinary weights"
                 )
-            from surefoot.data.doors.gguf import load_gguf
+            from surefoot.data.doors.gguf import check_gguf, load_gguf
             from surefoot.data.doors.transformers import open_tokenizer
 
+            file = self.folder / self.gguf_file
+            options = {} if dtype is None else {"dtype": dtype}
+            check_gguf(file, **options)
             # First: reading it takes as much memory for a moment as the model does for good.
             tokenizer = open_tokenizer(self.folder, self.gguf_file)
-            options = {} if dtype is None else {"dtype": dtype}
-            return load_gguf(self.folder / self.gguf_file, **options), tokenizer
+            return load_gguf(file, **options), tokenizer
         from surefoot.data.doors.transformers import open_language_model
 
         return open_language_model(self.folder, self.gguf_file, dtype)

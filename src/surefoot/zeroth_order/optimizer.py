@@ -14,11 +14,11 @@ from surefoot.certificate import Certificate
 from surefoot.record import Record
 from surefoot.zeroth_order import state
 from surefoot.zeroth_order._engine import hooks, numberless, parameters
+from surefoot.zeroth_order._engine.checks import check_paired
 from surefoot.zeroth_order._engine.distributed import Reducer
 from surefoot.zeroth_order._engine.engine import Engine
 from surefoot.zeroth_order._engine.evaluation import Closure
 from surefoot.zeroth_order._engine.leaving import PendingFactors
-from surefoot.zeroth_order._engine.paired.pairing import check_paired
 from surefoot.zeroth_order._engine.recording import Recording
 from surefoot.zeroth_order._engine.rules import Rule
 from surefoot.zeroth_order._engine.settings import Settings

@@ -27,8 +27,8 @@ def state_of(engine: Engine) -> dict[str, Any]:
     log = engine.log
     # What was chosen by timing: a run that goes on goes on the same way.
     chosen: dict[str, Any] = {}
-    if engine.pairing.faster:
-        chosen["paired"] = dict(engine.pairing.faster)
+    if engine.pairing.choice.faster:
+        chosen["paired"] = dict(engine.pairing.choice.faster)
     if engine.pairing.autocast is not None:
         # The run that goes on looks no more.
         chosen["autocast"] = str(engine.pairing.autocast).removeprefix("torch.")
@@ -71,7 +71,7 @@ def load_state(engine: Engine, state: dict[str, Any]) -> None:
         group.update({k: v for k, v in saved.items() if k not in ("count", "params")})
     engine.mean.clear()
     engine.pairing.forget()
-    engine.pairing.faster = dict(state.get("paired", {}))
+    engine.pairing.choice.faster = dict(state.get("paired", {}))
     engine.pairing.autocast = {str(x): x for x in LOW}.get(f"torch.{state.get('autocast')}")
     engine.directions.forget()
     engine.directions.t, engine.decay = state["t"], list(state["decay"])

@@ -16,6 +16,7 @@ from surefoot.zeroth_order.experiments import (
     rank,
     sentences,
     smollm,
+    two_forms,
 )
 
 
@@ -26,9 +27,9 @@ class ZerothOrderConfig(StudyConfig):
     encoder: Path | None = None
     """A model directory for parts adapter and rank; by default MiniLM comes from a package."""
     language_model: Path | None = None
-    """A model directory or GGUF file for part language; by default SmolLM2 comes from a package."""
+    """A model directory or GGUF file for part language, or a GGUF file for part quantised; else SmolLM2."""
     texts: Path | None = None
-    """Rated texts for parts adapter, rank and language; by default sentiment4's movie snippets."""
+    """Rated texts for parts adapter, rank, language and quantised; by default sentiment4's movie snippets."""
     masked_model: Path | None = None
     """A masked language model's directory for part few-shot, for instance RoBERTa-large."""
     labelled: Path | None = None
@@ -110,6 +111,15 @@ STUDY = Study(
             sizes=("paper",),
             extras=("llm",),
             seeds={"quick": 1, "standard": 1, "paper": 3},
+        ),
+        Part(
+            "quantised",
+            "SmolLM2-135M on its blocks, both copies in one forward, beside the unpacked model",
+            two_forms.run,
+            tables=two_forms.tables,
+            sizes=("paper",),
+            extras=("llm",),
+            seeds={"quick": 1, "standard": 3, "paper": 3},
         ),
         Part(
             "few-shot",

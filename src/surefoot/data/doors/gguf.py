@@ -64,6 +64,25 @@ def load_gguf(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Any:
     MissingExtraError
         Without the extra `llm`.
     """
+    header = check_gguf(path, dtype=dtype)
+    config = _config(header)
+    with accelerate.init_empty_weights(include_buffers=False):
+        classes: Any = transformers.AutoModelForCausalLM
+        model = classes.from_config(config, dtype=dtype, trust_remote_code=False)
+    _fill(model, header, dtype)
+    return model.eval()
+
+
+def check_gguf(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Header:
+    """What can be told from the header and the arguments alone, before anything is loaded.
+
+    Raises
+    ------
+    surefoot.errors.FileFormatError
+        If the file is no GGUF file, damaged, of another architecture, or has blocks of another type.
+    ValueError
+        For another dtype.
+    """
     check_choice("dtype", dtype, DTYPES)
     header = read_header(Path(path))
     names = ", ".join(ARCHITECTURES)
@@ -72,12 +91,10 @@ def load_gguf(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Any:
         raise FileFormatError(
             f"{path} is of architecture {architecture!r}; kept in blocks are {names}: open it unpacked"
         )
-    config = _config(header)
-    with accelerate.init_empty_weights(include_buffers=False):
-        classes: Any = transformers.AutoModelForCausalLM
-        model = classes.from_config(config, dtype=dtype, trust_remote_code=False)
-    _fill(model, header, dtype)
-    return model.eval()
+    for place in header.tensors.values():
+        if place.name not in UNUSED:
+            _check(header, place, place.shape)
+    return header
 
 
 def _config(header: Header) -> Any:

@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from surefoot.data.quantised._kernel import native
+
 SIZE = 32
 """Weights in a block."""
 Layout = Literal["rows", "columns"]
@@ -55,7 +57,9 @@ class _Scratch(threading.local):
         size = torch.Size(shape).numel()
         there = self.held.get((dtype, device))
         if there is None or there.numel() < size:
-            self.held[dtype, device] = there = torch.empty(size, dtype=dtype, device=device)
+            # A tensor that is made in inference mode could not be written outside it.
+            with torch.inference_mode(False):
+                self.held[dtype, device] = there = torch.empty(size, dtype=dtype, device=device)
         return there[:size].view(shape)
 
 
@@ -88,9 +92,12 @@ def unpack_rows(
     kind: Kind,
     out: Float[Tensor, "rows in"],
 ) -> Float[Tensor, "rows in"]:
-    """Weights of some rows, written into `out`, which is float32 or float64."""
-    rows, blocks, _ = quants.shape
-    _unpack(quants, scales, kind, out.view(rows, blocks, SIZE), 2)
+    """Weights of some rows, written into `out`; exact, but for the rounding to a dtype of 16 bits."""
+    if native.possible(quants, scales, out):
+        native.unpack(quants, scales, kind.name, out, columns=False)
+    else:
+        rows, blocks, _ = quants.shape
+        by_torch(quants, scales, kind, out.view(rows, blocks, SIZE), 2)
     return out
 
 
@@ -100,14 +107,22 @@ def unpack_columns(
     kind: Kind,
     out: Float[Tensor, "in out"],
 ) -> Float[Tensor, "in out"]:
-    """The transposed weight, written into `out`, which is float32 or float64."""
-    blocks, _, width = quants.shape
-    _unpack(quants, scales, kind, out.view(blocks, SIZE, width), 1)
+    """The transposed weight, written into `out`; exact, but for the rounding to a dtype of 16 bits."""
+    if native.possible(quants, scales, out):
+        native.unpack(quants, scales, kind.name, out, columns=True)
+    else:
+        blocks, _, width = quants.shape
+        by_torch(quants, scales, kind, out.view(blocks, SIZE, width), 1)
     return out
 
 
-def _unpack(quants: Tensor, scales: Tensor, kind: Kind, out: Tensor, axis: int) -> None:
+def by_torch(quants: Tensor, scales: Tensor, kind: Kind, out: Tensor, axis: int) -> None:
     """Into `out`, whose `axis` is along a block, as is that of the bytes and of the scales."""
+    if out.element_size() < 4:
+        wide = scratch(tuple(out.shape), torch.float32, out.device)
+        by_torch(quants, scales, kind, wide, axis)
+        out.copy_(wide)
+        return
     d = scales.view(torch.float16).to(out.dtype)
     if kind.name == "Q8_0":
         out.copy_(quants.view(torch.int8))

@@ -30,6 +30,13 @@ HEAD_ROWS = 2048
 """Rows of a weight by rows that are unpacked at a time."""
 
 
+def _sizes(quants: Tensor, by: Layout) -> tuple[int, int]:
+    """Outputs and inputs of a weight."""
+    if by == "rows":
+        return quants.shape[0], SIZE * quants.shape[1]
+    return quants.shape[2], SIZE * quants.shape[0]
+
+
 class BlockWeight(Tensor):
     """The weight of a linear module or an embedding, kept in ggml's blocks.
 
@@ -48,6 +55,8 @@ class BlockWeight(Tensor):
     ----------
     quants, scales, kind, by, label
         As given.
+    outputs, inputs
+        The shape.
     shift
         (A, V) of a term A V^T that is added to the numbers while they are unpacked; None but in checks.
     """
@@ -57,6 +66,8 @@ class BlockWeight(Tensor):
     kind: Kind
     by: Layout
     label: str
+    outputs: int
+    inputs: int
     shift: tuple[Tensor, Tensor] | None
 
     @staticmethod
@@ -70,13 +81,8 @@ class BlockWeight(Tensor):
         dtype: torch.dtype = torch.float32,
     ) -> BlockWeight:
         """The wrapper, without memory for numbers."""
-        blocks, out = (
-            (quants.shape[1], quants.shape[0])
-            if by == "rows"
-            else (quants.shape[0], quants.shape[2])
-        )
         return torch.Tensor._make_wrapper_subclass(
-            cls, (out, SIZE * blocks), dtype=dtype, device=quants.device
+            cls, _sizes(quants, by), dtype=dtype, device=quants.device
         )
 
     def __init__(
@@ -90,6 +96,8 @@ class BlockWeight(Tensor):
     ) -> None:
         self.quants, self.scales, self.shift = quants, scales, None
         self.kind, self.by, self.label = kind, by, label
+        # A tensor of a class of its own takes microseconds to say its shape.
+        self.outputs, self.inputs = _sizes(quants, by)
 
     @classmethod
     def of(
@@ -120,10 +128,10 @@ class BlockWeight(Tensor):
     # -- numbers ------------------------------------------------------------------------------------------
 
     def rows(self, which: Any, out: Tensor | None = None) -> Float[Tensor, "rows in"]:
-        """Some rows of a weight by rows, in float32, exactly."""
+        """Some rows of a weight by rows: in float32, exactly, or rounded to the dtype of `out`."""
         quants, scales = self.quants[which], self.scales[which]
         if out is None:
-            out = torch.empty(len(quants), self.shape[1], device=self.device)
+            out = torch.empty(len(quants), self.inputs, dtype=torch.float32, device=quants.device)
         unpack_rows(quants, scales, self.kind, out)
         return out if self.shift is None else out.addmm_(self.shift[0][which], self.shift[1].T)
 
@@ -133,15 +141,21 @@ class BlockWeight(Tensor):
             return self.rows(slice(None))
         return self._transposed(shared=False).T.contiguous()
 
-    def _transposed(self, *, shared: bool) -> Float[Tensor, "in out"]:
-        shape = (self.shape[1], self.shape[0])
+    def _transposed(
+        self, *, shared: bool, dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "in out"]:
+        shape, device = (self.inputs, self.outputs), self.quants.device
+        # A term is added to the exact numbers.
+        first = dtype if self.shift is None else torch.float32
         out = (
-            scratch(shape, torch.float32, self.device)
+            scratch(shape, first, device)
             if shared
-            else torch.empty(shape, device=self.device)
+            else torch.empty(shape, dtype=first, device=device)
         )
         unpack_columns(self.quants, self.scales, self.kind, out)
-        return out if self.shift is None else out.addmm_(self.shift[1], self.shift[0].T)
+        if self.shift is not None:
+            out.addmm_(self.shift[1], self.shift[0].T)
+        return out.to(dtype)
 
     def frobenius(self) -> float:
         """The Frobenius norm, without unpacking more than a part at a time."""
@@ -151,7 +165,7 @@ class BlockWeight(Tensor):
         return math.hypot(*map(float, each))
 
     def _parts(self) -> list[slice]:
-        count = self.shape[0]
+        count = self.outputs
         return [slice(at, min(at + HEAD_ROWS, count)) for at in range(0, count, HEAD_ROWS)]
 
     def product(
@@ -180,14 +194,14 @@ class BlockWeight(Tensor):
         if self.by == "rows":
             y = self._by_blocks(flat, bias, shared=shared)
         else:
-            weight = self._transposed(shared=shared).T.to(dtype)
+            weight = self._transposed(shared=shared, dtype=dtype).T
             if not same_sums(flat, weight, bias):
                 weight = weight.contiguous()
             y = F.linear(flat, weight, bias)
-        return y.view(*x.shape[:-1], self.shape[0])
+        return y.view(*x.shape[:-1], self.outputs)
 
     def _by_blocks(self, x: Tensor, bias: Tensor | None, *, shared: bool) -> Tensor:
-        count, width = self.shape
+        count, width = self.outputs, self.inputs
         if not shared:
             each = [
                 F.linear(x, self.rows(rows).to(x.dtype), None if bias is None else bias[rows])
@@ -196,7 +210,8 @@ class BlockWeight(Tensor):
             return torch.cat(each, 1)
         y = x.new_empty(len(x), count)
         for rows in self._parts():
-            room = scratch((rows.stop - rows.start, width), torch.float32, self.device)
+            first = x.dtype if self.shift is None else torch.float32
+            room = scratch((rows.stop - rows.start, width), first, self.quants.device)
             weight = self.rows(rows, room).to(x.dtype)
             y[:, rows] = F.linear(x, weight, None if bias is None else bias[rows])
         return y
@@ -205,7 +220,7 @@ class BlockWeight(Tensor):
         """The rows of some numbers, in the dtype that the weight shows."""
         if self.by != "rows":
             raise RuntimeError(f"{self.label} lies by columns, and its rows cannot be looked up")
-        found = self.rows(ids.reshape(-1)).view(*ids.shape, self.shape[1])
+        found = self.rows(ids.reshape(-1)).view(*ids.shape, self.inputs)
         return found.to(self.dtype)
 
     # -- as a tensor --------------------------------------------------------------------------------------

@@ -8,15 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from surefoot._numerics.transforms import compiling, exporting, modes, tracing, transform
+from surefoot._numerics.transforms import PLAIN, compiling, exporting, modes, tracing, transform
 from surefoot.kan._basis.edge import EdgeRule
 from surefoot.kan._kernel import build, native, torch_path
 from surefoot.kan._kernel.function import SplineFunction
 from surefoot.kan._kernel.operator import kan_layer
 
 Kernel = Literal["auto", "torch", "c"]
-
-PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def traced(*tensors: Tensor) -> bool:

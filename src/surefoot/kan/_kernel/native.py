@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from ctypes import byref, c_int64
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from surefoot._native.threads import shared
 from surefoot.kan._basis.edge import EdgeRule
 from surefoot.kan._kernel.build import Shape, kernel
 
@@ -32,25 +30,6 @@ def _room(floats: int) -> int:
         _own.room = held = torch.empty(floats + ALIGNED // 4, dtype=torch.float32, device="cpu")
     at = held.data_ptr()
     return at + -at % ALIGNED
-
-
-class _Pool:
-    """Threads beside the caller's; new ones after a fork, in which threads do not live on."""
-
-    def __init__(self) -> None:
-        self.pid, self.threads = -1, 0
-        self.lock = threading.Lock()
-        self.executor: ThreadPoolExecutor | None = None
-
-    def __call__(self, threads: int) -> ThreadPoolExecutor:
-        with self.lock:
-            if self.executor is None or self.pid != os.getpid() or self.threads < threads:
-                self.executor = ThreadPoolExecutor(threads, thread_name_prefix="surefoot-kan")
-                self.pid, self.threads = os.getpid(), threads
-            return self.executor
-
-
-_pool = _Pool()
 
 
 class _Plan:
@@ -74,10 +53,6 @@ def _threads(rows: int) -> int:
     return 1 if rows < 2 * ROWS_A_THREAD else min(torch.get_num_threads(), rows // ROWS_A_THREAD)
 
 
-def _shares(rows: int, many: int) -> list[tuple[int, int]]:
-    return list(pairwise(rows * k // many for k in range(many + 1)))
-
-
 def forward(
     rule: EdgeRule, x: Tensor, weight: Tensor, lo: Tensor, hi: Tensor
 ) -> tuple[Tensor, int, int]:
@@ -98,12 +73,7 @@ def forward(
         )  # fmt: skip
         return counts[0], counts[1]
 
-    many = _threads(rows)
-    if many == 1:
-        return y, *some(0, rows)
-    shares = _shares(rows, many)
-    others = [_pool(many - 1).submit(some, *share) for share in shares[1:]]
-    found = [some(*shares[0]), *(other.result() for other in others)]
+    found = shared(some, rows, _threads(rows))
     return y, sum(f[0] for f in found), sum(f[1] for f in found)
 
 
@@ -133,14 +103,8 @@ def backward(
         )  # fmt: skip
         return gw
 
-    many = _threads(rows)
-    if many == 1:
-        return gx, some(0, rows)
-    shares = _shares(rows, many)
-    others = [_pool(many - 1).submit(some, *share) for share in shares[1:]]
-    gw = some(*shares[0])
-    for other in others:
-        part = other.result()
+    gw, *others = shared(some, rows, _threads(rows))
+    for part in others:
         if gw is not None and part is not None:
             gw += part
     return gx, gw

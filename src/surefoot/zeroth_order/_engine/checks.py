@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot._numerics.checks import check_choice
+
 REPROJECTIONS = ("paper", "lstsq", "reset")
 SCALES = ("paper", "unit")
 V_DISTRIBUTIONS = ("gaussian", "orthogonal")
@@ -47,3 +49,17 @@ def loss_value(given: Any) -> float:
                 f"closure must return one number, got {type(given).__name__}"
             ) from None
     return float(given)
+
+
+def check_paired(paired: bool | str, batch: Any) -> None:
+    """Whether the argument can be used.
+
+    Raises
+    ------
+    ValueError
+        If it is none of True, False and "auto", or True without a batch.
+    """
+    if not isinstance(paired, bool):
+        check_choice("paired", paired, ("auto",))
+    if paired is True and batch is None:
+        raise ValueError("paired=True needs batch=: what the closure is called with")

@@ -15,8 +15,8 @@ from surefoot.zeroth_order._engine.digest import digest_of
 from surefoot.zeroth_order._engine.directions import Directions
 from surefoot.zeroth_order._engine.distributed import Reducer
 from surefoot.zeroth_order._engine.evaluation import Closure, Difference, Evaluation, Losses
-from surefoot.zeroth_order._engine.paired.copies import Unpaired, rows_of
 from surefoot.zeroth_order._engine.paired.pairing import Pairing
+from surefoot.zeroth_order._engine.paired.quality import measured
 from surefoot.zeroth_order._engine.resolution import FlatLosses, warn_of_rounding, warn_of_skipped
 from surefoot.zeroth_order._engine.rules import Rule
 from surefoot.zeroth_order._engine.scalars import RunningMean
@@ -338,32 +338,5 @@ class Engine:
     def quality(
         self, closure: Callable[[Any], Any], batch: Any, directions: int
     ) -> tuple[np.ndarray, np.ndarray, str]:
-        """c as a step computes it, c in float32, and how a step computes it.
-
-        Raises
-        ------
-        ValueError
-            If the closure is in autocast.
-        """
-        once = functools.partial(self.pairing.once, closure, batch)
-        pairing = self.pairing
-        with self.losses.together(once) as same:
-            self.begin_step(once)
-            if pairing.autocast is not None:
-                same.undo()
-                raise ValueError(
-                    f"the closure is in autocast to {pairing.autocast}, which decides the arithmetic: c in "
-                    "float32 cannot be had beside it; leave autocast out of the closure"
-                )
-            if pairing.refused is None:
-                try:
-                    pairing.ready(closure, batch, rows_of(batch), once)
-                except Unpaired as error:
-                    pairing.refused = str(error)
-            found = [
-                [pairing.c_of(closure, batch, once, i, exact=exact) for i in range(directions)]
-                for exact in (False, True)
-            ]
-            same.undo()
-        name = str(pairing.products).removeprefix("torch.")
-        return np.array(found[0]), np.array(found[1]), name
+        """c as a step computes it, c in float32, and how a step computes it."""
+        return measured(self.pairing, closure, batch, directions, self.begin_step)

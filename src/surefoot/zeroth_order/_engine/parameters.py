@@ -23,12 +23,17 @@ def model_of(given: nn.Module | Iterable[Any], model: nn.Module | None) -> nn.Mo
     Raises
     ------
     ValueError
-        If two were given.
+        If two were given, or the module is replicated on several GPUs.
     """
     if isinstance(given, nn.Module):
         if model is not None and model is not given:
             raise ValueError("model must not be given twice")
         model = given
+    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+        raise ValueError(
+            f"nn.DataParallel replicates the model on {len(model.device_ids)} GPUs, where factors do not "
+            "follow: pass model.module, or start one process per GPU with torchrun"
+        )
     # Its parameters are named as in the module itself, so that logs of both replay on either.
     found: nn.Module | None = getattr(model, "_orig_mod", model)
     return found

@@ -10,6 +10,7 @@ from typing import Any
 from surefoot._numerics.seeds import hash64
 from surefoot.record import Fact, Record
 from surefoot.zeroth_order._engine.engine import Engine
+from surefoot.zeroth_order._engine.paired.quality import products_of
 from surefoot.zeroth_order._engine.parameters import drifting
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 
@@ -97,7 +98,7 @@ class Recording:
         """Note what has not been noted yet."""
         if self._groups is None:
             self.note(**self._fixed(engine))
-        products = str(engine.pairing.products).removeprefix("torch.")
+        products = str(products_of(engine.pairing)).removeprefix("torch.")
         if products not in self._products:
             self._products.add(products)
             self.note(products=products)

@@ -78,6 +78,14 @@ class ZOTrainer(transformers.Trainer):
                 f"one process sees {self.args.n_gpu} GPUs and would replicate the model: "
                 "start one process per GPU with torchrun, or set CUDA_VISIBLE_DEVICES"
             )
+        if (
+            self.args.load_best_model_at_end
+            and (self.optimizer_cls_and_kwargs or (None, {}))[1].get("fold", True) is False
+        ):
+            raise ValueError(
+                "load_best_model_at_end puts weights back, which a run with fold=False does not write: leave "
+                "it out, and attach the best checkpoint's adapter to the base"
+            )
         if self.args.max_grad_norm not in (0, None, USUAL_GRAD_NORM):
             warnings.warn(
                 f"max_grad_norm = {self.args.max_grad_norm} has no effect: "
@@ -218,14 +226,34 @@ class ZOTrainer(transformers.Trainer):
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Fold first: whoever loads the folder has no hooks."""
+        """Fold first: whoever loads the folder has no hooks. With fold=False write a PEFT adapter."""
         self._fold()
         if _internal_call and output_dir and checkpoints.step_of(output_dir) is not None:
             # The first that a Trainer writes of a checkpoint.
             self._saving = Path(output_dir)
             if self.args.should_save:
                 checkpoints.begin(self._saving)
-        super().save_model(output_dir, _internal_call)
+        if not self._keeps_apart or not self.zeroth_order.t:
+            super().save_model(output_dir, _internal_call)
+            return
+        from surefoot.zeroth_order.doors.adapter import export_adapter
+
+        if self.args.should_save:
+            folder = output_dir or str(self.args.output_dir)
+            export_adapter(self.zeroth_order, folder)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+
+    @property
+    def _keeps_apart(self) -> bool:
+        return self.optimizer is not None and not self.zeroth_order.settings.fold
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # With fold=False the base is as it was, and what was learned comes back with the optimizer's state.
+        if not (Path(resume_from_checkpoint) / "adapter_config.json").is_file() or hasattr(
+            self.model, "peft_config"
+        ):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """The Trainer's, with the SHA-256 of every file at the end; what cannot be written leaves nothing.

@@ -7,6 +7,7 @@ memory, from after loading on; it needs Linux.
 from __future__ import annotations
 
 import ctypes
+import gc
 import re
 import subprocess
 import sys
@@ -36,6 +37,21 @@ def peak(arm: str, language_model: Path | None = None) -> float:
     if done.returncode:
         raise RuntimeError(f"measuring the memory of {arm} failed: {done.stderr[-2000:]}")
     return float(done.stdout.split()[-1])
+
+
+def restart() -> float:
+    """Give back what is free, count the peak anew, and say what the process takes now, in MB."""
+    gc.collect()
+    if not Path("/proc/self/clear_refs").exists():
+        return float("nan")
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _resident("VmRSS")
+
+
+def highest() -> float:
+    """The peak since `restart`, in MB; NaN off Linux."""
+    return _resident("VmHWM") if Path("/proc/self/clear_refs").exists() else float("nan")
 
 
 def _resident(which: str) -> float:
@@ -94,11 +110,9 @@ def _measure(arm: str, language_model: str | None = None) -> float:
         )
 
     # What loading left behind is given back, and the peak is counted from here.
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    loaded = _resident("VmRSS")
+    loaded = restart()
     _steps(arm, model, closure)
-    return _resident("VmHWM") - loaded
+    return highest() - loaded
 
 
 if __name__ == "__main__":

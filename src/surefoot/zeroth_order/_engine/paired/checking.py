@@ -92,6 +92,16 @@ def check(
     return False
 
 
+def normalises(model: nn.Module) -> str:
+    """Why copies cannot share the present forward, which one in evaluation mode may allow; else nothing."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+            module.training or module.running_mean is None
+        ):
+            return f"{name} normalises over its batch, which would hold all copies: call model.eval() first"
+    return ""
+
+
 def _agree(found: Callable[[], list[float]], wanted: list[float], tolerance: float) -> bool:
     return all(
         math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-2 * tolerance)

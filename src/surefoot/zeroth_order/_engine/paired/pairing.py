@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.checks import check_number
 from surefoot.errors import warn
 from surefoot.zeroth_order._engine import evaluation as evaluations
 from surefoot.zeroth_order._engine.directions import Directions
@@ -20,9 +19,14 @@ from surefoot.zeroth_order._engine.paired.copies import DRAWS, NotNow, Unpaired,
 from surefoot.zeroth_order._engine.paired.forward import PairedForward, single_loss
 from surefoot.zeroth_order._engine.paired.head import LabelRows
 from surefoot.zeroth_order._engine.paired.plan import planned
-from surefoot.zeroth_order._engine.paired.products import dtype_of, low_of
-from surefoot.zeroth_order._engine.paired.staging import in_float32
-from surefoot.zeroth_order._engine.paired.timing import ROUNDS, clock_of, size_of
+from surefoot.zeroth_order._engine.paired.products import low_of
+from surefoot.zeroth_order._engine.paired.timing import Choice, clock_of, out_of_memory, size_of
+
+SHORT = "a forward of 2 copies ran out of memory with a batch of this size"
+AUTOCAST = (
+    "; the closure is in autocast to {}, whose rounding cannot be told from that: leave autocast out of the "
+    "closure"
+)
 
 
 class PairedWarning(UserWarning):
@@ -49,6 +53,8 @@ class Pairing:
         In words, how the last estimate was evaluated.
     autocast
         What the closure's autocast computes in, where the first step saw one.
+    choice
+        Which way is faster, by size.
     refused
         Why copies can never share a forward of this model; None: they can.
     """
@@ -72,9 +78,9 @@ class Pairing:
         self.autocast: torch.dtype | None = None
         self.forward: PairedForward | None = None
         self.checked: set[tuple[Any, ...]] = set()
-        self.faster: dict[int, bool] = {}
+        self.choice = Choice()
         self._planned_for: tuple[Any, ...] = ()
-        self._times: dict[int, list[tuple[float, float]]] = {}
+        self._short: int | None = None
         self._told: set[str] = set()
 
     def __call__(
@@ -108,11 +114,18 @@ class Pairing:
             except Unpaired as error:
                 why = str(error)
                 if not isinstance(error, NotNow):
+                    if self.autocast is not None:
+                        why += AUTOCAST.format(str(self.autocast).removeprefix("torch."))
                     self.refused = why
             except Exception as error:
                 if paired is True:
                     self.losses.undo()
                     raise
+                if out_of_memory(error):
+                    self._take_less(batch)
+                    self.losses.undo()
+                    self.losses.afresh(once)
+                    return self(closure, batch, paired, apart)
                 # Is it the closure's own? Then it raises once more.
                 self.losses.afresh(once)
                 found = apart(once)
@@ -142,6 +155,16 @@ class Pairing:
             return found
         return single_loss(found, rows)
 
+    def _take_less(self, batch: Any) -> None:
+        """Fewer copies a forward from now on, or none together at this size."""
+        points = evaluations.points_of(self.directions.settings)
+        copies = len(self._portions(points)[0])
+        if copies > 2:
+            self.at_once = max(2, copies // 2)
+            return
+        self._short = size_of(batch, len(points), rows_of(batch))
+        self._tell(SHORT)
+
     def __getstate__(self) -> dict[str, Any]:
         # A plan finds parameters by identity, which a copy does not share.
         return self.__dict__ | {"forward": None, "checked": set()}
@@ -163,20 +186,23 @@ class Pairing:
         apart: Callable[[Callable[[], Any]], list[Difference]],
     ) -> list[Difference]:  # fmt: skip
         rows = rows_of(batch)
+        size = size_of(batch, len(evaluations.points_of(self.directions.settings)), rows)
+        if self._short is not None and size >= self._short and paired is not True:
+            self.how = f"two forwards: {SHORT}"
+            return apart(once)
         first = self.forward is None
         why_not = self.ready(closure, batch, rows, once)
         if why_not:
             self.how = f"two forwards: {why_not}"
             return apart(once)
         assert self.forward is not None
-        size = size_of(batch, len(evaluations.points_of(self.directions.settings)), rows)
         other = self.low is not None or self.forward.staged
-        if paired is True or other or (first and size not in self.faster):
+        if paired is True or other or (first and size not in self.choice.faster):
             # Products in fewer bits are another arithmetic than a forward each: time has no say.
             return self._together(closure, batch, rows, once)
-        if size not in self.faster:
+        if size not in self.choice.faster:
             return self._timed(size, closure, batch, rows, once, apart)
-        if not self.faster[size]:
+        if not self.choice.faster[size]:
             self.how = "two forwards: faster here"
             return apart(once)
         return self._together(closure, batch, rows, once)
@@ -198,10 +224,10 @@ class Pairing:
         Unpaired
             If copies can never share a forward.
         """
-        passing = self._passing()
+        assert self.model is not None
+        passing = checking.normalises(self.model)
         if passing:
             raise NotNow(passing)
-        assert self.model is not None
         moving = [x for x in self.directions.tensors if not x.frozen]
         # A tensor may be frozen, or have another rank, from some step on.
         key = tuple((x.index, x.rank, x.storage) for x in moving)
@@ -226,50 +252,6 @@ class Pairing:
             self.losses.afresh(once)
         return ""
 
-    @property
-    def products(self) -> torch.dtype:
-        """What products are computed in, as the last estimate was."""
-        together = self.how.startswith("one forward")
-        if together and self.low is not None:
-            return self.low
-        if self.autocast is not None:
-            return self.autocast
-        least = None if self.model is None else dtype_of(self.model)
-        if least is not None and not together:
-            return least
-        low = [x.param.dtype for x in self.directions.tensors if x.param.element_size() < 4]
-        if low and not together:
-            return low[0]
-        exact = all(x.param.dtype == torch.float64 for x in self.directions.tensors)
-        return torch.float64 if exact else torch.float32
-
-    def c_of(
-        self, closure: Callable[[Any], Any], batch: Any, once: Callable[[], Any], i: int, *,
-        exact: bool,
-    ) -> float:  # fmt: skip
-        """c along direction i as a step computes it, or as exactly as this model allows."""
-        eps = evaluations.eps_of(self.directions)
-        forward = self.forward
-        low = forward is not None and (self.low is not None or forward.staged)
-        size = size_of(batch, 2, rows_of(batch))
-        together = self.refused is None and forward is not None and self.faster.get(size, True)
-        if not exact:
-            what = self._arithmetic()
-            self.how = f"one forward of 2 copies, {what}" if together else "two forwards"
-        if forward is None or not (low if exact else together):
-            with in_float32(self.model) if exact else contextlib.nullcontext():
-                found = evaluations.central(lambda: self.losses(once), self.directions, i).c
-                self.directions.release()
-            return found
-        before, forward.low = forward.low, None if exact else self.low
-        try:
-            points = [(i, 1.0), (i, -1.0)]
-            plus, minus = forward(closure, batch, rows_of(batch), points, self.losses.raw)
-        finally:
-            forward.low = before
-            self.directions.release()
-        return (plus - minus) / (2 * eps)
-
     def _together(
         self, closure: Callable[[Any], Any], batch: Any, rows: int, once: Callable[[], Any]
     ) -> list[Difference]:
@@ -281,7 +263,7 @@ class Pairing:
             found += self.forward(closure, batch, rows, some, self.losses.raw)
         if self.losses.same is not None and self.losses.same.drew:
             raise NotNow(DRAWS)
-        self.how = f"one forward of {len(self._portions(points)[0])} copies, {self._arithmetic()}"
+        self.how = f"one forward of {len(self._portions(points)[0])} copies, {self.arithmetic()}"
         return evaluations.from_losses(found, evaluations.eps_of(self.directions), settings)
 
     def _portions(self, points: Points) -> list[Points]:
@@ -292,7 +274,8 @@ class Pairing:
         size = max(2, size - size % 2) if pairs else size
         return [points[at : at + size] for at in range(0, len(points), size)]
 
-    def _arithmetic(self) -> str:
+    def arithmetic(self) -> str:
+        """What products are computed in, in words."""
         if self.low is not None:
             return f"products in {str(self.low).removeprefix('torch.')} as mean and difference"
         return self.why_not_low or "products as exact as the weights"
@@ -311,39 +294,5 @@ class Pairing:
         begun = now()
         self.losses.afresh(once)
         found = self._together(closure, batch, rows, once)
-        taken = self._times.setdefault(size, [])
-        taken.append((middle - start, now() - begun))
-        if len(taken) >= ROUNDS:
-            alone, together = (min(t[j] for t in taken) for j in (0, 1))
-            self.faster[size] = together <= alone
+        self.choice.add(size, middle - start, now() - begun)
         return found
-
-    def _passing(self) -> str:
-        """Why copies cannot share the present forward, which another one may allow."""
-        assert self.model is not None
-        norms = (
-            n
-            for n, m in self.model.named_modules()
-            if isinstance(m, nn.modules.batchnorm._BatchNorm)
-            and (m.training or m.running_mean is None)
-        )
-        name = next(norms, None)
-        return (
-            ""
-            if name is None
-            else f"{name} normalises over its batch, which would hold all copies: call model.eval() first"
-        )
-
-
-def check_paired(paired: bool | str, batch: Any) -> None:
-    """Whether the argument can be used.
-
-    Raises
-    ------
-    ValueError
-        If it is none of True, False and "auto", or True without a batch.
-    """
-    if not isinstance(paired, bool):
-        check_choice("paired", paired, ("auto",))
-    if paired is True and batch is None:
-        raise ValueError("paired=True needs batch=: what the closure is called with")

@@ -1,4 +1,4 @@
-"""How long forwards take, by size: what chooses between one for all copies and one each."""
+"""How long forwards take, and whether they fit: what chooses between one for all copies and one each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,35 @@ from surefoot.zeroth_order._engine.tensors import TrainedTensor
 
 # How often a size is timed both ways before one of them is chosen.
 ROUNDS = 2
+
+
+class Choice:
+    """Whether one forward is the faster way, by size: timed both ways, then kept.
+
+    Attributes
+    ----------
+    faster
+        What was chosen; a size that is not in it is still to be timed.
+    """
+
+    def __init__(self) -> None:
+        self.faster: dict[int, bool] = {}
+        self._times: dict[int, list[tuple[float, float]]] = {}
+
+    def add(self, size: int, alone: float, together: float) -> None:
+        """Note a step that was taken both ways, in seconds; the last one decides."""
+        taken = self._times.setdefault(size, [])
+        taken.append((alone, together))
+        if len(taken) >= ROUNDS:
+            least = [min(each) for each in zip(*taken, strict=True)]
+            self.faster[size] = least[1] <= least[0]
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a forward failed for want of memory, on whatever device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def clock_of(tensors: list[TrainedTensor]) -> Callable[[], float]:
