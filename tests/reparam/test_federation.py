@@ -6,6 +6,7 @@ from tests.federated.grid import InProcessGrid
 from torch import nn
 
 from surefoot import Record, certify
+from surefoot.errors import SurefootError
 from surefoot.federated import ServerRule, federate, lda_partition, to_arrays
 from surefoot.reparam import (
     ReparamConv2d,
@@ -165,7 +166,8 @@ def test_a_client_without_its_multipliers_says_so():
     problem = repopt_task(SMALL)
     strategy = RepOptStrategy(3, mults={})
     grid = InProcessGrid(repopt_client_app(**SMALL), 3)
-    strategy.start(grid, to_arrays(problem.initial(0)), num_rounds=1)
+    with pytest.raises(SurefootError, match="nothing was trained; .*multipliers are missing"):
+        strategy.start(grid, to_arrays(problem.initial(0)), num_rounds=1)
     assert "multipliers are missing" in strategy.report.rounds[0].lost[0]
 
 
