@@ -115,7 +115,10 @@ def amplify(epsilon: float, delta: float, m: int, n: int) -> tuple[float, float]
     epsilon = check_number("epsilon", epsilon, least=0, finite=False)
     delta = check_delta(delta)
     n = check_number("n", n, least=1, whole=True)
-    rate = check_number("m", m, least=1, most=n, whole=True) / n
+    drawn = check_number("m", m, least=1, whole=True)
+    if drawn > n:
+        raise ValueError(f"m must be at most n = {n}, got {m!r}")
+    rate = drawn / n
     if epsilon > 30:  # e^eps leaves nothing of the 1 beside it, and overflows at 709
         return epsilon + math.log(rate + (1 - rate) * math.exp(-epsilon)), rate * delta
     return math.log1p(rate * math.expm1(epsilon)), rate * delta

@@ -211,7 +211,7 @@ def _measure(arm: str, size: str, seed: str, file: str, language_model: str | No
 
     torch.set_num_threads(1)
     found = data.load("smollm2", language_model)
-    given = {k: torch.from_numpy(v) for k, v in np.load(file).items()}
+    given = {k: torch.from_numpy(v) for k, v in np.load(file, allow_pickle=False).items()}
     if ARMS[arm]["quantised"]:
         from surefoot.zeroth_order.quantised import load_gguf
 
