@@ -155,12 +155,11 @@ class Pretrain:
 def _loaded(path: Path) -> Any:
     from surefoot.architecture.autoencoder import NetworkAutoencoder
 
-    try:
-        return NetworkAutoencoder.load(path)
-    except FileNotFoundError:
+    if not path.exists():
         raise SurefootError(
             f"there is no file {path}; surefoot architecture pretrain --out writes one"
-        ) from None
+        )
+    return NetworkAutoencoder.load(path)
 
 
 COMMAND = {"compact": Compact, "pretrain": Pretrain}
