@@ -143,7 +143,8 @@ SIZES = {"norm", "vector_norm", "_foreach_norm", "square", "pow", "dot"}
 KNOWN = {
     "barycenter", "data", "report", "_verdict", "_problems", "experiments", "privacy/_curves",
     "privacy/standard", "privacy/_numerics", "nesterov/_probe/projection.py", "nesterov/oracle.py",
-    "lora/_block/compress.py", "lora/reference.py", "reparam/adam.py", "reparam/block.py",
+    "lora/_block/compress.py", "lora/_block/rounding.py", "lora/reference.py", "reparam/adam.py",
+    "reparam/block.py",
     "reparam/_optimizer/parameters.py", "federated/server_rule.py", "_numerics/curvature.py",
     "privacy/probe.py", "privacy/canaries.py", "lora/bounds.py", "lora/probe.py", "zeroth_order/probe.py",
     "zeroth_order/result.py", "nesterov/ledger.py", "kan/_edges", "kan/_two_layer", "kan/two_layer.py",

@@ -9,6 +9,7 @@ import pytest
 from surefoot._run.folder import RunFolder
 from surefoot._run.manifest import NAME, read_manifest, sealed, sha256_of
 from surefoot.cli import main
+from surefoot.data import reads
 from surefoot.errors import FileFormatError
 
 MODULE = '''"""A number is halved, noisily."""
@@ -53,6 +54,8 @@ def finished(tmp_path_factory):
     (where / "verified.py").write_text(MODULE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(where)
+        # What other tests of this process have opened is not this run's.
+        patch.setattr(reads, "_READ", {})
         patch.setattr(sys, "path", list(sys.path))
         words = ["run", "verified", "--seeds", "2", "--backend", "threading", "--jobs", "1"]
         assert main([*words, "--out", "runs"]) == 0
@@ -65,6 +68,7 @@ def folder(finished, tmp_path, monkeypatch):
     """A copy of it that a test may damage."""
     shutil.copytree(finished, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(reads, "_READ", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield RunFolder.all("runs")[0]
     sys.modules.pop("verified", None)

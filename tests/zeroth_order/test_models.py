@@ -131,7 +131,9 @@ def test_replay_of_a_folder_from_the_command_line(tmp_path, capsys):
     again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "out")
     for name, p in model.state_dict().items():
         assert torch.equal(p, again.state_dict()[name]), name
-    assert main([*words[:2], str(tmp_path), *words[3:]]) == 2
+    fresh = str(tmp_path / "another")
+    (tmp_path / "empty").mkdir()
+    assert main([*words[:2], str(tmp_path / "empty"), words[3], fresh]) == 2
     assert "is no model folder: it holds no config.json" in capsys.readouterr().err
-    assert main([*words[:2], str(tmp_path / "out"), *words[3:]]) == 2
+    assert main([*words[:2], str(tmp_path / "out"), words[3], fresh]) == 2
     assert "model is not the base of this log" in capsys.readouterr().err

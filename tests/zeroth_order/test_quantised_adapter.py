@@ -166,7 +166,8 @@ def test_the_trainer_saves_an_adapter_and_goes_on_from_a_checkpoint(tmp_path):
     assert (checkpoint / "adapter_config.json").is_file()
     resumed, _ = trained("again", 6, resume=str(checkpoint))
     with torch.no_grad():
-        assert torch.equal(resumed(input_ids=x).logits, wanted)
+        # One forward or two is chosen by timing, maybe after the checkpoint: sums in another order.
+        torch.testing.assert_close(resumed(input_ids=x).logits, wanted, rtol=1e-4, atol=1e-4)
     best = trainer(load_gguf(file), tmp_path / "best", 2, 1, options=dict(options))
     best.args.load_best_model_at_end = True
     with pytest.raises(ValueError, match="load_best_model_at_end puts weights back"):

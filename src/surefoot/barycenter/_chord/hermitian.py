@@ -79,6 +79,6 @@ def check_options(method: str, init: Any, means: Any, mass: str, sqrt: str) -> N
     for name, (value, allowed, what) in given.items():
         if not allowed:
             raise ValueError(
-                f"{name} must be {what} where covs are complex, got {value!r}; for all others give the real "
-                "form [[A.real, -A.imag], [A.imag, A.real]]"
+                f"{name} must be {what} where covs (C) are complex, got {value!r}; for all others give the "
+                "real form [[A.real, -A.imag], [A.imag, A.real]]"
             )
