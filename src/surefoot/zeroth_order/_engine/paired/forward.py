@@ -41,6 +41,9 @@ class PairedForward:
 
     Attributes
     ----------
+    used
+        The plan of the last evaluation: norms whose weight is near 0, which hooks divide by, are called once
+        a copy in it.
     prefix, heads
         What is computed once, or for some rows only; the first of the heads is used.
     staged
@@ -51,6 +54,7 @@ class PairedForward:
         self, directions: Directions, plan: Plan, model: nn.Module, low: torch.dtype | None = None
     ) -> None:
         self.directions, self.plan, self.model, self.low = directions, plan, model, low
+        self.used = plan
         self.copies, self.weights = Copies(), Weights()
         self.owners = Owners(model)
         self.linear = [m for m in model.modules() if linear_kind(m) is not None]
@@ -108,13 +112,14 @@ class PairedForward:
         with contextlib.ExitStack() as stack:
             stack.callback(self.directions.gather, tensors)
             self.directions.spread(points, copies, tensors)
-            self._keep_norms_apart()
-            for module, hook in self.plan.hooked:
+            # For this evaluation alone: a run that goes on from a state then sums in the same order.
+            self.used = self.plan.separate(self._norms_near_zero())
+            for module, hook in self.used.hooked:
                 handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
                 stack.callback(handle.remove)
             if self.low is not None or self.staged:
                 self._compute(stack, points)
-            for module, written in self.plan.apart.items():
+            for module, written in self.used.apart.items():
                 self._set_apart(stack, module, written, points)
             copies.k, copies.lo, copies.rows, copies.apart = len(points), 0, rows, False
             try:
@@ -131,14 +136,12 @@ class PairedForward:
         }
         return list((served | hooked).values())
 
-    def _keep_norms_apart(self) -> None:
-        unsafe = [
+    def _norms_near_zero(self) -> list[nn.Module]:
+        return [
             module
             for module, hook in self.plan.hooked
             if isinstance(hook, serving.Scaled) and not hook.is_safe(self.directions.louder)
         ]
-        if unsafe:
-            self.plan = self.plan.separate(unsafe)
 
     def _compute(self, stack: contextlib.ExitStack, points: Points) -> None:
         """Products in few bits, and what must be in more."""
@@ -150,7 +153,7 @@ class PairedForward:
         if self.staged:
             stage(stack, self.model, self.owners, directions.tensors)
         for module in self.linear:
-            written = self.plan.apart.get(module, ())
+            written = self.used.apart.get(module, ())
             if not any(x.param is module._parameters.get("weight") for x in written):
                 low = None if module is self.last else self.low
                 paired = pairs and len(points) % 2 == 0
