@@ -109,9 +109,9 @@ class Liar:
 ONES = {"w": torch.ones(2)}
 LIES = {
     "NaN": (lambda v: ({"w": torch.full((2,), math.nan)}, 10, {}), "NaN or infinity"),
-    "shape": (lambda v: ({"w": torch.ones(3)}, 10, {}), "w is float32 2 and float32 3"),
-    "dtype": (lambda v: ({"w": torch.ones(2).double()}, 10, {}), "w is float32 2 and float64 2"),
-    "name": (lambda v: ({"v": torch.ones(2)}, 10, {}), "v is none and float32 2"),
+    "shape": (lambda v: ({"w": torch.ones(3)}, 10, {}), "w is float32 3, it must be float32 2"),
+    "dtype": (lambda v: ({"w": torch.ones(2).double()}, 10, {}), "w is float64 2, it must be float32 2"),
+    "name": (lambda v: ({"v": torch.ones(2)}, 10, {}), "v is float32 2, it must be none"),
     "grows": (lambda v: (ONES, 10 * v.server_round, {}), "first declared 10"),
     "too many": (lambda v: (ONES, 10**10, {}), "max_examples"),
     "infinite": (lambda v: (ONES, math.inf, {}), "positive number"),
@@ -188,10 +188,10 @@ def test_values_at_the_end_of_their_range_stay_there():
 def test_the_mean_itself_refuses_what_the_strategy_would():
     good = {"w": torch.ones(2)}
     for bad, reason in (
-        ({"w": torch.full((2,), math.inf)}, "of partition 1, w holds NaN or infinity"),
-        ({"w": torch.ones(1)}, "w is float32 2 and float32 1"),
-        ({"w": torch.ones(2).half()}, "w is float32 2 and float16 2"),
-        ({}, "w is float32 2 and none"),
+        ({"w": torch.full((2,), math.inf)}, "those of 1 differ: w holds NaN or infinity"),
+        ({"w": torch.ones(1)}, "those of 1 differ: w is float32 1, it must be float32 2"),
+        ({"w": torch.ones(2).half()}, "w is float16 2, it must be float32 2"),
+        ({}, "w is none, it must be float32 2"),
     ):
         for average in (weighted_mean, lambda r: robust_mean(r, "median")):
             with pytest.raises(ValueError, match=reason):

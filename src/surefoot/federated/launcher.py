@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -303,6 +304,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     born = _processes.started(process.pid)
     if born is not None:
         _processes.end({(process.pid, born)})
+    # Where there is no /proc its group is all that is known.
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, how)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
     process.wait()
 
 

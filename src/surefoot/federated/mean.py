@@ -29,26 +29,44 @@ def check_replies(replies: Mapping[int, tuple[State, float]]) -> list[int]:
     if not replies:
         raise ValueError("there is nothing to average: no replies")
     order = sorted(replies)
-    first = order[0]
-    like = {name: _kind(value) for name, value in replies[first][0].items()}
+    first = replies[order[0]][0]
     for partition in order:
         state, weight = replies[partition]
         check_number(f"replies: the weight of partition {partition}", weight, above=0)
-        has = {name: _kind(value) for name, value in state.items()}
-        for name in sorted({*like, *has}):
-            if like.get(name) != has.get(name):
-                raise ValueError(
-                    f"replies must have the arrays of partition {first}, those of {partition} differ: {name} "
-                    f"is {like.get(name, 'none')} and {has.get(name, 'none')}"
-                )
-        for name, value in state.items():
-            if not value.is_floating_point():
-                check_dtype(name, value)
         try:
-            check_values(state)
+            check_reply(state, first)
         except ValueError as error:
-            raise ValueError(f"replies: of partition {partition}, {error}") from None
+            raise ValueError(
+                f"replies must have the arrays of partition {order[0]}, those of {partition} differ: {error}"
+            ) from None
     return order
+
+
+def check_reply(state: State, expected: State) -> None:
+    """Refuse a state that is not like the expected one.
+
+    Parameters
+    ----------
+    state
+        What a client sent.
+    expected
+        A state of the names, shapes and dtypes that it must have.
+
+    Raises
+    ------
+    ValueError
+        Another array, shape or dtype, NaN, infinity or a negative variance; the array is named.
+    TypeError
+        Arrays that have no mean.
+    """
+    for name in sorted({*expected, *state}):
+        wanted, got = (_kind(s[name]) if name in s else "none" for s in (expected, state))
+        if wanted != got:
+            raise ValueError(f"{name} is {got}, it must be {wanted}")
+    for name, value in state.items():
+        if not value.is_floating_point():
+            check_dtype(name, value)
+    check_values(state)
 
 
 def _kind(value: Tensor) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from surefoot._numerics.checks import check_number
 from surefoot.federated._arrays import check_values
-from surefoot.federated.mean import check_replies
+from surefoot.federated.mean import check_reply
 from surefoot.federated.partition import draw_partitions, seed_for
 from surefoot.federated.result import FederatedState
 from surefoot.federated.robust import (
@@ -81,7 +81,7 @@ def federate(
     declared = Declared(max_examples)
     history = FederationHistory(record=Record() if record is None else record, seed=seed)
     state = task.initial(seed)
-    check_replies({-1: (state, 1.0)})
+    check_reply(state, state)
     history.note(
         runtime="reference", num_partitions=num_partitions, fraction=float(fraction), min_nodes=1
     )
@@ -97,7 +97,7 @@ def federate(
             if not examples:
                 continue
             try:
-                check_replies({-1: (state, 1.0), p: (new, 1.0)})
+                check_reply(new, state)
                 replies[p] = (new, declared.check(p, examples))
             except ValueError as error:
                 # As the strategy does: it is named, and the round goes on with the others.
