@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from surefoot._run.files import sha256_of
 from surefoot._run.folder import RunFolder
-from surefoot._run.manifest import NAME, read_manifest, sealed, sha256_of
+from surefoot._run.manifest import NAME, read_manifest, sealed
 from surefoot.cli import main
 from surefoot.data import reads
 from surefoot.errors import FileFormatError
@@ -192,6 +193,37 @@ def test_a_record_that_is_not_what_the_seeds_wrote(folder, capsys):
     relist(folder, file)
     assert main(["verify", str(folder.path)]) == 1
     assert "record.parquet does not hold what seed" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_record_that_bears_no_certificate(folder, capsys):
+    """What the study's own code makes of it is no traceback, and what was stored is not confirmed."""
+    module = folder.path.parents[2] / "verified.py"
+    module.write_text(module.read_text().replace("return [", "return 1 / 0, ["))
+    assert main(["verify", str(folder.path), "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["certificates"][0]["stored"], said["certificates"][0]["again"]) == ("KEPT", None)
+    why = "ZeroDivisionError: division by zero"
+    assert said["unchecked"] == [f"part one cannot be concluded from its record: {why}"]
+
+
+def test_words_in_other_files_keep_no_certificate_from_being_checked(folder, capsys):
+    """A forger says that the part had a problem, or takes it out of the run's parts."""
+    file = folder.path / "certificate.json"
+    stored = json.loads(file.read_text())
+    stored["certificates"][0]["verdict"] = "BROKEN"
+    file.write_text(json.dumps(stored))
+    status = folder.path / "status.json"
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"problems": {"one": "x"}}))
+    relist(folder, file)
+    relist(folder, status)
+    assert folder.changes == []
+    assert main(["verify", str(folder.path), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["certificates"][0]["again"] == "KEPT"
+    config = folder.path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"parts": {}}))
+    relist(folder, config)
+    assert main(["verify", str(folder.path)]) == 1
+    assert "of part 'one', which the run has not" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_cannot_be_checked_is_said(folder, capsys, monkeypatch):

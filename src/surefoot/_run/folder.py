@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from surefoot._run import manifest
-from surefoot._run.files import read_json, write_json, write_text
+from surefoot._run.files import read_json, sha256_of, write_json, write_text
 from surefoot._run.in_use import in_use
 from surefoot.certificate import Certificate, read_certificates, write_certificates
 from surefoot.errors import FileFormatError, UnknownNameError
@@ -228,7 +228,7 @@ class RunFolder:
     def seal(self, part: str, seed: int, seconds: float, read: Mapping[str, str]) -> None:
         """Say that a seed ran to its end, with what it left and what it read."""
         folder = self.seed_folder(part, seed)
-        files = {f.name: manifest.sha256_of(f) for f in sorted(folder.glob("*.parquet"))}
+        files = {f.name: sha256_of(f) for f in sorted(folder.glob("*.parquet"))}
         write_json(folder / "done.json", {"seconds": seconds, "files": files, "read": dict(read)})
 
     def sealed(self, part: str, seed: int) -> dict[str, Any]:
@@ -252,7 +252,7 @@ class RunFolder:
         for name, digest in files.items():
             if not (folder / name).is_file():
                 return f"{folder / name} is gone"
-            if manifest.sha256_of(folder / name) != digest:
+            if sha256_of(folder / name) != digest:
                 return f"{folder / name} was changed"
         return None
 

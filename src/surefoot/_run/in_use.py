@@ -48,14 +48,21 @@ def alone_in(folder: Path, holder: str) -> Iterator[None]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process runs seeds into a folder: a lock ends with its process, however that ended."""
-    if not (folder / LOCK).exists():
+    """Whether a process runs seeds into a folder, or may: a file system without locks cannot tell."""
+    return is_locked(folder / LOCK) is not False
+
+
+def is_locked(file: Path) -> bool | None:
+    """Whether a living process holds a lock, which ends with it, however it ended; None: nobody can tell."""
+    if not file.exists():
         return False
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except NotImplementedError:
+        return None
     except OSError:
         # A folder that this user may only read.
         return False

@@ -8,19 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from surefoot._run.files import read_json, write_json
+from surefoot._run.files import read_json, sha256_of, write_json
 from surefoot._run.in_use import LOCK
 from surefoot.errors import FileFormatError
 
 NAME = "manifest.json"
 # Written anew by every report, from the files that are listed.
 DERIVED = {"index.html", NAME, LOCK}
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -102,6 +103,11 @@ def verify(folder: RunFolder) -> Verified:
     config = config_of(study, folder)
     stored = {(c.part, c.name): c for c in folder.certificates()}
     own = {p.name: p for p in study.parts}
+    for part, certificate in stored:
+        if part not in folder.parts:
+            found.changes.append(
+                f"certificate {certificate!r} is of part {part!r}, which the run has not"
+            )
     for name in folder.parts:
         if name in own:
             mine = [c for c in stored.values() if c.part == name]
@@ -159,19 +165,21 @@ def _check_part(
     if part.missing:
         found.unchecked.append(f"part {part.name}: it needs the extra {', '.join(part.missing)}")
         return
-    if part.name in folder.status.get("problems", {}):
-        found.unchecked.append(f"part {part.name} could not be concluded")
-        return
     about = folder.parts[part.name]
     missing = [s for s in about["seeds"] if not folder.is_done(part.name, s)]
     record = folder.record(part.name)
-    if missing and not len(record):
+    if missing and not len(record) and not stored:
         return
     confidence = float(folder.config.get("confidence", 0.99))
-    again = {
-        c.name: c
-        for c in certificates_of(part, config, record, confidence, missing, about.get("look"))
-    }
+    again, tables = dict[str, Certificate](), None
+    try:
+        made = certificates_of(part, config, record, confidence, missing, about.get("look"))
+        again = {c.name: c for c in made}
+        tables = {} if missing else part.tables(config, record)
+    except Exception as error:
+        # Whatever the study's own code raises on a record that is not the one that it made.
+        why = f"{type(error).__name__}: {error}"
+        found.unchecked.append(f"part {part.name} cannot be concluded from its record: {why}")
     before = {c.name: c for c in stored}
     for name in dict.fromkeys([*before, *again]):
         old, new = before.get(name), again.get(name)
@@ -185,20 +193,14 @@ def _check_part(
                 tuple(d for d in differs if d != "verdict"),
             )
         )
-    _check_tables(part, config, folder, record, missing, found)
+    if tables is not None and not missing:
+        _check_tables(part, folder, tables, found)
 
 
 def _check_tables(
-    part: Part,
-    config: StudyConfig,
-    folder: RunFolder,
-    record: Record,
-    missing: list[int],
-    found: Verified,
+    part: Part, folder: RunFolder, tables: Mapping[str, pd.DataFrame], found: Verified
 ) -> None:
-    if missing:
-        return
-    again = {file_name(part.name, n): t for n, t in part.tables(config, record).items()}
+    again = {file_name(part.name, n): t for n, t in tables.items()}
     there = {f.name for f in (folder.path / "tables").glob(f"{glob.escape(part.name)}.*.json")}
     for name in sorted({*there, *again}):
         file = folder.path / "tables" / name

@@ -7,7 +7,6 @@ before the first file and `complete` after the last, which leaves the SHA-256 of
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -18,6 +17,8 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from surefoot._run.files import sha256_of
+from surefoot._run.in_use import is_locked
 from surefoot._sealed.lines import seal_json, unseal_json
 from surefoot._sealed.writing import explained, write_bytes
 from surefoot.errors import warn
@@ -95,7 +96,7 @@ def complete(folder: str | Path) -> None:
         A full disk, a quota, a folder that may not be written to.
     """
     folder = Path(folder)
-    files = {str(p.relative_to(folder)): [p.stat().st_size, _sum_of(p)] for p in _files(folder)}
+    files = {str(p.relative_to(folder)): [p.stat().st_size, sha256_of(p)] for p in _files(folder)}
     write_bytes(folder / SUMS, seal_json({"format": 1, "files": files}))
     _release(folder)
     (folder / SAVING).unlink(missing_ok=True)
@@ -218,7 +219,7 @@ def _changed(folder: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, {size} were written"
-        if _sum_of(path) != digest:
+        if sha256_of(path) != digest:
             return f"{name} is not what was written"
     return None
 
@@ -228,17 +229,7 @@ def _is_being_written(folder: Path) -> bool:
         # By this process, whose saving failed.
         _release(folder)
         return False
-    if not (folder / SAVING).exists():
-        return False
-    lock = FileLock(folder / SAVING)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except (OSError, NotImplementedError):
-        return False
-    lock.release()
-    return False
+    return is_locked(folder / SAVING) is True
 
 
 def _release(folder: Path) -> None:
@@ -250,8 +241,3 @@ def _release(folder: Path) -> None:
 def _free(folder: Path, word: str) -> Path:
     names = (f"{word}-{folder.name}{end}" for end in ("", *(f".{i}" for i in range(2, 10_000))))
     return next(folder.with_name(name) for name in names if not folder.with_name(name).exists())
-
-
-def _sum_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from surefoot._run.files import sha256_of as sha256_of
 from surefoot.data.catalogue import File
 from surefoot.data.errors import DataError
 
@@ -57,12 +57,6 @@ def explained(doing: str) -> Iterator[None]:
             f"cannot {doing} in {cache_dir()}: {error.strerror or error}; set SUREFOOT_DATA to a "
             "folder that you can write to"
         ) from error
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def has_sizes(root: Path, files: Mapping[str, File]) -> bool:
