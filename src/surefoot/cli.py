@@ -296,7 +296,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {_said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what was done is in the run folder", file=sys.stderr)
+        kept = "; what was done is in the run folder" if words[:1] == ["run"] else ""
+        print(f"interrupted{kept}", file=sys.stderr)
         return 130
 
 
