@@ -143,6 +143,23 @@ class Named(torch.Tensor):
     pass
 
 
+@kernel_here
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_c_is_not_called_beyond_what_it_is_given(layout):
+    """Blocks that do not belong together: an address and a count are all that C would know."""
+    kind = next(iter(KINDS.values()))
+    quants, scales = split(blocks(kind, 8, 4, 0), kind, layout)
+    out = torch.empty((8, 128) if layout == "rows" else (128, 8))
+    columns = layout == "columns"
+    native.unpack(quants, scales, kind.name, out, columns=columns)
+    for wrong in (
+        (quants[:-1], scales, out), (quants, scales[:-1], out), (quants, scales, out[:-1]),
+        (quants, scales.repeat(1, 2, 1), out), (quants, scales, out.repeat(2, 1)),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="must have shapes"):
+            native.unpack(*wrong[:2], kind.name, wrong[2], columns=columns)
+
+
 def test_what_c_cannot_see_is_left_to_torch():
     kind = KINDS[3]
     quants, scales = split(blocks(kind, 6, 2, 0), kind, "columns")

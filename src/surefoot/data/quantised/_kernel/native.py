@@ -85,7 +85,13 @@ def unpack(quants: Tensor, scales: Tensor, kind: str, out: Tensor, *, columns: b
         By columns (32 blocks, width), by rows (rows, 32 blocks); see `possible`.
     columns
         How the blocks lie.
+
+    Raises
+    ------
+    ValueError
+        The three are not of the same blocks: C would read or write beyond them.
     """
+    _check_shapes(quants, scales, kind, out, columns)
     call = kernel().surefoot_unpack
     width = quants.shape[2] if columns else 0
     blocks = quants.shape[0] if columns else quants.shape[0] * quants.shape[1]
@@ -103,3 +109,16 @@ def unpack(quants: Tensor, scales: Tensor, kind: str, out: Tensor, *, columns: b
 
     many = max(1, min(torch.get_num_threads(), out.numel() // A_THREAD, blocks))
     shared(some, blocks, many)
+
+
+def _check_shapes(quants: Tensor, scales: Tensor, kind: str, out: Tensor, columns: bool) -> None:
+    line, each = (SIZE if kind == "Q8_0" else SIZE // 2), (2 if kind == "Q4_1" else 1)
+    if columns:
+        blocks, _, width = quants.shape
+        wanted = ((blocks, line, width), (blocks, each, width), (SIZE * blocks, width))
+    else:
+        rows, blocks, _ = quants.shape
+        wanted = ((rows, blocks, line), (rows, blocks, each), (rows, SIZE * blocks))
+    given = tuple(tuple(t.shape) for t in (quants, scales, out))
+    if given != wanted or (quants.element_size(), scales.element_size()) != (1, 2):
+        raise ValueError(f"quants, scales and out of {kind} must have shapes {wanted}, got {given}")
