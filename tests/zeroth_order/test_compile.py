@@ -106,6 +106,29 @@ def test_other_settings(settings):
     assert graphs[-1] == graphs[0]
 
 
+def test_copies_share_a_forward_of_a_compiled_model():
+    """Which then runs as it was written: the steps of the model itself, without a warning."""
+    goals = torch.randn(16, 4, generator=torch.Generator().manual_seed(3))
+    found = []
+    for compiled in (False, True):
+        backend, model, graphs = Counting(), network(), []
+        used = torch.compile(model, backend=backend) if compiled else model
+        optimizer = LOZO(used, 1e-2, nu=4, seed=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for _ in range(6):
+                loss = optimizer.step(
+                    lambda b, used=used: nn.functional.mse_loss(used(b[0]), b[1]),
+                    (IDS, goals),
+                    paired=True,
+                )
+                graphs.append(backend.graphs)
+        assert optimizer.last["how"].startswith("one forward of 2 copies")
+        assert graphs[-1] == graphs[0]  # those of the first step's check, which has forwards apart
+        found.append(float(loss))
+    assert found[0] == found[1]
+
+
 @pytest.mark.acceptance
 def test_a_backend_that_rewrites_the_graph():
     losses, *_ = run("eager", Counting())

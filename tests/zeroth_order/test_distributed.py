@@ -49,7 +49,10 @@ optimizer = LOZO(model, 0.01, nu=10, momentum=0.9, scale="unit")
 dist.all_reduce = counted
 for _ in range(50):
     weight = rows.stop - rows.start if weighted else None
-    optimizer.step(lambda: (model(x[rows]) - y[rows]).square().mean(), weight=weight)
+    if sys.argv[1] == "batch":
+        optimizer.step(lambda b: nn.functional.mse_loss(model(b[0]), b[1]), (x[rows], y[rows]), paired=True)
+    else:
+        optimizer.step(lambda: (model(x[rows]) - y[rows]).square().mean(), weight=weight)
 optimizer.flush()
 torch.save({"model": model.state_dict(), "calls": calls}, sys.argv[2] + f"/rank{rank}.pt")
 leave()
@@ -91,6 +94,7 @@ def whole():
     ("processes", "how", "size"),
     [
         (2, "equal", 8),
+        (2, "batch", 8),
         pytest.param(2, "weighted", 16, marks=pytest.mark.acceptance),
         pytest.param(3, "equal", 8, marks=pytest.mark.acceptance),
     ],

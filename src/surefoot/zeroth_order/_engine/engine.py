@@ -17,6 +17,7 @@ from surefoot.zeroth_order._engine.distributed import Reducer
 from surefoot.zeroth_order._engine.evaluation import Closure, Difference, Evaluation, Losses
 from surefoot.zeroth_order._engine.paired.pairing import Pairing
 from surefoot.zeroth_order._engine.paired.quality import measured
+from surefoot.zeroth_order._engine.prefix_once import PrefixOnce
 from surefoot.zeroth_order._engine.resolution import FlatLosses, warn_of_rounding, warn_of_skipped
 from surefoot.zeroth_order._engine.rules import Rule
 from surefoot.zeroth_order._engine.scalars import RunningMean
@@ -74,7 +75,7 @@ class Engine:
         self.method, self.settings, self.rule = method, settings, rule
         self.tensors, self.groups = tensors, groups
         self.directions = Directions(tensors, groups, settings)
-        self.losses = Losses(self.abandon, model)
+        self.losses = Losses(self.abandon, model, PrefixOnce(model, tensors))
         self.mean = RunningMean()
         self.reducer, self.log = reducer, log
         self.self_check = SelfCheck(settings.seed) if self_check else None
@@ -128,6 +129,7 @@ class Engine:
         if weight == 0:
             return self._nothing()
         with self.losses.together(once):
+            self.losses.prefix.look(lambda: self.losses.raw(once))
             # At a zero before it the step has begun, but nothing was looked at.
             if self.mean.sums is None or self.self_check is not None:
                 self.begin_step(once, None if batch is None else paired)

@@ -19,6 +19,7 @@ from torch import nn
 from surefoot.errors import warn
 from surefoot.zeroth_order._engine import checks
 from surefoot.zeroth_order._engine.directions import Directions
+from surefoot.zeroth_order._engine.prefix_once import PrefixOnce
 from surefoot.zeroth_order._engine.same_draws import SameDraws
 from surefoot.zeroth_order._engine.settings import Settings
 
@@ -43,10 +44,18 @@ class Losses:
         it there, not a perturbation.
     model
         The module, where it is known: its statistics count one forward an estimate.
+    prefix
+        Leaves out frozen first blocks in all evaluations of an estimate but the first.
     """
 
-    def __init__(self, undo: Callable[[], None], model: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        undo: Callable[[], None],
+        model: nn.Module | None = None,
+        prefix: PrefixOnce | None = None,
+    ) -> None:
         self.undo, self.model = undo, model
+        self.prefix = PrefixOnce(None, []) if prefix is None else prefix
         self.needs_grad = False
         self.same: SameDraws | None = None
 
@@ -54,10 +63,12 @@ class Losses:
     def together(self, closure: Closure) -> Iterator[SameDraws]:
         """All evaluations in here draw the same random numbers."""
         before, self.same = self.same, SameDraws(self.model, closure)
+        self.prefix.forget()
         try:
             yield self.same
         finally:
             self.same = before
+            self.prefix.forget()
 
     def __call__(self, closure: Closure) -> float:
         """The loss as a double.
@@ -75,6 +86,7 @@ class Losses:
 
     def afresh(self, closure: Closure) -> None:
         """As if nothing had been evaluated in this estimate."""
+        self.prefix.forget()
         if self.same is not None:
             self.same.undo()
             self.same = SameDraws(self.model, closure)
@@ -91,11 +103,17 @@ class Losses:
                 return checks.loss_value(once())
         try:
             with torch.no_grad():
-                return checks.loss_value(once())
+                if self.same is None:
+                    return checks.loss_value(once())
+                return self.prefix.evaluate(
+                    lambda: checks.loss_value(once()),
+                    lambda: self.same is not None and not self.same.drew,
+                )
         except RuntimeError as error:
             if "does not require grad" not in str(error):
                 raise
         self.needs_grad = True
+        self.prefix.refused = True
         warn(
             "the closure calls backward(); zeroth-order steps use no gradients: leave it out to save "
             "the memory that this optimiser is for",

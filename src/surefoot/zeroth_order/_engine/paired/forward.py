@@ -21,6 +21,7 @@ from surefoot.zeroth_order._engine.paired.plan import Plan, tensors_of
 from surefoot.zeroth_order._engine.paired.prefix import Prefix
 from surefoot.zeroth_order._engine.paired.products import LOW, Product, Weights
 from surefoot.zeroth_order._engine.paired.staging import Owners, stage
+from surefoot.zeroth_order._engine.replacing import replace_forward
 from surefoot.zeroth_order._engine.self_check import eagerly
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 
@@ -158,22 +159,7 @@ class PairedForward:
                 low = None if module is self.last else self.low
                 paired = pairs and len(points) % 2 == 0
                 forward = Product(module, self.copies, low, self.weights, paired)
-                self._replace(stack, module, forward)
-
-    @staticmethod
-    def _replace(
-        stack: contextlib.ExitStack, module: nn.Module, forward: Callable[..., Any]
-    ) -> None:
-        before = vars(module).get("forward")
-
-        def undo() -> None:
-            if before is not None:
-                module.forward = before
-            else:
-                del module.forward
-
-        module.forward = forward
-        stack.callback(undo)
+                replace_forward(stack, module, forward)
 
     def _set_apart(
         self, stack: contextlib.ExitStack, module: nn.Module, written: list[TrainedTensor],
@@ -195,7 +181,7 @@ class PairedForward:
             for tensor in written:
                 for owner, name in self.owners.of[id(tensor.param)]:
                     stack.callback(owner._parameters.__setitem__, name, owner._parameters[name])
-        self._replace(stack, module, serving.Apart(self.copies, module.forward, show))
+        replace_forward(stack, module, serving.Apart(self.copies, module.forward, show))
 
 
 def losses_of(found: Any, k: int, rows: int) -> list[float]:

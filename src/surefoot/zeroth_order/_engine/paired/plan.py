@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+from torch import nn
 
 from surefoot.zeroth_order._engine import hooks
 from surefoot.zeroth_order._engine.paired import serving
 from surefoot.zeroth_order._engine.paired.copies import Unpaired
+from surefoot.zeroth_order._engine.readers import Readers
 from surefoot.zeroth_order._engine.self_check import eagerly
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
-from surefoot.zeroth_order._engine.weight_uses import WeightUses
-
-
-class Readers(WeightUses):
-    """Which module was at work, the innermost one, when a weight was read."""
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        super().__init__(tensors)
-        self.by: dict[int, Counter[nn.Module | None]] = {}
-        self.called: dict[nn.Module, None] = {}
-        self._stack: list[nn.Module] = []
-
-    def __enter__(self) -> Any:
-        self._handles = [
-            register_module_forward_pre_hook(self._enters),
-            register_module_forward_hook(self._leaves, always_call=True),
-        ]
-        return super().__enter__()  # type: ignore[no-untyped-call]
-
-    def __exit__(self, *how: Any) -> None:
-        super().__exit__(*how)  # type: ignore[no-untyped-call]
-        for handle in self._handles:
-            handle.remove()
-
-    def _enters(self, module: nn.Module, args: Any) -> None:
-        self._stack.append(module)
-        self.called[module] = None
-
-    def _leaves(self, module: nn.Module, args: Any, y: Any) -> None:
-        if self._stack:
-            self._stack.pop()
-
-    def used(self, tensor: Tensor) -> None:
-        """Note one read."""
-        reader = self._stack[-1] if self._stack else None
-        self.by.setdefault(id(tensor), Counter())[reader] += 1
 
 
 @dataclass
@@ -117,7 +77,7 @@ def planned(model: nn.Module, tensors: list[TrainedTensor], run: Callable[[], An
     Unpaired
         If a weight is read where no module can serve it.
     """
-    with eagerly(), Readers(x.param for x in tensors) as readers:
+    with eagerly(), Readers(model, (x.param for x in tensors)) as readers:
         run()
     plan = Plan(called=list(readers.called))
     reading: dict[nn.Module, list[TrainedTensor]] = {}

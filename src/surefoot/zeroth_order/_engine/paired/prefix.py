@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor, nn
 
 from surefoot.zeroth_order._engine.paired.copies import Copies, mapped
 from surefoot.zeroth_order._engine.paired.plan import Plan
+
+
+def first_blocks(
+    model: nn.Module, called: list[nn.Module], reading: Collection[nn.Module | None]
+) -> tuple[list[nn.Module], list[nn.Module]] | None:
+    """The members of a list of blocks before the first trained one, and the others.
+
+    Parameters
+    ----------
+    model
+        The module.
+    called
+        Its modules, in the order in which a forward calls them.
+    reading
+        Those that read something trained.
+
+    Returns
+    -------
+    tuple or None
+        None where something that is trained is read before all blocks.
+    """
+    first = next((m for m in called if m in reading), None)
+    if first is None:
+        return None
+    for blocks in model.modules():
+        if not isinstance(blocks, nn.ModuleList):
+            continue
+        at = next((j for j, b in enumerate(blocks) if any(m is first for m in b.modules())), 0)
+        if at and all(b in called for b in blocks):
+            return list(blocks[:at]), list(blocks[at:])
+    return None
 
 
 class Prefix:
@@ -26,17 +58,8 @@ class Prefix:
     @classmethod
     def of(cls, model: nn.Module, plan: Plan) -> Prefix | None:
         """The blocks of a model; None where something that is trained is read before all of them."""
-        first = next((m for m in plan.called if m in plan.reading), None)
-        if first is None:
-            return None
-        for blocks in model.modules():
-            if not isinstance(blocks, nn.ModuleList):
-                continue
-            at = next((j for j, b in enumerate(blocks) if any(m is first for m in b.modules())), 0)
-            called = set(plan.called)
-            if at and all(b in called for b in blocks):
-                return cls(list(blocks[:at]), list(blocks[at:]))
-        return None
+        found = first_blocks(model, plan.called, plan.reading)
+        return None if found is None else cls(*found)
 
     def lay(self, stack: contextlib.ExitStack, copies: Copies, k: int) -> None:
         """Hooks that repeat what the first trained block is given, until the stack ends."""
