@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from surefoot._run.files import replacing
-from surefoot.errors import need
+from surefoot.errors import SurefootError, need
 from surefoot.federated._payload import unpacked
+from surefoot.federated.checkpoint import load_round, save_round, why_not
 from surefoot.federated.partition import seed_for
 from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays
 from surefoot.federated.robust import MAX_EXAMPLES
@@ -78,6 +79,7 @@ def make_client_app(
         if changing:
             visit.record.note(client=f"unknown ({', '.join(changing)} after it)")
         state, examples, metrics = task.train(state_of(arrays), visit)
+        visit.note_memory()
         if visit.memory:
             context.state[MEMORY] = to_arrays(visit.memory)
         content = RecordDict(
@@ -134,19 +136,31 @@ def make_server_app(
         seed = whole(config, "seed", 0)
         strategy = (make_strategy or default_strategy)(config, task)
         inner = _inner(strategy)
+        out, initial = str(config.get("out", "")), to_arrays(task.initial(seed))
+        rounds = whole(config, "num-server-rounds", 3, 0)
+        checkpoint = str(config.get("checkpoint", ""))
+        if config.get("resume"):
+            rounds, initial = _going_on(strategy, inner, config, rounds)
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-            found = task.evaluate(state_of(arrays))
-            inner.history.evaluated(server_round, found)
+            done, state = server_round + inner.rounds_done, state_of(arrays)
+            if done and not server_round:
+                return None  # the run before has evaluated it
+            found = task.evaluate(state)
+            inner.history.evaluated(done, found)
+            if checkpoint and done and not why_not(inner, strategy is not inner):
+                inner.state = state
+                save_round(checkpoint, inner, done, config)
+            if out and done:
+                inner.history.tell(f"{out}.rounds", done)
             return MetricRecord(dict(found)) if found else None
 
-        out, initial = str(config.get("out", "")), to_arrays(task.initial(seed))
         ended: dict[str, str] = {}
         try:
             result = strategy.start(
                 grid,
                 initial,
-                num_rounds=whole(config, "num-server-rounds", 3, 0),
+                num_rounds=rounds,
                 timeout=inner.round_timeout,
                 evaluate_fn=evaluate,
             )
@@ -171,6 +185,19 @@ def make_server_app(
             done(inner.state, inner.history)
 
     return app
+
+
+def _going_on(
+    strategy: Strategy, inner: DeterministicFedAvg, config: Mapping[str, Any], rounds: int
+) -> tuple[int, ArrayRecord]:
+    """How many rounds are left of a run that was killed, and the arrays that they begin with."""
+    why = why_not(inner, strategy is not inner)
+    if why:
+        raise SurefootError(f"resume is not possible: {why}; start anew without it")
+    done = load_round(str(config["checkpoint"]), inner, config)
+    if rounds < done:
+        raise SurefootError(f"{done} rounds are done already, and num-server-rounds is {rounds}")
+    return rounds - done, to_arrays(inner.state)
 
 
 def default_strategy(config: Mapping[str, Any], task: Task) -> DeterministicFedAvg:

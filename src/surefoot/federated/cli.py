@@ -32,6 +32,8 @@ class Common:
     """Keep keys and logs here; by default they are removed."""
     timeout: float = 3600.0
     """Seconds after which the run is given up."""
+    resume: bool = False
+    """Go on from OUT.checkpoint, where a run that was killed left its last round."""
     set: tuple[str, ...] = field(default_factory=tuple)
     """More keys of the app's run-config, KEY=VALUE."""
 
@@ -40,6 +42,7 @@ class Common:
 
     def run(self, secure: bool) -> int:
         """Start, run, stop, and print what happened and its certificates."""
+        from surefoot.federated.following import checkpoint_of
         from surefoot.federated.launcher import Federation, FederationError, app_config
         from surefoot.federated.run_config import check_config
 
@@ -49,6 +52,12 @@ class Common:
             if not equals:
                 raise SurefootError(f"--set takes KEY=VALUE, got {word!r}")
             config[key] = _value(value)
+        left = checkpoint_of(self.out.resolve())
+        if left.exists() and not self.resume:
+            print(
+                f"note: {left} is of a run that did not end; --resume goes on from it, this one starts anew",
+                file=sys.stderr,
+            )
         federation = Federation(self.app, self.partitions, secure=secure, folder=self.folder)
         try:
             check_config(config, app_config(federation.app))
@@ -57,10 +66,15 @@ class Common:
             raise SurefootError(f"--set: {error}") from None
         try:
             with federation:
-                out = federation.run(self.out, config, self.timeout)
+                out = federation.run(
+                    self.out, config, self.timeout, resume=self.resume,
+                    on_round=None if self.json else _print_round,
+                )  # fmt: skip
         except FederationError as error:
             # Nothing is wrong with what was asked: the run failed, as a crashed seed does.
             print(f"error: {error}", file=sys.stderr)
+            if left.exists():
+                print("its last round is kept: --resume goes on from there", file=sys.stderr)
             return 1
         report = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
         if self.json:
@@ -70,19 +84,20 @@ class Common:
         return 0
 
 
+def _print_round(found: dict[str, Any]) -> None:
+    print(
+        f"round {found['server_round']}: partitions {found['partitions']}, {found['bytes_down']} bytes down, "
+        f"{found['bytes_up']} up" + "".join(f", {k} {v:.4f}" for k, v in found["metrics"].items()),
+        flush=True,
+    )
+    for kind in ("lost", "rejected"):
+        for partition, reason in found[kind].items():
+            print(f"  partition {partition} {kind}: {reason}", flush=True)
+
+
 def _print(out: Path, report: dict[str, Any]) -> None:
     from surefoot.certificate import Certificate
 
-    for found in report["rounds"]:
-        n = found["server_round"]
-        metrics = report["metrics"].get(str(n), {})
-        print(
-            f"round {n}: partitions {found['partitions']}, {found['bytes_down']} bytes down, "
-            f"{found['bytes_up']} up" + "".join(f", {k} {v:.4f}" for k, v in metrics.items())
-        )
-        for kind in ("lost", "rejected"):
-            for partition, reason in found[kind].items():
-                print(f"  partition {partition} {kind}: {reason}")
     for made in report["certificates"]:
         certificate = Certificate.from_dict(made)
         print(f"{certificate.label}: {certificate.name} ({certificate.reason})")

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,7 @@ from surefoot._run.environment import check_ray
 from surefoot._run.files import replacing
 from surefoot.errors import MissingExtraError, SurefootError
 from surefoot.federated import _processes
+from surefoot.federated.following import Rounds, checkpoint_of
 from surefoot.federated.keys import make_node_key, make_tls_files
 
 HOST = "127.0.0.1"
@@ -199,8 +200,10 @@ class Federation:
                 raise FederationError(f"{name} {how}; its last lines:\n{_tail(self.log(name))}")
             time.sleep(0.1)
 
-    def command(self, *words: str, timeout: float = PATIENCE) -> str:
-        """Run `flwr WORDS` against this SuperLink and return what it said."""
+    def command(
+        self, *words: str, timeout: float = PATIENCE, meanwhile: Callable[[], None] | None = None
+    ) -> str:
+        """Run `flwr WORDS` against this SuperLink and return what it said, calling `meanwhile` at times."""
         command = ["flwr", *words]
         with tempfile.TemporaryFile() as said:
             process = subprocess.Popen(
@@ -209,7 +212,7 @@ class Federation:
             )  # fmt: skip
             self._tell(process=[process.pid, _processes.started(process.pid)])
             try:
-                code = self._attend(process, timeout, f"flwr {' '.join(words[:2])}")
+                code = self._attend(process, timeout, f"flwr {' '.join(words[:2])}", meanwhile)
             finally:
                 _stop(process)
             said.seek(0)
@@ -218,10 +221,15 @@ class Federation:
             raise FederationError(f"flwr {' '.join(words)} failed ({code}):\n{_tail(text)}")
         return text
 
-    def _attend(self, process: subprocess.Popen[bytes], timeout: float, what: str) -> int:
+    def _attend(
+        self, process: subprocess.Popen[bytes], timeout: float, what: str,
+        meanwhile: Callable[[], None] | None,
+    ) -> int:  # fmt: skip
         """Wait for a command; not for ever, and not for a server that is gone."""
         deadline = time.monotonic() + timeout
         while True:
+            if meanwhile is not None:
+                meanwhile()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(0.2)
             link = self.processes.get("superlink")
@@ -235,11 +243,21 @@ class Federation:
 
     def run(
         self, out: str | Path, config: Mapping[str, str | int | float] | None = None,
-        timeout: float = 3600.0,
+        timeout: float = 3600.0, *, resume: bool = False,
+        on_round: Callable[[dict[str, Any]], None] | None = None,
     ) -> Path:  # fmt: skip
         """Run the app; the final arrays are in `out`, rounds, facts and certificates beside it in OUT.json.
 
         Paths in the configuration, which the app lists, are relative to this process' folder.
+
+        Parameters
+        ----------
+        out, config, timeout
+            Where the result goes; the keys of the run; seconds after which it is given up.
+        resume
+            Go on from OUT.checkpoint, where a run that did not end left its last round.
+        on_round
+            Called with each round when it is finished: its entry of OUT.json, and its metrics.
 
         Raises
         ------
@@ -255,8 +273,10 @@ class Federation:
         report = Path(f"{new}.json")
         new.unlink(missing_ok=True)
         report.unlink(missing_ok=True)
+        rounds = Rounds(Path(f"{new}.rounds"), on_round)
+        kept = self._checkpoint(out, resume)
         found = here({**(config or {})}, self.app / "pyproject.toml")
-        settings = {**found, "num-partitions": self.partitions, "out": str(new)}
+        settings = {**found, "num-partitions": self.partitions, "out": str(new), **kept}
         # The app is copied: `flwr run` writes beside its files.
         copy = self.folder / "app"
         if not copy.exists():
@@ -264,7 +284,9 @@ class Federation:
         said = self.command(
             "run", str(copy), "here", "--stream", "--run-config",
             " ".join(f"{k}={_toml(v)}" for k, v in settings.items()), timeout=timeout,
+            meanwhile=rounds.look,
         )  # fmt: skip
+        rounds.look()
         if not new.exists():
             # What the ServerApp says of itself comes first: it is why.
             why = _error_of(report)
@@ -275,7 +297,22 @@ class Federation:
         for file, place in ((report, Path(f"{out}.json")), (new, out)):
             with replacing(place) as partial:
                 shutil.copyfile(file, partial)
+        checkpoint_of(out).unlink(missing_ok=True)
         return out
+
+    def _checkpoint(self, out: Path, resume: bool) -> dict[str, str | bool]:
+        """The keys that say where the last round is kept, for an app that knows them."""
+        path, known = checkpoint_of(out), app_config(self.app)
+        if not {"checkpoint", "resume"} <= set(known):
+            if resume:
+                raise FederationError(
+                    f"{self.app.name} cannot go on from a round: its pyproject.toml has no keys checkpoint "
+                    "and resume"
+                )
+            return {}
+        if resume and not path.exists():
+            raise FederationError(f"there is no {path} to go on from: start anew without resume")
+        return {"checkpoint": str(path), "resume": resume}
 
     def close(self) -> None:
         """Stop what was started, nodes first, each with its children; then remove a temporary folder."""

@@ -94,6 +94,7 @@ def federate(
                 {k: v.clone() for k, v in (extra or {}).items()},
             )  # fmt: skip
             new, examples, found = task.train({k: v.clone() for k, v in state.items()}, visit)
+            visit.note_memory()
             if not examples:
                 continue
             try:

@@ -116,6 +116,11 @@ class Declared:
     most
         The cap.
 
+    Attributes
+    ----------
+    first
+        What each partition claimed first.
+
     Raises
     ------
     ValueError
@@ -124,7 +129,11 @@ class Declared:
 
     def __init__(self, most: float) -> None:
         self.most = check_number("max_examples", most, above=0, finite=False)
-        self._first: dict[int, float] = {}
+        self.first: dict[int, float] = {}
+
+    def to_dict(self) -> dict[str, float]:
+        """What was claimed first, in JSON's types."""
+        return {str(k): v for k, v in self.first.items()}
 
     def check(self, partition: int, examples: float) -> float:
         """The number that a reply claims; what is claimed first is remembered.
@@ -142,7 +151,7 @@ class Declared:
             raise ValueError(
                 f"num-examples is {examples:g}, above the {self.most:g} that a client may have (max_examples)"
             )
-        first = self._first.setdefault(partition, float(examples))
+        first = self.first.setdefault(partition, float(examples))
         if examples > first:
             raise ValueError(
                 f"num-examples is {examples:g}, the partition first declared {first:g}: its weight would grow"

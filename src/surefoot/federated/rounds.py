@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +130,46 @@ class FederationHistory:
             "metrics": self.metrics,
             "facts": {name: list(known.all) for name, known in self.record.facts.items()},
         }
+
+    def tell(self, path: str | Path, server_round: int) -> None:
+        """Add a finished round to a file of JSON lines, for whoever watches the run."""
+        found = dataclasses.asdict(self.round(server_round))
+        line = json.dumps(found | {"metrics": self.metrics.get(server_round, {})})
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def to_state(self) -> dict[str, Any]:
+        """All of it, in JSON's types: what `from_state` makes the same history of."""
+        found = self.record.table()
+        columns = (found[k].to_pylist() for k in ("quantity", "step", "value"))
+        return {
+            **self.to_dict(), "seed": self.seed, "replies": self._replies, "said": self._said,
+            "curves": list(zip(*columns, strict=True)),
+        }  # fmt: skip
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], record: Record) -> FederationHistory:
+        """The history that `to_state` was asked for, in a record that is given.
+
+        Raises
+        ------
+        KeyError, ValueError, TypeError
+            It is no such state.
+        """
+        history = cls(record=record, seed=int(state["seed"]))
+        for found in state["rounds"]:
+            by = {
+                k: {int(p): str(why) for p, why in found[k].items()} for k in ("lost", "rejected")
+            }
+            history.rounds.append(Round(**{**found, **by}))
+        history.metrics = {int(t): dict(values) for t, values in state["metrics"].items()}
+        for name, step, value in state["curves"]:
+            record.update(history.seed, int(step), {str(name): float(value)})
+        for name, values in state["facts"].items():
+            for value in values:
+                history.note(**{name: value})
+        history._replies, history._said = int(state["replies"]), dict(state["said"])
+        return history
 
     def write(self, path: str | Path, **more: Any) -> None:
         """As JSON, with more entries beside `to_dict`'s."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # What the apps and the strategies read, whatever is trained.
 FLOOR = frozenset(
     {"num-server-rounds", "num-partitions", "seed", "out", "fraction", "min-nodes", "node-timeout",
-     "round-timeout", "max-examples"}
+     "round-timeout", "max-examples", "checkpoint", "resume"}
 )  # fmt: skip
 RULE = frozenset({"server-rule", "server-lr", "robust"})
 

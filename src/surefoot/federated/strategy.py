@@ -86,6 +86,11 @@ class DeterministicFedAvg(FedAvg):
         FedAvg's own: fraction_train (this class's fraction), weighted_by_key, arrayrecord_key,
         configrecord_key, train_metrics_aggr_fn.
 
+    Attributes
+    ----------
+    rounds_done
+        Rounds of a run that this one goes on with: Flower's round 1 is the one after them.
+
     Raises
     ------
     ValueError
@@ -132,7 +137,7 @@ class DeterministicFedAvg(FedAvg):
         if robust is not None and own_mean:
             raise ValueError(f"robust = {robust!r} is not defined for {type(self).__name__}")
         self.robust = robust
-        self._declared = Declared(max_examples)
+        self.declared = Declared(max_examples)
         self.min_nodes = int(min_nodes)
         self.node_timeout = check_number("node_timeout", node_timeout, least=0)
         self.round_timeout = check_number("round_timeout", round_timeout, above=0)
@@ -142,6 +147,7 @@ class DeterministicFedAvg(FedAvg):
         )
         self.theorems: Sequence[Theorem] = ()
         self.state: State = {}
+        self.rounds_done = 0
         self.nodes = Nodes(num_partitions, self.node_timeout)
         self._aggregate_metrics = own.get("train_metrics_aggr_fn")
         self._sent: dict[int, int] = {}
@@ -227,6 +233,7 @@ class DeterministicFedAvg(FedAvg):
         TypeError, ValueError
             Arrays that a federation does not know, NaN, or a negative variance.
         """
+        server_round += self.rounds_done
         self.take(arrays)
         check_values(self.state)
         self.history.note(
@@ -237,7 +244,9 @@ class DeterministicFedAvg(FedAvg):
             self.changed(AROUND)
         report = self.history.round(server_round)
         self._promised_down = self._replied = 0
-        online = self.wait_for(grid, self.num_partitions if server_round == 1 else self.min_nodes)
+        online = self.wait_for(
+            grid, self.num_partitions if server_round == 1 + self.rounds_done else self.min_nodes
+        )
         drawn = draw_partitions(self.seed, server_round, range(self.num_partitions), self.fraction)
         there = [p for p in drawn if p in online]
         for partition in sorted(set(drawn) - set(there)):
@@ -270,6 +279,7 @@ class DeterministicFedAvg(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check each reply, reduce in ascending partition, apply the server's rule."""
+        server_round += self.rounds_done
         report = self.history.round(server_round)
         good, _ = self.checked(server_round, replies)
         report.partitions = sorted(good)
@@ -325,7 +335,7 @@ class DeterministicFedAvg(FedAvg):
             try:
                 state, examples, found = self._content(server_round, reply, partition)
                 if self.weighted_by_key == "num-examples":
-                    examples = self._declared.check(partition, examples)
+                    examples = self.declared.check(partition, examples)
                 facts = read_facts(reply.content)
             except (KeyError, ValueError, TypeError) as error:
                 reason = str(error.args[0] if error.args else error)

@@ -41,6 +41,11 @@ class Visit:
     extra: State = field(default_factory=dict)
     record: Record = field(default_factory=Record)
 
+    def note_memory(self) -> None:
+        """Note in the record that the client keeps something: a run that goes on elsewhere would lack it."""
+        if self.memory:
+            self.record.note(memory="kept by clients")
+
 
 class Task(Protocol):
     """A federated problem: used by the apps on every runtime, and by the sequential reference.
