@@ -1,5 +1,6 @@
 """A federation that was killed goes on from its last round: the bits, history and certificates of one run."""
 
+import hashlib
 import json
 
 import pytest
@@ -177,6 +178,18 @@ def test_any_damage_of_the_checkpoint_is_an_error_with_its_name(apart):
     write_tensors(path, {"state/w": torch.zeros(3, 2)}, {"federation": "{}"})
     with pytest.raises(FileFormatError, match="is no state of a federation"):
         serve(apart[0], resume=True)
+
+
+def test_the_result_carries_its_digest_and_its_report_that_of_the_file(apart):
+    _, said = serve(apart[0], **{"num-server-rounds": 1})
+    out = apart[0] / "final.safetensors"
+    assert said["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert read_tensors(out).sealed
+    flipped = bytearray(out.read_bytes())
+    flipped[-3] ^= 4
+    out.write_bytes(flipped)
+    with pytest.raises(FileFormatError, match="is not what was written"):
+        read_tensors(out)
 
 
 def test_rounds_are_told_as_they_end(apart):

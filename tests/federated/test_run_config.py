@@ -3,22 +3,28 @@
 import json
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from surefoot.federated import cli, launcher
+from surefoot.federated import launcher
 from surefoot.federated.apps import strategy_settings
 from surefoot.federated.launcher import FederationError, here
-from surefoot.federated.run_config import FLOOR, RULE
+from surefoot.federated.run_config import FLOOR, GOING_ON, RULE, check_config, value_of
+from surefoot.federated.server_rule import Rule
 from surefoot.lora.doors.flower import RacSettings, RacStrategy
 from surefoot.lora.doors.flower_digits import KEYS as RAC_KEYS
 from surefoot.lora.doors.flower_digits import digits_problem, rac_strategy
+from surefoot.prototypes.configured import DATA
+from surefoot.prototypes.prototype_set import METHODS
+from surefoot.prototypes.server_training import Solver
 from surefoot.reparam._task.configured import KEYS, load_images
-from surefoot.reparam._task.networks import NETWORK
+from surefoot.reparam._task.networks import NETWORK, Attention, Statistics
 from surefoot.reparam.doors.flower import repopt_strategy, repopt_task
+from surefoot.reparam.task import MODES
 
 APPS = Path(__file__).parents[2] / "apps"
 SMALL = {"data": "digits", "examples": 20, "depths": "1", "widths": "4"}
@@ -30,7 +36,8 @@ def keys_of(app):
 
 
 @pytest.mark.parametrize(
-    ("app", "known"), [("repopt", FLOOR | RULE | KEYS | NETWORK), ("raclora", FLOOR | RAC_KEYS)]
+    ("app", "known"),
+    [("repopt", FLOOR | GOING_ON | RULE | KEYS | NETWORK), ("raclora", FLOOR | RAC_KEYS)],
 )
 def test_the_keys_of_an_app_are_those_that_are_read(app, known):
     assert set(keys_of(app)["flwr"]["app"]["config"]) == known
@@ -76,7 +83,7 @@ def test_paths_are_those_of_the_callers_folder(own_digits, tmp_path):
 def test_the_launcher_sends_the_absolute_path(own_digits, tmp_path, monkeypatch):
     sent = []
 
-    def command(self, *words, timeout):
+    def command(self, *words, timeout, meanwhile):
         sent.extend(words)
         (tmp_path / "f" / "result.safetensors").write_bytes(b"arrays")
         (tmp_path / "f" / "result.safetensors.json").write_text("{}")
@@ -93,7 +100,7 @@ def test_the_launcher_sends_the_absolute_path(own_digits, tmp_path, monkeypatch)
 
 
 def test_a_run_that_ends_early_says_why_and_not_what_an_older_one_said(tmp_path, monkeypatch):
-    def command(self, *words, timeout):
+    def command(self, *words, timeout, meanwhile):
         report = tmp_path / "f" / "result.safetensors.json"
         assert not report.exists()
         report.write_text(json.dumps({"error": "the scanner is down"}))
@@ -113,10 +120,49 @@ def test_a_run_that_ends_early_says_why_and_not_what_an_older_one_said(tmp_path,
     assert (tmp_path / "o").read_text() == "a result of before"
 
 
-def test_switches_travel_as_such():
-    assert cli._value("true") is True
+def test_words_of_the_command_line_become_what_their_keys_hold():
     assert launcher._toml(True) == "true"
-    assert (cli._value("4"), cli._value("inf"), cli._value("none")) == (4, float("inf"), "none")
+    assert [value_of(w, 1) for w in ("true", "4", "inf", "much")] == [True, 4, float("inf"), "much"]
+    # Text stays text, but for the words that stand for a number or switch that is not given.
+    assert value_of("1", "2,2,1") == "1"
+    assert [value_of(w, "none") for w in ("4", "none")] == [4, "none"]
+    assert value_of("false", "auto") is False
+
+
+def test_a_number_in_place_of_a_key_that_is_not_given():
+    defaults = keys_of("mpft")["flwr"]["app"]["config"]
+    check_config({"epsilon": 4, "max-epsilon": 8.5, "evaluate": True, "steps": 100}, defaults)
+    with pytest.raises(ValueError, match="method must be text, got 4"):
+        check_config({"method": 4}, defaults)
+
+
+def test_words_that_no_key_has_are_refused_with_the_nearest_before_anything_starts():
+    found = keys_of("repopt")
+    defaults, choices = found["flwr"]["app"]["config"], found["surefoot"]["choices"]
+    with pytest.raises(
+        ValueError, match=r"data must be one of mnist5k, .*got 'digit'; did you mean digits\?"
+    ):
+        check_config({"data": "digit"}, defaults, choices)
+    with pytest.raises(ValueError, match=r"arm must be one of .*; bn must be one of"):
+        check_config({"arm": "no", "bn": "whole"}, defaults, choices)
+    check_config({"data": "digits"}, defaults, choices)
+
+
+@pytest.mark.parametrize("app", ["repopt", "mpft", "raclora"])
+def test_the_words_of_an_app_are_those_that_its_code_takes(app):
+    found = keys_of(app)
+    defaults, choices = found["flwr"]["app"]["config"], found["surefoot"]["choices"]
+    assert all(defaults[key] in words for key, words in choices.items())
+    code = {
+        "repopt": {
+            "bn": get_args(Statistics), "squeeze-excite": get_args(Attention),
+            "server-rule": get_args(Rule), "arm": tuple(MODES), "model": ("vgg", "ghost"),
+        },
+        "mpft": {"data": DATA, "method": METHODS, "solver": get_args(Solver)},
+        "raclora": {"train": ("A", "B")},
+    }[app]  # fmt: skip
+    for key, words in code.items():
+        assert sorted(choices[key]) == sorted(words)
 
 
 UNUSED = [

@@ -96,7 +96,8 @@ def write_tensors(
     surefoot.errors.WriteError
         A full disk, a quota, a folder that may not be written to.
     """
-    flat = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    # Sorted: the same tensors are the same file.
+    flat = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
     other = next((t.dtype for t in flat.values() if t.dtype not in NAMES), None)
     if other is not None:
         raise ValueError(f"tensors must be of {', '.join(map(str, NAMES))}, got {other}")

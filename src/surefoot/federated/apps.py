@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from surefoot._run.files import replacing
+from surefoot._run.files import sha256_of
+from surefoot._sealed.tensors import write_tensors
 from surefoot.errors import SurefootError, need
 from surefoot.federated._payload import unpacked
 from surefoot.federated.checkpoint import load_round, save_round, why_not
@@ -168,11 +169,8 @@ def make_server_app(
             inner.take(result.arrays or initial)
             inner.history.refuse_nothing()
             if out:
-                with need("safetensors", extra="federated", part="the key out of a federation"):
-                    from safetensors.torch import save_file
-
-                with replacing(out) as partial:
-                    save_file({k: v.contiguous() for k, v in inner.state.items()}, partial)
+                write_tensors(out, inner.state, {})
+                ended["sha256"] = sha256_of(Path(out))
         except Exception as error:
             ended["error"] = str(error)
             raise

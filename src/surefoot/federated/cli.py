@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from dataclasses import dataclass, field
@@ -43,15 +42,10 @@ class Common:
     def run(self, secure: bool) -> int:
         """Start, run, stop, and print what happened and its certificates."""
         from surefoot.federated.following import checkpoint_of
-        from surefoot.federated.launcher import Federation, FederationError, app_config
-        from surefoot.federated.run_config import check_config
+        from surefoot.federated.launcher import Federation, FederationError, app_choices, app_config
+        from surefoot.federated.run_config import check_config, value_of
 
         config: dict[str, str | int | float] = {"num-server-rounds": self.rounds, "seed": self.seed}
-        for word in self.set:
-            key, equals, value = word.partition("=")
-            if not equals:
-                raise SurefootError(f"--set takes KEY=VALUE, got {word!r}")
-            config[key] = _value(value)
         left = checkpoint_of(self.out.resolve())
         if left.exists() and not self.resume:
             print(
@@ -59,8 +53,14 @@ class Common:
                 file=sys.stderr,
             )
         federation = Federation(self.app, self.partitions, secure=secure, folder=self.folder)
+        defaults = app_config(federation.app)
         try:
-            check_config(config, app_config(federation.app))
+            for word in self.set:
+                key, equals, value = word.partition("=")
+                if not equals:
+                    raise ValueError(f"KEY=VALUE is wanted, got {word!r}")
+                config[key] = value_of(value, defaults.get(key))
+            check_config(config, defaults, app_choices(federation.app))
         except ValueError as error:
             federation.close()
             raise SurefootError(f"--set: {error}") from None
@@ -124,15 +124,6 @@ FederateCommand = (
     Annotated[Simulate, tyro.conf.subcommand("simulate")]
     | Annotated[Up, tyro.conf.subcommand("up")]
 )
-
-
-def _value(text: str) -> str | int | float:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
 
 
 NAME = "federate"

@@ -386,6 +386,12 @@ def app_config(app: Path) -> dict[str, Any]:
     return dict(tables.get("tool", {}).get("flwr", {}).get("app", {}).get("config", {}))
 
 
+def app_choices(app: Path) -> dict[str, list[str]]:
+    """The words that keys of an app may have, as tool.surefoot.choices of its pyproject.toml lists them."""
+    tables = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
+    return dict(tables.get("tool", {}).get("surefoot", {}).get("choices", {}))
+
+
 def _error_of(report: Path) -> str:
     """What ended a run early, by its own report; "" where that does not say."""
     try:

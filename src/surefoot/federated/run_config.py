@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from surefoot._numerics.checks import check_number
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 # What the apps and the strategies read, whatever is trained.
 FLOOR = frozenset(
     {"num-server-rounds", "num-partitions", "seed", "out", "fraction", "min-nodes", "node-timeout",
-     "round-timeout", "max-examples", "checkpoint", "resume"}
+     "round-timeout", "max-examples"}
 )  # fmt: skip
+# Of apps whose runs can go on from a round.
+GOING_ON = frozenset({"checkpoint", "resume"})
 RULE = frozenset({"server-rule", "server-lr", "robust"})
 
 
@@ -102,7 +105,11 @@ def refuse_unused(config: Mapping[str, Any], unused: Mapping[str, Any], why: str
             raise ValueError(f"{key} = {config[key]!r} is not used {why}; leave it out")
 
 
-def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check_config(
+    config: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    choices: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Refuse what an app does not know before anything is started.
 
     Parameters
@@ -110,12 +117,15 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
     config
         What was asked for.
     defaults
-        tool.flwr.app.config of the app's pyproject.toml: its keys, each with a value of its type.
+        tool.flwr.app.config of the app's pyproject.toml: its keys, each with a value of its type. In place of
+        "none" or "auto" there may be a number or a switch.
+    choices
+        tool.surefoot.choices of the same file: the words that a key may have.
 
     Raises
     ------
     ValueError
-        A key that is not there, or a value of another type; all of them are named.
+        A key that is not there, a value of another type, or another word; all of them are named.
     """
     refuse_unknown(config, defaults)
     wrong = [
@@ -123,14 +133,43 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
         for key, default in defaults.items()
         if key in config and type(default) in _TYPES and not _fits(config[key], default)
     ]
+    for key, words in (choices or {}).items():
+        if key in config and config[key] not in words:
+            near = difflib.get_close_matches(str(config[key]), words, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            wrong.append(f"{key} must be one of {', '.join(words)}, got {config[key]!r}{hint}")
     if wrong:
         raise ValueError("; ".join(wrong))
 
 
+def value_of(text: str, default: Any) -> str | int | float:
+    """What a word of the command line stands for.
+
+    Parameters
+    ----------
+    text
+        The word.
+    default
+        Of its key; where that is text, and not "none" or "auto", the word stays text.
+    """
+    if isinstance(default, str) and default not in OPEN:
+        return text
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+# Defaults that stand for "not given".
+OPEN = ("none", "auto")
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def _fits(value: Any, default: Any) -> bool:
+    if default in OPEN:
+        return True
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, str):

@@ -9,7 +9,15 @@ import numpy as np
 import torch
 
 from surefoot.federated.partition import lda_partition
-from surefoot.federated.run_config import FLOOR, RULE, number, refuse_unknown, refuse_unused, whole
+from surefoot.federated.run_config import (
+    FLOOR,
+    GOING_ON,
+    RULE,
+    number,
+    refuse_unknown,
+    refuse_unused,
+    whole,
+)
 from surefoot.reparam._task.networks import NETWORK, build_of, statistics_of
 from surefoot.reparam.scales import Scales
 from surefoot.reparam.task import RepOptTask
@@ -27,7 +35,7 @@ def repopt_task(config: Mapping[str, Any]) -> RepOptTask:
     arm, alpha, bn ("average", "local", "group_norm"), scales (a file, "" for the initial ones), lr, momentum,
     local-epochs, batch-size, weight-decay, proximal-mu; and of the network those of `build_of`.
     """
-    refuse_unknown(config, FLOOR | RULE | KEYS | NETWORK)
+    refuse_unknown(config, FLOOR | GOING_ON | RULE | KEYS | NETWORK)
     seed, count = whole(config, "seed", 0), whole(config, "num-partitions", 2, 1)
     arm, path = config.get("arm", "fedrepopt"), str(config.get("scales", ""))
     if arm in ("rep", "inf"):
