@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -14,47 +14,14 @@ from torch import nn
 
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.loss_scale import held_scale, is_skipped
-from surefoot._numerics.sizes import norm_of
 from surefoot._sealed.writing import writing
+from surefoot._watching.probes import PROBES, gradient_norm, note_settings
+from surefoot._watching.probes import Probe as Probe
+from surefoot._watching.wrapped import innermost
 from surefoot.certificate import Certificate, certify
 from surefoot.errors import NonFiniteError, UnknownNameError
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
-
-Probe = Callable[[nn.Module, torch.optim.Optimizer], float | Mapping[str, float]]
-
-
-def _gradient_norm(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    return norm_of([p.grad for p in model.parameters() if p.grad is not None])
-
-
-def _parameter_norm(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    return norm_of([p.detach() for p in model.parameters()])
-
-
-def _learning_rate(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    return float(optimizer.param_groups[0]["lr"])
-
-
-PROBES: dict[str, Probe] = {
-    "gradient_norm": _gradient_norm,
-    "parameter_norm": _parameter_norm,
-    "lr": _learning_rate,
-}
-
-
-def _note_settings(record: Record, seed: int, optimizer: torch.optim.Optimizer) -> None:
-    """What the optimizer is set to now, as facts; its rates are a matter of steps: the probe "lr"."""
-    inner = getattr(optimizer, "optimizer", None)  # accelerate and Opacus wrap what steps
-    real = inner if isinstance(inner, torch.optim.Optimizer) else optimizer
-    record.note(seed, optimizer=type(real).__name__)
-    for group in real.param_groups:
-        plain = {
-            name: value
-            for name, value in group.items()
-            if name != "lr" and name.isidentifier() and isinstance(value, (str, bool, int, float))
-        }
-        record.note(seed, **plain)
 
 
 def _read(found: list[float | torch.Tensor]) -> list[float]:
@@ -95,7 +62,7 @@ class Watch:
     """Records a loop; made by `watch`.
 
     Use it as a context manager, or call `close` at the end: the last values are checked there. `record` holds
-    what was recorded, and `step` counts the optimizer's steps.
+    what was recorded, `step` counts the optimizer's steps, and `seed` is what all is filed under.
 
     Parameters
     ----------
@@ -123,10 +90,11 @@ class Watch:
         record: Record,
         checkpoint: Path | None,
     ) -> None:
-        self.record = record
+        self.record, self.seed = record, seed
         self.step = 0
-        self._model, self._optimizer = model, optimizer
-        self._probes, self._every, self._seed = probes, every, seed
+        self._model, self._optimizer = model, innermost(optimizer)
+        self._around = () if self._optimizer is optimizer else (type(optimizer).__name__,)
+        self._probes, self._every = probes, every
         self._checkpoint = checkpoint
         self._good: str | None = None
         self._pending: dict[str, tuple[list[int], list[float | torch.Tensor]]] = {}
@@ -136,8 +104,8 @@ class Watch:
         # Forwards and the first gradient as the last step left them.
         self._left: tuple[int, torch.Tensor | None, int] = (-1, None, 0)
         self._hooks = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            self._optimizer.register_step_pre_hook(self._before_step),
+            self._optimizer.register_step_post_hook(self._after_step),
             model.register_forward_pre_hook(self._forwards),
         ]
 
@@ -190,65 +158,98 @@ class Watch:
         self._left = (self._forwards.count, gradient, version)
         self._inside = False
 
-    def _before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before_step(
+        self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if is_skipped(optimizer):
-            return
+            return None
         given = (*args[1:], *kwargs.values())
-        self._inside, self._by_closure = True, any(callable(each) for each in given)
-        if self.step % self._every == 0:
-            self._settle()
-            _note_settings(self.record, self._seed, self._optimizer)
-            found: dict[str, float] = {}
-            for name, probe in self._probes.items():
-                value = probe(self._model, self._optimizer)
-                values = dict(value) if isinstance(value, Mapping) else {name: float(value)}
-                if probe is _gradient_norm:
-                    values[name] /= held_scale(optimizer, kwargs)
-                found |= values
-            for name, number in found.items():
-                self._check(name, self.step, number)
-            self.record.update(self._seed, self.step, found)
-            self._save()
+        closure = next((each for each in given if callable(each)), None)
+        self._inside, self._by_closure = True, closure is not None
+        due = self.step % self._every == 0
         self.step += 1
+        if not due:
+            return None
+        if closure is None:
+            self._look(optimizer, kwargs)
+            return None
+
+        seen = False
+
+        def looked_at(*words: Any, **more: Any) -> Any:
+            # Its gradients are there when it has run, and the parameters not yet moved.
+            nonlocal seen
+            found = closure(*words, **more)
+            if not seen:
+                seen = True
+                self._look(optimizer, kwargs)
+            return found
+
+        changed = tuple(looked_at if each is closure else each for each in args)
+        return changed, {k: looked_at if v is closure else v for k, v in kwargs.items()}
+
+    def _look(self, optimizer: Any, kwargs: dict[str, Any]) -> None:
+        """Ask the probes, with the gradients of the step that is being taken."""
+        step = self.step - 1
+        self._settle()
+        note_settings(self.record, self.seed, self._optimizer, self._around)
+        found: dict[str, float] = {}
+        for name, probe in self._probes.items():
+            value = probe(self._model, self._optimizer)
+            values = dict(value) if isinstance(value, Mapping) else {name: float(value)}
+            if probe is gradient_norm:
+                values[name] /= held_scale(optimizer, kwargs)
+            found |= values
+        for name, number in found.items():
+            self._check(name, step, number)
+        self.record.update(self.seed, step, found)
+        self._save(step)
 
     def _check(self, name: str, step: int, value: float) -> None:
         if not isfinite(value):
-            self.record.update(self._seed, step, {name: value})
+            self.record.update(self.seed, step, {name: value})
             self.record.flush()
             raise NonFiniteError(name, step, value, self._good)
 
-    def _settle(self) -> None:
+    def _settle(self, *, whole: bool = False) -> None:
+        """Check all values, and write those of steps to which no more can come; `whole`: of every step."""
         pending, self._pending = self._pending, {}
         for name, (steps, found) in pending.items():
             values = _read(found)
-            if len(set(steps)) < len(steps):
-                steps, values = _averaged(steps, values)
             for step, value in zip(steps, values, strict=True):
                 if not isfinite(value):
                     self._check(name, step, value)
-            self.record.extend(self._seed, name, values, steps)
+            # A part of an accumulated batch may be logged after the step that it belongs to.
+            late = [] if whole else [i for i, step in enumerate(steps) if step >= self.step - 1]
+            if late:
+                self._pending[name] = ([steps[i] for i in late], [values[i] for i in late])
+                done = [i for i in range(len(steps)) if i not in set(late)]
+                steps, values = [steps[i] for i in done], [values[i] for i in done]
+            if len(set(steps)) < len(steps):
+                steps, values = _averaged(steps, values)
+            self.record.extend(self.seed, name, values, steps)
 
-    def _save(self) -> None:
+    def _save(self, step: int) -> None:
         if self._checkpoint is None:
             return
         state = {
-            "step": self.step,
+            "step": step,
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
         with writing(self._checkpoint) as file:
             torch.save(state, file)
-        self._good = f"{self._checkpoint} (step {self.step})"
+        self._good = f"{self._checkpoint} (step {step})"
 
     def certify(self, guarantee: Guarantee, confidence: float = 0.99) -> Certificate:
         """Compare what was recorded so far with a guarantee."""
-        self._settle()
+        self._settle(whole=True)
         return certify(self.record, guarantee, confidence)
 
     def close(self) -> None:
         """Check and flush the last values, and stop watching."""
         self._unhook()
-        self._settle()
+        self._settle(whole=True)
         self.record.flush()
 
     def _unhook(self) -> None:
@@ -297,7 +298,9 @@ def watch(
     Parameters
     ----------
     model, optimizer
-        What is being trained; steps are counted by the optimizer's own hooks.
+        What is being trained; steps are counted by the optimizer's own hooks. One that Accelerate, Opacus or
+        Lightning has wrapped is watched inside: what the wrapper leaves out is no step, and gradients are
+        those that it hands on (clipped and noised ones of Opacus').
     probes
         Names of built-in probes ("gradient_norm", "parameter_norm", "lr"), or your own callables
         `probe(model, optimizer) -> float or {name: float}`, called before a step, when gradients

@@ -1,0 +1,2 @@
+from .lightning import LightningWatchCallback as LightningWatchCallback
+from .transformers import WatchCallback as WatchCallback
