@@ -343,7 +343,11 @@ def _class(of: Any) -> Rule | None:
     if of is np.ndarray:
         return Rule(lambda v: _sequence(v) or hasattr(v, "__array__"), "an array")
     if getattr(of, "_is_protocol", False):
-        return Rule(lambda v: not _plain(v), f"{words}: an object with its methods")
+        methods = _public(of)
+        has = ", ".join(methods)
+        return Rule(
+            lambda v: not _plain(v) and all(hasattr(v, m) for m in methods), f"{words} (with {has})"
+        )
     if of.__module__.split(".")[0] in ("surefoot", "builtins"):
         return Rule(lambda v: isinstance(v, of), words)
     if isinstance(of, type) and issubclass(of, np.number):
@@ -354,9 +358,23 @@ def _class(of: Any) -> Rule | None:
 
 def _of_other(value: Any, of: Any) -> bool:
     try:
-        return isinstance(value, of) or not _plain(value)
+        if isinstance(value, of):
+            return True
     except TypeError:
-        return True
+        return not _plain(value)
+    if _plain(value):
+        return False
+    methods = _public(of)
+    return not methods or any(hasattr(value, m) for m in methods)
+
+
+@cache
+def _public(of: Any) -> tuple[str, ...]:
+    """What a class of another library, or a protocol, offers."""
+    own = [c for c in of.__mro__ if c.__module__ not in ("builtins", "typing", "abc")]
+    named = {n for c in own for n in (*vars(c), *vars(c).get("__annotations__", {}))}
+    called = ["__call__"] if any("__call__" in vars(c) for c in own) else []
+    return (*called, *sorted(n for n in named if not n.startswith("_")))
 
 
 def _is_later(value: Any, of: Later) -> bool:

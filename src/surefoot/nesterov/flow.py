@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 
 
@@ -25,6 +26,7 @@ class Flow:
     promised: Float[np.ndarray, " T"]
 
 
+@checked
 def heavy_ball_flow(
     f: Callable[[Float[Tensor, " P"]], Float[Tensor, ""]],
     start: Float[Tensor, " P"],

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import Hessian, lanczos
 from surefoot._numerics.curvature import Interval as Interval
@@ -19,6 +20,7 @@ from surefoot.nesterov._probe.projection import Projection, project
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
 
+@checked
 class Landscape:
     """Measurements of f(parameters) = loss_fn(model(inputs), targets) at the model's parameters.
 

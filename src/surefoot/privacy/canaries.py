@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.sizes import wide
 from surefoot.errors import SurefootError
@@ -182,6 +183,7 @@ def gradient_scores(
     return scores
 
 
+@checked
 def attach_gradient_canaries(
     dp_optimizer: Any,
     canaries: Float[Tensor, "m P"],

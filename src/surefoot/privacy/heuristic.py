@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE, Bounded
 from surefoot.privacy._checks import (
@@ -59,6 +60,7 @@ def poisson_pair(noise_multiplier: float, sample_rate: float, steps: int) -> Dir
     return binomial_shift(steps, q, 1 / sigma / math.sqrt(steps))
 
 
+@checked
 class Heuristic(Mechanism):
     """The curve of the last-iterate heuristic; made by `last_iterate`.
 
@@ -136,6 +138,7 @@ class Heuristic(Mechanism):
         return dataclasses.replace(value, note=ENVELOPE)
 
 
+@checked
 def last_iterate(
     noise_multiplier: PerStep,
     sample_rate: PerStep,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot.guarantee import Guarantee
 from surefoot.privacy._checks import check_rate, check_steps, per_step
 from surefoot.privacy._impulses import (
@@ -39,6 +40,7 @@ DEPARTURE = "departure from additivity"
 SETTINGS = ("momentum", "weight_decay", "dampening", "nesterov")
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearWeights:
     """What each step counts in the final model, relative to the noise of the same step.

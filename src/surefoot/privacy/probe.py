@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.sizes import wide
 from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.privacy._checks import real
@@ -38,6 +39,7 @@ FAR = 5.0
 RESPONSE, LENGTH, UNEVEN = "response along the perturbation", "length of the response", "unevenness"
 
 
+@checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class Linearity:
     """What the meter read.
@@ -148,6 +150,7 @@ def judge(weights: Float[Array, " probes"], norms: Float[Array, " probes"]) -> F
     return "OK" if straight and weights.min() >= LOW and weights.max() <= HIGH else "strained"
 
 
+@checked
 class LinearityMeter:
     """Measures a training function of yours.
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 
 Values: TypeAlias = float | Float[np.ndarray, "*N"]
@@ -24,6 +25,7 @@ def aiming_constant(gap_y: Values, g_dot_d: Values, d_sq: Values) -> Values:
     return _ratio(2 * (g_dot_d - gap_y), d_sq)
 
 
+@checked(nan=True)
 def growth_constant(gap_y: Values, g_sq: Values) -> Values:
     """mu_PL = |g|^2 / (2 (f(y) - f*)): an upper limit of mu_aim, as aiming implies the PL inequality.
 
@@ -59,6 +61,7 @@ def directional_nonconvexity(
     return _ratio(2 * deficit, alpha**2 * v_sq)
 
 
+@checked(nan=True)
 def certified_aiming(mu_aim: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """Smallest mu_aim from each step to the last: what holds on the tail that starts there.
 

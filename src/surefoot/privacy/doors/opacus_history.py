@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import FileFormatError
 from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps
 from surefoot.privacy.comparison import Report, check_audit, made_report
@@ -130,6 +131,7 @@ def _check_sums(path: Path) -> None:
                 archive.read(name)
 
 
+@checked
 def from_opacus(
     source: Any,
     delta: float,
@@ -187,6 +189,7 @@ def from_opacus(
     return dataclasses.replace(report, notes=(*report.notes, *notes, *weighing.notes))
 
 
+@checked
 def note_training(
     record: Record,
     seed: int | None,
