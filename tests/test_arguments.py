@@ -1,4 +1,4 @@
-"""Arguments are held against annotations: what is surely wrong is refused by name, all else passes as it came."""
+"""What is surely wrong by its annotation is refused by name; all else passes as it came."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from surefoot._numerics.shown import shown
 from surefoot.errors import ArgumentError, SurefootError
 
 if TYPE_CHECKING:
-    pass
+    from nowhere_at_all import Missing  # noqa: F401
+
+    from surefoot.record import Record  # noqa: F401
 
 
 class Trains(Protocol):
@@ -39,10 +41,12 @@ class Trainer:
 
 
 ANNOTATED = {
-    "float": (float, [1, 2.5, -math.inf, np.float32(1), Fraction(1, 3), torch.tensor(1.0), np.array(2), 10**400],
+    "float": (float, [1, 2.5, -math.inf, np.float32(1), Fraction(1, 3), torch.tensor(1.0), np.array(2),
+                      10**400],
               [True, "1", b"1", math.nan, None, 1j, [1.0], np.ones(2), np.ones(1), torch.tensor(math.nan), {},
                np.True_, object(), np.ma.masked, torch.tensor(True)]),
-    "int": (int, [1, -1, 1e6, np.int64(3), torch.tensor(3)], [2.5, math.inf, True, "1", None, math.nan, 1j, [1]]),
+    "int": (int, [1, -1, 1e6, np.int64(3), torch.tensor(3)],
+            [2.5, math.inf, True, "1", None, math.nan, 1j, [1]]),
     "bool": (bool, [True, np.False_], [1, 0.0, "yes", None]),
     "str": (str, ["", "a", np.str_("b")], [b"a", 1, None, ["a"]]),
     "word": (Literal["a", "b"], ["a", "b"], ["c", 1, None, True, ["a"], np.ones(2)]),
@@ -54,12 +58,14 @@ ANNOTATED = {
     "many": (tuple[int, ...], [(), (1, 2), [3]], [(1, "a"), 1, "12"]),
     "mapping": (Mapping[str, int], [{}, {"a": 1}], [[], {"a": "b"}, None, "a"]),
     "iterable": (Iterable[int], [[1], range(2), iter([1]), {1}], [1, "12", None, ["a"], int]),
-    "callable": (Callable[[int], int], [len, int, lambda x: x, functools.partial(int)], [None, 3, "f", [len]]),
+    "callable": (Callable[[int], int], [len, int, lambda x: x, functools.partial(int)],
+                 [None, 3, "f", [len]]),
     "path": (str | Path, ["a", Path("a")], [3, None, b"a", object()]),
     "tensor": (Float[Tensor, "n d"], [torch.ones(2, 3), torch.ones(2, 3, dtype=torch.int64)],
                [torch.ones(2), torch.ones(2, 3, dtype=torch.bool), np.ones((2, 3)), [[1.0]], None,
                 torch.full((2, 3), math.nan), torch.ones(2, 3) * 1j]),
-    "array": (Float[np.ndarray, " n"], [np.ones(2), [1.0, 2], (1,), np.ones(0), pd.Series([1.0]), torch.ones(2)],
+    "array": (Float[np.ndarray, " n"], [np.ones(2), [1.0, 2], (1,), np.ones(0), pd.Series([1.0]),
+                                          torch.ones(2)],
               [np.ones((2, 2)), "a", ["a"], np.array([1j]), np.array([math.nan]), None, 3, object(),
                np.ma.array([1.0, 2], mask=[0, 1]), [np.ma.masked], np.array([True])]),
     "open shape": (Float[Tensor, "*any"], [torch.ones(()), torch.ones(2, 3)], [1.0, "a"]),
@@ -103,7 +109,11 @@ def test_what_fits_passes_as_it_came_and_what_does_not_is_named(kind):
 
 @checked
 def scaled(
-    x: float, by: float = 2.0, *, mode: Literal["up", "down"] = "up", seed: int = None
+    x: float,
+    by: float = 2.0,
+    *,
+    mode: Literal["up", "down"] = "up",
+    seed: int = None,  # noqa: RUF013
 ) -> float:
     """Documented."""
     return x * by if mode == "up" else x / by

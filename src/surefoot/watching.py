@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.loss_scale import held_scale, is_skipped
 from surefoot._numerics.sizes import norm_of
@@ -91,6 +92,7 @@ class _Forwards:
             self.count += 1
 
 
+@checked
 class Watch:
     """Records a loop; made by `watch`.
 
@@ -123,6 +125,7 @@ class Watch:
         record: Record,
         checkpoint: Path | None,
     ) -> None:
+        check_number("every", every, least=1, whole=True)
         self.record = record
         self.step = 0
         self._model, self._optimizer = model, optimizer
@@ -271,6 +274,7 @@ class Watch:
         self.record.flush()
 
 
+@checked
 def watch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import collections.abc
+import enum
 import inspect
 import math
 import os
@@ -157,6 +158,10 @@ def rule_of(annotation: Any, module: dict[str, Any], nan: bool = False) -> Rule 
 def _rule(of: Any, module: dict[str, Any], nan: bool) -> Rule | None:
     if isinstance(of, (str, typing.ForwardRef)):
         return rule_of(of if isinstance(of, str) else of.__forward_arg__, module, nan)
+    if of is Any:
+        return Rule(
+            _unhidden, "without a mask that hides some of it (leave those out, or fill them)"
+        )
     if of is None or of is type(None):
         return Rule(lambda v: v is None, "None")
     if isinstance(of, Later):
@@ -181,7 +186,28 @@ def _rule(of: Any, module: dict[str, Any], nan: bool) -> Rule | None:
     return _class(of) if isinstance(of, type) else None
 
 
+def _unhidden(value: Any) -> bool:
+    return not isinstance(value, np.ma.MaskedArray) or not np.ma.is_masked(value)
+
+
+def _device(value: Any, device: Any) -> bool:
+    try:
+        return isinstance(value, device) or bool(isinstance(value, str) and device(value))
+    except RuntimeError:
+        return False
+
+
 def _union(members: tuple[Any, ...], module: dict[str, Any], nan: bool) -> Rule | None:
+    devices = [
+        m for m in members if getattr(m, "__module__", "") == "torch" and m.__name__ == "device"
+    ]
+    if devices and str in members:
+        kept = tuple(m for m in members if m not in (devices[0], str))
+        named = Rule(lambda v: _device(v, devices[0]), 'a device of torch, such as "cpu"')
+        rest = _union(kept, module, nan) if kept else None
+        if rest is None:
+            return named
+        return Rule(lambda v: rest.fits(v) or named.fits(v), f"{named.allowed} or {rest.allowed}")
     rules = [_rule(m, module, nan) for m in members]
     known = [r for r in rules if r is not None]
     if len(known) < len(rules):
@@ -284,6 +310,10 @@ CONTAINERS: dict[Any, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+MANY = {"a number": "of numbers", "a whole number": "of whole numbers", "a string": "of strings",
+        "a number or NaN": "of numbers"}  # fmt: skip
+
+
 def _container(of: Any, args: tuple[Any, ...], module: dict[str, Any], nan: bool) -> Rule | None:
     if of not in CONTAINERS:
         return _class(of)
@@ -306,7 +336,7 @@ def _container(of: Any, args: tuple[Any, ...], module: dict[str, Any], nan: bool
             return all(inner.fits(v) for v in values[:LOOKED_AT])
         return not (isinstance(value, np.ndarray) and _of_another_kind(value, inner))
 
-    return Rule(fits, f"{words} of which each is {inner.allowed}")
+    return Rule(fits, f"{words} {MANY.get(inner.allowed, f'of which each is {inner.allowed}')}")
 
 
 def _of_another_kind(value: Any, inner: Rule) -> bool:
@@ -344,10 +374,15 @@ def _class(of: Any) -> Rule | None:
         return Rule(lambda v: _sequence(v) or hasattr(v, "__array__"), "an array")
     if getattr(of, "_is_protocol", False):
         methods = _public(of)
+        if "__call__" in methods:
+            return Rule(callable, f"{words}: callable")
         has = ", ".join(methods)
         return Rule(
             lambda v: not _plain(v) and all(hasattr(v, m) for m in methods), f"{words} (with {has})"
         )
+    if issubclass(of, enum.Enum):
+        # By its value as well, which the function turns into a member.
+        return Rule(lambda v: isinstance(v, (of, str)), words)
     if of.__module__.split(".")[0] in ("surefoot", "builtins"):
         return Rule(lambda v: isinstance(v, of), words)
     if isinstance(of, type) and issubclass(of, np.number):

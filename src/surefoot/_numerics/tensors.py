@@ -55,12 +55,20 @@ def array_rule(annotation: Any, nan: bool) -> tuple[Callable[[Any], bool], str]:
             return False
         if dims is not None and len(value.shape) != dims:
             return False
-        return not (finite and kind == "f") or not bool((value != value).any())
+        return not (finite and kind == "f") or _finite(value)
 
     what = "a tensor" if torch_only else "an array"
     size = "" if dims is None else f" of {dims} dimension{'s' * (dims != 1)}"
-    unhidden = " without NaN" if finite else ""
-    return fits, f"{what}{size} of {WORDS.get(word, 'numbers')}{unhidden}"
+    each = f"{'finite ' if finite else ''}{WORDS.get(word, 'numbers')}"
+    return fits, f"{what}{size} of {each}"
+
+
+def _finite(value: Any) -> bool:
+    if is_tensor(value):
+        # Of a sparse one, or one without storage, the function itself has to see.
+        dense = str(value.layout) == "torch.strided" and value.device.type != "meta"
+        return not dense or bool(value.detach().isfinite().all())
+    return bool(np.isfinite(value).all())
 
 
 def _as_array(value: Any) -> Any:

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 
 
+@checked
 @dataclass(frozen=True)
 class Activation:
     """One activation.
@@ -58,6 +60,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+@checked
 class MixedActivation(nn.Module):
     """One layer with several activations: each on its own contiguous block of neurons.
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.architecture._budget import Budget, Clock
 from surefoot.architecture._nets.family import shapes
@@ -34,6 +35,7 @@ LOOKS, SEEN_ROWS, CHUNK = 25, 1024, 4096
 JITTER = 0.1
 
 
+@checked
 @overload
 def search(
     decoder: NetworkAutoencoder | MLPSpace,

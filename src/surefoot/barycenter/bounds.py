@@ -63,7 +63,7 @@ def descent_bound(F: float, grad_norm2: float, eta: float) -> float:
     ValueError
         An argument that is no finite number.
     """
-    F, eta = check_number("F", F), check_number("eta", eta)
+    F, eta = check_number("F", F), check_number("eta", eta, least=0)
     grad_norm2 = check_number("grad_norm2", grad_norm2, least=0)
     return F - (eta - eta * eta / 2) * grad_norm2
 

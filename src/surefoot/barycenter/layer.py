@@ -116,7 +116,8 @@ class SUOTBarycenterLayer(torch.nn.Module):
             self.log_tau = torch.nn.Parameter(log_tau)
         else:
             self.register_buffer("log_tau", log_tau)
-        self.tol, self.max_iter = tol, max_iter
+        self.tol = check_number("tol", tol, least=0)
+        self.max_iter = check_number("max_iter", max_iter, least=1, whole=True)
 
     @property
     def tau(self) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from surefoot._numerics.arguments import checked
 from surefoot._run.files import replacing
 from surefoot.errors import need
 from surefoot.federated._payload import unpacked
@@ -33,6 +34,7 @@ MakeStrategy = Callable[[Mapping[str, Any], Task], Strategy]
 WATCHING = frozenset({"message_size_mod", "arrays_size_mod"})
 
 
+@checked
 def make_client_app(
     make_task: MakeTask,
     settings: Mapping[str, Any] | None = None,
@@ -100,6 +102,7 @@ def make_client_app(
     return app
 
 
+@checked
 def make_server_app(
     make_task: MakeTask,
     make_strategy: MakeStrategy | None = None,

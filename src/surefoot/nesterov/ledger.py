@@ -144,6 +144,8 @@ class Ledger:
             eta=eta, alpha=eta, rho=(1 - s) / (1 + s), s=s, gamma=sqrt(eta), beta=sqrt(eta)
         )
         self._optimizer, self._closure = optimizer, closure
+        if f_star is not None:
+            check_number("f_star", f_star)
         self._mu, self._f_star, self._every = mu, f_star, every
         self._anchor, self._landscape = anchor, landscape
         self._parameters = [p for g in optimizer.param_groups for p in g["params"]]

@@ -71,6 +71,7 @@ class Landscape:
                 f"data needs as many inputs as targets and at least one, got {len(inputs)} and "
                 f"{len(targets)}"
             )
+        check_number("f_star", f_star)
         if chunk is not None:
             check_number("chunk", chunk, least=1, whole=True)
         self.model, self.loss_fn, self.f_star = model, loss_fn, f_star

@@ -220,7 +220,7 @@ def attach_gradient_canaries(
     """
     if not hasattr(dp_optimizer, "clip_and_accumulate"):
         raise SurefootError(
-            "attach_gradient_canaries needs an Opacus DPOptimizer, "
+            "dp_optimizer must be a DPOptimizer of Opacus, "
             f"got {type(dp_optimizer).__name__}; make one with PrivacyEngine.make_private"
         )
     params = dp_optimizer.params

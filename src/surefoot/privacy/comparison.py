@@ -213,7 +213,7 @@ def _audit_words(audit: AuditResult) -> str:
     )
 
 
-@checked
+@checked(leave=("sampling",))
 def compare(
     noise_multiplier: PerStep,
     sample_rate: PerStep,

@@ -90,6 +90,11 @@ class Heuristic(Mechanism):
         plain: bool,
         note: str = "",
     ) -> None:
+        if np.ndim(noise_multiplier) == 0:
+            check_noise(noise_multiplier)
+        if np.ndim(sample_rate) == 0:
+            check_rate(sample_rate)
+        check_steps(steps)
         super().__init__(pair, "heuristic", note)
         self.noise_multiplier, self.sample_rate, self.steps = noise_multiplier, sample_rate, steps
         self._plain = plain
@@ -138,7 +143,7 @@ class Heuristic(Mechanism):
         return dataclasses.replace(value, note=ENVELOPE)
 
 
-@checked
+@checked(leave=("sampling",))
 def last_iterate(
     noise_multiplier: PerStep,
     sample_rate: PerStep,

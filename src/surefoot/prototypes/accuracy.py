@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.head import ZeroShotHead
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class AccuracyMatrix:
     """M[i, j] in [0, 1]: client i's model on client j's test data; one row where all share a model."""
@@ -39,6 +41,7 @@ class AccuracyMatrix:
         return float(self.values.min() if len(self.values) == 1 else np.diag(self.values).min())
 
 
+@checked
 def accuracy_matrix(
     models: nn.Module | Sequence[nn.Module], tests: Sequence[tuple[Any, Any]], head: ZeroShotHead
 ) -> AccuracyMatrix:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import generator_for
 from surefoot.prototypes._client.inputs import labelled
@@ -54,6 +55,7 @@ def distillation_loss(
     return found if reduction == "batchmean" else found / local.shape[1]
 
 
+@checked
 def adapt_locally(
     adapter: ResidualAdapter,
     feats: Any,

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from surefoot._numerics.arguments import checked
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_row
 from surefoot.prototypes.membership import SAME, MembershipAudit, audit_membership
 from surefoot.prototypes.prototype_set import PrototypeSet, an_upload
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Nearness:
     """How near the rows of an upload come to records of their class; no record is in it.
@@ -40,6 +42,7 @@ class Nearness:
     audit: MembershipAudit | None
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class UploadReport:
     """What is in an upload.
@@ -172,6 +175,7 @@ class UploadReport:
         )
 
 
+@checked
 def inspect_upload(
     protos: PrototypeSet,
     feats: Any = None,

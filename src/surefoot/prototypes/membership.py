@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_of_class
 from surefoot.prototypes.prototype_set import PrototypeSet, an_upload
@@ -21,6 +22,7 @@ SAME = 1e-6
 """Distance, relative to a record's norm, below which a row is that record."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class MembershipAudit:
     """A nearest-prototype membership attack; after a private release its outcome stays with the client.
@@ -46,6 +48,7 @@ class MembershipAudit:
         return self.raw_fraction > 0 or self.auc >= LEAKS
 
 
+@checked
 def audit_membership(
     protos: PrototypeSet, members: Any, y: Any, others: Any, y_others: Any
 ) -> MembershipAudit:

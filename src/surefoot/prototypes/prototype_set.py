@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
 from surefoot.certificate import Certificate
 from surefoot.errors import FileFormatError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 METHODS = ("cluster_var", "mean", "cluster", "random", "gauss")
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class PrototypeSet:
     """The prototypes of one client.

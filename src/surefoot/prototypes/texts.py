@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from surefoot._numerics.arguments import checked
 from surefoot.data.frames import column, read_frame
 from surefoot.errors import FileFormatError
 
@@ -21,6 +22,7 @@ TEMPLATES = (
 )
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class DomainTexts:
     """Labelled texts of several domains.
@@ -73,6 +75,7 @@ class DomainTexts:
         return len(self.texts)
 
 
+@checked
 def domain_texts(path: str | Path, templates: Sequence[str] = TEMPLATES) -> DomainTexts:
     """A table of one's own: columns text, label and domain; classes and domains in alphabetical order.
 

@@ -111,7 +111,7 @@ def _load(path: Path) -> Any:
     import torch
 
     if not path.is_file():
-        raise FileFormatError(f"{path} is no file; give the checkpoint that Opacus saved")
+        raise FileFormatError(f"{path} is no file; source must be the checkpoint that Opacus saved")
     try:
         _check_sums(path)
         # Weights only: a checkpoint from somewhere else must not run code.
