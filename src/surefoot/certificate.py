@@ -290,7 +290,7 @@ def certify(
             f"no step of {guarantee.quantity!r} was recorded by every seed: {_first_steps(record, guarantee)}"
         )
     if expected is not None and expected not in list(Verdict):
-        raise UnknownNameError("verdict", str(expected), list(Verdict))
+        raise UnknownNameError("expected verdict", str(expected), list(Verdict))
     if steps is not None:
         check_number("steps", steps, least=2, whole=True)
     bound = on_steps(guarantee.bound(record), "bound", guarantee, curves)

@@ -78,7 +78,7 @@ MEASURED = re.compile(r"nan|inf|-inf|negative|zero|0-d nan|above 1|array|half|em
                       r"nan inside|inf inside|unknown")  # fmt: skip
 # Of what an argument so named is a share, a probability or a momentum.
 SHARES = re.compile(r"^(momentum|fraction|q|sample_rate|delta|confidence|rho|ratio|share|dampening|.*_fraction|"
-                    r"label_smoothing|train_error|least_R2|lam)$")  # fmt: skip
+                    r"label_smoothing|train_error|least_R2)$")  # fmt: skip
 
 
 def arrays(value):
@@ -232,22 +232,38 @@ def tried(package, name, argument, label):
             result = thing(**{**given, argument: value})
     except (ValueError, TypeError, SurefootError) as error:
         said = str(error)
+        if why.startswith("theirs"):
+            return "legal", why
         good = names(argument, said) and len(said) > len(argument) + 12
         # Not even what is legal may fail without a word.
         return "helpful" if good else "unhelpful", f"{type(error).__name__}: {said}"
     except Exception as error:
+        if why.startswith("theirs"):
+            return "legal", why
         return "unhelpful", f"{type(error).__name__}: {error}"
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return "unhelpful", f"{type(error).__name__}: {error}"
+    if nan_in(result) and "missing" not in why and not isinstance(given, Fields) and not plain_has_nan(package, name):
+        return "silent", f"NaN in {type(result).__name__}"
     if why:
         return "legal", why
     return "silent", f"accepted: {type(result).__name__}"
 
 
+def nan_in(result):
+    """Whether there is a NaN among the numbers of a result."""
+    return any(v != v for v in pure.numbers_in(result))
+
+
 def names(argument, message):
-    return pure.names(argument, message) or pure.names(argument.replace("_", " "), message)
+    words = (argument, argument.replace("_", " "), argument.removesuffix("s"))
+    return any(pure.names(word, message) for word in words)
+
+
+@cache
+def plain_has_nan(package, name):
+    """Whether the valid call has a NaN in its result already."""
+    thing, make = valid_calls(package)[0][name]
+    with quiet():
+        return nan_in(thing(**make()))
 
 
 def valid_fails(package):

@@ -21,12 +21,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Union, get_args, get_origin
 
-import numpy as np
-
-from surefoot._numerics.tensors import array_rule, is_tensor, kind_of
+from surefoot._numerics.tensors import array_rule, hidden, is_array, is_tensor, kind_of
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset,
-         np.ndarray, np.generic, range)  # fmt: skip
+         range)  # fmt: skip
 """Types whose values are no object of another library."""
 LOOKED_AT = 64
 """Elements of a sequence that are held against its annotation."""
@@ -187,7 +185,7 @@ def _rule(of: Any, module: dict[str, Any], nan: bool) -> Rule | None:
 
 
 def _unhidden(value: Any) -> bool:
-    return not isinstance(value, np.ma.MaskedArray) or not np.ma.is_masked(value)
+    return not hidden(value)
 
 
 def _device(value: Any, device: Any) -> bool:
@@ -239,7 +237,7 @@ def _number(value: Any, nan: bool = False) -> bool:
         return nan or value == value
     if kind is int:
         return True
-    if isinstance(value, (bool, str, bytes, bytearray, complex)) or np.ma.is_masked(value):
+    if isinstance(value, (bool, str, bytes, bytearray, complex)) or hidden(value):
         return False
     if getattr(value, "shape", ()) != () or (kind_of(value) or "f") not in "fiu":
         return False
@@ -264,10 +262,19 @@ def _path(value: Any) -> bool:
     return isinstance(value, os.PathLike)
 
 
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool) or (
+        is_array(value) and kind_of(value) == "b" and value.shape == ()
+    )
+
+
 SIMPLE: dict[Any, Rule] = {
     float: Rule(_number, "a number"),
     int: Rule(_whole, "a whole number"),
-    bool: Rule(lambda v: isinstance(v, (bool, np.bool_)), "True or False"),
+    bool: Rule(
+        lambda v: isinstance(v, bool) or (is_array(v) and kind_of(v) == "b" and v.shape == ()),
+        "True or False",
+    ),
     str: Rule(lambda v: isinstance(v, str), "a string"),
     bytes: Rule(lambda v: isinstance(v, (bytes, bytearray)), "bytes"),
 }
@@ -334,7 +341,7 @@ def _container(of: Any, args: tuple[Any, ...], module: dict[str, Any], nan: bool
         if isinstance(value, looked):
             values = list(value.values()) if isinstance(value, dict) else value
             return all(inner.fits(v) for v in values[:LOOKED_AT])
-        return not (isinstance(value, np.ndarray) and _of_another_kind(value, inner))
+        return not (is_array(value) and _of_another_kind(value, inner))
 
     return Rule(fits, f"{words} {MANY.get(inner.allowed, f'of which each is {inner.allowed}')}")
 
@@ -370,7 +377,7 @@ def _class(of: Any) -> Rule | None:
     words = f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
     if of.__module__ == "torch" and name == "Tensor":
         return Rule(is_tensor, "a tensor")
-    if of is np.ndarray:
+    if of.__module__ == "numpy" and name == "ndarray":
         return Rule(lambda v: _sequence(v) or hasattr(v, "__array__"), "an array")
     if getattr(of, "_is_protocol", False):
         methods = _public(of)
@@ -385,8 +392,6 @@ def _class(of: Any) -> Rule | None:
         return Rule(lambda v: isinstance(v, (of, str)), words)
     if of.__module__.split(".")[0] in ("surefoot", "builtins"):
         return Rule(lambda v: isinstance(v, of), words)
-    if isinstance(of, type) and issubclass(of, np.number):
-        return SIMPLE[float]
     # Of another library: what does as one may take its place, but no plain value does.
     return Rule(lambda v: _of_other(v, of), words)
 
@@ -423,4 +428,4 @@ def _is_later(value: Any, of: Later) -> bool:
 
 
 def _plain(value: Any) -> bool:
-    return isinstance(value, PLAIN) or type(value) is object or is_tensor(value)
+    return isinstance(value, PLAIN) or type(value) is object or is_array(value) or is_tensor(value)

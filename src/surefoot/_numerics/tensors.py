@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 # Kinds of NumPy dtypes that an annotation of jaxtyping takes: whole numbers are real ones as well.
 KINDS = {"Float": "fiu", "Int": "iu", "UInt": "u", "Integer": "iu", "Bool": "b", "Complex": "c",
@@ -20,13 +19,27 @@ def is_tensor(value: Any) -> bool:
     return any(t.__module__ == "torch" and t.__name__ == "Tensor" for t in type(value).__mro__)
 
 
+def is_array(value: Any) -> bool:
+    """Of NumPy, or a scalar of it."""
+    return type(value).__module__.partition(".")[0] == "numpy" or _sub(value)
+
+
+def _sub(value: Any) -> bool:
+    np = sys.modules.get("numpy")
+    return np is not None and isinstance(value, (np.ndarray, np.generic))
+
+
+def hidden(value: Any) -> bool:
+    """Whether a mask hides some of it."""
+    np = sys.modules.get("numpy")
+    return np is not None and isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
+
+
 def kind_of(value: Any) -> str | None:
     """The kind of a dtype in NumPy's letters; None where it has none."""
     dtype = getattr(value, "dtype", None)
-    if isinstance(dtype, np.dtype):
-        return dtype.kind
     if dtype is None or type(dtype).__module__ != "torch":
-        return None
+        return getattr(dtype, "kind", None)
     if dtype.is_complex:
         return "c"
     if dtype.is_floating_point:
@@ -51,7 +64,7 @@ def array_rule(annotation: Any, nan: bool) -> tuple[Callable[[Any], bool], str]:
         if kind is None:
             # A frame, or what else turns itself into an array.
             return hasattr(value, "__array__") or hasattr(value, "__array_interface__")
-        if kind not in kinds or (isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)):
+        if kind not in kinds or hidden(value):
             return False
         if dims is not None and len(value.shape) != dims:
             return False
@@ -68,6 +81,8 @@ def _finite(value: Any) -> bool:
         # Of a sparse one, or one without storage, the function itself has to see.
         dense = str(value.layout) == "torch.strided" and value.device.type != "meta"
         return not dense or bool(value.detach().isfinite().all())
+    import numpy as np
+
     return bool(np.isfinite(value).all())
 
 
@@ -75,6 +90,8 @@ def _as_array(value: Any) -> Any:
     """A list as NumPy reads it; anything else as it is."""
     if not isinstance(value, (list, tuple)):
         return value
+    import numpy as np
+
     if any(map(np.ma.is_masked, value)):
         return None
     try:

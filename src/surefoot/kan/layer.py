@@ -34,7 +34,7 @@ from surefoot.kan.peers import Imported, read_efficient_kan, read_pykan
 __all__ = ["KANLinear", "OutOfGridWarning"]
 
 
-@checked
+@checked(leave=("base_activation",))
 class KANLinear(nn.Module):
     """A drop-in for `torch.nn.Linear` whose every edge is a learned function of one variable.
 

@@ -48,7 +48,7 @@ class LBFGSRun:
         return [certify(self.record, linear_rate())]
 
 
-@checked
+@checked(leave=("problem",))
 def fit_lbfgs(
     problem: Problem,
     iterations: int = 150,

@@ -63,7 +63,7 @@ class _Rows:
         return torch.cat(terms(model, self.x, self.operator), 1).detach().double().abs().sum(1)
 
 
-@checked
+@checked(leave=("model", "interior", "boundary", "g", "weights"))
 class PIKAN:
     """The problem of training a model to solve an equation; `forecast`, `fit_gd` and `monitor` take it.
 

@@ -46,7 +46,7 @@ class Problem(Protocol):
         ...
 
 
-@checked
+@checked(leave=("model", "residual"))
 class Regression:
     """r = s (f(X) - y), with s = 1 ("sum": L = sum r_i^2 / 2) or n^(-1/2) ("mean": divided by n).
 

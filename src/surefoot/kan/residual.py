@@ -26,7 +26,7 @@ Scalar = float | Function
 Vector = float | Sequence[float] | Function
 
 
-@checked
+@checked(leave=("e", "f"))
 @dataclass(frozen=True)
 class PDEResidual:
     """The equation D u = f with D u = e u + sum_p b_p u_p + sum_p a_p u_pp; made by the methods below.

@@ -46,6 +46,11 @@ class AgnesParams:
     gamma: float
     beta: float
 
+    def __post_init__(self) -> None:
+        for name in ("eta", "alpha", "s", "gamma", "beta"):
+            check_number(name, getattr(self, name), least=0)
+        check_number("rho", self.rho, least=0, most=1)
+
     @classmethod
     def of(cls, eta: float, alpha: float, rho: float) -> AgnesParams:
         """The constants for which a run with these hyperparameters is promised its rate.

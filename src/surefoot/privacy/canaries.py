@@ -253,6 +253,8 @@ def attach_gradient_canaries(
 
 
 def _check_canaries(canaries: Tensor, included: Tensor, size: int, sample_rate: float) -> None:
+    if not len(canaries):
+        raise ValueError("canaries must hold at least one, got none")
     if canaries.ndim != 2 or canaries.shape[1] != size:
         raise ValueError(
             f"canaries must have shape (m, {size}), one column per parameter, "

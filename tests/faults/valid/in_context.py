@@ -49,7 +49,7 @@ def calls():
         "TextPredictor": lambda: {"answer": answer, "digits": 4},
         "ModulePredictor": lambda: {"module": Net()},
         "RegressorPredictor": lambda: {"estimator": Regressor()},
-        "Prompt": lambda: dict(vars(prompts.sample(2)) if hasattr(prompts, "sample") else {}),
+        "Prompt": lambda: fields_of(prompts.sample(2)),
         "Value": lambda: fields_of(I.Value(1.0)),
         "Bound": lambda: fields_of(I.minimiser_bound(3, 6, 2)),
         "Schedule": lambda: fields_of(I.optimal_schedule(3, 6, 2)),

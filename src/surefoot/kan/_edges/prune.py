@@ -72,7 +72,7 @@ class PruneResult:
         )
 
 
-@checked
+@checked(leave=("model",))
 def prune(
     model: nn.Module, x: Float[Tensor, "n in"], *, threshold: float | None = None, keep: float | None = None
 ) -> PruneResult:  # fmt: skip

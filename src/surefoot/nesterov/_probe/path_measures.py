@@ -32,7 +32,12 @@ def growth_constant(gap_y: Values, g_sq: Values) -> Values:
     The converse is false: PL alone gives no acceleration.
     """
     gap_y = check_numbers("gap_y", gap_y, finite=False)
-    return _ratio(check_numbers("g_sq", g_sq, finite=False), 2 * gap_y)
+    g_sq = check_numbers("g_sq", g_sq, finite=False)
+    if gap_y.shape != g_sq.shape and gap_y.ndim and g_sq.ndim and gap_y.shape[-1] != g_sq.shape[-1]:
+        raise ValueError(
+            f"gap_y and g_sq must be as many, got shapes {gap_y.shape} and {g_sq.shape}"
+        )
+    return _ratio(g_sq, 2 * gap_y)
 
 
 def directional_smoothness(f_y: Values, f_next: Values, g_sq: Values, eta: float) -> Values:
