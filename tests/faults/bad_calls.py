@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 from contract import pure
+
 from faults.legal import legal
 from faults.valid.fields import Fields
-
 from surefoot.errors import SurefootError
 
 PACKAGES = ("core", "nesterov", "barycenter", "privacy", "audit", "in_context", "reparam", "federated",
@@ -135,7 +135,18 @@ def kind_of(parameter, value):
 def is_choice(text, parameter):
     words = ("Literal", "Method", "Sampling", "Form", "Mode", "Kind", "Sketch", "Policy", "Rule", "By",
              "Norm", "Activation", "Size", "Anchor", "Releases", "Sense", "HoldsIn")  # fmt: skip
-    free = {"name", "title", "note", "source", "statement", "how", "layer", "encoder_id", "of", "path"}
+    free = {
+        "name",
+        "title",
+        "note",
+        "source",
+        "statement",
+        "how",
+        "layer",
+        "encoder_id",
+        "of",
+        "path",
+    }
     return any(w in text for w in words) or parameter.name not in free
 
 
@@ -146,7 +157,9 @@ def bad_values(parameter, value):
     found = arrays(value) if kind == "array" else dict(KINDS[kind])
     if kind == "number" and SHARES.match(parameter.name):
         found |= SHARE
-    if "None" in found and (value is None or parameter.default is None or "None" in str(parameter.annotation)):
+    if "None" in found and (
+        value is None or parameter.default is None or "None" in str(parameter.annotation)
+    ):
         del found["None"]
     return found
 
@@ -154,7 +167,9 @@ def bad_values(parameter, value):
 @cache
 def valid_calls(package):
     """{name: (callable, maker of its arguments)} of what a package exports."""
-    path = {"core": "surefoot", "audit": "surefoot.privacy.audit"}.get(package, f"surefoot.{package}")
+    path = {"core": "surefoot", "audit": "surefoot.privacy.audit"}.get(
+        package, f"surefoot.{package}"
+    )
     module = importlib.import_module(path)
     try:
         own = importlib.import_module(f"faults.valid.{package}").calls()
@@ -241,7 +256,12 @@ def tried(package, name, argument, label):
         if why.startswith("theirs"):
             return "legal", why
         return "unhelpful", f"{type(error).__name__}: {error}"
-    if nan_in(result) and "missing" not in why and not isinstance(given, Fields) and not plain_has_nan(package, name):
+    if (
+        nan_in(result)
+        and "missing" not in why
+        and not isinstance(given, Fields)
+        and not plain_has_nan(package, name)
+    ):
         return "silent", f"NaN in {type(result).__name__}"
     if why:
         return "legal", why
@@ -296,7 +316,9 @@ def table(counts):
     total = Counter()
     for package, count in counts.items():
         total += count
-        lines.append(f"{package:14}{count.total():>8}" + "".join(f"{count[o]:>11}" for o in OUTCOMES))
+        lines.append(
+            f"{package:14}{count.total():>8}" + "".join(f"{count[o]:>11}" for o in OUTCOMES)
+        )
     lines.append(f"{'all':14}{total.total():>8}" + "".join(f"{total[o]:>11}" for o in OUTCOMES))
     return lines
 
@@ -325,9 +347,15 @@ def main(words=None):
         outcome, said = tried(package, name, argument, label)
         counts[package][outcome] += 1
         if outcome in asked.show:
-            print(f"{outcome} {package}.{name}({argument}={label}) | {' '.join(said.split())[:200]}", flush=True)
+            print(
+                f"{outcome} {package}.{name}({argument}={label}) | {' '.join(said.split())[:200]}",
+                flush=True,
+            )
     print(*table(counts), sep="\n")
-    bad = sum((c["unhelpful"] for c in counts.values()), 0), sum(c["silent"] for c in counts.values())
+    bad = (
+        sum((c["unhelpful"] for c in counts.values()), 0),
+        sum(c["silent"] for c in counts.values()),
+    )
     return int(bad[1] > 0 or bad[0] > 0.03 * sum(c.total() for c in counts.values()))
 
 

@@ -16,9 +16,7 @@ ZERO = (
     "per_cell|tp|fp|correct|guesses|min_cluster|max_change|largest|clip|xs"
 )
 # And those that may be below 0: positions on an axis, values of a function, seeds.
-NEGATIVE = (
-    "seed|block|random_state|f_star|F|F0|Flow|least|value|lo|e|f|g|b|trivial|scale|threshold|jobs|xs|structure_bits"
-)
+NEGATIVE = "seed|block|random_state|f_star|F|F0|Flow|least|value|lo|e|f|g|b|trivial|scale|threshold|jobs|xs|structure_bits"
 
 LEGAL = [
     (r".*", ZERO, r"zero", "0 is the number of none, or of no step, noise, gap or weight"),
@@ -40,6 +38,13 @@ LEGAL = [
     (r"barycenter\.(fuse_gaussians|suot_bures_barycenter)", r"means|m", r"None", "inputs that are centred"),
     (r"nesterov\.AgnesParams", r"rho|s|gamma|beta", r"zero", "a run that takes no step is promised nothing"),
     (r"core\.Certificate", r"expected", r"words", "a verdict by its word"),
+    (r"prototypes\..*", r"epsilon|max_epsilon|nu|mu_squared", r"inf", "no noise, no limit"),
+    (r"prototypes\..*", r"adapt_shots|epsilon|classes", r"zero", "none of them"),
+    (r"prototypes\.comm_cost", r"classes", r"list|array", "one number for each client"),
+    (r"prototypes\.distillation_loss", r".*", r"nan inside|inf inside", "theirs: a loss of every step, whose trainer looks at what comes of it"),
+    (r"architecture\..*", r"n_params|slope", r"zero", "no parameters; a plain rectifier"),
+    (r"architecture\..*", r"slope", r"negative", "a bend the other way"),
+    (r"architecture\.quantile_upper_bound", r"values", r"inf inside", "an error without a limit"),
     (r"core\.Guarantee", r"trivial", r"inf|-inf", "a bound that nothing is worse than"),
     (r"core\.Record", r"flush_every", r"inf", "written at the end alone"),
     (r"federated\..*", r"max_examples", r"inf", "no limit"),

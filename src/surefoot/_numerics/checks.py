@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
@@ -179,6 +181,24 @@ def check_numbers(
         allowed = "finite and at least 0" if nonnegative else "finite"
         raise ArgumentError(name, f"must be {allowed}, got {found[wrong][0]}")
     return found
+
+
+@contextmanager
+def called(**names: str) -> Iterator[None]:
+    """Errors of these arguments under the names that a caller has for them.
+
+    Raises
+    ------
+    ArgumentError
+        One was refused inside, of whatever type that error was.
+    """
+    try:
+        yield
+    except ValueError as error:
+        for inner, outer in names.items():
+            if re.match(rf"{inner}\b", str(error)):
+                raise ArgumentError(outer, str(error)[len(inner) :].strip()) from None
+        raise
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[T]) -> T:

@@ -39,6 +39,11 @@ class Activation:
     lipschitz: float
     slope: float | None = None
 
+    def __post_init__(self) -> None:
+        check_number("lipschitz", self.lipschitz, above=0)
+        if self.slope is not None:
+            check_number("slope", self.slope)
+
 
 def _leaky(name: str, slope: float) -> Activation:
     return Activation(

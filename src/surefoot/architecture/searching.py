@@ -35,7 +35,6 @@ LOOKS, SEEN_ROWS, CHUNK = 25, 1024, 4096
 JITTER = 0.1
 
 
-@checked
 @overload
 def search(
     decoder: NetworkAutoencoder | MLPSpace,
@@ -63,6 +62,7 @@ def search(
     adapters: bool = ..., batch_size: int = ...,
     clock: Clock = ...,
 ) -> list[FoundNets]: ...  # fmt: skip
+@checked
 def search(
     decoder: NetworkAutoencoder | MLPSpace,
     X: Any,

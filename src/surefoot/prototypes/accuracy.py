@@ -64,7 +64,9 @@ def accuracy_matrix(
     """
     shared = isinstance(models, nn.Module)
     listed = [models] if isinstance(models, nn.Module) else list(models)
-    if not tests or (not shared and len(listed) != len(tests)):
+    if not tests:
+        raise ValueError("tests must hold at least one domain, got none")
+    if not shared and len(listed) != len(tests):
         raise ValueError(
             f"models must be one, or one a domain: {len(tests)} domains, got {len(listed)} models"
         )

@@ -46,7 +46,8 @@ def distillation_loss(
             raise ValueError(f"{name} must be a tensor of real numbers, got {given!r:.80}")
     if local_logits.ndim != 2 or local_logits.shape != global_logits.shape:
         raise ValueError(
-            f"logits must be (B, K) of one shape, got {tuple(local_logits.shape)} and "
+            "local_logits and global_logits must be (B, K) of one shape, "
+            f"got {tuple(local_logits.shape)} and "
             f"{tuple(global_logits.shape)}"
         )
     local, target = (x.log_softmax(dim=1) for x in (local_logits, global_logits.detach()))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import called
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_row
 from surefoot.prototypes.membership import SAME, MembershipAudit, audit_membership
@@ -232,7 +233,8 @@ def _nearness(protos: PrototypeSet, feats: Any, y: Any, others: Any, y_others: A
     raw = int((away <= SAME * scale).sum())
     audit = None
     if others is not None:
-        audit = audit_membership(protos, feats, y, others, y_others)
+        with called(members="feats"):
+            audit = audit_membership(protos, feats, y, others, y_others)
     lacking = sorted(set(protos.counts) - set(least))
     return Nearness(least, median, raw, lacking, audit)
 

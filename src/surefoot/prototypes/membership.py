@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import called
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_of_class
 from surefoot.prototypes.prototype_set import PrototypeSet, an_upload
@@ -73,7 +74,8 @@ def audit_membership(
     an_upload(protos)
     sides, skipped = [], 0
     for name, feats, labels in (("members", members, y), ("others", others, y_others)):
-        z, classes = labelled(feats, labels, protos.d, 2**62)
+        with called(feats=name, y="y" if name == "members" else "y_others"):
+            z, classes = labelled(feats, labels, protos.d, 2**62)
         away = nearest_of_class(z, classes, protos)[0]
         there = torch.isfinite(away)
         if not bool(there.any()):

@@ -40,6 +40,9 @@ class Mixture:
     weights: Float[Tensor, " K"]
     count: int
 
+    def __post_init__(self) -> None:
+        check_number("count", self.count, least=1, whole=True)
+
     @property
     def nbytes(self) -> int:
         """K (8d + 4), and 16 for class and count."""

@@ -60,6 +60,9 @@ class DomainTexts:
                 raise ValueError(
                     f"{name} must be ({len(self.texts)},), one a text, got {given.shape}"
                 )
+            if not names:
+                of = "classes" if name == "labels" else "domain_names"
+                raise ValueError(f"{of} must hold at least one name, got none")
             if given.min() < 0 or given.max() >= len(names):
                 raise ValueError(
                     f"{name} must be 0 to {len(names) - 1}, got {given.min()} to {given.max()}"

@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from faults.valid.fields import fields_of
 from torch import nn
 
 import surefoot as S
+from faults.valid.fields import fields_of
 
 
 def record():
@@ -45,17 +45,49 @@ def calls():
     return {
         "Assumption": lambda: fields_of(S.Assumption("a", "b", 1.0, True, "how")),
         "Certificate": lambda: fields_of(S.certify(record(), guarantee())),
-        "Guarantee": lambda: {"name": "g", "statement": "s", "source": "s", "quantity": "q", "sense": "upper",
-                              "holds_in": "every run", "bound": promise, "heuristic": False},
+        "Guarantee": lambda: {
+            "name": "g",
+            "statement": "s",
+            "source": "s",
+            "quantity": "q",
+            "sense": "upper",
+            "holds_in": "every run",
+            "bound": promise,
+            "heuristic": False,
+        },
         "Part": lambda: {"name": "a", "title": "t", "run": run, "deterministic": True},
-        "Study": lambda: {"name": "own", "title": "t", "paper": "p", "config": S.StudyConfig,
-                          "parts": (part(),), "module": None},
+        "Study": lambda: {
+            "name": "own",
+            "title": "t",
+            "paper": "p",
+            "config": S.StudyConfig,
+            "parts": (part(),),
+            "module": None,
+        },
         "StudyConfig": lambda: {"size": "quick", "part": (), "seed": 0, "seeds": 2},
         "Record": lambda: {"folder": None, "flush_every": 5.0},
-        "certify": lambda: {"record": record(), "guarantee": guarantee(), "confidence": 0.99, "steps": None},
-        "run_study": lambda: {"study": study(), "config": S.StudyConfig(), "backend": "threading", "jobs": 1,
-                              "out": "runs", "confidence": 0.99, "until_decided": False},
-        "Watch": lambda: {**watched(), "probes": {}, "every": 2, "seed": 0, "record": S.Record(),
-                          "checkpoint": None},
+        "certify": lambda: {
+            "record": record(),
+            "guarantee": guarantee(),
+            "confidence": 0.99,
+            "steps": None,
+        },
+        "run_study": lambda: {
+            "study": study(),
+            "config": S.StudyConfig(),
+            "backend": "threading",
+            "jobs": 1,
+            "out": "runs",
+            "confidence": 0.99,
+            "until_decided": False,
+        },
+        "Watch": lambda: {
+            **watched(),
+            "probes": {},
+            "every": 2,
+            "seed": 0,
+            "record": S.Record(),
+            "checkpoint": None,
+        },
         "watch": lambda: {**watched(), "probes": (), "every": 2, "seed": 0},
-    }  # fmt: skip
+    }

@@ -1,7 +1,6 @@
 """Valid calls of `surefoot.data`."""
 
 from faults.valid.fields import fields_of
-
 from surefoot import data
 
 

@@ -9,4 +9,6 @@ class Fields(dict):
 
 def fields_of(instance):
     """The arguments with which a dataclass would make this instance of a result again."""
-    return Fields({f.name: getattr(instance, f.name) for f in dataclasses.fields(instance) if f.init})
+    return Fields(
+        {f.name: getattr(instance, f.name) for f in dataclasses.fields(instance) if f.init}
+    )

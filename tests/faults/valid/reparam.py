@@ -29,8 +29,12 @@ def loss(model):
 def pair():
     model = csla()
     other, mults = R.convert_to_plain(model, seed=None)
-    return {"plain": other, "plain_optimizer": R.RepSGD(other.named_parameters(), 0.1, grad_mults=mults),
-            "csla": model, "csla_optimizer": sgd(model)}  # fmt: skip
+    return {
+        "plain": other,
+        "plain_optimizer": R.RepSGD(other.named_parameters(), 0.1, grad_mults=mults),
+        "csla": model,
+        "csla_optimizer": sgd(model),
+    }
 
 
 def clipped():
@@ -41,25 +45,66 @@ def clipped():
 
 def monitored():
     model = plain()
-    return {"model": model, "optimizer": sgd(model), "closure": loss, "curvature": 2.0, "every": 1, "seed": 0}
+    return {
+        "model": model,
+        "optimizer": sgd(model),
+        "closure": loss,
+        "curvature": 2.0,
+        "every": 1,
+        "seed": 0,
+    }
 
 
 def task():
-    return {"build": lambda mode: R.repopt_vgg((1,), (4,), num_classes=4, mode=mode),
-            "images": IMAGES, "labels": LABELS, "parts": [np.arange(4), np.arange(4, 8)], "arm": "fedrepopt",
-            "epochs": 1, "batch_size": 4, "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0,
-            "label_smoothing": 0.0}  # fmt: skip
+    return {
+        "build": lambda mode: R.repopt_vgg((1,), (4,), num_classes=4, mode=mode),
+        "images": IMAGES,
+        "labels": LABELS,
+        "parts": [np.arange(4), np.arange(4, 8)],
+        "arm": "fedrepopt",
+        "epochs": 1,
+        "batch_size": 4,
+        "lr": 0.05,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+    }
 
 
 def calls():
     return {
-        "ReparamConv2d": lambda: {"in_ch": 4, "out_ch": 4, "kernel_size": 3, "stride": 1, "groups": 1,
-                                  "branches": ("kxk", "1x1"), "mode": "csla", "index": 0, "bias": False,
-                                  "norm": "bn", "activation": "relu"},
-        "RepSGD": lambda: {"params": plain().parameters(), "lr": 0.1, "momentum": 0.5, "weight_decay": 0.0,
-                           "nesterov": False, "dampening": 0.0, "proximal_mu": 0.0, "seed": 0},
-        "RepAdamW": lambda: {"params": plain().parameters(), "lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8,
-                             "weight_decay": 0.0, "variant": "exact", "seed": 0},
+        "ReparamConv2d": lambda: {
+            "in_ch": 4,
+            "out_ch": 4,
+            "kernel_size": 3,
+            "stride": 1,
+            "groups": 1,
+            "branches": ("kxk", "1x1"),
+            "mode": "csla",
+            "index": 0,
+            "bias": False,
+            "norm": "bn",
+            "activation": "relu",
+        },
+        "RepSGD": lambda: {
+            "params": plain().parameters(),
+            "lr": 0.1,
+            "momentum": 0.5,
+            "weight_decay": 0.0,
+            "nesterov": False,
+            "dampening": 0.0,
+            "proximal_mu": 0.0,
+            "seed": 0,
+        },
+        "RepAdamW": lambda: {
+            "params": plain().parameters(),
+            "lr": 0.1,
+            "betas": (0.9, 0.999),
+            "eps": 1e-8,
+            "weight_decay": 0.0,
+            "variant": "exact",
+            "seed": 0,
+        },
         "Scales": lambda: {"values": {"a": {"kxk": torch.ones(3)}}},
         "RepOptTask": task,
         "Shadow": lambda: {**pair(), "seed": 0, "of": ""},
@@ -68,19 +113,48 @@ def calls():
         "clip_csla_norm_": clipped,
         "convert_to_csla": lambda: {"model": csla(), "seed": 0},
         "convert_to_plain": lambda: {"model": csla(), "seed": 0},
-        "cost_report": lambda: {"models": {"a": (m := plain(), sgd(m))}, "loss": loss, "rounds": 2, "seed": 0},
+        "cost_report": lambda: {
+            "models": {"a": (m := plain(), sgd(m))},
+            "loss": loss,
+            "rounds": 2,
+            "seed": 0,
+        },
         "decay_groups": lambda: {"model": plain(), "weight_decay": 0.1},
-        "equivalence_gap": lambda: {"plain": (m := csla()) and R.convert_to_plain(m, seed=None)[0], "csla": m},
+        "equivalence_gap": lambda: {
+            "plain": (m := csla()) and R.convert_to_plain(m, seed=None)[0],
+            "csla": m,
+        },
         "grad_mults": lambda: {"model": csla()},
-        "hyper_search": lambda: {"model_fn": lambda: R.repopt_vgg((1,), (4,), num_classes=4, mode="hs"), "loader": [(IMAGES, LABELS)], "epochs": 1, "lr": 0.1,
-                                 "momentum": 0.9, "weight_decay": 0.0, "label_smoothing": 0.1, "max_norm": 5.0,
-                                 "warmup_epochs": 0},
+        "hyper_search": lambda: {
+            "model_fn": lambda: R.repopt_vgg((1,), (4,), num_classes=4, mode="hs"),
+            "loader": [(IMAGES, LABELS)],
+            "epochs": 1,
+            "lr": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "label_smoothing": 0.1,
+            "max_norm": 5.0,
+            "warmup_epochs": 0,
+        },
         "merge_state": lambda: {"csla_model": csla()},
         "one_step_defect": lambda: {**pair(), "closure": loss, "seed": 0},
-        "federate_beside": lambda: {"task": R.RepOptTask(**task()), "rounds": 1, "num_partitions": 2, "seed": 0,
-                                    "fraction": 1.0},
+        "federate_beside": lambda: {
+            "task": R.RepOptTask(**task()),
+            "rounds": 1,
+            "num_partitions": 2,
+            "seed": 0,
+            "fraction": 1.0,
+        },
         "repopt_client_app": lambda: {"make_task": lambda config: R.RepOptTask(**task())},
         "repopt_ghost": lambda: {"width": 0.25, "num_classes": 4, "in_channels": 3, "mode": "csla"},
-        "repopt_vgg": lambda: {"depths": (1,), "widths": (4,), "num_classes": 4, "in_channels": 3,
-                               "mode": "csla", "norm": "bn", "activation": "relu", "seed": 0},
-    }  # fmt: skip
+        "repopt_vgg": lambda: {
+            "depths": (1,),
+            "widths": (4,),
+            "num_classes": 4,
+            "in_channels": 3,
+            "mode": "csla",
+            "norm": "bn",
+            "activation": "relu",
+            "seed": 0,
+        },
+    }

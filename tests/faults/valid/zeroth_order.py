@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from faults.valid.fields import fields_of
 from torch import nn
 
+from faults.valid.fields import fields_of
 from surefoot import zeroth_order as Z
 
 
@@ -28,17 +28,38 @@ def report():
     made = Z.LOZO(model, lr=1e-3, nu=2, rank=1)
     batch = torch.ones(1, 3)
     made.step(lambda: model(batch).square().sum())
-    return {"optimizer": made, "model": model, "data": [batch, 2 * batch], "loss": lambda m, b: m(b).square().sum(),
-            "steps": 2}  # fmt: skip
+    return {
+        "optimizer": made,
+        "model": model,
+        "data": [batch, 2 * batch],
+        "loss": lambda m, b: m(b).square().sum(),
+        "steps": 2,
+    }
 
 
-COMMON = {"lr": 1e-3, "eps": 1e-3, "momentum": 0.0, "nu": 2, "scale": "paper", "v_dist": "gaussian",
-          "mode": "inplace", "seed": 0, "num_directions": 1, "weight_decay": 0.0}  # fmt: skip
+COMMON = {
+    "lr": 1e-3,
+    "eps": 1e-3,
+    "momentum": 0.0,
+    "nu": 2,
+    "scale": "paper",
+    "v_dist": "gaussian",
+    "mode": "inplace",
+    "seed": 0,
+    "num_directions": 1,
+    "weight_decay": 0.0,
+}
 
 
 def calls():
     return {
-        "LOZO": lambda: {"params_or_model": net(), **COMMON, "mode": "auto", "rank": 1, "reproject": "paper"},
+        "LOZO": lambda: {
+            "params_or_model": net(),
+            **COMMON,
+            "mode": "auto",
+            "rank": 1,
+            "reproject": "paper",
+        },
         "MeZO": lambda: {"params_or_model": net(), **COMMON, "nu": 1},
         "ZOAdam": lambda: {
             "params_or_model": net(),
