@@ -1,4 +1,4 @@
-"""Values that the generator calls bad and an argument takes with reason: each in one line, none dropped unsaid."""
+"""Values that the generator calls bad and an argument takes with reason; none is dropped unsaid."""
 
 import re
 from functools import cache
@@ -39,9 +39,8 @@ LEGAL = [
     (r"nesterov\.AgnesParams", r"rho|s|gamma|beta", r"zero", "a run that takes no step is promised nothing"),
     (r"core\.Certificate", r"expected", r"words", "a verdict by its word"),
     (r"prototypes\..*", r"epsilon|max_epsilon|nu|mu_squared", r"inf", "no noise, no limit"),
-    (r"prototypes\..*", r"adapt_shots|epsilon|classes", r"zero", "none of them"),
+    (r"prototypes\..*", r"adapt_shots|epsilon|classes|clipped", r"zero", "none of them"),
     (r"prototypes\.comm_cost", r"classes", r"list|array", "one number for each client"),
-    (r"prototypes\.distillation_loss", r".*", r"nan inside|inf inside", "theirs: a loss of every step, whose trainer looks at what comes of it"),
     (r"architecture\..*", r"n_params|slope", r"zero", "no parameters; a plain rectifier"),
     (r"architecture\..*", r"slope", r"negative", "a bend the other way"),
     (r"architecture\.quantile_upper_bound", r"values", r"inf inside", "an error without a limit"),

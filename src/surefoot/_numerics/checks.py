@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from jaxtyping import Float64
 
+from surefoot._numerics.refusing import refuse
 from surefoot._numerics.shown import shown
 from surefoot.errors import ArgumentError
 
@@ -81,7 +82,8 @@ def check_number(
     """
     number = _number(value, whole)
     if number is None or number != number:
-        raise ArgumentError(name, f"must be a number, got {shown(value)}")
+        refuse(ArgumentError(name, f"must be a number, got {shown(value)}"))
+        return value  # type: ignore[no-any-return]
     inside = (
         not ((finite or whole) and abs(number) == math.inf)
         and (not whole or number == math.floor(number))
@@ -92,7 +94,8 @@ def check_number(
     )
     if not inside:
         allowed = _allowed(least, most, above, below, whole, finite)
-        raise ArgumentError(name, f"must be {allowed}, got {shown(value)}")
+        refuse(ArgumentError(name, f"must be {allowed}, got {shown(value)}"))
+        return value  # type: ignore[no-any-return]
     return int(number) if whole else float(number)
 
 
@@ -215,7 +218,8 @@ def check_choice(name: str, value: Any, allowed: Iterable[T]) -> T:
         if value is each or (isinstance(value, type(each)) and _same(value, each)):
             return each
     listed = ", ".join(map(repr, there))
-    raise ArgumentError(name, f"must be one of {listed}, got {shown(value)}")
+    refuse(ArgumentError(name, f"must be one of {listed}, got {shown(value)}"))
+    return value  # type: ignore[no-any-return]
 
 
 def _same(value: Any, each: Any) -> bool:

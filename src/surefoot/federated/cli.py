@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from surefoot.errors import SurefootError
+from surefoot._numerics.checks import check_number
+from surefoot._numerics.refusing import refuse
+from surefoot.errors import ArgumentError, SurefootError
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,14 @@ class Common:
     json: bool = False
     """Print JSON: rounds, metrics, facts and certificates."""
 
+    def __post_init__(self) -> None:
+        for name in ("partitions", "rounds"):
+            check_number(name, getattr(self, name), least=1, whole=True)
+        check_number("timeout", self.timeout, above=0)
+        for word in self.set:
+            if "=" not in word:
+                refuse(ArgumentError("set", f"must be KEY=VALUE, got {word!r}"))
+
     def run(self, secure: bool) -> int:
         """Start, run, stop, and print what happened and its certificates."""
         from surefoot.federated.launcher import Federation, FederationError, app_config
@@ -45,9 +55,7 @@ class Common:
 
         config: dict[str, str | int | float] = {"num-server-rounds": self.rounds, "seed": self.seed}
         for word in self.set:
-            key, equals, value = word.partition("=")
-            if not equals:
-                raise SurefootError(f"--set takes KEY=VALUE, got {word!r}")
+            key, _, value = word.partition("=")
             config[key] = _value(value)
         federation = Federation(self.app, self.partitions, secure=secure, folder=self.folder)
         try:

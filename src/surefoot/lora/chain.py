@@ -76,8 +76,6 @@ class ChainOfLora:
     def __init__(
         self, peft_model: Any, config: RacConfig | None = None, adapter_name: str = "default"
     ) -> None:
-        if not hasattr(peft_model, "get_base_model"):
-            raise ArgumentError("peft_model", f"must be a PeftModel, got {shown(peft_model)}")
         self.config = config or RacConfig()
         self.model = peft_model
         self.adapter_name = adapter_name

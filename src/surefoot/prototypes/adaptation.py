@@ -44,6 +44,9 @@ def distillation_loss(
     for name, given in (("local_logits", local_logits), ("global_logits", global_logits)):
         if not isinstance(given, Tensor) or not given.is_floating_point():
             raise ValueError(f"{name} must be a tensor of real numbers, got {given!r:.80}")
+        # A graph would be broken by the question.
+        if not torch.compiler.is_compiling() and not bool(given.isfinite().all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
     if local_logits.ndim != 2 or local_logits.shape != global_logits.shape:
         raise ValueError(
             "local_logits and global_logits must be (B, K) of one shape, "

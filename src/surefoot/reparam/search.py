@@ -69,6 +69,8 @@ def hyper_search(
             raise TypeError(f"block {name or 'itself'} must be in mode 'hs', got {block.mode!r}")
     linear_blocks(model)
     check_number("epochs", epochs, least=0, whole=True)
+    if hasattr(loader, "__len__") and not len(loader):
+        raise ValueError("loader must hold at least one batch, got none")
     check_number("lr", lr, above=0)
     check_number("momentum", momentum, least=0, below=1)
     check_number("label_smoothing", label_smoothing, least=0, most=1)
