@@ -2,10 +2,11 @@
 
 usage: bad_calls.py [--seed 0] [--calls 1000] [--package NAME ...] [--all] [--show unhelpful silent]
 
-A valid call of each callable is in `valid/` (functions of plain arguments: as `tests/contract/pure.py` makes
-it); one argument is replaced by what it cannot be. Helpful: an error of ValueError, TypeError or SurefootError
-that names the argument and says more. Unhelpful: any other error. Silent: a result, where the value is
-impossible or the result has a NaN that the valid one has not. What is legal in truth stands in `legal.py`.
+A valid call of each callable is in `valid/` (functions of plain arguments: as `tests/contract/pure.py`
+makes it); one argument is replaced by what it cannot be. Helpful: an error of ValueError, TypeError or
+SurefootError that names the argument and says more. Unhelpful: any other error. Silent: a result, where the
+value is impossible or the result has a NaN that the valid one has not. What is legal in truth stands in
+`legal.py`.
 
 Run as a script, without the checks of shapes that the tests bring.
 """
@@ -77,8 +78,8 @@ KINDS = {
 MEASURED = re.compile(r"nan|inf|-inf|negative|zero|0-d nan|above 1|array|half|empty|more dimensions|"
                       r"nan inside|inf inside|unknown")  # fmt: skip
 # Of what an argument so named is a share, a probability or a momentum.
-SHARES = re.compile(r"^(momentum|fraction|q|sample_rate|delta|confidence|rho|ratio|share|dampening|.*_fraction|"
-                    r"label_smoothing|train_error|least_R2)$")  # fmt: skip
+SHARES = re.compile(r"^(momentum|fraction|q|sample_rate|delta|confidence|rho|ratio|share|dampening|"
+                    r".*_fraction|label_smoothing|train_error|least_R2)$")  # fmt: skip
 
 
 def arrays(value):
@@ -270,7 +271,10 @@ def tried(package, name, argument, label):
 
 def nan_in(result):
     """Whether there is a NaN among the numbers of a result."""
-    return any(v != v for v in pure.numbers_in(result))
+    try:
+        return any(v != v for v in pure.numbers_in(result))
+    except (TypeError, ValueError):
+        return False  # of values that are no numbers
 
 
 def names(argument, message):

@@ -12,27 +12,33 @@ ZERO = (
     "winner_weight|all_weight|size_penalty|bias_scale|correction|out_feature|in_feature|least_R2|k|k_max|"
     "epochs|warmup_epochs|warmup_steps_per_block|rounds|number|prune|init_std|e|f|g|lo|hi|b|loops|digits|"
     "trivial|tolerance|atol|size|flush_every|node_timeout|fraction|ratio|curvature|max_epsilon|alpha|rate|threshold|"
-    "nu|pruned|train_error|structure_bits|scale|releases|basis_dim|head_rows|xi|c|loss0|max_iter|maxiter|num_iter|shadow|delta|target_epsilon|size_bytes|"
+    "nu|pruned|train_error|structure_bits|scale|releases|basis_dim|head_rows|xi|c|loss0|"
+    "max_iter|maxiter|num_iter|shadow|delta|target_epsilon|size_bytes|"
     "per_cell|tp|fp|correct|guesses|min_cluster|max_change|largest|clip|xs"
 )
 # And those that may be below 0: positions on an axis, values of a function, seeds.
-NEGATIVE = "seed|block|random_state|f_star|F|F0|Flow|least|value|lo|e|f|g|b|trivial|scale|threshold|jobs|xs|structure_bits"
+NEGATIVE = (
+    "seed|block|random_state|f_star|F|F0|Flow|least|value|lo|e|f|g|b|trivial|scale|threshold|jobs|xs|"
+    "structure_bits"
+)
 
 LEGAL = [
     (r".*", ZERO, r"zero", "0 is the number of none, or of no step, noise, gap or weight"),
     (r".*", NEGATIVE, r"negative", "a value of a function, a position, or a seed"),
-    (r".*", r".*", r"empty", "no rows, no names, no extras: nothing is done with none"),
+    (r".*", r"X|domains|labels|values|mu_aim|history|index|names|part|classes|steps|extras|mods|probes|sizes|"
+     r"statistics|theorems", r"empty", "no rows, no names, no extras: nothing is done with none"),
     (r".*", r"n|T", r"array|list|half", "one or many steps, between whole ones as well"),
     (r".*", r"noise_multiplier|sample_rate", r"list|array", "one number for each step"),
     (r".*", r"b|k|steps|grad_norm2|gap|strides|a|grid_range|partitions|depth|r|taus|tau",
      r"list|array|number", "one number, or one for each"),
-    (r".*", r"log|module|latex|path|method|folder|out|note|quantity|paper|title|name|origin|how|of|sha256|location|"
-     r"gguf_file|what|licence|source|encoder_id|label|stop|solver|dtype|products|formula|checkpoint|resume_dir|text",
+    (r".*", r"log|module|latex|path|method|folder|out|note|quantity|paper|title|name|origin|how|of|"
+     r"sha256|location|gguf_file|what|licence|source|encoder_id|label|stop|solver|dtype|products|formula|checkpoint|"
+     r"resume_dir|text",
      r"words|unknown", "a text of one's own, or a file that is not there yet"),
-    (r".*", r"notes|part|statistics|feature_names|target_names|classes|domains|names|texts|domain_names|activations|"
-     r"templates|branches", r"of words|dtype of words", "texts of one's own"),
+    (r".*", r"notes|part|statistics|feature_names|target_names|classes|domains|names|texts|domain_names|"
+     r"activations|templates|branches", r"of words|dtype of words", "texts of one's own"),
     (r".*", r"settings|details|memory|extra|files|options", r"of objects", "a mapping of one's own values"),
-    (r"barycenter\..*", r"tau|temperature|taus", r"inf|inf inside", "the limit, in which it costs too much to differ"),
+    (r"barycenter\..*", r"tau|temperature|taus", r"inf|inf inside", "the limit: it costs too much to differ"),
     (r"barycenter\..*", r"covs|X|A|B|S|C|init", r"more dimensions", "a batch of problems"),
     (r"barycenter\..*", r"tau", r"number|list|array", "one number, or one for each problem of a batch"),
     (r"barycenter\.(fuse_gaussians|suot_bures_barycenter)", r"means|m", r"None", "inputs that are centred"),
@@ -56,7 +62,7 @@ LEGAL = [
     (r"in_context\..*", r"clip", r"number", "a norm"),
     (r"prototypes\..*", r"lr", r"callable", "a rate for each round"),
     (r"audit\..*", r"scores", r"bool", "scores of two values"),
-    (r"zeroth_order\.LOZOReport", r"data", r"of words|of None", "theirs: the caller's own loss says what it takes"),
+    (r"zeroth_order\.LOZOReport", r"data", r"of words|of None", "theirs: the loss says what it takes"),
     (r".*\.(embed|compress|compact)", r"x", r".*", "theirs: the encoder says what it takes"),
 ]  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 
 from surefoot._numerics.annotations import Rule, rule_of
 from surefoot._numerics.shown import shown
+from surefoot._numerics.tensors import unfinished
 from surefoot.errors import ArgumentError
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ class _Plan:
         """All that do not fit, in one sentence."""
         given = dict(zip(self.places, args[self.skip :], strict=False)) | kwargs
         found = [
-            (name, f"must be {rule.allowed}, got {shown(given[name])}")
+            (name, f"must be {rule.allowed}, got {shown(given[name])}{unfinished(given[name])}")
             for name, rule in self.of.items()
             if rule is not None and name in given and not rule.fits(given[name])
         ]

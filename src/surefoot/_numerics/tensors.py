@@ -76,6 +76,12 @@ def array_rule(annotation: Any, nan: bool) -> tuple[Callable[[Any], bool], str]:
     return fits, f"{what}{size} of {each}"
 
 
+def unfinished(value: Any) -> str:
+    """What to add about an array that holds NaN or infinity."""
+    number = kind_of(value) == "f" and getattr(value, "shape", ()) != ()
+    return " that holds NaN or infinity" if number and not _finite(value) else ""
+
+
 def _finite(value: Any) -> bool:
     if is_tensor(value):
         # Of a sparse one, or one without storage, the function itself has to see.

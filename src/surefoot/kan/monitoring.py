@@ -52,7 +52,7 @@ class _Anchor:
         return float(self.part @ self.part) / 2
 
 
-@checked(leave=("problem",))
+@checked
 class ConvergenceMonitor:
     """Watches a run of a problem; made by `monitor`, and used by `fit_gd` and `fit_sgd`.
 

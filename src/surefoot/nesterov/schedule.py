@@ -14,7 +14,7 @@ from surefoot.record import Record
 Rule = Callable[[int], tuple[float, float, float]]
 
 
-@checked
+@checked(leave=("optimizer",))
 class NAGSchedule:
     """Sets the three constants of every group before each step.
 

@@ -42,6 +42,9 @@ class Mixture:
 
     def __post_init__(self) -> None:
         check_number("count", self.count, least=1, whole=True)
+        for name in ("means", "variances", "weights"):
+            if not getattr(self, name).numel():
+                raise ValueError(f"{name} must hold at least one component, got none")
 
     @property
     def nbytes(self) -> int:

@@ -311,6 +311,9 @@ def _stages(given: Any) -> list[list[Any]]:
     )
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise wrong
+    given = list(given)
+    if not given:
+        raise wrong
     found = []
     for stage in given:
         if isinstance(stage, str) or not isinstance(stage, Iterable):
