@@ -157,9 +157,7 @@ def _rule(of: Any, module: dict[str, Any], nan: bool) -> Rule | None:
     if isinstance(of, (str, typing.ForwardRef)):
         return rule_of(of if isinstance(of, str) else of.__forward_arg__, module, nan)
     if of is Any:
-        return Rule(
-            _unhidden, "without a mask that hides some of it (leave those out, or fill them)"
-        )
+        return Rule(_unhidden, "an array that hides nothing (leave out what is hidden, or fill it)")
     if of is None or of is type(None):
         return Rule(lambda v: v is None, "None")
     if isinstance(of, Later):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from surefoot._numerics.tensors import hidden
+
 LONGEST = 60
 
 
 def shown(value: Any) -> str:
     """Its repr where that is one short line; else its type, or the shape and dtype of an array."""
+    if hidden(value):
+        return "a masked one that hides some"
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if isinstance(shape, tuple) and dtype is not None and _many(shape):
         return f"{_kind(value)} of shape {tuple(shape)} and dtype {dtype}"
-    if type(value).__repr__ is object.__repr__:
+    own: Any = type(value).__repr__
+    if own is object.__repr__:
         return f"an object of type {type(value).__name__}"
     if isinstance(value, type):
         return f"the class {value.__name__}"

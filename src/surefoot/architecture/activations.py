@@ -40,7 +40,7 @@ class Activation:
     slope: float | None = None
 
     def __post_init__(self) -> None:
-        check_number("lipschitz", self.lipschitz, above=0)
+        check_number("lipschitz", self.lipschitz, least=0)
         if self.slope is not None:
             check_number("slope", self.slope)
 

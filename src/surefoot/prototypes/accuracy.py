@@ -41,7 +41,7 @@ class AccuracyMatrix:
         return float(self.values.min() if len(self.values) == 1 else np.diag(self.values).min())
 
 
-@checked
+@checked(leave=("tests",))
 def accuracy_matrix(
     models: nn.Module | Sequence[nn.Module], tests: Sequence[tuple[Any, Any]], head: ZeroShotHead
 ) -> AccuracyMatrix:

@@ -53,6 +53,13 @@ def distillation_loss(
             f"got {tuple(local_logits.shape)} and "
             f"{tuple(global_logits.shape)}"
         )
+    return divergence(local_logits, global_logits, reduction)
+
+
+def divergence(
+    local_logits: Float[Tensor, "B K"], global_logits: Float[Tensor, "B K"], reduction: Reduction
+) -> Float[Tensor, ""]:
+    """The same of what needs no checks."""
     local, target = (x.log_softmax(dim=1) for x in (local_logits, global_logits.detach()))
     found = nn.functional.kl_div(local, target, reduction="batchmean", log_target=True)
     # torch's own "mean" warns that it will become another one.
@@ -130,7 +137,7 @@ def adapt_locally(
             logits = head(local(features[batch]))
             loss = nn.functional.cross_entropy(logits, labels[batch])
             if weight:
-                loss = loss + weight * distillation_loss(logits, target[batch], reduction)
+                loss = loss + weight * divergence(logits, target[batch], reduction)
             optimizer.zero_grad()
             # torch gives `backward` no types.
             loss.backward()  # type: ignore[no-untyped-call]

@@ -127,7 +127,7 @@ class Coverage:
         return record
 
 
-@checked
+@checked(leave=("protos",))
 def coverage(feats: Any, y: Any, protos: PrototypeSet) -> Coverage:
     """Assign the records of a client to its own prototypes.
 

@@ -176,7 +176,7 @@ class UploadReport:
         )
 
 
-@checked
+@checked(leave=("protos",))
 def inspect_upload(
     protos: PrototypeSet,
     feats: Any = None,

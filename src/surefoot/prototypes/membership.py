@@ -49,7 +49,7 @@ class MembershipAudit:
         return self.raw_fraction > 0 or self.auc >= LEAKS
 
 
-@checked
+@checked(leave=("protos",))
 def audit_membership(
     protos: PrototypeSet, members: Any, y: Any, others: Any, y_others: Any
 ) -> MembershipAudit:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 METHODS = ("cluster_var", "mean", "cluster", "random", "gauss")
 
 
-@checked
+@checked(leave=("features", "labels", "weights"))
 @dataclass(frozen=True, eq=False)
 class PrototypeSet:
     """The prototypes of one client.

@@ -78,7 +78,7 @@ class DomainTexts:
         return len(self.texts)
 
 
-@checked
+@checked(leave=("path",))
 def domain_texts(path: str | Path, templates: Sequence[str] = TEMPLATES) -> DomainTexts:
     """A table of one's own: columns text, label and domain; classes and domains in alphabetical order.
 

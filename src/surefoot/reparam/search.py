@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ def hyper_search(
             raise TypeError(f"block {name or 'itself'} must be in mode 'hs', got {block.mode!r}")
     linear_blocks(model)
     check_number("epochs", epochs, least=0, whole=True)
-    if hasattr(loader, "__len__") and not len(loader):
+    if isinstance(loader, Sized) and not len(loader):
         raise ValueError("loader must hold at least one batch, got none")
     check_number("lr", lr, above=0)
     check_number("momentum", momentum, least=0, below=1)
