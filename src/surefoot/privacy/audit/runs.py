@@ -65,7 +65,7 @@ def _of_model(model: nn.Module, canaries: Any) -> Any:
         return -nn.functional.cross_entropy(model(x), y, reduction="none")
 
 
-@checked
+@checked(leave=("claimed",))
 def one_run(
     train_fn: TrainFn,
     canaries: Any = None,
@@ -164,7 +164,7 @@ def _check_alike(a: Float[Array, " m"], b: Float[Array, " m"]) -> None:
         )
 
 
-@checked
+@checked(leave=("claimed", "threshold"))
 def many_runs(
     train_fn: Callable[[bool, int], Any],
     score_fn: Callable[[Any], float],

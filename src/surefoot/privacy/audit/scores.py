@@ -63,7 +63,7 @@ def correct_guesses(
     return int((~included[order[:k]]).sum() + included[order[-k:]].sum())
 
 
-@checked
+@checked(leave=("scores", "included", "reference", "claimed", "threshold"))
 def from_scores(
     scores: Float[Array, " m"] | Sequence[float],
     included: Bool[Array, " m"] | Sequence[bool],
