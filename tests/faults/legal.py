@@ -47,7 +47,7 @@ LEGAL = [
     (r"prototypes\..*", r"epsilon|max_epsilon|nu|mu_squared", r"inf", "no noise, no limit"),
     (r"prototypes\..*", r"adapt_shots|epsilon|classes|clipped", r"zero", "none of them"),
     (r"prototypes\.comm_cost", r"classes", r"list|array", "one number for each client"),
-    (r"architecture\..*", r"n_params|slope|lipschitz", r"zero", "no parameters; a plain rectifier; a constant"),
+    (r"architecture\..*", r"n_params|slope|lipschitz", r"zero", "none; a plain rectifier; a constant"),
     (r"architecture\..*", r"slope", r"negative", "a bend the other way"),
     (r"architecture\.quantile_upper_bound", r"values", r"inf inside", "an error without a limit"),
     (r"core\.Guarantee", r"trivial", r"inf|-inf", "a bound that nothing is worse than"),
