@@ -290,7 +290,7 @@ def test_bad_scores_files(capsys, tmp_path):
     path.write_text("score,included\n" + "nan,1\n" * 10 + "1.0,0\n" * 10)
     code, out = output(capsys, "audit", str(path))
     assert code == 2
-    assert "scores must be finite" in out.err
+    assert "SCORES must be finite" in out.err
     path.write_text("score,included\n1.0,1\n1.0,0\n")
     code, out = output(capsys, "audit", str(path), "--sigma", "1")
     assert code == 2
