@@ -75,6 +75,8 @@ class RepAdamW(Recorded, torch.optim.Optimizer):
             "steps": 0,
         }  # fmt: skip
         super().__init__(groups, defaults)
+        if not any(group["params"] for group in self.param_groups):
+            raise ValueError("params must hold at least one tensor, got none")
         self._names, self._watched = names, Watched(record, seed)
         known = labels(self.param_groups, names)
         parameters = [p for group in self.param_groups for p in group["params"]]

@@ -85,6 +85,8 @@ class RepSGD(Recorded, torch.optim.Optimizer):
             "steps": 0,
         }
         super().__init__(groups, defaults)
+        if not any(group["params"] for group in self.param_groups):
+            raise ValueError("params must hold at least one tensor, got none")
         self._names, self._watched = names, Watched(record, seed)
         parameters = [p for group in self.param_groups for p in group["params"]]
         known = labels(self.param_groups, names)
