@@ -33,17 +33,17 @@ def test_verdicts_are_their_names():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sense": "below"}, r"sense must be one of \('upper', 'lower', 'equal'\), got 'below'"),
+        ({"sense": "below"}, "sense must be one of 'upper', 'lower', 'equal', got 'below'"),
         ({"holds_in": "heuristic"}, "holds_in must be one of .*'expectation'.*, got 'heuristic'"),
         ({"tolerance": -1e-9}, r"tolerance must be in \[0, 1\)"),
         ({"tolerance": 1.0}, r"tolerance must be in \[0, 1\)"),
-        ({"tolerance": math.nan}, r"tolerance must be in \[0, 1\)"),
+        ({"tolerance": math.nan}, "tolerance must be a number, got nan"),
         ({"atol": -1.0}, r"atol in \[0, inf\), got 1e-09 and -1.0"),
         ({"atol": math.inf}, r"atol in \[0, inf\)"),
         ({"value_range": (1.0, 2.0)}, r"value_range must be \(0, c\) with 0 < c < inf, got \(1.0"),
         ({"value_range": (0.0, 0.0)}, "value_range must be"),
         ({"value_range": (0.0,)}, "value_range must be"),
-        ({"law": "normal"}, "law must be None or one of"),
+        ({"law": "normal"}, "law must be 'light-tailed' or None"),
         ({"value_range": (0.0, math.inf)}, "value_range must be"),
     ],
 )

@@ -162,7 +162,5 @@ def test_what_only_holds_an_optimizer_is_watched_inside():
 
 @pytest.mark.parametrize("thing", [None, "SGD", nn.Linear(1, 1), Engine], ids=str)
 def test_what_holds_none_is_refused(thing):
-    with pytest.raises(
-        TypeError, match="optimizer must be a torch.optim.Optimizer or hold one, got"
-    ):
+    with pytest.raises(TypeError, match=r"optimizer must be an? .*Optimizer.*, got"):
         watch(nn.Linear(1, 1), thing)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._run.files import write_text
 from surefoot._verdict.comparison import compare, on_steps
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Certificate:
     """What was promised, what happened, and the verdict.
@@ -244,6 +246,7 @@ class Certificate:
         return cls.from_dict(data)
 
 
+@checked
 def certify(
     record: Record,
     guarantee: Guarantee,
@@ -287,7 +290,7 @@ def certify(
             f"no step of {guarantee.quantity!r} was recorded by every seed: {_first_steps(record, guarantee)}"
         )
     if expected is not None and expected not in list(Verdict):
-        raise UnknownNameError("verdict", str(expected), list(Verdict))
+        raise UnknownNameError("expected verdict", str(expected), list(Verdict))
     if steps is not None:
         check_number("steps", steps, least=2, whole=True)
     bound = on_steps(guarantee.bound(record), "bound", guarantee, curves)

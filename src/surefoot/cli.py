@@ -26,7 +26,7 @@ import tyro
 from tyro.extras import subcommand_cli_from_dict
 
 from surefoot import __version__
-from surefoot.errors import MissingExtraError, SurefootError
+from surefoot.errors import ArgumentError, MissingExtraError, SurefootError
 
 if TYPE_CHECKING:
     from surefoot._run.folder import RunFolder
@@ -335,29 +335,36 @@ def _main(words: list[str]) -> int:
         return run_command(words[1], words[2:])
     if words and (mount := mounted().get(words[0])) is not None:
         return method_command(words[0], mount, words[1:])
-    command: Callable[[], int] = tyro.cli(
-        _commands(),
-        prog=PROG,
-        description="Gradient descent with its guarantee attached.",
-        args=words,
+    from surefoot._numerics.options import called, parsed
+
+    command: Callable[[], int] = parsed(
+        lambda: tyro.cli(
+            _commands(),
+            prog=PROG,
+            description="Gradient descent with its guarantee attached.",
+            args=words,
+        )
     )
-    return command()
+    return called(command)
 
 
 def method_command(name: str, mount: Mount, words: Sequence[str]) -> int:
     """`surefoot NAME ...` of a method, whose module is imported only now."""
+    from surefoot._numerics.options import called, parsed
+
     kind: Any = importlib.import_module(mount.module).COMMAND
     prog, args = f"{PROG} {name}", list(words)
     if isinstance(kind, dict) and mount.words:
         kind = kind[mount.words[0]]
     else:
         args = [*mount.words, *args]
-    command: Callable[[], int] = (
-        subcommand_cli_from_dict(kind, prog=prog, args=args, description=mount.title)
-        if isinstance(kind, dict)
-        else tyro.cli(kind, prog=prog, args=args, description=mount.title)
-    )
-    return command()
+
+    def parse() -> Any:
+        if isinstance(kind, dict):
+            return subcommand_cli_from_dict(kind, prog=prog, args=args, description=mount.title)
+        return tyro.cli(kind, prog=prog, args=args, description=mount.title)
+
+    return called(parsed(parse, list(kind.values()) if isinstance(kind, dict) else kind))
 
 
 def _gathered(words: Sequence[str], flag: str) -> list[str]:
@@ -378,6 +385,7 @@ def _gathered(words: Sequence[str], flag: str) -> list[str]:
 def run_command(name: str, words: Sequence[str]) -> int:
     """`surefoot run NAME ...`: parse the flags of that study, run, certify, report."""
     from surefoot import study as studies
+    from surefoot._numerics.options import flagged, flags
     from surefoot._run.backends import check_backend
     from surefoot._run.execute import execute
     from surefoot._run.folder import RunFolder
@@ -410,6 +418,10 @@ def run_command(name: str, words: Sequence[str]) -> int:
                     raise
                 print(f"skipped: {error}", file=sys.stderr)
                 continue
+            except ArgumentError as error:
+                raise SurefootError(
+                    flagged(str(error), dict(flags([execution, config])))
+                ) from error
         for part, extras in folder.skipped.items():
             print(
                 f"skipped: part {part} of study {study.name}; "
@@ -485,12 +497,17 @@ def _parse_run(name: str, config: type, words: Sequence[str]) -> Any:
         ],
         frozen=True,
     )
+    from surefoot._numerics.options import parsed
+
     try:
-        return tyro.cli(
-            arguments,
-            prog=f"{PROG} run {name}",
-            args=list(words),
-            description=f"Run {name} and certify it.",
+        return parsed(
+            lambda: tyro.cli(
+                arguments,
+                prog=f"{PROG} run {name}",
+                args=list(words),
+                description=f"Run {name} and certify it.",
+            ),
+            [config, Execution],
         )
     except ValueError as error:
         raise SurefootError(str(error)) from error

@@ -69,6 +69,22 @@ class MissingExtraError(SurefootError, ImportError):
         )
 
 
+class ArgumentError(SurefootError, ValueError, TypeError):
+    """An argument that cannot be what was given: its name, what is allowed, and what came.
+
+    Parameters
+    ----------
+    argument
+        Its name, as the caller knows it; kept as an attribute.
+    said
+        The rest of the sentence: "must be positive, got -1"; kept as an attribute.
+    """
+
+    def __init__(self, argument: str, said: str) -> None:
+        super().__init__(f"{argument} {said}")
+        self.argument, self.said = argument, said
+
+
 @contextmanager
 def need(package: str, *, extra: str, part: str | None = None) -> Iterator[None]:
     """Import an optional package inside of this, and a missing one becomes one sentence.

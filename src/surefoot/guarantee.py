@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Verdict(enum.StrEnum):
     NOT_PROMISED = "NOT_PROMISED"
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Assumption:
     """One condition of a theorem, as measured on this run.
@@ -116,6 +118,7 @@ def assume_fact(
     return Assumption(name, requires, number, state, f"recorded: {known}")
 
 
+@checked
 @dataclass(frozen=True)
 class Guarantee:
     """A theorem as a function of a record.

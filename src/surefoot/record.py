@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_number
 from surefoot._run.files import replacing
 from surefoot.errors import FileFormatError, UnknownNameError
 
@@ -111,6 +113,7 @@ class _Column:
     value: array[float] = field(default_factory=lambda: array("d"))
 
 
+@checked
 class Record:
     """Quantities over (seed, step) and facts of the run; appending is O(1), quantities may differ in steps.
 
@@ -132,7 +135,7 @@ class Record:
         self._facts: dict[str, dict[int | None, tuple[Fact, ...]]] = {}
         self._facts_flushed = True
         self._folder = Path(folder) if folder is not None else None
-        self._flush_every = flush_every
+        self._flush_every = check_number("flush_every", flush_every, least=0, finite=False)
         self._flushed: dict[str, int] = {}
         self._last_flush = time.monotonic()
         self._next_file = 0

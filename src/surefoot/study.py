@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import surefoot
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._run.environment import EXTRAS, missing_packages
 from surefoot.certificate import Certificate
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Size = Literal["quick", "standard", "paper"]
 
 
+@checked
 @dataclass(frozen=True)
 class StudyConfig:
     """What every study can be told; a study adds fields of its own, each of them a flag.
@@ -67,6 +69,7 @@ class StudyConfig:
             check_number("seeds", self.seeds, least=1, whole=True)
 
 
+@checked
 @dataclass(frozen=True)
 class Part:
     """One experiment of a study.
@@ -141,6 +144,7 @@ class Part:
         return list(range(config.seed, config.seed + count))
 
 
+@checked
 @dataclass(frozen=True)
 class Study:
     """A reproducible experiment: a configuration, and parts that turn it into certificates.
@@ -173,6 +177,8 @@ class Study:
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.parts]
+        if not names:
+            raise ValueError(f"parts must hold at least one part, got none in study {self.name}")
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(

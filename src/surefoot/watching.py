@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.loss_scale import held_scale, is_skipped
 from surefoot._sealed.writing import writing
@@ -58,6 +59,7 @@ class _Forwards:
             self.count += 1
 
 
+@checked
 class Watch:
     """Records a loop; made by `watch`.
 
@@ -90,6 +92,7 @@ class Watch:
         record: Record,
         checkpoint: Path | None,
     ) -> None:
+        check_number("every", every, least=1, whole=True)
         self.record, self.seed = record, seed
         self.step = 0
         self._model, self._optimizer = model, innermost(optimizer)
@@ -272,6 +275,23 @@ class Watch:
         self.record.flush()
 
 
+def probes_of(probes: Mapping[str, Probe] | tuple[str, ...]) -> Mapping[str, Probe]:
+    """Probes by name, built-in ones where only names are given.
+
+    Raises
+    ------
+    UnknownNameError
+        No built-in probe has that name.
+    """
+    if isinstance(probes, Mapping):
+        return probes
+    for name in probes:
+        if name not in PROBES:
+            raise UnknownNameError("probe", name, PROBES)
+    return {name: PROBES[name] for name in probes}
+
+
+@checked
 def watch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -323,13 +343,7 @@ def watch(
     surefoot.errors.WriteError
         From the optimizer's step: the checkpoint could not be written; the one before is as it was.
     """
-    check_number("every", every, least=1, whole=True)
-    if not isinstance(probes, Mapping):
-        for name in probes:
-            if name not in PROBES:
-                raise UnknownNameError("probe", name, PROBES)
-        probes = {name: PROBES[name] for name in probes}
     return Watch(
-        model, optimizer, probes, every, seed, Record(folder),
+        model, optimizer, probes_of(probes), every, seed, Record(folder),
         Path(checkpoint) if checkpoint is not None else None,
     )  # fmt: skip

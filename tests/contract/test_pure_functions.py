@@ -127,7 +127,7 @@ REFUSED = {
     "replies": lambda: weighted_mean({0: ({"a": torch.ones(2)}, True)}),
     "replies ": lambda: weighted_mean({i: ({"a": torch.tensor([i > 0])}, 1.0) for i in range(2)}),
     "partitions": lambda: draw_partitions(0, 1, [0, 0, 1], 0.5),
-    "weights": lambda: LinearWeights(np.array([1.0, 1j])),
+    "values": lambda: LinearWeights(np.array([1.0, 1j])),
     "covs": lambda: SUOTBarycenterLayer()(torch.ones(2, 2, 2, dtype=torch.bool)),
 }  # fmt: skip
 

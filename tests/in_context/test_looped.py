@@ -230,8 +230,8 @@ def test_a_layer_that_reads_no_label_is_refused(unchecked):
     ("args", "options", "says"),
     [
         ((0, 2), {}, "^d must be"), ((3, -1), {}, "^loops must be"), ((3, 1.5), {}, "^loops must be"),
-        ((3, 2), {"form": "fast"}, "^form must be one of"), ((3, 2), {"tied": 1}, "^tied must be one of"),
-        ((3, 2), {"train_u": None}, "^train_u must be one of"),
+        ((3, 2), {"form": "fast"}, "^form must be one of"), ((3, 2), {"tied": 1}, "^tied must be True"),
+        ((3, 2), {"train_u": None}, "^train_u must be True or False"),
         ((3, 2), {"init_std": -1}, "^init_std must be"), ((3, 2), {"seed": -1}, "^seed must be"),
         ((3, 2), {"sigma": torch.diag(torch.tensor([1.0, 1.0, 0.0]))}, "^sigma must be positive definite"),
         ((3, 2), {"sigma": torch.diag(torch.tensor([1.0, 1.0, -1.0]))}, "^sigma must be positive definite"),

@@ -224,7 +224,7 @@ def test_no_loop_is_the_zero_prediction():
         (lambda: population_loss(3, 5, 2), "^give b or A"),
         (lambda: population_loss(3, 5, 2, 0.5, A=np.eye(3)), "^give b or A"),
         (lambda: population_loss(3, 5, 2, A=np.eye(2)), r"^A must have shape \(3, 3\)"),
-        (lambda: population_loss(3, 5, 2, A=np.full((3, 3), np.inf)), "^A must be finite"),
+        (lambda: population_loss(3, 5, 2, A=np.full((3, 3), np.inf)), "^A must be .*finite"),
         (lambda: population_loss(3, 5, 2, A=np.diag([0.1, 0.5, 0.9])), "method='mc' takes any A"),
         (lambda: population_loss(3, 5, 21, 0.5), "loops must be at most 20.*method='mc'"),
         (

@@ -94,7 +94,7 @@ def test_the_picture_needs_nothing_else(folder, capsys):
         ("my_attention:wrong", [], "fn must return one prediction a prompt"),
         ("my_attention:one_step", ["--layers"], "shape (8, layers)"),
         ("my_attention:one_step", ["--confidence", "2"], "confidence must be"),
-        ("my_attention:one_step", ["--prompts", "1"], "size must be"),
+        ("my_attention:one_step", ["--prompts", "1"], "--prompts must be"),
         ("my_attention:one_step", ["--picture", "no/where.html"], "there is no folder no"),
         ("my_attention:one_step", ["--picture", "weights.bmp"], "in .svg, .pdf, .png, got weights.bmp"),
     ],

@@ -183,10 +183,10 @@ def test_a_loss_that_explodes_says_where():
     [
         ({"steps": 0}, "^steps must be"), ({"lr": 0}, "^lr must be"), ({"final_lr": 1}, "^final_lr must be"),
         ({"objective": "mean"}, "^objective must be one of"), ({"batch": 0}, "^batch must be"),
-        ({"clip": 0}, "^clip must be"), ({"clip": "never"}, "^clip must be one of"),
+        ({"clip": 0}, "^clip must be"), ({"clip": "never"}, "^clip must be a number or 'auto'"),
         ({"every": 0}, "^every must be"), ({"samples": 10}, "^samples must be"), ({"seed": -1}, "^seed must"),
         ({"prompts": GaussianPrompts(4, 8)}, "^prompts must have the model's d"),
-        ({"prompts": 3}, "^prompts must be GaussianPrompts"),
+        ({"prompts": 3}, "^prompts must be a GaussianPrompts"),
         ({"prompts": GaussianPrompts(3, 0)}, "^n and loops must be at least 1"),
         ({"model": torch.nn.Linear(3, 3)}, "^model must be a LoopedTransformer"),
         ({"model": LoopedTransformer(3, 0)}, "^n and loops must be at least 1"),

@@ -278,7 +278,7 @@ def test_the_draws_are_unbiased():
     [
         ({"steps": -1}, "steps must be a whole number of at least 0"),
         ({"eta": -0.1}, "eta must be positive"),
-        ({"eta": "fast"}, "eta must be one of 'auto'"),
+        ({"eta": "fast"}, "eta must be .*'auto'"),
         ({"mode": "adam"}, "mode must be one of 'gd', 'certified'"),
         ({"every": 0}, "every must be a whole number of at least 1"),
     ],

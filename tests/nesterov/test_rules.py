@@ -282,7 +282,7 @@ def test_schedule_by_function_and_bad_rules():
         NAGSchedule(NAG([x], 0.1, 0.5), lambda n: (0.1, 0.2, 0.5))
     with pytest.raises(ValueError, match=r"rho must be in \[0, 1\)"):
         NAGSchedule(optimizer, lambda n: (0.1, 0.1, 1.5))
-    with pytest.raises(ValueError, match='rule must be "convex"'):
+    with pytest.raises(ValueError, match="rule must be 'convex' or callable"):
         NAGSchedule(optimizer, "cosine")
     with pytest.raises(TypeError, match="must be AGNES or NAG, got SGD"):
         NAGSchedule(torch.optim.SGD([x], 0.1), "convex")

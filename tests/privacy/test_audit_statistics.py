@@ -255,7 +255,7 @@ def test_all_sixteen_outcomes_of_two_guesses_by_enumeration():
         ((100, 50, 40, 1.0), r"delta must be in \[0, 1\), got 1.0"),
         ((100, 50, 40, -1e-5), r"delta must be in \[0, 1\), got -1e-05"),
         ((100, 50, 40, 1e-5, 1.0), "confidence must be strictly between 0 and 1, got 1.0"),
-        ((100, 50.5, 40, 1e-5), "guesses must be a whole number .*got 50.5"),
+        ((100, 50.5, 40, 1e-5), "guesses must be a whole number.*got 50.5"),
     ],
 )
 def test_bad_arguments(arguments, message):

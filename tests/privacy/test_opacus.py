@@ -340,7 +340,9 @@ class TestCanaries:
 
     def test_a_plain_optimizer_is_refused(self):
         opt = torch.optim.SGD(nn.Linear(5, 2).parameters(), lr=0.1)
-        with pytest.raises(SurefootError, match="needs an Opacus DPOptimizer, got SGD"):
+        with pytest.raises(
+            SurefootError, match="dp_optimizer must be a DPOptimizer of Opacus, got SGD"
+        ):
             attach_gradient_canaries(
                 opt, torch.eye(12), torch.ones(12, dtype=torch.bool), sample_rate=0.1, seed=0
             )

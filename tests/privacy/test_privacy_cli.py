@@ -245,7 +245,7 @@ def test_counterexample(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["epsilon", "--sigma", "-1", "--q", ".1", "--steps", "3"], "noise_multiplier"),
+        (["epsilon", "--sigma", "-1", "--q", ".1", "--steps", "3"], "--sigma must be"),
         (["epsilon", "--sigma", "1", "--q", ".1"], "give --q and --steps, or all of"),
         (
             ["epsilon", "--sigma", "1", "--q", ".1", "--steps", "3", "--dataset-size", "9",
@@ -264,7 +264,7 @@ def test_counterexample(capsys):
             ["epsilon", "--sigma", "1", "--q", ".1", "--steps", "3", "--drop-last"],
             "--drop-last goes with --dataset-size",
         ),
-        (["calibrate", "--epsilon", "0", "--q", ".1", "--steps", "3"], "target_epsilon"),
+        (["calibrate", "--epsilon", "0", "--q", ".1", "--steps", "3"], "--epsilon must be"),
         (["curve", "--sigma", "1", "--q", ".1", "--steps", "9:1"], "--steps must be FIRST:LAST"),
         (["curve", "--sigma", "1", "--q", ".1", "--out", "x.svg", "--points", "1"], "kaleido"),
         (["from-opacus", "nowhere.pt"], "nowhere.pt is no file"),
@@ -290,7 +290,7 @@ def test_bad_scores_files(capsys, tmp_path):
     path.write_text("score,included\n" + "nan,1\n" * 10 + "1.0,0\n" * 10)
     code, out = output(capsys, "audit", str(path))
     assert code == 2
-    assert "scores must be finite" in out.err
+    assert "SCORES must be finite" in out.err
     path.write_text("score,included\n1.0,1\n1.0,0\n")
     code, out = output(capsys, "audit", str(path), "--sigma", "1")
     assert code == 2

@@ -87,7 +87,7 @@ def test_records_that_are_not_finite_are_refused_without_their_numbers(path, tmp
     config = private(feature_file(tmp_path / "f.npz", features=z), **{"min-clients": 2})
     strategy = run(config)
     (reason,) = strategy.history.rounds[0].lost.values()
-    assert "the records of partition 0 cannot be used (ValueError)" in reason
+    assert "the records of partition 0 cannot be used (ArgumentError)" in reason
     assert "inf" not in reason
 
 

@@ -285,7 +285,7 @@ def test_replay_refuses_to_write_over_anything_before_it_loads_anything(
         assert "or within it" in capsys.readouterr().err
     for out in ("there", "file", "dangling"):
         assert replayed(source, log, tmp_path / out) == 2
-        assert f"out must be a new folder, got {tmp_path / out}" in capsys.readouterr().err
+        assert f"OUT must be a new folder, got {tmp_path / out}" in capsys.readouterr().err
     assert {p.name: p.read_bytes() for p in source.iterdir()} == before
 
 

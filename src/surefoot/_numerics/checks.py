@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from jaxtyping import Float64
+
+from surefoot._numerics.refusing import refuse
+from surefoot._numerics.shown import shown
+from surefoot.errors import ArgumentError
 
 T = TypeVar("T")
 
@@ -76,7 +82,8 @@ def check_number(
     """
     number = _number(value, whole)
     if number is None or number != number:
-        raise ValueError(f"{name} must be a number, got {value!r}")
+        refuse(ArgumentError(name, f"must be a number, got {shown(value)}"))
+        return value  # type: ignore[no-any-return]
     inside = (
         not ((finite or whole) and abs(number) == math.inf)
         and (not whole or number == math.floor(number))
@@ -87,7 +94,8 @@ def check_number(
     )
     if not inside:
         allowed = _allowed(least, most, above, below, whole, finite)
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+        refuse(ArgumentError(name, f"must be {allowed}, got {shown(value)}"))
+        return value  # type: ignore[no-any-return]
     return int(number) if whole else float(number)
 
 
@@ -112,7 +120,7 @@ def check_real(name: str, value: Any) -> None:
     except (TypeError, ValueError):
         return
     if found:
-        raise ValueError(f"{name} must be real numbers, got complex ones: {value!r}")
+        raise ArgumentError(name, f"must be real numbers, got complex ones: {shown(value)}")
 
 
 def refuse_hidden(name: str, value: Any) -> None:
@@ -125,9 +133,9 @@ def refuse_hidden(name: str, value: Any) -> None:
     """
     inside = value if isinstance(value, (list, tuple)) else ()
     if np.ma.is_masked(value) or any(map(np.ma.is_masked, inside)):
-        raise ValueError(
-            f"{name} must be an array of numbers, got a masked one that hides some; leave those out, or fill "
-            "them"
+        raise ArgumentError(
+            name,
+            "must be an array of numbers, got a masked one that hides some; leave those out, or fill them",
         )
 
 
@@ -165,17 +173,35 @@ def check_numbers(
     try:
         found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be an array of numbers, got {value!r}") from None
+        raise ArgumentError(name, f"must be an array of numbers, got {shown(value)}") from None
     if found.dtype.kind not in "iuf" or (finite and not found.size):
-        raise ValueError(f"{name} must be an array of real numbers, got {value!r}")
+        raise ArgumentError(name, f"must be an array of real numbers, got {shown(value)}")
     found = found.astype(np.float64)
     if ndim is not None and found.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} dimensions, got shape {found.shape}")
+        raise ArgumentError(name, f"must have {ndim} dimensions, got shape {found.shape}")
     wrong = (finite & ~np.isfinite(found)) | (nonnegative & (found < 0))
     if wrong.any():
         allowed = "finite and at least 0" if nonnegative else "finite"
-        raise ValueError(f"{name} must be {allowed}, got {found[wrong][0]}")
+        raise ArgumentError(name, f"must be {allowed}, got {found[wrong][0]}")
     return found
+
+
+@contextmanager
+def called(**names: str) -> Iterator[None]:
+    """Errors of these arguments under the names that a caller has for them.
+
+    Raises
+    ------
+    ArgumentError
+        One was refused inside, of whatever type that error was.
+    """
+    try:
+        yield
+    except ValueError as error:
+        for inner, outer in names.items():
+            if re.match(rf"{inner}\b", str(error)):
+                raise ArgumentError(outer, str(error)[len(inner) :].strip()) from None
+        raise
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[T]) -> T:
@@ -191,7 +217,9 @@ def check_choice(name: str, value: Any, allowed: Iterable[T]) -> T:
         # Of one kind, as True is no 1, and as an array compares to an array.
         if value is each or (isinstance(value, type(each)) and _same(value, each)):
             return each
-    raise ValueError(f"{name} must be one of {', '.join(map(repr, there))}, got {value!r}")
+    listed = ", ".join(map(repr, there))
+    refuse(ArgumentError(name, f"must be one of {listed}, got {shown(value)}"))
+    return value  # type: ignore[no-any-return]
 
 
 def _same(value: Any, each: Any) -> bool:

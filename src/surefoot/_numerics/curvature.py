@@ -15,12 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.sizes import wide, wide_dtype
 
 Product = Callable[[Float[Tensor, " P"]], Float[Tensor, " P"]]
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Interval:
     """A Ritz value and its residual |A q - theta q|.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from surefoot._numerics.arguments import checked
 from surefoot._run.backends import check_backend, fresh_workers, joblib_backend
 from surefoot._run.conclude import conclude
 from surefoot._run.files import sha256_of, write_json
@@ -151,6 +152,7 @@ def _read(config: StudyConfig, folder: RunFolder) -> dict[str, str]:
     return found
 
 
+@checked
 def run_study(
     study: Study | str,
     config: StudyConfig | None = None,

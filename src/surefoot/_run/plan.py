@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.refusing import refuse
 from surefoot._run.environment import environment
 from surefoot._run.folder import FORMAT, RunFolder
-from surefoot.errors import FileFormatError, SurefootError, UnknownNameError
+from surefoot.errors import ArgumentError, FileFormatError, SurefootError, UnknownNameError
 from surefoot.study import Part, Study, StudyConfig
 
 
@@ -37,9 +38,10 @@ class Execution:
         if self.max_seeds is not None:
             check_number("max_seeds", self.max_seeds, least=1, whole=True)
             if not self.until_decided:
-                raise ValueError("max_seeds is for until_decided; for a fixed number give seeds")
+                why = "is for until_decided (--until-decided); for a fixed number give seeds"
+                refuse(ArgumentError("max_seeds", why))
         if self.jobs == 0 or self.jobs < -1:
-            raise ValueError(f"jobs must be -1 or at least 1, got {self.jobs}")
+            refuse(ArgumentError("jobs", f"must be -1 or at least 1, got {self.jobs}"))
 
     @property
     def most_seeds(self) -> int:
@@ -71,9 +73,10 @@ def start(study: Study, config: StudyConfig, execution: Execution) -> RunFolder:
 def _about(part: Part, config: StudyConfig, execution: Execution) -> dict[str, Any]:
     about: dict[str, Any] = {"title": part.title, "seeds": part.seeds_for(config)}
     if execution.until_decided and len(about["seeds"]) > execution.most_seeds:
-        raise ValueError(
-            f"max_seeds must be at least the {len(about['seeds'])} seeds that part {part.name} starts with, "
-            f"got {execution.most_seeds}"
+        raise ArgumentError(
+            "max_seeds",
+            f"must be at least the {len(about['seeds'])} seeds that part {part.name} starts with, "
+            f"got {execution.most_seeds}",
         )
     # Looked at more than once, a limit for a fixed number of seeds is too short.
     return about | ({"look": 1} if execution.until_decided and not part.deterministic else {})

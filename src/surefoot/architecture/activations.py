@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 
 
+@checked
 @dataclass(frozen=True)
 class Activation:
     """One activation.
@@ -37,6 +39,11 @@ class Activation:
     lipschitz: float
     slope: float | None = None
 
+    def __post_init__(self) -> None:
+        check_number("lipschitz", self.lipschitz, least=0)
+        if self.slope is not None:
+            check_number("slope", self.slope)
+
 
 def _leaky(name: str, slope: float) -> Activation:
     return Activation(
@@ -58,6 +65,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+@checked
 class MixedActivation(nn.Module):
     """One layer with several activations: each on its own contiguous block of neurons.
 

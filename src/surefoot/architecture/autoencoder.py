@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import generator_for, seed_for
 from surefoot.architecture._autoencoder.certified import Certified
@@ -33,6 +34,7 @@ ENCODERS: tuple[Encoder, ...] = ("probe", "matrix", "conv")
 DECODERS: tuple[Decoder, ...] = ("mlp", "chunked", "conv")
 
 
+@checked
 class NetworkAutoencoder(Certified, Saved, nn.Module):
     """Embeds the networks of a space as functions, and decodes every embedding at every depth.
 

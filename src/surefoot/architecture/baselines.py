@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.architecture._search.found import FoundNets
 from surefoot.architecture._search.tasks import Data, Task, table, task_losses
@@ -20,6 +21,7 @@ RIDGE = 1e-3
 KEPT = 8
 
 
+@checked
 def random_decoder(space: MLPSpace, seed: int = 0) -> NetworkAutoencoder:
     """An autoencoder that has learnt nothing: searched in, it tells a learnt space from a reparameterisation.
 
@@ -33,6 +35,7 @@ def random_decoder(space: MLPSpace, seed: int = 0) -> NetworkAutoencoder:
     return NetworkAutoencoder(space, seed=seed).requires_grad_(False)
 
 
+@checked
 @torch.no_grad()
 def random_features(
     space: MLPSpace,

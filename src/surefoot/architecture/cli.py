@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import tyro
 
+from surefoot._numerics.checks import check_number
 from surefoot.architecture._cli.results import (
     plain_numbers,
     print_results,
@@ -53,6 +54,15 @@ class Compact:
     """The folder to write to; it must not exist, or be empty."""
     json: bool = False
     """Print JSON."""
+
+    def __post_init__(self) -> None:
+        if self.max_params is not None:
+            check_number("max_params", self.max_params, least=1, whole=True)
+        check_number("time_budget", self.time_budget, above=0)
+        check_number("certify_fraction", self.certify_fraction, least=0, below=1)
+        check_number("confidence", self.confidence, above=0, below=1)
+        if self.steps is not None:
+            check_number("steps", self.steps, least=1, whole=True)
 
     def __call__(self) -> int:
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
@@ -117,6 +127,11 @@ class Pretrain:
     """A file to write a copy to."""
     json: bool = False
     """Print JSON."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            check_number("steps", self.steps, least=1, whole=True)
+        check_number("networks", self.networks, least=1, whole=True)
 
     def __call__(self) -> int:
         from surefoot.architecture.pretraining import (

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.architecture._fit.network import Network
 from surefoot.architecture._fit.slicing import sliced
 from surefoot.architecture.activations import activation_module, activation_names
@@ -72,6 +73,7 @@ def module_of(
     return nn.Sequential(*parts)
 
 
+@checked
 def compact(module: nn.Module) -> nn.Sequential:
     """The same function as a smaller plain network, in the same dtype.
 

@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_numbers
 from surefoot.architecture._autoencoder.functions import evaluating
 from surefoot.architecture.estimators import CompactMLPClassifier, CompactMLPRegressor
 
 
+@checked
 def compress(
     module_or_callable: nn.Module | Callable[[Any], Any] | Any,
     X: Shaped[np.ndarray, "n features"],

@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Shaped
 from scipy.stats import beta
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.architecture._quantile import upper_bound
 
 
+@checked
 def quantile_upper_bound(
     values: Sequence[float] | Shaped[np.ndarray, " n"], q: float, confidence: float
 ) -> float:
@@ -47,6 +49,7 @@ def quantile_upper_bound(
     return upper_bound(found, q, confidence) if len(found) else math.inf
 
 
+@checked
 def clopper_pearson_upper(k: int, n: int, confidence: float) -> float:
     """Upper confidence limit of a probability after k errors in n independent trials (Clopper and Pearson).
 
@@ -74,6 +77,7 @@ def clopper_pearson_upper(k: int, n: int, confidence: float) -> float:
     return 1.0 if k == n else float(beta.ppf(confidence, k + 1, n - k))
 
 
+@checked
 def clopper_pearson_lower(k: int, n: int, confidence: float) -> float:
     """Lower confidence limit of a probability after k errors in n independent trials.
 
@@ -103,6 +107,7 @@ def _counts(k: int, n: int) -> tuple[int, int]:
     return k, n
 
 
+@checked
 def occam_bound(
     train_error: float,
     n_params: int,

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.architecture._nets import matrix as matrices
 from surefoot.architecture._nets.family import Family, shapes
@@ -16,6 +17,7 @@ from surefoot.architecture._nets.plain import read_plain, write_plain
 from surefoot.architecture.activations import ACTIVATIONS
 
 
+@checked(nan=True)
 class NetBatch:
     """B networks of one depth l: h_i = m_i * act_i(h_{i-1} W_i + b_i), f(x) = h_l W_{l+1} + b_{l+1}.
 

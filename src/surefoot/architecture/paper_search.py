@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.architecture._budget import Budget
 from surefoot.architecture._search.found import Best, FoundNets
@@ -19,6 +20,7 @@ MOST_THRESHOLD, STEEP, SOFT = 3.0, 100.0, 10.0
 LR_Z, LR_T, SHARE = 0.1, 0.01, 7000.0
 
 
+@checked
 def search_paper(
     decoder: NetworkAutoencoder,
     X: Any,

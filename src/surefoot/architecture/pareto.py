@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from surefoot._numerics.arguments import checked
 
+
+@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class ParetoPoint:
     """One network of the front.

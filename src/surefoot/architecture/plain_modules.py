@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.architecture.activations import (
     ACTIVATIONS,
@@ -65,6 +66,7 @@ def split_plain(module: nn.Module) -> tuple[Select | None, list[nn.Linear], list
     return first, found, between
 
 
+@checked
 def module_spec(module: nn.Module) -> dict[str, Any]:
     """What `build_module` builds a network of the same shape from: words and numbers that JSON knows.
 
@@ -103,6 +105,7 @@ def module_spec(module: nn.Module) -> dict[str, Any]:
     }
 
 
+@checked
 def build_module(spec: Mapping[str, Any]) -> nn.Sequential:
     """A plain network of the shape that `module_spec` wrote; all entries are 0 until a state is loaded.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from surefoot import errors
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.architecture.autoencoder import NetworkAutoencoder
 from surefoot.architecture.space import MLPSpace
@@ -23,6 +24,7 @@ STEPS = 12_000
 RECIPE = 1
 
 
+@checked
 def pretrained_path(
     space: MLPSpace = DEFAULT_SPACE,
     steps: int = STEPS,
@@ -50,6 +52,7 @@ def pretrained_path(
     return (cache_dir() / "architecture" if folder is None else Path(folder)) / name
 
 
+@checked
 def pretrained(
     space: MLPSpace = DEFAULT_SPACE,
     steps: int = STEPS,

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float64, Shaped
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot.architecture._fit.network import Network
 from surefoot.architecture.activations import ACTIVATIONS
@@ -31,6 +32,7 @@ THRESHOLDS = 2000
 """The most thresholds that are tried; the bound is not monotone in them, so that none is skipped blindly."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class PruningReport:
     """What pruning removed, what it could have changed and what it changed.
@@ -69,6 +71,7 @@ class PruningReport:
         return [certify(self.record, pruning_change(), confidence)]
 
 
+@checked
 def pruning_bound(
     module: nn.Module,
     pruned: nn.Module,
@@ -124,6 +127,7 @@ def network_bound(a: Network, b: Network, h: list[np.ndarray]) -> Float64[np.nda
     return e
 
 
+@checked
 def prune_with_bound(
     module: nn.Module,
     X: Shaped[Tensor, "n features"] | Shaped[np.ndarray, "n features"],

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.architecture._budget import Budget, Clock
 from surefoot.architecture._nets.family import shapes
@@ -61,6 +62,7 @@ def search(
     adapters: bool = ..., batch_size: int = ...,
     clock: Clock = ...,
 ) -> list[FoundNets]: ...  # fmt: skip
+@checked
 def search(
     decoder: NetworkAutoencoder | MLPSpace,
     X: Any,

@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.transforms import tracing
 
 
+@checked
 class Select(nn.Module):
     """The columns of x that are read, in the order of `index`: a buffer, no parameter.
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.architecture._nets import drawing
 from surefoot.architecture._nets.family import shapes
@@ -20,6 +21,7 @@ STANDARDISING_POINTS = 128
 LEAST_STD = 1e-2
 
 
+@checked
 @dataclass(frozen=True)
 class MLPSpace:
     """Networks of D inputs, K outputs, 1 to L hidden layers of 1 to W neurons, an activation a neuron.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.barycenter._chord.hermitian import check_options, is_complex
 from surefoot.barycenter._solver.intersection import intersect
@@ -20,6 +21,7 @@ from surefoot.barycenter._solver.solve import SQRTS, solve
 from surefoot.barycenter.result import BarycenterResult
 
 
+@checked
 def suot_barycenter(
     covs: Any, *, means: Any = None, weights: Any = None, tau: Any = "auto", mass: str = "fixed",
     mass_tau: Any = None, method: str = "bb", step: float = STEP, inner_iter: int = INNER_ITER,
@@ -133,6 +135,7 @@ def suot_barycenter(
     return result
 
 
+@checked
 def bures_barycenter(covs: Any, **options: Any) -> BarycenterResult:
     """The Wasserstein barycenter of Gaussians, accelerated and certified: `suot_barycenter` at tau = inf."""
     if "tau" in options:
@@ -142,6 +145,7 @@ def bures_barycenter(covs: Any, **options: Any) -> BarycenterResult:
     return suot_barycenter(covs, tau=math.inf, **options)
 
 
+@checked
 def fuse_gaussians(
     means: Any, covs: Any, weights: Any = None, tau: Any = "auto", **options: Any
 ) -> BarycenterResult:

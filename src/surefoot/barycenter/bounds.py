@@ -15,6 +15,7 @@ from jaxtyping import Float64, Inexact
 from scipy.optimize import brentq
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.errors import SurefootError
 
@@ -41,6 +42,7 @@ def keep_promise(reached: float, ceiling: float, slack: float, step: int) -> Non
         )
 
 
+@checked
 def descent_bound(F: float, grad_norm2: float, eta: float) -> float:
     """G1: F(B+) <= F(B) - (eta - eta^2/2) ||G||_B^2 for B+ = (I - eta G) B (I - eta G), any real eta.
 
@@ -61,11 +63,12 @@ def descent_bound(F: float, grad_norm2: float, eta: float) -> float:
     ValueError
         An argument that is no finite number.
     """
-    F, eta = check_number("F", F), check_number("eta", eta)
+    F, eta = check_number("F", F), check_number("eta", eta, least=0)
     grad_norm2 = check_number("grad_norm2", grad_norm2, least=0)
     return F - (eta - eta * eta / 2) * grad_norm2
 
 
+@checked
 def stationarity_bound(F0: float, Flow: float, K: int) -> float:
     """G2: min over the first K unit steps of ||G||_B^2 <= 2 (F0 - Flow) / K.
 
@@ -103,6 +106,7 @@ def map_floor(b: float, alpha: float, tau: float) -> float:
     return (c + math.sqrt(c * c + 2 * tau * c / b)) / 2
 
 
+@checked
 def spectral_confinement(alpha: float, beta: float, tau: float) -> tuple[float, float]:
     """G3: (floor, beta): all iterates of steps eta <= 1 from [alpha I, beta I] stay in [floor I, beta I].
 
@@ -153,6 +157,7 @@ def strong_convexity(alpha: float, beta: float, tau: float, largest: float | Non
     return tau / (4 * R) * contraction(alpha, tau) ** 2 / (math.sqrt(R) * math.sqrt(R + 2 * tau))
 
 
+@checked
 def linear_rate(
     alpha: float, beta: float, tau: float, floor: float | None = None, top: float | None = None
 ) -> float:
@@ -251,6 +256,7 @@ def gradient_share(b: float, alpha: float, beta: float, tau: float) -> float:
     return float(2 * length * (WEIGHTS * left * share(b * np.exp(v))).sum() / np.expm1(length) ** 2)
 
 
+@checked
 def iterations_for(eps: float, rho: float) -> int:
     """Unit steps after which F - F* has shrunk by the factor eps, by the rate rho."""
     check_number("eps", eps, above=0, most=1)
@@ -297,6 +303,7 @@ def gap_of(
     return min(first, second) + sys.float_info.epsilon * trace
 
 
+@checked
 def influence_bound(
     upsilon: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"], temperature: float
 ) -> Float64[np.ndarray, " n"]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
 from surefoot.barycenter._solver.checks import (
     as_covariances,
@@ -29,6 +30,7 @@ from surefoot.barycenter._spectral.ranks import inverse, ranked
 MASSES = ("fixed", "free")
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class SuotResult:
     """What `suot_gaussian` found, in the caller's kind of array; float32 where A and B were."""
@@ -119,6 +121,7 @@ def gradient_a(coupling: Coupling) -> Float64[Tensor, "*p d d"]:
     return torch.where(coupling.heavy[..., None, None], (product + product.mT) / 2, direct)
 
 
+@checked
 def suot_gaussian(
     A: Any, B: Any, tau: Any, *, mean_a: Any = None, mean_b: Any = None, mass: str = "fixed",
     return_plan: bool = False,
@@ -202,6 +205,7 @@ def suot_gaussian(
     )  # fmt: skip
 
 
+@checked
 def suot_dual_gap(A: Any, B: Any, tau: Any, S: Any = None) -> Any:
     """Primal minus dual value of a symmetric positive definite map S from N(0, B), both singled out by S.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from surefoot._numerics.arguments import checked
 from surefoot.barycenter._solver.checks import as_covariances, as_tau
 from surefoot.barycenter._spectral.closed_forms import spectrum
 from surefoot.barycenter._spectral.ranks import ranked
@@ -16,6 +17,7 @@ from surefoot.barycenter.bounds import influence_bound, stretch_bound
 from surefoot.barycenter.result import BarycenterResult
 
 
+@checked
 def map_limit(B: Any, tau: float) -> Float64[np.ndarray, "d d"]:
     """(I + (I + 2 tau B^-1)^1/2) / 2, what the map S_i from B becomes as its input A_i grows without limit.
 
@@ -37,6 +39,7 @@ def map_limit(B: Any, tau: float) -> Float64[np.ndarray, "d d"]:
     return np.asarray((V * ((1 + np.sqrt(1 + 2 * t / w)) / 2)) @ V.T)
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Breakdown:
     """The influence of every input of one problem, beside what bounds it."""
@@ -57,6 +60,7 @@ class Breakdown:
         return light and bool((self.stretch <= self.stretch_bound * (1 + 1e-9)).all())
 
 
+@checked
 def breakdown(result: BarycenterResult, problem: int = 0) -> Breakdown:
     """What one input can do to this average; as core Guarantees it is `guarantee.influence`.
 

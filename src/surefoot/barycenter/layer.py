@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.barycenter._solver.checks import as_covariances, as_float64
 from surefoot.barycenter._solver.newton import curvature, solve_congruent
@@ -89,6 +90,7 @@ class _Barycenter(torch.autograd.Function):
         )  # fmt: skip
 
 
+@checked
 class SUOTBarycenterLayer(torch.nn.Module):
     """The semi-unbalanced barycenter of covariances as a layer; its gradient is implicit.
 
@@ -114,7 +116,8 @@ class SUOTBarycenterLayer(torch.nn.Module):
             self.log_tau = torch.nn.Parameter(log_tau)
         else:
             self.register_buffer("log_tau", log_tau)
-        self.tol, self.max_iter = tol, max_iter
+        self.tol = check_number("tol", tol, least=0)
+        self.max_iter = check_number("max_iter", max_iter, least=1, whole=True)
 
     @property
     def tau(self) -> Tensor:

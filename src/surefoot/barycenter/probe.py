@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from surefoot._numerics.arguments import checked
 from surefoot.barycenter._chord.hermitian import is_complex
 from surefoot.barycenter._solver.checks import called
 from surefoot.barycenter._solver.initial import initial
@@ -18,6 +19,8 @@ from surefoot.barycenter.bounds import gap_bound, spectral_confinement
 from surefoot.barycenter.result import BarycenterResult
 
 
+@checked
+@checked
 def optimality_gap(B: Any, covs: Any, weights: Any = None, tau: Any = "auto") -> float:
     """G5: F(B) is at most this above its minimum, for any positive definite B, whoever computed it.
 
@@ -88,6 +91,7 @@ class Confinement:
         return self.lowest >= self.floor - slack and self.highest <= self.beta + slack
 
 
+@checked
 def confinement_check(result: BarycenterResult, problem: int = 0) -> Confinement:
     """Compare the run of one problem with G3; raises ValueError where no history was recorded."""
     record = result.record(problem)

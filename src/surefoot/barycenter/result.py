@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float64, Inexact
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.barycenter._solver.request import Request
 from surefoot.barycenter._solver.solution import Solution
@@ -21,6 +22,7 @@ from surefoot.certificate import Certificate
 from surefoot.record import Fact, Record
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class BarycenterResult:
     """A barycenter and what is known of it, in the caller's kind of array.

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.barycenter.barycenter import suot_barycenter
 from surefoot.barycenter.result import BarycenterResult
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class TauPath:
     """Barycenters along a sweep of tau, in the order given."""
@@ -32,6 +34,7 @@ class TauPath:
         return _stack([r.outlier_score for r in self.results])
 
 
+@checked
 def tau_path(covs: Any, taus: Sequence[float], **options: Any) -> TauPath:
     """Barycenters of covs (n, d, d) for every tau, each started from the one before.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from surefoot._numerics.arguments import checked
 from surefoot.callbacks.watching import Watching
 from surefoot.errors import SurefootError, need
 from surefoot.watching import Probe
@@ -16,6 +17,7 @@ with need("lightning", extra="lightning", part="surefoot.callbacks.LightningWatc
     from lightning.pytorch import Callback
 
 
+@checked
 class LightningWatchCallback(Watching, Callback):
     """Records the loss of each training step, and probes, at each step of the optimizer.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from surefoot._numerics.arguments import checked
 from surefoot.callbacks.watching import Watching
 from surefoot.errors import need
 from surefoot.watching import Probe
@@ -14,6 +15,7 @@ with need("transformers", extra="llm", part="surefoot.callbacks.WatchCallback"):
     from transformers import TrainerCallback
 
 
+@checked
 class WatchCallback(Watching, TrainerCallback):
     """Records what a Trainer says, and probes, at each of its optimizer's steps.
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot._numerics.checks import check_number
 from surefoot.certificate import Certificate
 from surefoot.errors import SurefootError
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
-from surefoot.watching import Probe, Watch, watch
+from surefoot.watching import Probe, Watch, probes_of, watch
 
 
 class Watching:
@@ -33,8 +34,9 @@ class Watching:
         folder: str | Path | None,
         checkpoint: str | Path | None,
     ) -> None:
+        check_number("every", every, least=1, whole=True)
         self._settings: dict[str, Any] = {
-            "probes": probes, "every": every, "seed": seed, "folder": folder, "checkpoint": checkpoint,
+            "probes": probes_of(probes), "every": every, "seed": seed, "folder": folder, "checkpoint": checkpoint,
         }  # fmt: skip
         self._watch: Watch | None = None
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
+from surefoot._numerics.arguments import checked
 from surefoot.data.unpickle import read_arrays
 from surefoot.errors import FileFormatError
 
@@ -20,6 +21,7 @@ CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
            "Bag", "Ankle boot")  # fmt: skip
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Images:
     """Grey images with class numbers, in the split of the source.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from surefoot._numerics.arguments import checked
 from surefoot.data import places, reads, store
 from surefoot.data.archives import unpack
 from surefoot.data.catalogue import CATALOGUE, Item, find
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from surefoot.data.wordnet import WordNet
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Entry:
     """One line of `surefoot data list`."""
@@ -46,6 +48,7 @@ class Entry:
     """The folder, or None when it is not here."""
 
 
+@checked
 def available() -> list[Entry]:
     """Every data set and model there is, and whether it is on this machine."""
     entries = []
@@ -63,6 +66,7 @@ def available() -> list[Entry]:
     return entries
 
 
+@checked
 def fetch(name: str, progress: Callable[[str], None] | None = None) -> Path:
     """Make sure that `name` is on this machine, with the pinned hashes, and return its folder.
 
@@ -111,6 +115,7 @@ def _download(item: Item, say: Callable[[str], None]) -> Path:
         return store.put(kept, item.name, work)
 
 
+@checked
 def verify(name: str) -> Path:
     """Hash the files of `name` anew and return their folder.
 
@@ -145,6 +150,7 @@ def load(name: Literal["minilm"], path: str | Path | None = None) -> Path: ...
 def load(name: Literal["smollm2"], path: str | Path | None = None) -> LanguageModel: ...
 @overload
 def load(name: str, path: str | Path | None = None) -> Any: ...
+@checked
 def load(name: str, path: str | Path | None = None) -> Any:
     """Load a data set or model by name, fetching it first where needed.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
 from surefoot.errors import FileFormatError
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class LanguageModel:
     """What `from_pretrained` needs to load a causal language model and its tokenizer.

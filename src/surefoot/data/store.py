@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from surefoot._numerics.arguments import checked
 from surefoot._run.files import sha256_of as sha256_of
 from surefoot.data.catalogue import File
 from surefoot.data.errors import DataError
@@ -20,6 +21,7 @@ Say = Callable[[str], None]
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+@checked
 def cache_dir() -> Path:
     """Where data is kept: `SUREFOOT_DATA`, else `surefoot` in the user's cache directory."""
     chosen = os.environ.get("SUREFOOT_DATA")

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
+from surefoot._numerics.arguments import checked
 from surefoot.data.frames import read_frame
 from surefoot.errors import FileFormatError
 
 TARGETS = ("target", "label", "y")
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Table:
     """Measurements and what is to be told from them."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import FileFormatError, UnknownNameError
 
 # samples per second, from the description that comes with each set
@@ -24,6 +25,7 @@ RATES = {
 }
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Trials:
     """One set of trials, in the split of its source."""
@@ -44,6 +46,7 @@ class Trials:
     """Samples per second; None where it is not known."""
 
 
+@checked
 class TrialSets(Mapping[str, Trials]):
     """Sets of trials by name; each is read when it is asked for.
 

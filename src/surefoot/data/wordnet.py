@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import FileFormatError
 
 # lexnames(5WN): the lexicographer files that hold nouns
@@ -20,6 +21,7 @@ CATEGORIES = {
 }  # fmt: skip
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class WordNet:
     """The nouns of one version of WordNet."""

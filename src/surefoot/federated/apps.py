@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from surefoot._numerics.arguments import checked
 from surefoot._run.files import sha256_of
 from surefoot._sealed.tensors import write_tensors
 from surefoot.errors import SurefootError, need
@@ -35,6 +36,7 @@ MakeStrategy = Callable[[Mapping[str, Any], Task], Strategy]
 WATCHING = frozenset({"message_size_mod", "arrays_size_mod"})
 
 
+@checked
 def make_client_app(
     make_task: MakeTask,
     settings: Mapping[str, Any] | None = None,
@@ -103,6 +105,7 @@ def make_client_app(
     return app
 
 
+@checked
 def make_server_app(
     make_task: MakeTask,
     make_strategy: MakeStrategy | None = None,

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from surefoot.errors import SurefootError
+from surefoot._numerics.checks import check_number
+from surefoot._numerics.refusing import refuse
+from surefoot.errors import ArgumentError, SurefootError
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class Common:
     json: bool = False
     """Print JSON: rounds, metrics, facts and certificates."""
 
+    def __post_init__(self) -> None:
+        for name in ("partitions", "rounds"):
+            check_number(name, getattr(self, name), least=1, whole=True)
+        check_number("timeout", self.timeout, above=0)
+        for word in self.set:
+            if "=" not in word:
+                refuse(ArgumentError("set", f"must be KEY=VALUE, got {word!r}"))
+
     def run(self, secure: bool) -> int:
         """Start, run, stop, and print what happened and its certificates."""
         from surefoot.federated.following import checkpoint_of
@@ -56,9 +66,7 @@ class Common:
         defaults = app_config(federation.app)
         try:
             for word in self.set:
-                key, equals, value = word.partition("=")
-                if not equals:
-                    raise ValueError(f"KEY=VALUE is wanted, got {word!r}")
+                key, _, value = word.partition("=")
                 config[key] = value_of(value, defaults.get(key))
             check_config(config, defaults, app_choices(federation.app))
         except ValueError as error:

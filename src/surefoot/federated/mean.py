@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.federated._arrays import check_dtype, check_values
 
@@ -74,6 +75,7 @@ def _kind(value: Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {shape}"
 
 
+@checked
 def weighted_mean(replies: Mapping[int, tuple[State, float]]) -> dict[str, Tensor]:
     """sum_p w_p state_p / sum_p w_p over {partition: (state, number of examples)}.
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.seeds import seed_for as seed_for
 
 MOST = 10**6
 
 
+@checked
 def lda_partition(
     labels: Int[np.ndarray, " n"], num_partitions: int, alpha: float, seed: int = 0
 ) -> list[Int[np.ndarray, " _"]]:
@@ -57,6 +59,7 @@ def lda_partition(
     return [np.sort(np.concatenate(p)) if p else np.empty(0, np.int64) for p in parts]
 
 
+@checked
 def domain_partition(
     domains: Shaped[np.ndarray, " n"], num_partitions: int, seed: int = 0
 ) -> list[Int[np.ndarray, " _"]]:
@@ -94,6 +97,7 @@ def domain_partition(
     return parts
 
 
+@checked
 def draw_partitions(
     seed: int, server_round: int, partitions: Sequence[int], fraction: float
 ) -> list[int]:

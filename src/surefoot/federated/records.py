@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.npy import read_npy
 from surefoot.errors import need
 from surefoot.federated._arrays import check_dtype
@@ -24,6 +25,7 @@ FACTS, MOST_BYTES = "facts", 16_384
 State = Mapping[str, Shaped[Tensor, "..."]]
 
 
+@checked
 def to_arrays(state_dict: State) -> ArrayRecord:
     """A state as an ArrayRecord, every dtype kept.
 
@@ -39,6 +41,7 @@ def to_arrays(state_dict: State) -> ArrayRecord:
     return record
 
 
+@checked
 def from_arrays(record: ArrayRecord, like: State) -> dict[str, Tensor]:
     """The state in a record, which must be one like `like`: the same names, shapes and dtypes.
 
@@ -102,6 +105,7 @@ def fingerprint(record: ArrayRecord) -> bytes:
     return found.digest()
 
 
+@checked
 def wire_bytes(record: ArrayRecord) -> int:
     """Bytes of the serialised arrays, as they travel."""
     return sum(len(array.data) for array in record.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.federated._arrays import check_values
 from surefoot.federated.mean import check_reply
@@ -22,6 +23,7 @@ from surefoot.federated.task import State, Task, Visit
 from surefoot.record import Record
 
 
+@checked
 def federate(
     task: Task,
     rounds: int,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surefoot._numerics.arguments import checked
 from surefoot._run.files import write_json
 from surefoot.errors import SurefootError
 from surefoot.record import Fact, Record
@@ -34,6 +35,7 @@ class Round:
     bytes_up: int = 0
 
 
+@checked(nan=True)
 @dataclass
 class FederationHistory:
     """All rounds of a run, and the record that they and the clients' facts go into.

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.federated._arrays import STATISTICS, is_statistic
 from surefoot.record import Fact
@@ -17,6 +18,7 @@ Rule = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad
 ADAPTIVE = ("fedadam", "fedyogi", "fedadagrad")
 
 
+@checked
 @dataclass
 class ServerRule:
     """new = rule(old, mean of the clients).

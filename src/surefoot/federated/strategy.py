@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.certificate import Certificate
 from surefoot.errors import need
@@ -46,6 +47,7 @@ WEIGHT = "weighted-by"
 CHANGED, AROUND = "unknown (its result was changed)", "unknown (run inside another strategy)"
 
 
+@checked
 class DeterministicFedAvg(FedAvg):
     """Deterministic averaging on Flower's Message API.
 

@@ -8,11 +8,14 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_number
 from surefoot.record import Record
 
 State = dict[str, Tensor]
 
 
+@checked
 @dataclass
 class Visit:
     """One client in one round.
@@ -40,6 +43,11 @@ class Visit:
     memory: State = field(default_factory=dict)
     extra: State = field(default_factory=dict)
     record: Record = field(default_factory=Record)
+
+    def __post_init__(self) -> None:
+        check_number("num_partitions", self.num_partitions, least=1, whole=True)
+        check_number("partition", self.partition, least=0, below=self.num_partitions, whole=True)
+        check_number("server_round", self.server_round, least=0, whole=True)
 
     def note_memory(self) -> None:
         """Note in the record that the client keeps something: a run that goes on elsewhere would lack it."""

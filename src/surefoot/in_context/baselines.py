@@ -5,10 +5,12 @@ Layers of their own are `LoopedTransformer(..., tied=False)`; one step of gradie
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.in_context._covariance import covariance
 from surefoot.in_context._estimators import least_squares, ridge_weights
@@ -18,6 +20,7 @@ from surefoot.in_context.looped import LoopedTransformer
 from surefoot.in_context.population import optimal_schedule, optimal_step
 
 
+@checked
 def ols(
     X: Float[Tensor, "batch d n"], y: Float[Tensor, "batch n"], xq: Float[Tensor, "batch d"]
 ) -> Float[Tensor, " batch"]:
@@ -39,6 +42,7 @@ def ols(
     return (least_squares(X, y) * xq).sum(-1)
 
 
+@checked
 def ridge(
     X: Float[Tensor, "batch d n"],
     y: Float[Tensor, "batch n"],
@@ -64,13 +68,14 @@ def ridge(
     return (ridge_weights(X, y, alpha) * xq).sum(-1)
 
 
+@checked
 def optimal_model(
     d: int,
     n: int,
     loops: int,
     *,
     tied: bool = True,
-    sigma: Float[Tensor, "d d"] | None = None,
+    sigma: Float[Tensor, "d d"] | Float[np.ndarray, "d d"] | None = None,
 ) -> LoopedTransformer:
     """The looped model at its exact optimum among scalar steps, in float64: A_t = b_t S^-1.
 
@@ -99,6 +104,7 @@ def optimal_model(
     return model
 
 
+@checked
 class FullLinearAttention(nn.Module):
     """L layers of linear attention whose P and Q are trained whole: no block is held at zero.
 
@@ -166,6 +172,7 @@ class FullLinearAttention(nn.Module):
         return -Z[..., -1, -1]
 
 
+@checked
 class GDPlusPlus(nn.Module):
     """GD++: each step also moves the features, x <- x - gamma (XX'/n) x, the query among them.
 
@@ -228,6 +235,7 @@ class GDPlusPlus(nn.Module):
         return found
 
 
+@checked
 class SoftmaxTransformer(nn.Module):
     """L loops of softmax attention, Z <- Z - P Z softmax(Z'QZ) over the n examples: no gradient descent.
 

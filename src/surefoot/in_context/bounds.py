@@ -9,12 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 
 DOMINANCE = 1 / 16
 """The constant of gradient dominance in Theorem 3.4 [notes]."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Bound:
     """(1 - c) S^-1 <= A_opt <= (1 + c) S^-1; `float` of it is c.
@@ -34,6 +36,7 @@ class Bound:
         return self.c
 
 
+@checked
 def minimiser_bound(d: int, n: int, loops: int) -> Bound:
     """How near the global minimiser is to S^-1: c = 8 delta d^{1/2L}, delta = (8 L d / sqrt(n))^{1/2L}.
 
@@ -56,6 +59,7 @@ def minimiser_bound(d: int, n: int, loops: int) -> Bound:
     return Bound(c, c >= 1)
 
 
+@checked
 def dominance_constant(d: int, loops: int) -> float:
     """4 L^2 d^{-(L-1)/L}: |grad|^2 / L^{(2L-1)/L} is never less for n to infinity and symmetric A.
 
@@ -75,6 +79,7 @@ def dominance_constant(d: int, loops: int) -> float:
     return float(4 * loops**2 * d ** (-(loops - 1) / loops))
 
 
+@checked
 def scalar_dominance_bound(loss: float, least: float, d: int, loops: int, step: float) -> float:
     """What |grad|^2 / L^{(2L-1)/L} is at least at A = b S^-1 with S = I and 0 <= b <= b*.
 
@@ -102,6 +107,7 @@ def scalar_dominance_bound(loss: float, least: float, d: int, loops: int, step: 
     return float((1 - least / loss) ** 2 * loss ** (1 / loops) / (d * step**2))
 
 
+@checked
 def flow_time(
     xi: float,
     loops: int,
@@ -159,6 +165,7 @@ def flow_time(
     return float((xi**-power - loss0**-power) / (power * c))
 
 
+@checked
 def diverging_bound(d: int, n: int, largest: float) -> float:
     """P(a prompt has an eigenvalue of A^{1/2} (XX'/n) A^{1/2} of 2 or more) <= exp(-n t^2 / 2).
 
@@ -184,6 +191,7 @@ def diverging_bound(d: int, n: int, largest: float) -> float:
     return math.exp(-n * t**2 / 2) if t > 0 else 1.0
 
 
+@checked
 def largest_shift(d: int, n: int, largest: float) -> float:
     """By which factor the covariance may grow until loops diverge: 2 / (largest (1 + sqrt(d/n))^2).
 

@@ -8,10 +8,12 @@ import json as jsonlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tyro
 
+from surefoot._numerics.checks import check_number
 from surefoot.errors import SurefootError
 
 NAME = "in-context"
@@ -45,6 +47,12 @@ class Probe:
     """Draw the recovered weights against gradient descent's here: .html, or .svg, .pdf, .png with kaleido."""
     json: bool = False
     """Print JSON."""
+    ARGUMENTS = MappingProxyType({"d": "dimension", "n": "examples", "size": "prompts"})
+
+    def __post_init__(self) -> None:
+        for name in ("dimension", "examples", "max_loops", "prompts"):
+            check_number(name, getattr(self, name), least=1, whole=True)
+        check_number("confidence", self.confidence, above=0, below=1)
 
     def __call__(self) -> int:
         from surefoot.in_context.probing import probe

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from scipy.stats import norm
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.guarantee import Assumption
 from surefoot.in_context._covariance import covariance, powers
@@ -19,6 +20,7 @@ from surefoot.in_context._estimators import least_squares
 MEAN, KURTOSIS, NORM, ISOTROPY, NOISE = 0.1, 0.5, 0.1, 0.5, 1e-3
 
 
+@checked
 def prompt_assumptions(
     X: Any, y: Any, w: Any = None, *, confidence: float = 0.99
 ) -> tuple[Assumption, ...]:

@@ -6,15 +6,18 @@ labels have no noise. In the plain norm it may grow by up to sqrt(cond A) first.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot.in_context._covariance import covariance, powers
 
 
+@checked
 def prompt_contraction(
-    X: Float[Tensor, "batch d n"], A: Float[Tensor, "d d"]
+    X: Float[Tensor, "batch d n"], A: Float[Tensor, "d d"] | Float[np.ndarray, "d d"]
 ) -> Float64[Tensor, " batch"]:
     """rho of each prompt; at most 1 exactly where all eigenvalues lie in [0, 2], and 1 where n < d.
 
@@ -34,6 +37,8 @@ def prompt_contraction(
         raise ValueError(
             f"X must have shape (batch, d, n) with n >= 1, got {getattr(X, 'shape', X)}"
         )
+    if not bool(X.isfinite().all()):
+        raise ValueError("X must be finite, got NaN or infinity")
     (root,) = powers(covariance("A", A, X.shape[1]), 0.5)
     values = eigenvalues(X.detach().double(), root)
     return (1 - values).abs().amax(-1)

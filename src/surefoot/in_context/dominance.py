@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.in_context._covariance import covariance, powers
 from surefoot.in_context._sampling import left, second_moments
@@ -19,6 +20,7 @@ from surefoot.in_context.value import Value
 GROUPS = 20
 
 
+@checked
 def dominance_ratio(
     d: int,
     n: int,

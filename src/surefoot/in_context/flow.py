@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Float64
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.certificate import Certificate
 from surefoot.in_context._guarantee.conditions import refuse_second_run
@@ -25,6 +26,7 @@ NODES = 16
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(NODES)
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Flow:
     """An exact gradient flow.
@@ -53,6 +55,7 @@ class Flow:
         return flow_certificates(self.record)
 
 
+@checked
 def gradient_flow(
     d: int, n: int, loops: int, levels: int = 40, *, record: Record | None = None, seed: int = 0
 ) -> Flow:
@@ -96,6 +99,7 @@ def gradient_flow(
     return Flow(path, times, losses, record)
 
 
+@checked
 def flow_times(
     d: int, n: int, loops: int, b: Float64[np.ndarray, " levels"]
 ) -> Float64[np.ndarray, " levels"]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.transforms import in_full
 from surefoot.in_context._attention import read_attention
@@ -19,6 +21,7 @@ from surefoot.in_context._prompt_shapes import check_examples, check_prompt
 Form = Literal["auto", "literal", "feature", "gram"]
 
 
+@checked
 class LoopedTransformer(nn.Module):
     """L loops of linear self-attention over a prompt of n examples and a query.
 
@@ -76,7 +79,7 @@ class LoopedTransformer(nn.Module):
         *,
         tied: bool = True,
         train_u: bool = False,
-        sigma: Float[Tensor, "d d"] | None = None,
+        sigma: Float[Tensor, "d d"] | Float[np.ndarray, "d d"] | None = None,
         form: Form = "auto",
         dtype: torch.dtype | None = None,
         init_std: float | None = None,

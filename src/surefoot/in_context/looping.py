@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.certificate import Certificate
 from surefoot.in_context._covariance import powers
@@ -21,6 +22,7 @@ from surefoot.record import Record
 LOOPING = "looping"
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class LoopRun:
     """What more loops did; index L' of a curve is L' loops, the first is none.
@@ -50,6 +52,7 @@ class LoopRun:
         return looping_certificates(self.record)
 
 
+@checked
 def loop_longer(
     model: LoopedTransformer,
     prompts: GaussianPrompts,

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot.in_context import _polynomial
 from surefoot.in_context._covariance import covariance, powers, square
@@ -39,6 +40,7 @@ class LoopsCapWarning(UserWarning):
     """The loss still falls at the largest number of loops that was looked at."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Schedule:
     """The best L different scalar steps.
@@ -140,6 +142,7 @@ def averaged(
     return Value(float(values.mean()), float(values.std()) / math.sqrt(samples))
 
 
+@checked
 def population_loss(
     d: int,
     n: int,
@@ -186,6 +189,7 @@ def population_loss(
     return Value(_mean(where, _polynomial.product(q, q)))
 
 
+@checked
 def bias_excess(
     u: Float[np.ndarray, " d"] | Float[Tensor, " d"],
     d: int,
@@ -260,6 +264,7 @@ def _loops(loops: Any) -> int:
     return count
 
 
+@checked
 def optimal_step(d: int, n: int, loops: int) -> float:
     """The b* that minimises the loss of A = b S^-1; n/(n+d+1) for one loop.
 
@@ -288,6 +293,7 @@ def optimal_step(d: int, n: int, loops: int) -> float:
     return float((low + high) / 2)
 
 
+@checked
 def optimal_schedule(d: int, n: int, loops: int) -> Schedule:
     """The best L different steps A_t = b_t S^-1: what layers of their own gain over loops of one.
 
@@ -318,6 +324,7 @@ def optimal_schedule(d: int, n: int, loops: int) -> Schedule:
     return Schedule(tuple(sorted(float(1 / r) for r in roots)), float(1 / column[0]))
 
 
+@checked
 def safe_loops(d: int, n: int, b: float, max_loops: int = 20) -> int:
     """How often to loop at test time: where the mean loss E tr (I - bS)^{2L'} is least.
 

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.in_context.errors import ProbeError
 
 
+@checked
 class ModulePredictor:
     """A torch module as a callable of float64 prompts: in evaluation mode, without gradients.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot.guarantee import Assumption
 from surefoot.in_context._probe.layers import LayerFit
 from surefoot.in_context._probe.verdict import THRESHOLD, Name, alike
@@ -22,6 +23,7 @@ MULTIPLE = 0.5
 WORDS = {"ols": "least squares", "ridge": "ridge", "zero": "predicting 0"}
 
 
+@checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class ProbeReport:
     """What a callable does to its prompts, as far as the probe can tell.

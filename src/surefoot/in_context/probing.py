@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.in_context._estimators import least_squares, ridge_weights
 from surefoot.in_context._forms.feature import descend, moments
@@ -30,6 +31,7 @@ NOTHING = 1e-24
 """Weights whose squares are below this share of those of least squares are none."""
 
 
+@checked
 def probe(
     fn: Callable[[Tensor, Tensor, Tensor], Tensor] | Any,
     *,

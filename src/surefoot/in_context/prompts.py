@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.in_context._covariance import covariance, powers
 from surefoot.in_context._sampling import second_moments
@@ -20,6 +21,7 @@ LAW = "x ~ N(0, S), w ~ N(0, S^-1)"
 """The fact that a run on `GaussianPrompts` notes as its law."""
 
 
+@checked
 @dataclass(frozen=True)
 class Prompt:
     """A batch of prompts.
@@ -45,6 +47,7 @@ class Prompt:
     w: Float[Tensor, "batch d"]
 
 
+@checked
 class GaussianPrompts:
     """Prompts of the law that the theorems speak of: x_i, x_q ~ N(0, S), w* ~ N(0, S^-1), y_i = w*'x_i.
 
@@ -76,7 +79,7 @@ class GaussianPrompts:
         self,
         d: int,
         n: int,
-        sigma: Float[Tensor, "d d"] | None = None,
+        sigma: Float[Tensor, "d d"] | Float[np.ndarray, "d d"] | None = None,
         noise: float = 0.0,
         seed: int | None = None,
         *,

@@ -10,10 +10,12 @@ from jaxtyping import Float
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot.in_context.prompts import Prompt
 
 
+@checked
 class TablePrompts:
     """Random rows of a table as prompts, with features whitened by rows that no prompt uses.
 

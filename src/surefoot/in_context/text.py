@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.in_context.errors import ProbeError
 
@@ -49,6 +50,7 @@ def read_number(answer: str) -> float:
     return value if math.isfinite(value) else math.nan
 
 
+@checked
 class TextPredictor:
     """Write prompts as text, let something answer, read the number that its answer starts with.
 

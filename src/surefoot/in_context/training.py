@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.errors import NonFiniteError
@@ -30,6 +31,7 @@ LONG = 5
 """Loops from which on gradients are clipped by default."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Run:
     """What a training did.
@@ -59,6 +61,7 @@ class Run:
         return training_certificates(self.record)
 
 
+@checked
 def train_looped(
     model: LoopedTransformer,
     prompts: GaussianPrompts,

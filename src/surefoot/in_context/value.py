@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from surefoot._numerics.arguments import checked
 
+
+@checked(nan=True)
 @dataclass(frozen=True)
 class Value:
     """A computed number; `float` of it is the number.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from fractions import Fraction
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 
 MOST = 40
 """The largest power whose moment is computed: the partitions of 40 take a second or two."""
 
 
+@checked
 def wishart_moments(d: int, n: int, k_max: int) -> list[Fraction]:
     """E tr S^k for k = 0, ..., k_max, S = XX'/n with n columns x_i ~ N(0, I_d).
 

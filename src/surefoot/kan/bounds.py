@@ -13,6 +13,7 @@ from typing import Literal
 
 from scipy.optimize import brentq
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 
 SHARE = 1 - 1 / math.sqrt(2)
@@ -40,6 +41,7 @@ def contraction_factor(eta: float, lambda0: float) -> float:
     return 1 - eta * lambda0 / 2
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class StochasticRate:
     """T3: what mini-batches drawn with replacement are promised, inside the ball of radius rho.
@@ -142,6 +144,7 @@ def stochastic_rate(
     return StochasticRate(batch, n, rho, mu, curvature, row, step, p)
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class PaperWidth:
     """How the width of the literature's theorems scales; its constants are not known here.
@@ -167,6 +170,7 @@ class PaperWidth:
         return f"m of the order of {self.value:.2g} ({self.label}: {self.formula} with constant 1)"
 
 
+@checked
 def paper_width(
     n: int,
     g: int,

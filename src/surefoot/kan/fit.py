@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
@@ -26,6 +27,7 @@ MOMENT_ROWS = 256
 """Rows up to which the mean of a stochastic run is forecast: n^3 a step."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Run:
     """What a fit did.
@@ -77,6 +79,7 @@ class Run:
         return self.certificate.verdict
 
 
+@checked
 def fit_gd(
     model: Any,
     X: Any = None,
@@ -147,6 +150,7 @@ def fit_gd(
     return _run(watch, losses, used, RATE if mode == "certified" else ABOVE)
 
 
+@checked
 def fit_sgd(
     model: Any,
     X: Any = None,

@@ -13,12 +13,14 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.kan.spectrum import SINGULAR, Tangent, check_tangent
 
 POWERS = 300
 
 
+@checked
 def forecast(
     tangent: Tangent,
     r0: Any,
@@ -74,6 +76,7 @@ def forecast(
     return torch.tensor([wanted[t] for t in where], dtype=torch.float64)
 
 
+@checked
 def steps_to(tangent: Tangent, r0: Any, eta: float, eps: float) -> float:
     """The first step at which the full-batch forecast is at most eps; infinite where there is none.
 
@@ -111,6 +114,7 @@ def steps_to(tangent: Tangent, r0: Any, eta: float, eps: float) -> float:
     return high
 
 
+@checked
 def stability_limit(tangent: Tangent, batch: int | None = None) -> float:
     """The step size from which the (mean-square) forecast no longer tends to its limit.
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.kan._two_layer.points import check_values
 from surefoot.kan._two_layer.rows import Coefficients
 from surefoot.kan.residual import PDEResidual, sum_of_terms, terms
@@ -39,6 +40,7 @@ class Trained(Protocol):
         ...
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class FreshCheck:
     """Root mean squares, without the weights of the loss.

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.sizes import wide
 from surefoot._numerics.transforms import readable
@@ -33,6 +34,7 @@ from surefoot.kan.peers import Imported, read_efficient_kan, read_pykan
 __all__ = ["KANLinear", "OutOfGridWarning"]
 
 
+@checked(leave=("base_activation",))
 class KANLinear(nn.Module):
     """A drop-in for `torch.nn.Linear` whose every edge is a learned function of one variable.
 

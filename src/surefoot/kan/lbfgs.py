@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.certificate import Certificate, certify
 from surefoot.errors import NonFiniteError
@@ -20,6 +21,7 @@ from surefoot.record import Record
 METHOD = "L-BFGS"
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class LBFGSRun:
     """What a fit did.
@@ -46,6 +48,7 @@ class LBFGSRun:
         return [certify(self.record, linear_rate())]
 
 
+@checked(leave=("problem",))
 def fit_lbfgs(
     problem: Problem,
     iterations: int = 150,

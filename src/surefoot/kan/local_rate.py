@@ -12,6 +12,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.guarantee import Assumption
 from surefoot.kan import bounds
@@ -24,6 +25,7 @@ DISTINCT, POSITIVE, SMOOTH, WIDE = (
 )  # fmt: skip
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class LocalRate:
     """T1 at one start: constants, what they permit, and which of its conditions fail.
@@ -144,6 +146,7 @@ def _sentence(a: Assumption) -> str:
     return f"{a.name}: {a.requires}{value} ({a.how})"
 
 
+@checked
 def certificate(
     model: Any,
     X: Any = None,

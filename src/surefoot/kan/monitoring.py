@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import lanczos
 from surefoot.certificate import Certificate
@@ -51,6 +52,7 @@ class _Anchor:
         return float(self.part @ self.part) / 2
 
 
+@checked
 class ConvergenceMonitor:
     """Watches a run of a problem; made by `monitor`, and used by `fit_gd` and `fit_sgd`.
 
@@ -103,6 +105,8 @@ class ConvergenceMonitor:
         self.rows: list[Checkpoint] = []
         self.violations = 0
         self.left = False
+        if batch is not None:
+            check_number("batch", batch, least=1, whole=True)
         self._batch, self._method = batch, method
         self._parameters = parameters_of(problem)
         self._start = flat(self._parameters)
@@ -404,6 +408,7 @@ class ConvergenceMonitor:
         return "\n".join(lines)
 
 
+@checked
 def monitor(
     model: Any,
     X: Any = None,

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.kan._edges.plot import plot_layers
 from surefoot.kan.layer import KANLinear
 from surefoot.kan.peers import Imported, read_efficient_kan_model, read_pykan_model
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+@checked
 class KAN(nn.Sequential):
     """Spline layers of the given widths.
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.errors import warn
 from surefoot.kan._layer.outside import OFTEN, OutOfGridWarning
@@ -62,6 +63,7 @@ class _Rows:
         return torch.cat(terms(model, self.x, self.operator), 1).detach().double().abs().sum(1)
 
 
+@checked(leave=("model", "interior", "boundary", "g", "weights"))
 class PIKAN:
     """The problem of training a model to solve an equation; `forecast`, `fit_gd` and `monitor` take it.
 

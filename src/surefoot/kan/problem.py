@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_numbers
 from surefoot.kan.two_layer import KAN2
 
@@ -45,6 +46,7 @@ class Problem(Protocol):
         ...
 
 
+@checked(leave=("model", "residual"))
 class Regression:
     """r = s (f(X) - y), with s = 1 ("sum": L = sum r_i^2 / 2) or n^(-1/2) ("mean": divided by n).
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.kan._two_layer import rows
 from surefoot.kan._two_layer.points import check_coefficient, check_points, check_values
@@ -25,6 +26,7 @@ Scalar = float | Function
 Vector = float | Sequence[float] | Function
 
 
+@checked(leave=("e", "f"))
 @dataclass(frozen=True)
 class PDEResidual:
     """The equation D u = f with D u = e u + sum_p b_p u_p + sum_p a_p u_pp; made by the methods below.

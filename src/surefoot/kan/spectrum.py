@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import SurefootError
 from surefoot.kan.problem import Normalisation, Problem, Residual, as_problem
 
@@ -16,6 +17,7 @@ SINGULAR = 1e-12
 """lambda0 / lambda_max at which float64 can no longer tell K from a singular matrix."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Tangent:
     """K = J J' at the present parameters and its eigenvalues in rising order, all in float64.
@@ -78,6 +80,7 @@ class Tangent:
         return float((self.K - other.K).norm() / other.K.norm())
 
 
+@checked(leave=("residual",))
 def tangent(
     model: Any,
     X: Any = None,

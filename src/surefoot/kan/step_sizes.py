@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.kan.local_rate import LocalRate
 from surefoot.kan.spectrum import Tangent, check_tangent
 
 
+@checked
 def step_size(
     tangent: Tangent,
     mode: Literal["gd", "certified", "sgd"] = "gd",
@@ -37,6 +39,8 @@ def step_size(
     """
     check_choice("mode", mode, ("gd", "certified", "sgd"))
     check_tangent(tangent)
+    if batch is not None:
+        check_number("batch", batch, least=1, whole=True)
     if mode == "gd":
         if not tangent.lambda_max > 0:
             raise ValueError("tangent must have a positive eigenvalue, got K = 0: nothing trains")

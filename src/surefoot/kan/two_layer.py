@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.kan._basis.bspline import Grid
 from surefoot.kan._two_layer import rows
@@ -60,6 +61,7 @@ class Features(NamedTuple):
     slope: Float64[Tensor, "n m"]
 
 
+@checked
 class KAN2(nn.Module):
     """A two-layer Kolmogorov-Arnold network with one output and no base function.
 

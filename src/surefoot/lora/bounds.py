@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot.lora.errors import GuaranteeError
 
@@ -21,6 +22,7 @@ Blocks = int | Int[np.ndarray, " T"]
 Numbers = float | Float[np.ndarray, " T"]
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class RacBound:
     """`grad_norm2` bounds E||grad f(W~)||^2 and `gap`, where mu is known, E f(W^T) - f*."""
@@ -44,6 +46,7 @@ def largest_step(law: RateLaw, L: float, local_steps: int = 1) -> float:
     return 1 / L if law in ("gd", "sgd") else 1 / (2 * L * local_steps)
 
 
+@checked
 def rac_bound(
     T: Blocks,
     law: RateLaw = "gd",
@@ -142,6 +145,7 @@ def rac_bound(
     return RacBound(_plain(grad), None if gap is None else _plain(gap))
 
 
+@checked
 def blocks_to(eps: float, *, gamma: float, lam: float, mu: float) -> int:
     """Blocks after which the promised gap is eps D0 (Theorem 5.5): log(1/eps) / -log(1 - g mu lam).
 

@@ -13,8 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.shown import shown
 from surefoot.certificate import Certificate
+from surefoot.errors import ArgumentError
 from surefoot.lora._block import optimizer_state, recording, state_files
 from surefoot.lora._block.adapted_layer import AdaptedLayer
 from surefoot.lora._block.companion import Companion
@@ -36,6 +39,7 @@ from surefoot.lora.state import ChainState
 from surefoot.record import Record
 
 
+@checked
 class ChainOfLora:
     """Train a PeftModel in blocks: sample one factor, train the other, merge, repeat.
 
@@ -687,6 +691,7 @@ class ChainOfLora:
         )
 
 
+@checked
 def theory_lr(gamma: float, layer: Any, adapter_name: str = "default") -> float:
     """gamma / s^2: the SGD learning rate of a LoRA layer whose block is one step of size gamma.
 
@@ -705,10 +710,16 @@ def theory_lr(gamma: float, layer: Any, adapter_name: str = "default") -> float:
         gamma is not positive and finite.
     """
     gamma = check_number("gamma", gamma, above=0)
+    if not hasattr(layer, "scaling"):
+        raise ArgumentError("layer", f"must be a layer with a LoRA adapter, got {shown(layer)}")
+    if not isinstance(layer, AdaptedLayer) and adapter_name not in layer.scaling:
+        there = ", ".join(map(repr, layer.scaling)) or "none"
+        raise ArgumentError("adapter_name", f"must be one of {there}, got {adapter_name!r}")
     s = layer.scaling if isinstance(layer, AdaptedLayer) else layer.scaling[adapter_name]
     return gamma / float(s) ** 2
 
 
+@checked
 def chain_param_groups(chain: ChainOfLora, gamma: float) -> list[dict[str, Any]]:
     """One group a layer with its own learning rate; see `ChainOfLora.param_groups`."""
     check_number("gamma", gamma, above=0)

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 
 Method = Literal["rac_lora", "lora", "asymm_lora", "cola", "relora", "fpft"]
@@ -29,6 +30,7 @@ CHAINED: tuple[Method, ...] = ("rac_lora", "cola", "relora")
 BOTH_TRAINED: tuple[Method, ...] = ("lora", "cola", "relora")
 
 
+@checked
 @dataclass(frozen=True)
 class RacConfig:
     """How a chain of LoRA blocks runs (arXiv 2410.08305, Algorithm 1).

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._run.files import replacing
 from surefoot._sealed.tensors import write_tensors
@@ -27,6 +28,7 @@ from surefoot.lora.errors import ChainStateError, UnsupportedLayerError
 from surefoot.lora.state import ChainState
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class ExportReport:
     """What was written.

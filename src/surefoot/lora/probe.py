@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import Hessian, power_iteration
 from surefoot.lora.chain import ChainOfLora
@@ -17,6 +18,7 @@ from surefoot.lora.chain import ChainOfLora
 Closure = Callable[[], Tensor]
 
 
+@checked
 def local_smoothness(chain: ChainOfLora, closure: Closure, iters: int = 50) -> float:
     """Norm of the Hessian in the factors that the open block trains, by power iteration (G8).
 

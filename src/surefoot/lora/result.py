@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from surefoot._numerics.arguments import checked
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Assumption
 from surefoot.lora._theorem.conditions import SLACK
@@ -18,6 +19,7 @@ from surefoot.lora.guarantee import add_losses, certificates, linear_rate, stati
 from surefoot.record import Record
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class BlockReport:
     """One block of a chain.

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.stats import t as student
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import generator_for, seed_for
 from surefoot.lora._block.dtypes import check_dtype
@@ -34,6 +35,7 @@ def sketch_seed(seed: int, block: int, layer: str) -> int:
     return seed_for(seed, block, layer)
 
 
+@checked
 def shared_sketch(
     seed: int,
     block: int,
@@ -184,6 +186,7 @@ class LambdaMin(float):
         return float(self)
 
 
+@checked
 def lambda_min(
     sketch: Sketch, dim: int, r: int, samples: int = 0, *, seed: int = 0, confidence: float = 0.95
 ) -> LambdaMin:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot.nesterov.parameters import AgnesParams, decreasing_offset
 
@@ -52,6 +53,7 @@ def nag_floor(mu: float, eta: float, sigma_add: float, L: float | None = None) -
     return (1 + (1.0 if L is None else L * eta)) / 2 * sqrt(eta / mu) * sigma_add**2
 
 
+@checked
 def agnes_bound(
     n: Steps,
     params: AgnesParams,
@@ -95,6 +97,7 @@ def agnes_bound(
     return decay * (f0_gap + mu / 2 * dist0_sq) + floor * (1 - decay)
 
 
+@checked
 def nag_bound(
     n: Steps,
     f0_gap: float,
@@ -149,6 +152,7 @@ def nag_bound(
     return agnes_bound(n, params, f0_gap, dist0_sq, mu, 1 / eta if L is None else L, sigma_add)
 
 
+@checked
 def steps_to(
     tol: float, s: float, f0_gap: float, dist0_sq: float | None = None, mu: float | None = None
 ) -> int:
@@ -184,6 +188,7 @@ def steps_to(
     return 1 if s == 1 else ceil(log(L0 / tol) / -log1p(-s))
 
 
+@checked
 def decreasing_bound(
     n: Steps, f0_gap: float, dist0_sq: float, mu: float, L: float, sigma_add: float = 0.0
 ) -> Any:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from surefoot._numerics.arguments import checked
 from surefoot.guarantee import Guarantee
 from surefoot.nesterov._optimizer.lookahead import LookAhead
 from surefoot.nesterov.guarantee import decreasing_rate
 from surefoot.nesterov.parameters import decreasing_offset
 
 
+@checked
 class DecreasingNAG(LookAhead):
     """eta_n = 4/(mu (n+n0)^2) with n0 = max(2 sqrt(L/mu), 3); the rate is 1/n under additive noise.
 

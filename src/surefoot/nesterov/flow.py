@@ -12,7 +12,9 @@ from jaxtyping import Float
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Flow:
     promised: Float[np.ndarray, " T"]
 
 
+@checked
 def heavy_ball_flow(
     f: Callable[[Float[Tensor, " P"]], Float[Tensor, ""]],
     start: Float[Tensor, " P"],
@@ -66,6 +69,10 @@ def heavy_ball_flow(
     """
     check_number("mu", mu, above=0)
     check_number("time", time, above=0)
+    check_number("f_star", f_star)
+    points = check_number("points", points, least=2, whole=True)
+    if not start.numel():
+        raise ArgumentError("start", "must hold at least one number, got none")
     P, root = len(start), sqrt(mu)
 
     def field(t: float, state: Float[np.ndarray, " P2"]) -> Float[np.ndarray, " P2"]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.nesterov._ledger.certificate import COLUMNS, LedgerCertificate
 from surefoot.nesterov._ledger.landscape import ANCHOR_MISS, FAILS, Circumstances
@@ -63,6 +64,7 @@ class LedgerRecord(Record):
         return {name: value for name, value in self.__dict__.items() if name != "_observe"}
 
 
+@checked
 class Ledger:
     """The ledger of one run of NAG, AGNES or torch's SGD with nesterov=True.
 
@@ -142,6 +144,8 @@ class Ledger:
             eta=eta, alpha=eta, rho=(1 - s) / (1 + s), s=s, gamma=sqrt(eta), beta=sqrt(eta)
         )
         self._optimizer, self._closure = optimizer, closure
+        if f_star is not None:
+            check_number("f_star", f_star)
         self._mu, self._f_star, self._every = mu, f_star, every
         self._anchor, self._landscape = anchor, landscape
         self._parameters = [p for g in optimizer.param_groups for p in g["params"]]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import warn
 from surefoot.guarantee import Guarantee
 from surefoot.nesterov._optimizer.hyperparameters import (
@@ -25,6 +26,7 @@ from surefoot.nesterov.guarantee import accelerated_rate
 from surefoot.nesterov.parameters import agnes_parameters, nag_parameters
 
 
+@checked
 class AGNES(LookAhead):
     """Accelerated descent whose gradient step and velocity step are set apart.
 
@@ -334,6 +336,7 @@ def _named(group: dict[str, Any]) -> dict[str, float]:
     return {name: float(group[key]) for name, key in names.items()}
 
 
+@checked
 class NAG(AGNES):
     """Nesterov's accelerated gradient: AGNES whose correction is tied to its learning rate.
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot.nesterov.parameters import AgnesParams
 
@@ -35,6 +36,7 @@ def _maps(
     return y, c, np.stack([position, velocity], axis=1)
 
 
+@checked
 def exact_quadratic_expectation(
     lams: Sequence[float] | Float[np.ndarray, " P"],
     x0: Sequence[float] | Float[np.ndarray, " P"],

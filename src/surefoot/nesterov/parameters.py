@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass
 from math import sqrt
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 
 
@@ -17,6 +18,7 @@ class NoiseWarning(UserWarning):
     """The gradient noise is larger than the chosen method tolerates."""
 
 
+@checked
 @dataclass(frozen=True)
 class AgnesParams:
     """Constants of arXiv 2302.05515.
@@ -43,6 +45,11 @@ class AgnesParams:
     s: float
     gamma: float
     beta: float
+
+    def __post_init__(self) -> None:
+        for name in ("eta", "alpha", "s", "gamma", "beta"):
+            check_number(name, getattr(self, name), least=0)
+        check_number("rho", self.rho, least=0, most=1)
 
     @classmethod
     def of(cls, eta: float, alpha: float, rho: float) -> AgnesParams:
@@ -108,6 +115,7 @@ def _chosen(eta: float | None, largest: float, why: str) -> float:
     return float(eta)
 
 
+@checked
 def agnes_parameters(
     mu: float, L: float, sigma_mult: float = 0.0, eta: float | None = None, eps: float = 0.0
 ) -> AgnesParams:
@@ -165,6 +173,7 @@ def nag_admissible_noise(L: float, eta: float) -> float:
     return max(0.0, (1 - L * eta) / (1 + L * eta))
 
 
+@checked
 def nag_parameters(
     mu: float, L: float, sigma_mult: float = 0.0, eta: float | None = None, eps: float = 0.0
 ) -> AgnesParams:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import Hessian, lanczos
 from surefoot._numerics.curvature import Interval as Interval
@@ -19,6 +20,7 @@ from surefoot.nesterov._probe.projection import Projection, project
 LossFn = Callable[[Tensor, Tensor], Tensor]
 
 
+@checked
 class Landscape:
     """Measurements of f(parameters) = loss_fn(model(inputs), targets) at the model's parameters.
 
@@ -69,6 +71,7 @@ class Landscape:
                 f"data needs as many inputs as targets and at least one, got {len(inputs)} and "
                 f"{len(targets)}"
             )
+        check_number("f_star", f_star)
         if chunk is not None:
             check_number("chunk", chunk, least=1, whole=True)
         self.model, self.loss_fn, self.f_star = model, loss_fn, f_star

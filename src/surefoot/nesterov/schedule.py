@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from surefoot._numerics.arguments import checked
 from surefoot.certificate import Certificate
 from surefoot.nesterov.optimizer import AGNES, NAG
 from surefoot.nesterov.parameters import convex_momentum
@@ -13,6 +14,7 @@ from surefoot.record import Record
 Rule = Callable[[int], tuple[float, float, float]]
 
 
+@checked(leave=("optimizer",))
 class NAGSchedule:
     """Sets the three constants of every group before each step.
 

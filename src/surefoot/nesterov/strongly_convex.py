@@ -32,6 +32,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.nesterov.bounds import Steps, nag_bound, steps_to
 
@@ -41,6 +42,7 @@ def _root(s: float) -> float:
     return float(brentq(lambda t: t * t * (3 - t) - s * (1 + t), 0.0, 1.0, xtol=1e-15))
 
 
+@checked
 def strongly_convex_factor(s: float) -> float:
     """(1-s)(1-t^2), t in [0, 1] with t^2 (3-t) = s (1+t): by how much a step of NAG shrinks the promise.
 
@@ -66,6 +68,7 @@ def _constants(s: float) -> tuple[float, float, float]:
     return (1 - s) * (1 - t * t), end * value, end * distance
 
 
+@checked
 def strongly_convex_bound(n: Steps, f0_gap: float, dist0_sq: float, mu: float, eta: float) -> Any:
     """The smaller of `nag_bound` and r^(n-1) (C_f (f(x_0) - f*) + C_d mu/2 |x_0 - x*|^2), n >= 1.
 
@@ -106,6 +109,7 @@ def strongly_convex_bound(n: Steps, f0_gap: float, dist0_sq: float, mu: float, e
     return found if isinstance(n, np.ndarray) else float(found)
 
 
+@checked
 def strongly_convex_steps_to(
     tol: float, s: float, f0_gap: float, dist0_sq: float | None = None, mu: float | None = None
 ) -> int:

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from surefoot._numerics.checks import check_number, check_real
+from surefoot._numerics.refusing import refuse
+from surefoot.errors import ArgumentError
 
 Array = np.ndarray
 Number = float | Sequence[float] | Float[Array, " steps"]
@@ -39,13 +41,15 @@ def check_delta(given: Any, name: str = "delta") -> float:
     """A number in (0, 1), at least 1e-300."""
     value = real(name, given)
     if value == 0:
-        raise ValueError(
-            f"{name} must be above 0, got {given!r}: the loss is unbounded, so epsilon is infinite "
+        why = (
+            f"must be above 0, got {given!r}: the loss is unbounded, so epsilon is infinite "
             "at 0; pass the failure probability you accept, below 1 / (number of records)"
         )
+        refuse(ArgumentError(name, why))
+        return value
     check_number(name, given, above=0, below=1)
-    if value < SMALLEST_DELTA:
-        raise ValueError(f"{name} must be at least {SMALLEST_DELTA}, got {given!r}")
+    if 0 < value < SMALLEST_DELTA:
+        refuse(ArgumentError(name, f"must be at least {SMALLEST_DELTA}, got {given!r}"))
     return value
 
 

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from scipy.optimize import brentq
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.privacy._checks import check_delta, check_rate, check_steps
 from surefoot.privacy._curves.proven import proven_epsilon
@@ -24,6 +25,7 @@ BELOW, BELOW_OF_TARGET = 5e-5, 1e-4
 SEARCHES = 60
 
 
+@checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class Calibration:
     """A noise multiplier, with the proven epsilon it has and the heuristic one.
@@ -73,6 +75,7 @@ class Calibration:
         }
 
 
+@checked
 def calibrate(
     target_epsilon: float, delta: float, sample_rate: float, steps: int, by: By = "standard"
 ) -> Calibration:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.sizes import wide
 from surefoot.errors import SurefootError
@@ -182,6 +183,7 @@ def gradient_scores(
     return scores
 
 
+@checked
 def attach_gradient_canaries(
     dp_optimizer: Any,
     canaries: Float[Tensor, "m P"],
@@ -218,7 +220,7 @@ def attach_gradient_canaries(
     """
     if not hasattr(dp_optimizer, "clip_and_accumulate"):
         raise SurefootError(
-            "attach_gradient_canaries needs an Opacus DPOptimizer, "
+            "dp_optimizer must be a DPOptimizer of Opacus, "
             f"got {type(dp_optimizer).__name__}; make one with PrivacyEngine.make_private"
         )
     params = dp_optimizer.params
@@ -251,6 +253,8 @@ def attach_gradient_canaries(
 
 
 def _check_canaries(canaries: Tensor, included: Tensor, size: int, sample_rate: float) -> None:
+    if not len(canaries):
+        raise ValueError("canaries must hold at least one, got none")
     if canaries.ndim != 2 or canaries.shape[1] != size:
         raise ValueError(
             f"canaries must have shape (m, {size}), one column per parameter, "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
 from surefoot.privacy._checks import check_delta, check_steps, real
 from surefoot.privacy._weighing import Weighing, weigh
@@ -59,6 +60,7 @@ class Row:
         return {**found, "note": self.note or self.value.note}
 
 
+@checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class Report:
     """What is proven, what is plausible, and what an audit saw, at one delta.
@@ -211,6 +213,7 @@ def _audit_words(audit: AuditResult) -> str:
     )
 
 
+@checked(leave=("sampling",))
 def compare(
     noise_multiplier: PerStep,
     sample_rate: PerStep,

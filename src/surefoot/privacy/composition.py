@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_real
 from surefoot.privacy._checks import (
     check_delta,
@@ -52,6 +53,7 @@ def as_history(noise_multiplier: PerStep, sample_rate: PerStep, steps: int) -> H
     return tuple((s, q, len(list(same))) for (s, q), same in groupby(each))
 
 
+@checked
 class Standard(Mechanism):
     """The curve of standard composition, a guarantee; made by `standard`.
 
@@ -146,6 +148,7 @@ class Standard(Mechanism):
         return Value(value, lower, value, "guarantee", quantity=quantity, note=note)
 
 
+@checked
 def standard(
     noise_multiplier: PerStep,
     sample_rate: PerStep,
@@ -177,6 +180,7 @@ def standard(
     return Standard(history, method, last_iterate(noise_multiplier, sample_rate, steps))
 
 
+@checked
 def epochs(noise_multiplier: float, number: int) -> Mechanism:
     """Each example in exactly E steps, batches fixed or shuffled without looking at the data: a guarantee.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from surefoot._numerics.arguments import checked
 from surefoot.privacy._checks import check_noise, check_rate, check_steps
 from surefoot.privacy._curves.resolved import gaussian_shift
 from surefoot.privacy.mechanism import Directed, Mechanism
@@ -16,6 +17,7 @@ def gaussian_pair(mu: float) -> Directed:
     return gaussian_shift(mu)
 
 
+@checked
 def gaussian(mu: float) -> Mechanism:
     """The Gaussian mechanism with sensitivity / noise ratio mu: a guarantee.
 
@@ -30,6 +32,7 @@ def gaussian(mu: float) -> Mechanism:
     return Mechanism(gaussian_pair(check_noise(mu, "mu")), "guarantee")
 
 
+@checked
 def full_batch(noise_multiplier: float, sample_rate: float, steps: int) -> Mechanism:
     """N(qT, T sigma^2) against N(0, T sigma^2): the Gaussian mechanism with mu = q sqrt(T) / sigma.
 

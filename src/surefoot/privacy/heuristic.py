@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE, Bounded
 from surefoot.privacy._checks import (
@@ -59,6 +60,7 @@ def poisson_pair(noise_multiplier: float, sample_rate: float, steps: int) -> Dir
     return binomial_shift(steps, q, 1 / sigma / math.sqrt(steps))
 
 
+@checked
 class Heuristic(Mechanism):
     """The curve of the last-iterate heuristic; made by `last_iterate`.
 
@@ -88,6 +90,11 @@ class Heuristic(Mechanism):
         plain: bool,
         note: str = "",
     ) -> None:
+        if np.ndim(noise_multiplier) == 0:
+            check_noise(noise_multiplier)
+        if np.ndim(sample_rate) == 0:
+            check_rate(sample_rate)
+        check_steps(steps)
         super().__init__(pair, "heuristic", note)
         self.noise_multiplier, self.sample_rate, self.steps = noise_multiplier, sample_rate, steps
         self._plain = plain
@@ -136,6 +143,7 @@ class Heuristic(Mechanism):
         return dataclasses.replace(value, note=ENVELOPE)
 
 
+@checked(leave=("sampling",))
 def last_iterate(
     noise_multiplier: PerStep,
     sample_rate: PerStep,

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.shown import shown
 from surefoot.guarantee import Guarantee
 from surefoot.privacy._checks import check_rate, check_steps, per_step
 from surefoot.privacy._impulses import (
@@ -39,6 +41,7 @@ DEPARTURE = "departure from additivity"
 SETTINGS = ("momentum", "weight_decay", "dampening", "nesterov")
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearWeights:
     """What each step counts in the final model, relative to the noise of the same step.
@@ -60,9 +63,9 @@ class LinearWeights:
     def __post_init__(self) -> None:
         given = np.asarray(self.values)
         if given.dtype.kind not in "iuf":
-            raise ValueError(f"weights must be real numbers, got {self.values!r}")
+            raise ValueError(f"values must be real numbers, got {shown(self.values)}")
         values = given.astype(float)
-        object.__setattr__(self, "values", per_step("weights", values, values.size))
+        object.__setattr__(self, "values", per_step("values", values, values.size))
         if WEIGHT not in self.record:
             self.record.extend(0, WEIGHT, self.values.tolist())
 

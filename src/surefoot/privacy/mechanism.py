@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_real
 from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE, Bounded
 from surefoot.privacy._checks import check_delta, check_epsilon, check_rate
@@ -29,6 +30,7 @@ class Directed(Protocol):
         """The smallest second error of a test of "out" against "in" with this first error."""
 
 
+@checked
 class Mechanism:
     """A privacy curve, and whether it is proven.
 

@@ -19,9 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_number
 from surefoot._numerics.sizes import wide
 from surefoot.guarantee import Assumption, Guarantee, Verdict
-from surefoot.privacy._checks import real
 from surefoot.privacy.audit.p_value import whole
 from surefoot.privacy.facts import copy_facts, record_of
 from surefoot.privacy.result import HONESTY
@@ -38,6 +39,7 @@ FAR = 5.0
 RESPONSE, LENGTH, UNEVEN = "response along the perturbation", "length of the response", "unevenness"
 
 
+@checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class Linearity:
     """What the meter read.
@@ -148,6 +150,7 @@ def judge(weights: Float[Array, " probes"], norms: Float[Array, " probes"]) -> F
     return "OK" if straight and weights.min() >= LOW and weights.max() <= HIGH else "strained"
 
 
+@checked
 class LinearityMeter:
     """Measures a training function of yours.
 
@@ -187,7 +190,7 @@ class LinearityMeter:
     ) -> None:
         self.run = run
         self.steps = whole("steps", steps, 1)
-        self.scale, self.size = real("scale", scale), real("size", size)
+        self.scale, self.size = check_number("scale", scale), check_number("size", size)
         if self.scale <= 0 or self.size <= 0:
             raise ValueError(f"scale and size must be positive, got {scale} and {size}")
         self.probes, self.seed = whole("probes", probes, 1), whole("seed", seed, 0)

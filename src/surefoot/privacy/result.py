@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
 
 Array = np.ndarray
@@ -33,6 +34,7 @@ def words(kind: Kind, note: str) -> str:
     return "".join(f"\n  {line}" for line in lines)
 
 
+@checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class Value:
     """One epsilon or delta with its bounds, and whether it is proven.
@@ -106,6 +108,7 @@ class Value:
         )
 
 
+@checked(nan=True)
 @dataclass(frozen=True, repr=False, eq=False)
 class Curve:
     """A privacy curve at several points: `value` against `at`, with bounds, and whether it is proven.

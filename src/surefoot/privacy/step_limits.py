@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.hockey_stick.mixture import ADD, REMOVE
 from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps
@@ -18,6 +19,7 @@ from surefoot.privacy.mechanism import Directed
 from surefoot.privacy.result import HONESTY
 
 
+@checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class Steps:
     """The numbers of steps whose epsilon is at most the target.
@@ -45,6 +47,7 @@ class Steps:
         return f"steps {self.steps}, all that keep the target up to {self.limit}: {found} ({words})"
 
 
+@checked
 def max_steps(
     target_epsilon: float,
     delta: float,

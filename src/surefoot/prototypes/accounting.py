@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy.optimize import brentq
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.hockey_stick.gaussian import GaussianPair
 from surefoot._numerics.hockey_stick.mixture import REMOVE
@@ -21,6 +22,7 @@ def check_delta(delta: Any) -> float:
     return check_number("delta", delta, least=SMALLEST_DELTA)
 
 
+@checked
 def gaussian_epsilon(nu: float, delta: float, releases: int = 1) -> float:
     """Smallest epsilon at delta of the Gaussian mechanism with noise nu times the sensitivity.
 
@@ -58,6 +60,7 @@ def epsilon_of(mu_squared: float, delta: float) -> float:
     return pair.epsilon(delta, REMOVE).upper  # by symmetry that of the other direction too
 
 
+@checked
 @functools.lru_cache(maxsize=1024)
 def noise_multiplier(epsilon: float, delta: float) -> float:
     """Smallest nu with `gaussian_epsilon(nu, delta)` at most epsilon, to a relative 1e-12, never below it.
@@ -94,6 +97,7 @@ def noise_multiplier(epsilon: float, delta: float) -> float:
     return math.exp(found)
 
 
+@checked
 def amplify(epsilon: float, delta: float, m: int, n: int) -> tuple[float, float]:
     """(eps', delta') of a mechanism that sees m of n records, drawn without replacement and in secret.
 

@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.head import ZeroShotHead
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class AccuracyMatrix:
     """M[i, j] in [0, 1]: client i's model on client j's test data; one row where all share a model."""
@@ -39,6 +41,7 @@ class AccuracyMatrix:
         return float(self.values.min() if len(self.values) == 1 else np.diag(self.values).min())
 
 
+@checked(leave=("tests",))
 def accuracy_matrix(
     models: nn.Module | Sequence[nn.Module], tests: Sequence[tuple[Any, Any]], head: ZeroShotHead
 ) -> AccuracyMatrix:
@@ -61,7 +64,9 @@ def accuracy_matrix(
     """
     shared = isinstance(models, nn.Module)
     listed = [models] if isinstance(models, nn.Module) else list(models)
-    if not tests or (not shared and len(listed) != len(tests)):
+    if not tests:
+        raise ValueError("tests must hold at least one domain, got none")
+    if not shared and len(listed) != len(tests):
         raise ValueError(
             f"models must be one, or one a domain: {len(tests)} domains, got {len(listed)} models"
         )

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import generator_for
 from surefoot.prototypes._client.inputs import labelled
@@ -43,17 +44,29 @@ def distillation_loss(
     for name, given in (("local_logits", local_logits), ("global_logits", global_logits)):
         if not isinstance(given, Tensor) or not given.is_floating_point():
             raise ValueError(f"{name} must be a tensor of real numbers, got {given!r:.80}")
+        # A graph would be broken by the question.
+        if not torch.compiler.is_compiling() and not bool(given.isfinite().all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
     if local_logits.ndim != 2 or local_logits.shape != global_logits.shape:
         raise ValueError(
-            f"logits must be (B, K) of one shape, got {tuple(local_logits.shape)} and "
+            "local_logits and global_logits must be (B, K) of one shape, "
+            f"got {tuple(local_logits.shape)} and "
             f"{tuple(global_logits.shape)}"
         )
+    return divergence(local_logits, global_logits, reduction)
+
+
+def divergence(
+    local_logits: Float[Tensor, "B K"], global_logits: Float[Tensor, "B K"], reduction: Reduction
+) -> Float[Tensor, ""]:
+    """The same of what needs no checks."""
     local, target = (x.log_softmax(dim=1) for x in (local_logits, global_logits.detach()))
     found = nn.functional.kl_div(local, target, reduction="batchmean", log_target=True)
     # torch's own "mean" warns that it will become another one.
     return found if reduction == "batchmean" else found / local.shape[1]
 
 
+@checked
 def adapt_locally(
     adapter: ResidualAdapter,
     feats: Any,
@@ -124,7 +137,7 @@ def adapt_locally(
             logits = head(local(features[batch]))
             loss = nn.functional.cross_entropy(logits, labels[batch])
             if weight:
-                loss = loss + weight * distillation_loss(logits, target[batch], reduction)
+                loss = loss + weight * divergence(logits, target[batch], reduction)
             optimizer.zero_grad()
             # torch gives `backward` no types.
             loss.backward()  # type: ignore[no-untyped-call]

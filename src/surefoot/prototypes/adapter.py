@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 
 
+@checked
 class ResidualAdapter(nn.Module):
     """u = z + ReLU(W2 ReLU(W1 z)), without biases (arXiv 2410.07738, the authors' code).
 

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot.prototypes.prototype_set import PrototypeSet, uploads_of
 
 Rows = np.ndarray
 
 
+@checked
 def additive_model(
     sets: Sequence[PrototypeSet], residual: bool = True
 ) -> tuple[list[Float[Tensor, "M d"]], float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.stats import beta
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.prototypes.certificates import of_upload
@@ -17,6 +18,7 @@ from surefoot.prototypes.guarantee import ADVANTAGE
 from surefoot.record import Record
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class AdvantageReport:
     """The best attack's advantage TPR - FPR.
@@ -49,6 +51,7 @@ class AdvantageReport:
         return of_upload(self.record, confidence)
 
 
+@checked
 def measure_advantage(
     release: GaussianRelease,
     n: int = 2,

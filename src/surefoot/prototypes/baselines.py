@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import generator_for
 from surefoot.prototypes._baselines.federation import FederatedRun, Federation, Settings
@@ -34,6 +35,7 @@ from surefoot.prototypes.head import ZeroShotHead
 Client = tuple[Any, Any]
 
 
+@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class Baseline:
     """The models after some rounds, or steps, and what they cost.
@@ -66,6 +68,7 @@ class Baseline:
         return unstacked(self._stack)
 
 
+@checked
 def train_pooled(
     feats: Float[Tensor, "N d"],
     y: Int[Tensor, " N"],
@@ -140,6 +143,7 @@ def train_pooled_many(
     ]
 
 
+@checked
 def federate(
     method: Federation,
     clients: Sequence[Client],

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.prototypes.prototype_set import METHODS, PrototypeSet
 
 FLOAT, LABEL = 4, 8
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class CommunicationCost:
     """Bytes over all clients.
@@ -39,6 +41,7 @@ class CommunicationCost:
         return (self.up + self.down) / self.fedavg_round
 
 
+@checked
 def comm_cost(
     rows_per_client: Sequence[int],
     d: int,

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.certificate import Certificate
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.adapter import ResidualAdapter
@@ -23,6 +24,7 @@ from surefoot.record import Record
 CHUNK = 2048
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Coverage:
     """Each record of a client assigned to the nearest prototype of its class.
@@ -125,6 +127,7 @@ class Coverage:
         return record
 
 
+@checked(leave=("protos",))
 def coverage(feats: Any, y: Any, protos: PrototypeSet) -> Coverage:
     """Assign the records of a client to its own prototypes.
 

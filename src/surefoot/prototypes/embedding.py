@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 
 
@@ -23,6 +24,7 @@ class Encoder(Protocol):
         """Go into evaluation mode."""
 
 
+@checked
 def embed(encoder: Encoder, x: Any, batch_size: int = 256) -> Float[Tensor, "N d"]:
     """Embeddings of all of x, on the CPU, in x's order.
 
@@ -120,16 +122,19 @@ def _first_tensor(found: Any) -> Tensor:
     return first
 
 
+@checked
 def from_sentence_transformers(model: Any) -> Encoder:
     """An encoder of lists of texts from a SentenceTransformer."""
     return _Sentences(model, "encode")
 
 
+@checked
 def from_timm(model: Any) -> Encoder:
     """An encoder of image batches from a timm model: its features before the classifier."""
     return _Pooled(model, "forward_head")
 
 
+@checked
 def from_open_clip(model: Any) -> Encoder:
     """An encoder of image batches from an OpenCLIP model."""
     return _Wrapped(model, "encode_image")

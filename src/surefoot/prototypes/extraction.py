@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.seeds import seed_for
 from surefoot.errors import warn
@@ -31,6 +32,7 @@ from surefoot.record import Record
 Rows = np.ndarray
 
 
+@checked
 def extract_prototypes(
     feats: Any,
     y: Any,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from scipy.special import ndtr
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.prototypes.accounting import check_delta, noise_multiplier
 
@@ -15,6 +16,7 @@ PRIVATE = ("mean", "random", "gauss")
 """Methods of extraction with a finite sensitivity."""
 
 
+@checked
 @dataclass(frozen=True)
 class GaussianRelease:
     """(epsilon, delta) of one upload, for neighbours that differ in one record of one class.

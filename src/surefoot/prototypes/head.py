@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 from surefoot._numerics.sizes import wide
 
 
+@checked
 class ZeroShotHead(nn.Module):
     """logits = scale * row_c . u / |u|, the zero-shot head of CLIP; nothing in it is trained.
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import called
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_row
 from surefoot.prototypes.membership import SAME, MembershipAudit, audit_membership
 from surefoot.prototypes.prototype_set import PrototypeSet, an_upload
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Nearness:
     """How near the rows of an upload come to records of their class; no record is in it.
@@ -40,6 +43,7 @@ class Nearness:
     audit: MembershipAudit | None
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class UploadReport:
     """What is in an upload.
@@ -172,6 +176,7 @@ class UploadReport:
         )
 
 
+@checked(leave=("protos",))
 def inspect_upload(
     protos: PrototypeSet,
     feats: Any = None,
@@ -228,7 +233,8 @@ def _nearness(protos: PrototypeSet, feats: Any, y: Any, others: Any, y_others: A
     raw = int((away <= SAME * scale).sum())
     audit = None
     if others is not None:
-        audit = audit_membership(protos, feats, y, others, y_others)
+        with called(members="feats"):
+            audit = audit_membership(protos, feats, y, others, y_others)
     lacking = sorted(set(protos.counts) - set(least))
     return Nearness(least, median, raw, lacking, audit)
 

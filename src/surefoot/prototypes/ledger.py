@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.prototypes.accounting import check_delta, epsilon_of
 from surefoot.prototypes.gaussian_release import GaussianRelease
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from surefoot.prototypes.doors.records import ConfigRecord
 
 
+@checked
 class Ledger:
     """Gaussian releases of the same records compose exactly: their squared shifts 1/nu^2 add up.
 

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import called
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_of_class
 from surefoot.prototypes.prototype_set import PrototypeSet, an_upload
@@ -21,6 +23,7 @@ SAME = 1e-6
 """Distance, relative to a record's norm, below which a row is that record."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class MembershipAudit:
     """A nearest-prototype membership attack; after a private release its outcome stays with the client.
@@ -46,6 +49,7 @@ class MembershipAudit:
         return self.raw_fraction > 0 or self.auc >= LEAKS
 
 
+@checked(leave=("protos",))
 def audit_membership(
     protos: PrototypeSet, members: Any, y: Any, others: Any, y_others: Any
 ) -> MembershipAudit:
@@ -70,7 +74,8 @@ def audit_membership(
     an_upload(protos)
     sides, skipped = [], 0
     for name, feats, labels in (("members", members, y), ("others", others, y_others)):
-        z, classes = labelled(feats, labels, protos.d, 2**62)
+        with called(feats=name, y="y" if name == "members" else "y_others"):
+            z, classes = labelled(feats, labels, protos.d, 2**62)
         away = nearest_of_class(z, classes, protos)[0]
         there = torch.isfinite(away)
         if not bool(there.any()):

@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.seeds import generator_for
 from surefoot.prototypes._client.inputs import classes_of, embeddings, members_of
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Mixture:
     """Of one class: K components with diagonal covariances, and the records it stands for.
@@ -38,12 +40,19 @@ class Mixture:
     weights: Float[Tensor, " K"]
     count: int
 
+    def __post_init__(self) -> None:
+        check_number("count", self.count, least=1, whole=True)
+        for name in ("means", "variances", "weights"):
+            if not getattr(self, name).numel():
+                raise ValueError(f"{name} must hold at least one component, got none")
+
     @property
     def nbytes(self) -> int:
         """K (8d + 4), and 16 for class and count."""
         return 4 * (self.means.numel() + self.variances.numel() + self.weights.numel()) + 16
 
 
+@checked
 def fedpft(feats: Any, y: Any, components: int = 1, seed: int = 0) -> dict[int, Mixture]:
     """What one client uploads: {class: its mixture}; a class has at most as many components as records.
 
@@ -90,6 +99,7 @@ def _components(
     return fit.means_, fit.covariances_, fit.weights_
 
 
+@checked
 def sample_mixtures(
     uploads: Sequence[dict[int, Mixture]], per_record: int = 2, seed: int = 0
 ) -> tuple[Float[Tensor, "N d"], Int[Tensor, " N"]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from surefoot._numerics.arguments import checked
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.adapter import ResidualAdapter
 from surefoot.prototypes.guarantee import DIFFERING
@@ -16,6 +17,7 @@ from surefoot.prototypes.prototype_set import PrototypeSet, uploads_of
 from surefoot.prototypes.server_training import ServerReport, train_global_adapter
 
 
+@checked
 def compare_with_pooled(
     sets: Sequence[PrototypeSet],
     feats: Any,

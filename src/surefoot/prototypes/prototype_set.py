@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from surefoot._numerics.checks import check_choice
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.errors import FileFormatError
 from surefoot.prototypes._upload.contents import about, contents
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 METHODS = ("cluster_var", "mean", "cluster", "random", "gauss")
 
 
+@checked(leave=("features", "labels", "weights"))
 @dataclass(frozen=True, eq=False)
 class PrototypeSet:
     """The prototypes of one client.
@@ -85,6 +87,8 @@ class PrototypeSet:
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
+        check_number("ratio", self.ratio, least=0, most=1)
+        check_number("clipped", self.clipped, least=0, whole=True)
         rows = tuple(self.features.shape)
         if len(rows) != 2 or not math.prod(rows):
             raise ValueError(f"features must be (M, d) with M and d at least 1, got {rows}")

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.errors import warn
@@ -29,6 +30,7 @@ EPOCHS, BATCH = 200, 10
 """Of the training where nothing is said."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class ServerReport:
     """How the adapter came about.
@@ -77,6 +79,7 @@ class ServerReport:
         return of_training(self.record, confidence)
 
 
+@checked
 def train_global_adapter(
     sets: Iterable[PrototypeSet],
     head: ZeroShotHead,

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 
 Rows = tuple[Float[Tensor, "_ d"], Int[Tensor, " _"]]
 """Embeddings and classes."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Domain:
     """Embeddings and classes of one client.
@@ -38,6 +40,7 @@ class Domain:
     test: Rows
 
 
+@checked
 def split_domains(
     z: Float[Tensor, "N d"],
     labels: Int[np.ndarray, " N"],

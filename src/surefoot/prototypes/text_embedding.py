@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot import data
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.npy import BAD_ZIP
 from surefoot._run.files import replacing
@@ -29,6 +30,7 @@ HASHED = (
 """Files of an encoder on which its embeddings depend."""
 
 
+@checked
 def sentence_encoder(folder: str | Path | None = None) -> tuple[Encoder, str]:
     """A frozen sentence encoder that pools by the mean of tokens, and its hash.
 
@@ -59,6 +61,7 @@ def encoder_hash(folder: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+@checked
 def embed_texts(
     texts: Sequence[str],
     folder: str | Path | None = None,
@@ -139,6 +142,7 @@ def are_kept(source: DomainTexts, folder: str | Path | None = None) -> bool:
     return _read(_file(texts, encoder_hash(where)), len(texts)) is not None
 
 
+@checked
 def embedded(
     source: DomainTexts,
     scale: float = 30.0,

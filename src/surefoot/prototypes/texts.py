@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from surefoot._numerics.arguments import checked
 from surefoot.data.frames import column, read_frame
 from surefoot.errors import FileFormatError
 
@@ -21,6 +22,7 @@ TEMPLATES = (
 )
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class DomainTexts:
     """Labelled texts of several domains.
@@ -58,6 +60,9 @@ class DomainTexts:
                 raise ValueError(
                     f"{name} must be ({len(self.texts)},), one a text, got {given.shape}"
                 )
+            if not names:
+                of = "classes" if name == "labels" else "domain_names"
+                raise ValueError(f"{of} must hold at least one name, got none")
             if given.min() < 0 or given.max() >= len(names):
                 raise ValueError(
                     f"{name} must be 0 to {len(names) - 1}, got {given.min()} to {given.max()}"
@@ -73,6 +78,7 @@ class DomainTexts:
         return len(self.texts)
 
 
+@checked(leave=("path",))
 def domain_texts(path: str | Path, templates: Sequence[str] = TEMPLATES) -> DomainTexts:
     """A table of one's own: columns text, label and domain; classes and domains in alphabetical order.
 

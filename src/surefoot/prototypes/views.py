@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from surefoot import data
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.seeds import seed_for
 from surefoot.data.wordnet import WordNet
@@ -34,6 +35,7 @@ NEUTRAL = 0.5
 """Ratings of at most this size are neutral."""
 
 
+@checked
 def wordnet_views(per_cell: int = 60, seed: int = 0, path: str | Path | None = None) -> DomainTexts:
     """15 kinds of nouns, written about in four ways; no synset appears in two of them.
 
@@ -92,6 +94,7 @@ def _writers(wordnet: WordNet) -> dict[str, Writer]:
     return {"example": example, "kinds": kinds, "term": term, "definition": definition}
 
 
+@checked
 def sentiment_domains(
     per_cell: int = 500, seed: int = 0, path: str | Path | None = None
 ) -> DomainTexts:

@@ -8,7 +8,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
+from surefoot._numerics.shown import shown
 from surefoot.record import Record
 from surefoot.reparam._optimizer.facts import Recorded, Watched
 from surefoot.reparam._optimizer.parameters import (
@@ -23,6 +25,7 @@ Variant = Literal["exact", "authors"]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+@checked
 class RepAdamW(Recorded, torch.optim.Optimizer):
     """AdamW on a plain network that follows AdamW on the multi-branch one (derived here).
 
@@ -72,6 +75,8 @@ class RepAdamW(Recorded, torch.optim.Optimizer):
             "steps": 0,
         }  # fmt: skip
         super().__init__(groups, defaults)
+        if not any(group["params"] for group in self.param_groups):
+            raise ValueError("params must hold at least one tensor, got none")
         self._names, self._watched = names, Watched(record, seed)
         known = labels(self.param_groups, names)
         parameters = [p for group in self.param_groups for p in group["params"]]
@@ -204,6 +209,8 @@ def _check(group: dict[str, Any]) -> None:
             raise ValueError(f"{name} must be at least 0 and finite, got {group[name]}")
     if not all(0 <= b < 1 for b in group["betas"]):
         raise ValueError(f"betas must be in [0, 1), got {group['betas']}")
+    if not all(isinstance(p, Tensor) for p in group["params"]):
+        raise TypeError(f"params must be tensors, got {shown(group['params'])}")
     if any(p.is_complex() for p in group["params"]):
         raise TypeError(
             "RepAdamW takes real parameters, got a complex one: give torch.view_as_real of it"

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.reparam._block.branches import (
     FULL,
@@ -31,6 +32,7 @@ Activation = Literal["relu", "silu", "none"]
 NON_LINEAR = "per-branch BN is non-linear"
 
 
+@checked
 class ReparamConv2d(nn.Module):
     """Parallel convolutions with the same input, their sum normalised and activated.
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_number
 from surefoot.record import Record
 from surefoot.reparam.merging import blocks
 
@@ -49,6 +51,7 @@ def saved_bytes(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> int:
     return sum(seen.values())
 
 
+@checked
 def cost_report(
     models: Mapping[str, tuple[nn.Module, torch.optim.Optimizer]],
     loss: Callable[[nn.Module], Tensor],
@@ -85,6 +88,7 @@ def cost_report(
 
         return step
 
+    check_number("rounds", rounds, least=1, whole=True)
     steps = {mode: step_of(*pair) for mode, pair in models.items()}
     best = dict.fromkeys(models, float("inf"))
     for k in range(rounds + 1):

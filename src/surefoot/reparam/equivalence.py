@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.certificate import Certificate
 from surefoot.record import Record
 from surefoot.reparam._block.branches import IDENTITY
@@ -24,6 +25,7 @@ Closure = Callable[[nn.Module], Tensor]
 Hook = Callable[[torch.optim.Optimizer], Any]
 
 
+@checked
 def equivalence_gap(plain: nn.Module, csla: nn.Module) -> float:
     """max over conv weights of |W' - merge|_inf / |merge|_inf, in float64 (G1).
 
@@ -75,6 +77,7 @@ def synchronise(
             state.pop("momentum_buffer", None)
 
 
+@checked
 def one_step_defect(
     plain: nn.Module,
     plain_optimizer: torch.optim.Optimizer,
@@ -179,6 +182,7 @@ NEAR, UNLIKE = 1e-4, 0.05
 """While the gap is below the first, gradients further apart than the second are none of rounding."""
 
 
+@checked
 class Shadow:
     """A multi-branch copy beside a plain run: its free-running gap and its one-step defect.
 

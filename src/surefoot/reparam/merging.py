@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.seeds import generator_for
 from surefoot._numerics.sizes import wide
 from surefoot.reparam._block.branches import IDENTITY, draw_kernel
@@ -46,6 +47,7 @@ def _path(block: str, name: str) -> str:
     return f"{block}.{name}" if block else name
 
 
+@checked
 def grad_mults(model: nn.Module) -> dict[str, Float[Tensor, "..."]]:
     """M = sum_j E_j(s_j^2): the constant gradient multipliers, by the plain model's parameter names.
 
@@ -62,6 +64,7 @@ def grad_mults(model: nn.Module) -> dict[str, Float[Tensor, "..."]]:
     return found
 
 
+@checked
 def branch_scales(model: nn.Module) -> dict[str, list[Float[Tensor, "..."]]]:
     """[S_1, ..., S_B] with S_j = E_j(s_j), by the plain model's parameter names: for `RepAdamW`."""
     found = {}
@@ -106,6 +109,7 @@ def merge_values(
     return found
 
 
+@checked
 def merge_state(csla_model: nn.Module) -> dict[str, Float[Tensor, "..."]]:
     """The state_dict of the plain model that computes the same function; tensors are copies."""
     merged = merge_values(csla_model, lambda name, value: value.clone())
@@ -120,6 +124,7 @@ def merge_state(csla_model: nn.Module) -> dict[str, Float[Tensor, "..."]]:
     return merged
 
 
+@checked
 def convert_to_plain(
     model: nn.Module, scales: Scales | None = None, seed: int | None = 0
 ) -> tuple[nn.Module, dict[str, Float[Tensor, "..."]]]:
@@ -148,6 +153,7 @@ def convert_to_plain(
     return plain, grad_mults(csla)
 
 
+@checked
 def convert_to_csla(
     model: nn.Module, scales: Scales | None = None, seed: int | None = 0
 ) -> nn.Module:

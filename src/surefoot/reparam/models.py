@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.reparam.block import Activation, Mode, Norm, ReparamConv2d, normalisation
 
@@ -53,6 +54,7 @@ class SqueezeExcite(nn.Module):
         return x * nn.functional.hardsigmoid(gate)
 
 
+@checked
 def repopt_vgg(
     depths: Sequence[int],
     widths: Sequence[int],
@@ -198,6 +200,7 @@ class GhostBottleneck(nn.Module):
         return y
 
 
+@checked
 def repopt_ghost(
     width: float = 0.5,
     *,
@@ -307,6 +310,9 @@ def _stages(given: Any) -> list[list[Any]]:
         f"stages must hold (kernel, expanded, out, squeeze ratio, stride) of each bottleneck, got {given!r}"
     )
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise wrong
+    given = list(given)
+    if not given:
         raise wrong
     found = []
     for stage in given:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot.record import Record
 from surefoot.reparam._optimizer.facts import MULT, Recorded, Watched
 from surefoot.reparam._optimizer.parameters import (
@@ -22,6 +23,7 @@ from surefoot.reparam._optimizer.parameters import (
 __all__ = ["MULT", "RepSGD"]
 
 
+@checked
 class RepSGD(Recorded, torch.optim.Optimizer):
     r"""SGD on a plain network that follows the multi-branch one [arXiv 2409.15898; authors' code].
 
@@ -83,6 +85,8 @@ class RepSGD(Recorded, torch.optim.Optimizer):
             "steps": 0,
         }
         super().__init__(groups, defaults)
+        if not any(group["params"] for group in self.param_groups):
+            raise ValueError("params must hold at least one tensor, got none")
         self._names, self._watched = names, Watched(record, seed)
         parameters = [p for group in self.param_groups for p in group["params"]]
         known = labels(self.param_groups, names)
@@ -215,6 +219,10 @@ def _check(group: dict[str, Any]) -> None:
     for name in ("lr", "momentum", "weight_decay", "proximal_mu"):
         if not 0 <= group[name] < float("inf"):
             raise ValueError(f"{name} must be at least 0 and finite, got {group[name]}")
+    if group["momentum"] >= 1:
+        raise ValueError(f"momentum must be below 1, got {group['momentum']}")
+    if not 0 <= group["dampening"] <= 1:
+        raise ValueError(f"dampening must be between 0 and 1, got {group['dampening']}")
     if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
         raise ValueError(
             "nesterov needs momentum above 0 and dampening 0, "

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import Hessian, largest_eigenpair
 from surefoot._verdict.rounding import ROUNDINGS
 from surefoot.certificate import Certificate, certify
@@ -66,6 +68,7 @@ def preconditioned_curvature(
     return found.value, {named[i][0]: parts[i] for i in hessian.curved}
 
 
+@checked
 def safe_lr(
     model: nn.Module,
     batch: tuple[Tensor, Tensor],
@@ -109,6 +112,7 @@ def untrained(mults: Mapping[str, Tensor]) -> dict[str, int]:
     return {n: int((m == 0).sum()) for n, m in mults.items() if bool((m == 0).any())}
 
 
+@checked
 @dataclass
 class DescentMonitor:
     """Compares full-batch steps with f(W+) <= f(W) - lr (1 - lr lambda/2) <g, D g> (G4; derived here).
@@ -151,6 +155,10 @@ class DescentMonitor:
     of: str = ""
 
     def __post_init__(self) -> None:
+        check_number("curvature", self.curvature, least=0, finite=False)
+        check_number("every", self.every, least=1, whole=True)
+        for name in ("steps", "violations"):
+            check_number(name, getattr(self, name), least=0, whole=True)
         if self.record is None:
             self.record = Record()  # type: ignore[unreachable]
         self._least = math.inf

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._sealed.tensors import read_tensors, write_tensors
 from surefoot.errors import FileFormatError, warn
 
@@ -16,6 +17,7 @@ from surefoot.errors import FileFormatError, warn
 FORMAT, VERSION = "surefoot.reparam.scales", "1"
 
 
+@checked
 class Scales(Mapping[str, Mapping[str, Tensor]]):
     """{module path: {branch: tensor of length Co}}; "identity" holds a."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.errors import NonFiniteError
 from surefoot.reparam._optimizer.parameters import decay_groups
@@ -17,6 +18,7 @@ from surefoot.reparam.scales import Scales
 Loader = Iterable[tuple[Tensor, Tensor]]
 
 
+@checked
 def hyper_search(
     model_fn: Callable[[], nn.Module],
     loader: Loader,
@@ -67,7 +69,14 @@ def hyper_search(
             raise TypeError(f"block {name or 'itself'} must be in mode 'hs', got {block.mode!r}")
     linear_blocks(model)
     check_number("epochs", epochs, least=0, whole=True)
+    if isinstance(loader, Sized) and not len(loader):
+        raise ValueError("loader must hold at least one batch, got none")
     check_number("lr", lr, above=0)
+    check_number("momentum", momentum, least=0, below=1)
+    check_number("label_smoothing", label_smoothing, least=0, most=1)
+    if max_norm is not None:
+        check_number("max_norm", max_norm, above=0, finite=False)
+    check_number("warmup_epochs", warmup_epochs, least=0, whole=True)
     optimizer = torch.optim.SGD(decay_groups(model, weight_decay), lr=lr, momentum=momentum)
     model.train()
     step = 0

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.sizes import wide
 from surefoot.errors import NonFiniteError
@@ -31,6 +32,7 @@ Build = Callable[[Mode], nn.Module]
 MODES: dict[Arm, Mode] = {"fedrepopt": "plain", "inf": "plain", "csla": "csla", "rep": "rep"}
 
 
+@checked
 @dataclass
 class RepOptTask:
     """One arm on labelled images that are cut into partitions.
@@ -88,8 +90,16 @@ class RepOptTask:
         for name in ("epochs", "batch_size"):
             setattr(self, name, check_number(name, getattr(self, name), least=1, whole=True))
         check_number("lr", self.lr, above=0)
-        for name in ("momentum", "weight_decay", "proximal_mu"):
+        check_number("momentum", self.momentum, least=0, below=1)
+        for name in ("weight_decay", "proximal_mu"):
             check_number(name, getattr(self, name), least=0)
+        if len(self.images) != len(self.labels) or not len(self.labels):
+            raise ValueError(
+                "images and labels must be as many, and at least one, "
+                f"got {len(self.images)} and {len(self.labels)}"
+            )
+        if not len(self.parts):
+            raise ValueError("parts must hold the rows of at least one client, got none")
         check_number("label_smoothing", self.label_smoothing, least=0, most=1)
         if self.max_norm is not None:
             check_number("max_norm", self.max_norm, above=0)

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot.zeroth_order._engine import checks
 
 Shapes = Sequence[tuple[int, int]]
 
 
+@checked
 def lozo_moments(m: int, n: int, r: int, v_dist: str = "gaussian") -> float:
     """kappa: E||LGE||^2 = kappa ||G||^2 for one m x n matrix, as eps -> 0.
 
@@ -44,6 +46,7 @@ def lozo_moments(m: int, n: int, r: int, v_dist: str = "gaussian") -> float:
     return m * n + 2 * n / r if v_dist == "orthogonal" else m * n + 2 + 2 * (m + n + 1) / r
 
 
+@checked
 def lozo_contraction(
     m: int, n: int, r: int, alpha: float, nu: int = 1, v_dist: str = "gaussian"
 ) -> float:
@@ -67,7 +70,7 @@ def lozo_contraction(
         For Gaussian V with nu > 1, which has no closed law, or sizes out of range.
     """
     nu = check_number("nu", nu, least=1, whole=True)
-    alpha = check_number("alpha", alpha)
+    alpha = check_number("alpha", alpha, least=0)
     kappa = lozo_moments(m, n, r, v_dist)
     if r >= min(m, n):
         return float((1 - 2 * alpha + alpha**2 * kappa) ** nu)
@@ -169,6 +172,7 @@ def gradient_bound(
     return Bound(alpha_max, alpha, sum(terms), terms, c, rho)
 
 
+@checked
 def lozo_bound(
     shapes: Shapes,
     r: int | Sequence[int],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from surefoot._numerics.checks import check_number
 from surefoot.errors import SurefootError
 
 NAME = "zo"
@@ -25,6 +26,10 @@ class Replay:
     """Where to write the fine-tuned model."""
     upto: int | None = None
     """How many steps; all by default."""
+
+    def __post_init__(self) -> None:
+        if self.upto is not None:
+            check_number("upto", self.upto, least=0, whole=True)
 
     def __call__(self) -> int:
         from surefoot.zeroth_order.doors.folders import replay_folder

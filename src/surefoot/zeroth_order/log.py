@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from surefoot._numerics.arguments import checked
 from surefoot._sealed.lines import check_body, seal, unseal_line
 from surefoot._sealed.writing import write_bytes
 from surefoot.errors import FileFormatError, warn
@@ -25,6 +26,7 @@ UNSEALED = 1
 WRITE_EVERY = 100
 
 
+@checked
 class StepLog:
     """Header and scalars of a run; `save` and `load`, `bytes` and `digest`.
 

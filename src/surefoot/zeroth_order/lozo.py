@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.record import Record
 from surefoot.zeroth_order._engine.rules import LowRank, LowRankMomentum, Reprojection
@@ -15,6 +16,7 @@ from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
 
+@checked
 class LOZO(ZerothOrder):
     """Zeroth-order fine-tuning along U V^T, with V kept for `nu` steps.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.record import Record
 from surefoot.zeroth_order._engine.rules import Adam, Momentum, Rule
 from surefoot.zeroth_order._engine.settings import Settings
@@ -14,6 +15,7 @@ from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
 
+@checked
 class MeZO(ZerothOrder):
     """ZO-SGD with z ~ N(0, I): every weight is perturbed, in place, from seeds that are drawn again.
 
@@ -90,6 +92,7 @@ class MeZO(ZerothOrder):
         )  # fmt: skip
 
 
+@checked
 class ZOAdam(ZerothOrder):
     """Adam on the estimate c z (MeZO-Adam): two moments, twice as many numbers as there are weights.
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 
+
+@checked(nan=True)
 @dataclass(frozen=True)
 class Quality:
     """c along some directions as a step computes it, and in float32.

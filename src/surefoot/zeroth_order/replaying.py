@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import FileFormatError, warn
 from surefoot.zeroth_order._engine.digest import digest_of
 from surefoot.zeroth_order._engine.engine import Engine
@@ -27,6 +28,7 @@ def _method(log: StepLog) -> type[ZerothOrder]:
     return found[name]
 
 
+@checked
 @torch.no_grad()
 def replay(
     model: nn.Module,

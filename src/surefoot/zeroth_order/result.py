@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_number
 from surefoot.guarantee import Assumption
 from surefoot.zeroth_order._engine.recording import settings_in
 from surefoot.zeroth_order.bounds import Bound, lozo_bound
@@ -33,6 +35,7 @@ class Row:
     how: str
 
 
+@checked
 class LOZOReport:
     """Constants, bound and measured gradient of one optimiser on one model, as a table.
 
@@ -80,6 +83,8 @@ class LOZOReport:
         start = float(whole().detach())
         low = [s for s in optimizer.tensors if s.usable_rank(s.rank)]
         dense = sum(s.param.numel() for s in optimizer.tensors if not s.usable_rank(s.rank))
+        if steps is not None:
+            check_number("steps", steps, least=1, whole=True)
         total = steps or 100 * optimizer.nu
         self.bound: Bound = lozo_bound(
             [(s.m, s.n) for s in low], [s.rank for s in low], optimizer.nu,

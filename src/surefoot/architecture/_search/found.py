@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot.architecture.net_batch import NetBatch
 
 
+@checked(nan=True)
 class FoundNets(NetBatch):
     """What `search` found at one depth, best first: hard gates, one activation a neuron, adapters folded in.
 

@@ -43,6 +43,10 @@ def initial(
             return medoid(covs, weights, tau)
         return torch.einsum("bn,bnij->bij", weights, covs)
     B = as_covariances(init, "init").to(covs.device)
+    if B.ndim > 3 or (B.ndim == 3 and B.shape[0] not in (1, b)):
+        raise ValueError(
+            f"init must be one matrix ({d}, {d}), or one for each problem, got shape {tuple(B.shape)}"
+        )
     if B.shape[-1] != d:
         raise ValueError(f"init must have the size of the inputs, {d}, got {B.shape[-1]}")
     w = spectrum(B)

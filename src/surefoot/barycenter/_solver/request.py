@@ -108,7 +108,10 @@ def read_request(
     if means is not None:
         a = as_float64(means, "means").detach().to(A.device)
         if a.shape != (*batch, n, d):
-            raise ValueError(f"means must have shape {(*batch, n, d)}, got {tuple(a.shape)}")
+            raise ValueError(
+                f"means must have shape {(*batch, n, d)} for covs of shape {tuple(A.shape)}, "
+                f"got {tuple(a.shape)}"
+            )
         a = a.reshape(-1, n, d)
     A = A.reshape(-1, n, d, d)
     if isinstance(tau, str):

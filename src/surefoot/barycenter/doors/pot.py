@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from surefoot._numerics.arguments import checked
 from surefoot.barycenter._solver.checks import called
 from surefoot.barycenter.barycenter import suot_barycenter
 
 
+@checked
 def suot_bures_barycenter(
     m: Any, C: Any, weights: Any = None, tau: Any = "auto", mass: str = "fixed", mass_tau: Any = None,
     num_iter: int = 1000, eps: float = 1e-8, log: bool = False,

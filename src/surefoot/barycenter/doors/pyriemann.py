@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from surefoot._numerics.arguments import checked
 from surefoot.barycenter._solver.checks import called, normalised
 from surefoot.barycenter.barycenter import suot_barycenter
 from surefoot.errors import need
 
 
+@checked
 def mean_suot(
     X: Any = None, *, sample_weight: Any = None, tau: Any = "auto", mass: str = "fixed",
     mass_tau: Any = None, init: Any = None, tol: float = 1e-8, maxiter: int = 1000,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
 from surefoot.data.quantised.blocks import KINDS, SIZE
 from surefoot.data.quantised.header import Header, Place, read_header, stub
@@ -35,6 +36,7 @@ UNUSED = ("rope_freqs.weight",)
 DTYPES = (torch.float32, torch.bfloat16)
 
 
+@checked
 def load_gguf(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Any:
     """A causal language model whose weights stay in the blocks of its file; no unpacked copy is ever made.
 

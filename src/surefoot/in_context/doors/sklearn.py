@@ -10,7 +10,10 @@ from jaxtyping import Float
 from sklearn.base import clone
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 
+
+@checked
 class RegressorPredictor:
     """Fit a clone of a regressor on a prompt's n examples and predict its query.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.errors import need
 from surefoot.in_context.errors import ProbeError
@@ -31,6 +32,7 @@ def _ended(text: str) -> bool:
     return "\n" in text.lstrip()
 
 
+@checked
 class LanguageModelPredictor(TextPredictor):
     r"""Ask a causal language model for the number that goes on a prompt of examples.
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 
 
@@ -72,6 +73,7 @@ def largest_norm(order: int, derivative: int = 0) -> float:
     return float(math.sqrt(max(polynomial(np.array([0.0, 1.0, *inner])))))
 
 
+@checked
 @dataclass(frozen=True)
 class Grid:
     """G cells on [lo, hi], bases of degree `order`.
@@ -96,8 +98,8 @@ class Grid:
     def __post_init__(self) -> None:
         check_number("grid_size", self.size, least=1, whole=True)
         check_number("spline_order", self.order, least=1, most=5, whole=True)
-        check_number("grid_range[0]", self.lo)
-        check_number("grid_range[1]", self.hi, above=self.lo)
+        check_number("lo, grid_range[0],", self.lo)
+        check_number("hi, grid_range[1],", self.hi, above=self.lo)
 
     @property
     def h(self) -> float:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.kan._edges.library import LIBRARY, fitted
 from surefoot.kan._edges.norms import check_layer, checked_rows
@@ -23,6 +24,7 @@ NOISE = 1e-6
 """.. plus this share of all variance."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Formula:
     """a f(b x + c) + d.
@@ -77,6 +79,7 @@ class Formula:
         return _sum(_product(self.a, text), self.d)
 
 
+@checked
 def formula(
     layer: KANLinear, out_feature: int, in_feature: int, *, x: Float[Tensor, "n in"] | None = None,
     library: Sequence[str] | None = None, least_R2: float = 0.99,

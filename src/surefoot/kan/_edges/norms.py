@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.kan.layer import KANLinear, OutOfGridWarning
 
 
+@checked
 def curve_norms(
     layer: KANLinear, x: Float[Tensor, "n in"] | None = None
 ) -> Float64[Tensor, "out in"]:

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.kan._edges.norms import checked_rows, edge_moments, inputs_of
 from surefoot.kan.layer import KANLinear
 from surefoot.kan.network import KAN
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class PruneResult:
     """A pruned network and what it costs.
@@ -70,6 +72,7 @@ class PruneResult:
         )
 
 
+@checked(leave=("model",))
 def prune(
     model: nn.Module, x: Float[Tensor, "n in"], *, threshold: float | None = None, keep: float | None = None
 ) -> PruneResult:  # fmt: skip

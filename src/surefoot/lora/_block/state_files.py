@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from surefoot._sealed.lines import is_sealed, seal_json, unseal_json
 from surefoot._sealed.tensors import read_tensors, write_tensors
 from surefoot._sealed.writing import write_bytes
-from surefoot.errors import FileFormatError, SurefootError, warn
+from surefoot.errors import ArgumentError, FileFormatError, SurefootError, warn
 from surefoot.lora._block.packing import Packed, pack
 from surefoot.lora.config import RacConfig
 from surefoot.lora.doors.peft import ADAPTER, adapter_config, with_stored_lora
@@ -106,9 +106,9 @@ def _damaged(path: Path) -> Iterator[None]:
     """Name the file whose content made what is within fail."""
     try:
         yield
-    except SurefootError:
-        raise
     except Exception as error:  # whatever the content makes of the libraries that read it
+        if isinstance(error, SurefootError) and not isinstance(error, ArgumentError):
+            raise
         raise ChainStateError(
             f"{path} is damaged, the chain state in it is not readable: {type(error).__name__}: {error}"
         ) from error

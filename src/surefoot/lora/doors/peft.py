@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from surefoot.errors import need
+from surefoot._numerics.shown import shown
+from surefoot.errors import ArgumentError, need
 from surefoot.lora._block.adapted_layer import AdaptedLayer
 from surefoot.lora.config import RacConfig, Side
 from surefoot.lora.errors import ChainStateError, UnsupportedLayerError
@@ -178,6 +179,8 @@ def adapted_layers(model: Any, config: RacConfig, adapter: str) -> list[AdaptedL
     """
     with need("peft", extra="llm", part="surefoot.lora"):
         from peft.tuners.lora import LoraLayer
+    if not hasattr(model, "get_base_model"):
+        raise ArgumentError("peft_model", f"must be a PeftModel, got {shown(model)}")
 
     base = model.get_base_model()
     found = []

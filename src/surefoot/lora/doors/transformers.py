@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._sealed import checkpoints
 from surefoot.errors import need, warn
 from surefoot.lora._block.state_files import (
@@ -37,6 +38,7 @@ with need("transformers", extra="llm", part="surefoot.lora.RacCallback"):
     )
 
 
+@checked
 class RacCallback(TrainerCallback):
     """Drives a chain from a Trainer's events and puts its state into every checkpoint.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.nesterov._ledger.landscape import (
@@ -26,6 +27,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class LedgerCertificate(Certificate):
     """The core's certificate with the ledger it rests on.

@@ -13,12 +13,14 @@ from jaxtyping import Float
 from scipy.optimize import nnls
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number, check_numbers
 from surefoot._numerics.sizes import wide
 
 ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class NoiseSample:
     """Noise of the batch gradient at one point.
@@ -42,6 +44,7 @@ class NoiseSample:
     batch_size: int
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class NoiseFit:
     """Constants with V <= sigma_add^2 + sigma_mult^2 |grad f|^2, exactly or in the mean.
@@ -113,6 +116,7 @@ def noise_from_batches(gradients: Float[Tensor, "K P"], batch_size: int) -> Nois
     return NoiseSample(V, float(mean @ mean) - V / K, float("nan"), batch_size)
 
 
+@checked(nan=True)
 def fit_noise(
     samples: Sequence[NoiseSample | tuple[float, float]],
     kind: Literal["envelope", "least_squares"] = "envelope",

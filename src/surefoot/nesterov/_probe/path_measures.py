@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
 
 Values: TypeAlias = float | Float[np.ndarray, "*N"]
@@ -24,13 +25,19 @@ def aiming_constant(gap_y: Values, g_dot_d: Values, d_sq: Values) -> Values:
     return _ratio(2 * (g_dot_d - gap_y), d_sq)
 
 
+@checked(nan=True)
 def growth_constant(gap_y: Values, g_sq: Values) -> Values:
     """mu_PL = |g|^2 / (2 (f(y) - f*)): an upper limit of mu_aim, as aiming implies the PL inequality.
 
     The converse is false: PL alone gives no acceleration.
     """
     gap_y = check_numbers("gap_y", gap_y, finite=False)
-    return _ratio(check_numbers("g_sq", g_sq, finite=False), 2 * gap_y)
+    g_sq = check_numbers("g_sq", g_sq, finite=False)
+    if gap_y.shape != g_sq.shape and gap_y.ndim and g_sq.ndim and gap_y.shape[-1] != g_sq.shape[-1]:
+        raise ValueError(
+            f"gap_y and g_sq must be as many, got shapes {gap_y.shape} and {g_sq.shape}"
+        )
+    return _ratio(g_sq, 2 * gap_y)
 
 
 def directional_smoothness(f_y: Values, f_next: Values, g_sq: Values, eta: float) -> Values:
@@ -59,6 +66,7 @@ def directional_nonconvexity(
     return _ratio(2 * deficit, alpha**2 * v_sq)
 
 
+@checked(nan=True)
 def certified_aiming(mu_aim: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """Smallest mu_aim from each step to the last: what holds on the tail that starts there.
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import lanczos
 
@@ -16,6 +17,7 @@ FAILED = 1e-6
 Residual = Callable[[Float[Tensor, " P"]], Float[Tensor, " m"]]
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Projection:
     """The point found, and how far to trust it.

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import tyro
 
+from surefoot._numerics.checks import check_number
 from surefoot.errors import FileFormatError, SurefootError
+from surefoot.privacy._checks import check_delta
 from surefoot.privacy._commands.output import show
 from surefoot.privacy._commands.training import Claim
 
@@ -35,6 +37,15 @@ class Audit:
     """Breaks ties between scores."""
     json: bool = False
     """Print JSON."""
+
+    def __post_init__(self) -> None:
+        check_delta(self.delta)
+        if self.k is not None:
+            check_number("k", self.k, least=1, whole=True)
+        check_number("confidence", self.confidence, above=0, below=1)
+        check_number("seed", self.seed, least=0, whole=True)
+        if self.threshold is not None:
+            check_number("threshold", self.threshold, finite=False)
 
     def __call__(self) -> int:
         from surefoot.privacy import audit
@@ -96,6 +107,15 @@ class AuditTrain:
     json: bool = False
     """Print JSON."""
 
+    def __post_init__(self) -> None:
+        check_delta(self.delta)
+        if self.k is not None:
+            check_number("k", self.k, least=1, whole=True)
+        check_number("confidence", self.confidence, above=0, below=1)
+        check_number("seed", self.seed, least=0, whole=True)
+        check_number("m", self.m, least=1, whole=True)
+        check_number("shadow", self.shadow, least=0, whole=True)
+
     def __call__(self) -> int:
         from surefoot.privacy import audit
 
@@ -143,6 +163,11 @@ class Counterexample:
     """Of the simulation."""
     json: bool = False
     """Print JSON."""
+
+    def __post_init__(self) -> None:
+        if self.runs is not None:
+            check_number("runs", self.runs, least=10, whole=True)
+        check_number("seed", self.seed, least=0, whole=True)
 
     def __call__(self) -> int:
         from surefoot.privacy.counterexamples import PRESETS

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import tyro
 
-from surefoot.errors import SurefootError
+from surefoot._numerics.checks import check_number
+from surefoot._numerics.refusing import refuse
+from surefoot.errors import ArgumentError
+from surefoot.privacy._checks import check_delta, check_noise, check_rate
 from surefoot.privacy._commands.output import to_json
-from surefoot.privacy._commands.training import Optimizer, Training, rate_and_steps
+from surefoot.privacy._commands.training import Optimizer, Training, check_size, rate_and_steps
+
+# The flags by the names that the library has for them.
+NAMES = MappingProxyType({
+    "noise_multiplier": "sigma", "sample_rate": "q", "target_epsilon": "epsilon",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,10 @@ class Epsilon:
     """What leaves: the last model, or all intermediate ones too."""
     json: bool = False
     """Print JSON."""
+    ARGUMENTS = NAMES
+
+    def __post_init__(self) -> None:
+        check_delta(self.delta)
 
     def __call__(self) -> int:
         from surefoot.privacy import compare
@@ -71,6 +84,12 @@ class Calibrate:
     """What has to meet the target: the guarantee, or the heuristic, which is none."""
     json: bool = False
     """Print JSON."""
+    ARGUMENTS = NAMES
+
+    def __post_init__(self) -> None:
+        check_number("epsilon", self.epsilon, above=0)
+        check_delta(self.delta)
+        check_size(self)
 
     def __call__(self) -> int:
         from surefoot.privacy import calibrate
@@ -102,6 +121,14 @@ class Curve:
     """Write the picture here: .html (interactive) or .svg."""
     json: bool = False
     """Print JSON."""
+    ARGUMENTS = NAMES
+
+    def __post_init__(self) -> None:
+        check_noise(self.sigma, "sigma")
+        check_rate(self.q, "q")
+        _range(self.steps)
+        check_number("points", self.points, least=1, whole=True)
+        check_delta(self.delta)
 
     def __call__(self) -> int:
         import numpy as np
@@ -113,8 +140,6 @@ class Curve:
         if self.out is not None:
             check_figure_path(self.out)
         first, last = _range(self.steps)
-        if self.points < 1:
-            raise SurefootError(f"--points must be at least 1, got {self.points}")
         steps = np.unique(np.round(np.geomspace(first, last, self.points)).astype(int))
         rows = [
             {
@@ -148,7 +173,8 @@ def _range(words: str) -> tuple[int, int]:
     except ValueError:
         a, b = 0, 0
     if not 1 <= a <= b:
-        raise SurefootError(f"--steps must be FIRST:LAST with 1 <= FIRST <= LAST, got {words!r}")
+        said = f"must be FIRST:LAST with 1 <= FIRST <= LAST, got {words!r}"
+        refuse(ArgumentError("steps", said))
     return a, b
 
 
@@ -172,6 +198,9 @@ class FromOpacus:
     """How batches were drawn, which Opacus does not write down."""
     json: bool = False
     """Print JSON."""
+
+    def __post_init__(self) -> None:
+        check_delta(self.delta)
 
     def __call__(self) -> int:
         from surefoot.privacy import from_opacus

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from surefoot._numerics.checks import check_number
 from surefoot.errors import SurefootError
+from surefoot.privacy._checks import check_noise, check_rate, check_steps
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +35,28 @@ class Training:
     drop_last: bool = False
     """The data loader leaves out the last batch of an epoch where it is smaller."""
 
+    def __post_init__(self) -> None:
+        check_noise(self.sigma, "sigma")
+        check_size(self)
+
     def rate_and_steps(self, sampling: Sampling) -> tuple[float, int]:
         """q and T, from whichever three of the flags were given."""
         return rate_and_steps(
             self.q, self.steps, self.dataset_size, self.batch_size, self.epochs,
             sampling=sampling, drop_last=self.drop_last,
         )  # fmt: skip
+
+
+def check_size(given: Any) -> None:
+    """Of the flags that say how long a training is, each that was given."""
+    if given.q is not None:
+        check_rate(given.q, "q")
+    if given.steps is not None:
+        check_steps(given.steps, "steps")
+    for name, least in (("dataset_size", 1), ("batch_size", 1), ("epochs", 0)):
+        value = getattr(given, name, None)
+        if value is not None:
+            check_number(name, value, least=least, whole=True)
 
 
 def rate_and_steps(
@@ -111,6 +129,11 @@ class Optimizer:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls to 0 over the run."""
 
+    def __post_init__(self) -> None:
+        check_number("momentum", self.momentum, least=0)
+        check_number("lr", self.lr, least=0)
+        check_number("weight_decay", self.weight_decay, least=0)
+
     def made(self, steps: int) -> tuple[Any, list[float] | None]:
         """The optimizer and its learning rates by step; None where they are constant.
 
@@ -165,6 +188,11 @@ class Claim:
     """Claimed sample rate."""
     steps: int | None = None
     """Claimed number of updates."""
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None:
+            check_noise(self.sigma, "sigma")
+        check_size(self)
 
     def claimed(self) -> tuple[float, float, int] | None:
         """(sigma, q, T), or None where nothing is claimed."""

@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtri
 from scipy.stats import beta
 
+from surefoot._numerics.arguments import checked
 from surefoot.privacy.audit.p_value import check_audit_delta, check_confidence, whole
 from surefoot.privacy.gaussian_mechanism import gaussian
 from surefoot.privacy.heuristic import last_iterate
@@ -18,6 +19,7 @@ from surefoot.privacy.heuristic import last_iterate
 LEAST_NOISE, MOST_NOISE = -12.0, 30.0
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Limits:
     """Upper limits of both error rates, and what follows from them.
@@ -94,6 +96,7 @@ def noise_between(
     return last_iterate(sigma, sample_rate, steps).epsilon(delta).value
 
 
+@checked
 def clopper_pearson(tp: int, fp: int, runs: int, delta: float, confidence: float = 0.95) -> Limits:
     """Lower bounds from `tp` accusations in `runs` runs with the canary and `fp` in as many without.
 

@@ -10,6 +10,7 @@ from scipy.optimize import bisect
 from scipy.special import expit
 from scipy.stats import binom
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.privacy._checks import check_epsilon
 from surefoot.privacy.audit.tradeoff import Blowup, gaussian_blowup, refuted
@@ -52,6 +53,7 @@ def _check(m: object, guesses: object, correct: object) -> tuple[int, int, int]:
     return total, r, right
 
 
+@checked
 def p_value_one_run(m: int, guesses: int, correct: int, eps: float, delta: float) -> float:
     """Probability bound for at least so many right guesses under (eps, delta)-DP.
 
@@ -89,6 +91,7 @@ def _p_value(m: int, r: int, v: int, eps: float, delta: float) -> float:
     return min(1.0, beta)
 
 
+@checked
 def epsilon_one_run(
     m: int,
     guesses: int,

@@ -44,6 +44,8 @@ def check_scores(scores: Any, included: Any) -> tuple[Float[Array, " m"], Bool[A
     coins: Array = np.asarray(included)
     if values.ndim != 1:
         raise ValueError(f"scores must be one number per canary, got shape {values.shape}")
+    if not len(values):
+        raise ValueError("scores must hold at least one, got none")
     if coins.shape != values.shape or not set(np.unique(coins).tolist()) <= {0, 1}:
         raise ValueError(
             f"included must be {len(values)} booleans, got {coins.dtype} of shape {coins.shape}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from surefoot._numerics.arguments import checked
 from surefoot.privacy._checks import check_steps
 from surefoot.privacy.audit.error_rates import Limits
 from surefoot.privacy.composition import Standard, as_history, standard
@@ -58,6 +59,7 @@ def claim_of(claimed: Claimed | None) -> tuple[Any, Any, int] | None:
     return claimed[0], claimed[1], steps
 
 
+@checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class AuditResult:
     """Lower bounds on epsilon at a confidence, and what they say of what was claimed.

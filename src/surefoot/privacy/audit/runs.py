@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_real
 from surefoot.privacy.audit.p_value import whole
 from surefoot.privacy.audit.request import FEWEST, FOR_MANY_RUNS, Statistic, check_request
@@ -64,6 +65,7 @@ def _of_model(model: nn.Module, canaries: Any) -> Any:
         return -nn.functional.cross_entropy(model(x), y, reduction="none")
 
 
+@checked(leave=("claimed",))
 def one_run(
     train_fn: TrainFn,
     canaries: Any = None,
@@ -162,6 +164,7 @@ def _check_alike(a: Float[Array, " m"], b: Float[Array, " m"]) -> None:
         )
 
 
+@checked(leave=("claimed", "threshold"))
 def many_runs(
     train_fn: Callable[[bool, int], Any],
     score_fn: Callable[[Any], float],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_real
 from surefoot.privacy.audit.error_rates import Limits, error_limits
 from surefoot.privacy.audit.p_value import epsilon_one_run, parameter_one_run, whole
@@ -62,6 +63,7 @@ def correct_guesses(
     return int((~included[order[:k]]).sum() + included[order[-k:]].sum())
 
 
+@checked(leave=("scores", "included", "reference", "claimed", "threshold"))
 def from_scores(
     scores: Float[Array, " m"] | Sequence[float],
     included: Bool[Array, " m"] | Sequence[bool],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import need
 from surefoot.privacy.doors.opacus_history import from_opacus, history_of, note_training
 
@@ -23,6 +24,7 @@ def privacy_engine(accountant: str = "prv") -> Any:
     return PrivacyEngine(accountant=accountant)
 
 
+@checked
 def register_opacus() -> str:
     """Make PrivacyEngine(accountant="prv+last_iterate") known to Opacus, and return that name.
 

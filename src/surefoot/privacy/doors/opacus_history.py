@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import FileFormatError
 from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps
 from surefoot.privacy.comparison import Report, check_audit, made_report
@@ -110,7 +111,7 @@ def _load(path: Path) -> Any:
     import torch
 
     if not path.is_file():
-        raise FileFormatError(f"{path} is no file; give the checkpoint that Opacus saved")
+        raise FileFormatError(f"{path} is no file; source must be the checkpoint that Opacus saved")
     try:
         _check_sums(path)
         # Weights only: a checkpoint from somewhere else must not run code.
@@ -130,6 +131,7 @@ def _check_sums(path: Path) -> None:
                 archive.read(name)
 
 
+@checked
 def from_opacus(
     source: Any,
     delta: float,
@@ -187,6 +189,7 @@ def from_opacus(
     return dataclasses.replace(report, notes=(*report.notes, *notes, *weighing.notes))
 
 
+@checked
 def note_training(
     record: Record,
     seed: int | None,

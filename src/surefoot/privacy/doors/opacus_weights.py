@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from surefoot._numerics.checks import check_numbers
 from surefoot.privacy._weighing import APART, REFUSED, Weighing, even, settings_text, weigh
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def _rates(lr_history: Sequence[float] | None, steps: int) -> Weighing:
 
     if lr_history is None or len(set(map(float, lr_history))) == 1:
         return Weighing()
+    check_numbers("lr_history", lr_history, ndim=1)
     return Weighing(LinearWeights(np.asarray(lr_history, dtype=float), "learning rates as given"))
 
 

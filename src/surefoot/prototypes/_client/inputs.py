@@ -29,6 +29,8 @@ def labelled(
 def embeddings(feats: Any) -> tuple[Float[Rows, "N d"], torch.dtype]:
     """The rows, and the dtype that is uploaded."""
     if isinstance(feats, torch.Tensor):
+        if feats.is_complex() or feats.dtype == torch.bool:
+            raise ValueError(f"feats must be real numbers, got {feats.dtype}")
         double = feats.dtype == torch.float64
         feats = feats.detach().cpu().double()  # NumPy has no bfloat16
     else:

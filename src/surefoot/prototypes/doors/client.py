@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import SurefootError, need
 from surefoot.prototypes._client.threads import one_thread
 from surefoot.prototypes.doors import site_steps
@@ -22,6 +23,7 @@ WATCHING = frozenset({"message_size_mod", "arrays_size_mod"})
 """Mods that look and do not touch."""
 
 
+@checked
 def make_client_app(
     task: MakePrototypeTask,
     settings: Mapping[str, Any] | None = None,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from surefoot._numerics.checks import check_number
-from surefoot.errors import MissingExtraError, SurefootError, need
+from surefoot.errors import ArgumentError, MissingExtraError, SurefootError, need
 from surefoot.prototypes.doors.keys import FIRST_AT_NODE, refuse_unread
 from surefoot.prototypes.task import MakePrototypeTask, PrototypeTask
 
@@ -84,9 +84,10 @@ def own_records(partition: int) -> Iterator[None]:
     """
     try:
         yield
-    except SurefootError:
-        raise
     except Exception as error:
+        # An error of an argument tells its value, which is a record's.
+        if isinstance(error, SurefootError) and not isinstance(error, ArgumentError):
+            raise
         raise SurefootError(_in_the_log("records", partition, error)) from error
 
 

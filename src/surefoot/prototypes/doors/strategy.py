@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.errors import SurefootError, need
@@ -42,6 +43,7 @@ with need("flwr", extra="federated", part="surefoot.prototypes on Flower"):
 logger = getLogger("flwr")
 
 
+@checked
 class MPFTStrategy(DeterministicFedAvg):
     """One round of prototypes, and an optional second one in which every site adapts for itself.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from surefoot._numerics.arguments import checked
 from surefoot.guarantee import Assumption
 from surefoot.record import Fact
 from surefoot.reparam.block import NON_LINEAR
@@ -39,6 +40,7 @@ def judge(kind: str, value: Fact) -> tuple[bool | None, str]:
     return not reason, f"{kind} {value}: {reason}" if reason else ""
 
 
+@checked
 def equivalence_holds(
     server: str = "fedavg", client: str = "sgd", clip: str | None = None, norm: str = "bn"
 ) -> Assumption:

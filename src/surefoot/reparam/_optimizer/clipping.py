@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.sizes import wide
 from surefoot.reparam._optimizer.facts import MULT, Watched
@@ -37,6 +38,7 @@ def csla_norm(optimizer: torch.optim.Optimizer) -> Float[Tensor, ""]:
     return torch.stack([p.to(parts[0].device) for p in parts]).sum().sqrt()
 
 
+@checked
 @torch.no_grad()
 def clip_csla_norm_(optimizer: torch.optim.Optimizer, max_norm: float) -> Float[Tensor, ""]:
     """Scale all `p.grad` by min(1, max_norm / (norm + 1e-6)), the norm as `csla_norm`; returns it.

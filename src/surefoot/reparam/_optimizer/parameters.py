@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_number
 from surefoot.errors import NonFiniteError
 
 Params = Iterable[Any]
@@ -103,12 +105,14 @@ def labels(groups: list[dict[str, Any]], names: Mapping[Tensor, str]) -> dict[Te
     }
 
 
+@checked
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups of (name, parameter): kernels, matrices and identity scales decay, the rest does not.
 
     The identity scale must decay with its kernels: merged, it is part of a kernel that does. (The authors'
     Ghost reference leaves it out, and with it their equality under weight decay.)
     """
+    check_number("weight_decay", weight_decay, least=0)
     decayed: list[tuple[str, Tensor]] = []
     kept: list[tuple[str, Tensor]] = []
     for name, parameter in model.named_parameters():

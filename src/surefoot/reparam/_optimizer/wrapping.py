@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot.record import Record
 from surefoot.reparam._optimizer.facts import MULT, Recorded, Watched, client_rule
 from surefoot.reparam._optimizer.parameters import by_parameter, check_mult, labels
@@ -110,6 +111,7 @@ def _without_mults(states: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[st
     return {p: state for p, state in bare.items() if state}
 
 
+@checked
 def wrap(
     optimizer: torch.optim.Optimizer,
     mults: Mapping[Any, Tensor],

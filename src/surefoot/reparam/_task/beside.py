@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 
+from surefoot._numerics.arguments import checked
 from surefoot.federated.reference import federate
 from surefoot.federated.result import FederatedState
 from surefoot.federated.server_rule import ServerRule
@@ -15,6 +16,7 @@ from surefoot.reparam.equivalence import equivalence_gap
 from surefoot.reparam.task import RepOptTask
 
 
+@checked
 def federate_beside(
     task: RepOptTask,
     rounds: int,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import need
 from surefoot.federated.task import MakeTask, Task
 from surefoot.guarantee import Assumption
@@ -24,6 +25,7 @@ with need("flwr", extra="federated", part="surefoot.reparam on Flower"):
     from surefoot.federated.strategy import DeterministicFedAvg
 
 
+@checked
 class RepOptStrategy(DeterministicFedAvg):
     """Deterministic averaging that sends the multipliers to each node once, and knows what it keeps.
 
@@ -46,6 +48,7 @@ class RepOptStrategy(DeterministicFedAvg):
         return equivalence_holds(server=str(facts_of_mean(self.rule, self.robust)["server"]))
 
 
+@checked
 def repopt_client_app(make_task: MakeTask | None = None, **settings: Any) -> ClientApp:
     """The ClientApp of a RepOpt task; by default that of `repopt_task`."""
     return make_client_app(make_task or repopt_task, settings)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.shown import shown
 from surefoot.zeroth_order._engine import checks
 from surefoot.zeroth_order._engine.settings import Settings
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
@@ -81,6 +82,10 @@ def trainable(given: Any) -> list[nn.Parameter]:
         If there are none.
     """
     listed: list[Any] = [given] if isinstance(given, Tensor) else list(given)
+    if not all(isinstance(p, Tensor) for p in listed):
+        raise ValueError(
+            f"params must be tensors, got {shown(listed)}; params_or_model may be a module as well"
+        )
     found = [p for p in listed if p.requires_grad and p.numel()]
     if not found:
         raise ValueError("params must hold at least one trainable tensor, got none")

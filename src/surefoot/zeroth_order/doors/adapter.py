@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot.errors import FileFormatError, need
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 from surefoot.zeroth_order.optimizer import ZerothOrder
@@ -28,6 +29,7 @@ WORDS = "adapter_config"
 FREE = ("base_model_name_or_path", "revision", "inference_mode", "task_type")
 
 
+@checked
 @torch.no_grad()
 def export_adapter(optimizer: ZerothOrder, folder: str | Path) -> Path:
     """Write what a `fold=False` run has learned as a LoRA adapter, for the full or the quantised model.
@@ -147,6 +149,7 @@ def _whole(
     return found
 
 
+@checked
 def attach(model: nn.Module, adapter: str | Path) -> Any:
     """A model with an adapter on it, for inference: the full model or one that stays quantised.
 
