@@ -36,7 +36,8 @@ class Watching:
     ) -> None:
         check_number("every", every, least=1, whole=True)
         self._settings: dict[str, Any] = {
-            "probes": probes_of(probes), "every": every, "seed": seed, "folder": folder, "checkpoint": checkpoint,
+            "probes": probes_of(probes), "every": every, "seed": seed, "folder": folder,
+            "checkpoint": checkpoint,
         }  # fmt: skip
         self._watch: Watch | None = None
 
