@@ -4,9 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+MINUTES ?= 30
+SEED ?= 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-oldest test-newest examples acceptance bench docs clean install
+.PHONY: demo test test-oldest test-newest soak examples acceptance bench docs clean install
 
 install: $(STAMP)
 
@@ -39,6 +41,10 @@ test-newest: .venv-newest/.installed
 	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python -c .venv-$*/torch.txt --only-binary :all: --prerelease disallow \
 	  --no-binary surefoot --resolution $(if $(filter oldest,$*),lowest-direct,highest) -e '.[dev,privacy,llm,federated]'
 	touch $@
+
+# Kills, flipped bits, bad calls and liars, bounded in time; its table is the one of docs/reliability.md.
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED)
 
 examples: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m acceptance tests/test_examples.py
