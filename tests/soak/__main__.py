@@ -39,7 +39,7 @@ def kinds() -> Kinds:
             0.06,
             lambda f, s: flips.flips(flips.UNSEALED, f, s),
         ),
-        (Row("bad calls", 1000, missing=gone), 0.08, lambda f, s: bad_calls.bad_calls(s)),
+        (Row("bad calls", 1000, missing=gone), 0.08, bad_calls.bad_calls),
         (Row("clients that lie", 20), 0.02, lambda f, s: federation.liars(s)),
     ]
 
