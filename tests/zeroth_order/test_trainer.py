@@ -85,7 +85,7 @@ def test_fifty_steps_are_the_manual_loop_and_allocate_no_gradient(tmp_path):
 
 
 def test_evaluation_sees_the_iterate(tmp_path):
-    """What a Trainer says of a plain model of these weights: by how many labels it divides is its own affair."""
+    """What a Trainer says of a plain model of these weights; by how many labels it divides is its affair."""
     net = model()
     work = trainer(net, tmp_path, steps=8)
     before = work.evaluate()["eval_loss"]
