@@ -16,7 +16,7 @@ from transformers import (
 
 from surefoot.lora import ChainOfLora, ChainStateError, RacCallback, RacConfig
 
-# PEFT asks transformers for an attribute that transformers has renamed; 0.19 looks for a base that has no name.
+# PEFT asks transformers for an attribute that it has renamed; PEFT 0.19 looks for a base that has no name.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.is_gradient_checkpointing:FutureWarning",
     "ignore:Could not find a config file in  - will assume:UserWarning",
