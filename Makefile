@@ -4,9 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+MINUTES ?= 30
+SEED ?= 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test examples acceptance bench docs clean install
+.PHONY: demo test test-oldest test-newest soak examples acceptance bench docs clean install
 
 install: $(STAMP)
 
@@ -24,6 +26,26 @@ test: $(STAMP)
 	$(BIN)/python -m mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
+# The declared versions, wheels only, beside the pinned torch; TESTS=FOLDER runs a part of the suite.
+test-oldest: .venv-oldest/.installed
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n $(JOBS) $(TESTS)
+
+test-newest: .venv-newest/.installed
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n $(JOBS) $(TESTS)
+
+.venv-%/.installed: pyproject.toml constraints.txt $(STAMP)
+	rm -rf .venv-$*
+	$(PYTHON) -m venv .venv-$*
+	grep '^torch==' constraints.txt > .venv-$*/torch.txt
+	.venv-$*/bin/python -m pip install --quiet --no-deps -r .venv-$*/torch.txt
+	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python -c .venv-$*/torch.txt --only-binary :all: --prerelease disallow \
+	  --no-binary surefoot --resolution $(if $(filter oldest,$*),lowest-direct,highest) -e '.[dev,privacy,llm,federated]'
+	touch $@
+
+# Kills, flipped bits, bad calls and liars, bounded in time; its table is the one of docs/reliability.md.
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED)
+
 examples: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m acceptance tests/test_examples.py
 
@@ -37,4 +59,4 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build dist site
+	rm -rf .venv .venv-oldest .venv-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build dist site

@@ -20,7 +20,11 @@ from surefoot.lora import ChainStateError, RacCallback
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
-    for text in (".is_gradient_checkpointing:FutureWarning", ".*pin_memory:UserWarning")
+    for text in (
+        ".is_gradient_checkpointing:FutureWarning",
+        ".*pin_memory:UserWarning",
+        "Could not find a config file in  - will assume:UserWarning",
+    )
 ]
 ROOT = Path(__file__).parents[2]
 

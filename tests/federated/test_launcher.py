@@ -172,3 +172,11 @@ def test_a_killed_node_is_named_and_the_rounds_go_on(tmp_path, measured):
     assert "1" in lost[1]
     assert "1" in lost[2]
     assert report["rounds"][1]["partitions"] == [0, 2]
+
+
+def test_a_federation_that_never_starts_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("surefoot.federated.launcher._short", lambda: None)
+    for secure in (True, False):
+        Federation(APP, 1, secure=secure)
+    assert list(tmp_path.iterdir()) == []

@@ -16,8 +16,11 @@ from transformers import (
 
 from surefoot.lora import ChainOfLora, ChainStateError, RacCallback, RacConfig
 
-# PEFT asks transformers for an attribute that transformers has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+# PEFT asks transformers for an attribute that it has renamed; PEFT 0.19 looks for a base that has no name.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.is_gradient_checkpointing:FutureWarning",
+    "ignore:Could not find a config file in  - will assume:UserWarning",
+)
 
 
 class Texts(Dataset):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import trapezoid
 from scipy.stats import norm
 
 from surefoot.privacy import LinearWeights, full_batch, gaussian, last_iterate
@@ -230,7 +231,7 @@ class TestWeights:
             y = np.linspace(-8 * s, a.sum() + 8 * s, 40001)
             p = (w * norm.pdf(y[:, None], shifts, s)).sum(axis=1)
             ratio = np.maximum(p - math.exp(eps) * norm.pdf(y, 0, s), 0)
-            return float(np.trapezoid(ratio, y))
+            return float(trapezoid(ratio, y))
 
         value = last_iterate(sigma, q, 6, weights=a).epsilon(1e-5)
         assert remove(value.upper + 1e-4) < 1e-5 < remove(value.lower - 1e-4)
@@ -252,8 +253,8 @@ class TestWeights:
         y = np.linspace(-9 * s, 7 + 9 * s, 40001)
         p = (w * norm.pdf(y[:, None], k, s)).sum(axis=1)
         q = norm.pdf(y, 0, s)
-        remove = np.trapezoid(np.maximum(p - math.e * q, 0), y)
-        add = np.trapezoid(np.maximum(q - math.e * p, 0), y)
+        remove = trapezoid(np.maximum(p - math.e * q, 0), y)
+        add = trapezoid(np.maximum(q - math.e * p, 0), y)
         assert value.remove == pytest.approx(remove, rel=1e-7)
         assert value.add == pytest.approx(add, rel=1e-7)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -85,8 +86,9 @@ class Federation:
             check_ray()
         self.partitions, self.secure = partitions, secure
         self._own = folder is None
-        self.folder = Path(folder or tempfile.mkdtemp(prefix="surefoot-federation-")).resolve()
-        self._ray = Path(tempfile.mkdtemp(prefix="ray-", dir=_short()))
+        # Named here and made when the guardian knows of them: a kill in between leaves nothing.
+        self.folder = Path(folder or _unmade("surefoot-federation-")).resolve()
+        self._ray = _unmade("ray-", _short())
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._guardian: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -108,8 +110,9 @@ class Federation:
         self.close()
 
     def _start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._guard()
+        self.folder.mkdir(mode=0o700 if self._own else 0o777, parents=True, exist_ok=not self._own)
+        self._ray.mkdir(mode=0o700)
         self.home = self.folder / "home"
         self.home.mkdir(exist_ok=True)
         if self.secure:
@@ -329,6 +332,11 @@ class Federation:
         shutil.rmtree(self._ray, ignore_errors=True)
         if self._own:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _unmade(prefix: str, folder: str | None = None) -> Path:
+    """A temporary folder that nobody has, not made yet."""
+    return Path(folder or tempfile.gettempdir()) / f"{prefix}{secrets.token_hex(4)}"
 
 
 def _short() -> str | None:

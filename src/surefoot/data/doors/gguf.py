@@ -68,6 +68,7 @@ def load_gguf(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Any:
     """
     header = check_gguf(path, dtype=dtype)
     config = _config(header)
+    config.dtype = dtype
     with accelerate.init_empty_weights(include_buffers=False):
         classes: Any = transformers.AutoModelForCausalLM
         model = classes.from_config(config, dtype=dtype, trust_remote_code=False)
