@@ -227,8 +227,11 @@ def test_commands_of_others_are_spelt_right(command):
     """What can be known of them without running them; a new kind must be taught here."""
     first, *rest = command.words
     if first == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
-        assert set(rest) <= set(targets)
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        targets = re.findall(r"^([a-z-]+):", makefile, re.M)
+        settings = [word.partition("=")[0] for word in rest if "=" in word]
+        assert {word for word in rest if "=" not in word} <= set(targets)
+        assert all(f"$({name})" in makefile for name in settings)
     elif first == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
             "optional-dependencies"

@@ -1,2 +1,2 @@
-from .lightning import LightningWatchCallback as LightningWatchCallback
-from .transformers import WatchCallback as WatchCallback
+from .doors.lightning import LightningWatchCallback as LightningWatchCallback
+from .doors.transformers import WatchCallback as WatchCallback
