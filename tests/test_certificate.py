@@ -44,7 +44,7 @@ def noisy(n=12, steps=16, mean=0.5, sd=0.1, seed=0):
 
 def same(one, two):
     """Equal in every field, where NaN equals NaN."""
-    return repr(one) == repr(two)
+    return repr(dataclasses.astuple(one)) == repr(dataclasses.astuple(two))
 
 
 # Claims on every run
@@ -698,3 +698,12 @@ def test_a_certificate_of_0_1_0_has_no_ratio_at_the_end():
     data = certify(record_of([[0.5, 0.4]]), promise(1.0)).to_dict()
     del data["final"]
     assert math.isnan(type(certify(record_of([[0.5]]), promise(1.0))).from_dict(data).final)
+
+
+def test_a_certificate_is_printed_as_its_summary_and_shown_as_its_page():
+    made = certify(record_of([1.0, 0.5]), promise(2.0))
+    assert str(made) == made.summary()
+    assert repr(made) == f"<Certificate {made.label}: {made.name}, {made.reason}>"
+    assert made._repr_html_() == made.html()
+    assert repr([dataclasses.replace(made, part="a part")]).startswith("[<Certificate KEPT: ")
+    assert f"{made.name} [a part], " in repr(dataclasses.replace(made, part="a part"))

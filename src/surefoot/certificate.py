@@ -30,7 +30,7 @@ FORMAT = 1
 
 
 @checked(nan=True)
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """What was promised, what happened, and the verdict.
 
@@ -166,6 +166,17 @@ class Certificate:
             lines.append(f"  assumes   {a.name}: {a.requires}{value} ({state}; {a.how})")
         lines += [f"  note      {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        part = f" [{self.part}]" if self.part else ""
+        return f"<{type(self).__name__} {self.label}: {self.name}{part}, {self.reason}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.html()
 
     def table(self) -> Table:
         """The checked steps as a rich table."""

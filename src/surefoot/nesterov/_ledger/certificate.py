@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 @checked(nan=True)
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LedgerCertificate(Certificate):
     """The core's certificate with the ledger it rests on.
 
