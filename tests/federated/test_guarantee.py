@@ -52,7 +52,7 @@ def test_rounds_are_in_the_record_and_bytes_are_exact():
     assert facts == {
         "runtime": ("flower",), "num_partitions": (4,), "fraction": (0.5,), "min_nodes": (1,),
         "server": ("fedavg",), "server_lr": (1.0,), "server_momentum": (0.0,),
-        "weighting": ("examples",),
+        "weighting": ("examples",), "memory": ("kept by clients",),
     }  # fmt: skip
 
 
