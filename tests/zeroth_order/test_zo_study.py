@@ -6,7 +6,7 @@ from torch import nn
 
 from surefoot import Record, Verdict, certify
 from surefoot.zeroth_order import LOZO
-from surefoot.zeroth_order.experiments import drift, quadratics
+from surefoot.zeroth_order.experiments import drift, quadratics, two_forms
 from surefoot.zeroth_order.experiments.fitting import fit
 from surefoot.zeroth_order.result import LOZOReport
 from surefoot.zeroth_order.study import STUDY, ZerothOrderConfig
@@ -121,3 +121,19 @@ def test_what_hooks_hold_is_not_added_to_the_model_that_was_kept():
     with torch.no_grad():
         expected = torch.nn.functional.linear(x, *seen[0])
         assert torch.equal(model(x), expected)
+
+
+def test_the_table_of_both_forms_names_the_seeds_that_ran():
+    record = Record()
+    for seed, end in ((2, 0.5), (5, 0.25)):
+        for arm, more in zip(two_forms.ARMS, (0.0, 0.125), strict=True):
+            for step in (0, 60):
+                record.update(
+                    seed, step, {f"{arm}, {name}": end + more for name in two_forms.COLUMNS}
+                )
+            for name in ("seconds a step", "seconds", "peak MB of loading", "peak MB of training"):
+                record.update(seed, 60, {f"{arm}, {name}": 1.0})
+    found = two_forms.tables(STUDY.config(size="standard"), record)
+    apart = found["validation loss at the end, by seed"]
+    assert apart["seed"].tolist() == [2, 5]
+    assert apart["difference"].tolist() == [0.125, 0.125]

@@ -251,9 +251,8 @@ def tables(config: Any, record: Record) -> dict[str, pd.DataFrame]:
         rows.append(row)
     ends = [record.constant(f"{arm}, {COLUMNS[0]}") for arm in ARMS]
     gap = ends[1] - ends[0]
-    apart = pd.DataFrame(
-        {"seed": np.arange(len(gap)), **dict(zip(ARMS, ends, strict=True)), "difference": gap}
-    )
+    seeds = record.curves(f"{next(iter(ARMS))}, {COLUMNS[0]}").seeds
+    apart = pd.DataFrame({"seed": seeds, **dict(zip(ARMS, ends, strict=True)), "difference": gap})
     return {
         f"SmolLM2-135M, all layers, {STEPS[config.size]} steps": pd.DataFrame(rows),
         "validation loss at the end, by seed": apart,
