@@ -1,6 +1,7 @@
 """The Trainer's own loop on a real architecture: accumulation, evaluation, checkpoints, no gradients."""
 
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers", reason="needs the llm extra")
 pytest.importorskip("accelerate", reason="needs the llm extra")
 
-from surefoot.zeroth_order import LOZO
+from surefoot.zeroth_order import LOZO, PairedWarning
 from surefoot.zeroth_order.doors.transformers import ZOTrainer
 
 pytestmark = pytest.mark.filterwarnings(
@@ -323,7 +324,10 @@ def test_a_batch_is_its_micro_batches(name, tmp_path):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             net = make()
-        work, loss = one_step(net, rows, size, tmp_path, **more)
+        # T5 indexes a table by positions, which have no rows: its copies have a forward each, by name.
+        apart = name == "from text to text"
+        with pytest.warns(PairedWarning, match="a forward of its own") if apart else nullcontext():
+            work, loss = one_step(net, rows, size, tmp_path, **more)
         assert work.zeroth_order.skipped == 0
         found.append((work.zeroth_order.last["c"], loss))
     whole, *parts = found
