@@ -31,7 +31,7 @@ def study(root: Path, seed: int) -> Trials:
         first = command(*words, "--out", str(out), patience=rng.uniform(0, seconds))
         folders = RunFolder.all(out)
         state = folders[0].status["state"] if folders else "none"
-        if first.killed and state not in ("none", "killed", "done"):
+        if first.killed and state not in ("none", "killed", "finished"):
             yield "silent", f"a killed run calls itself {state}"
             continue
         last = first
@@ -39,7 +39,7 @@ def study(root: Path, seed: int) -> Trials:
             last = command(*words, "--out", str(out), "--resume", str(folders[0].path))
         elif state == "none":
             last = command(*words, "--out", str(out))
-        if state != "done" and last.code:
+        if state != "finished" and last.code:
             yield _of(last), f"killed in state {state}: {last.said[-500:]}"
             continue
         checked = command(*SUREFOOT, "verify", str(RunFolder.all(out)[0].path))
@@ -108,7 +108,8 @@ def simulation(root: Path, seed: int) -> Trials:
 
 def _left(family: list[int], temporary: Path) -> list[str]:
     there = [f"process {pid}" for pid in family if started(pid) is not None]
-    return there + [str(p) for p in temporary.iterdir()]
+    # torch keeps a cache of its own beside temporary files, for the next process of the same user.
+    return there + [str(p) for p in temporary.iterdir() if not p.name.startswith("torchinductor_")]
 
 
 def pretraining(root: Path, seed: int) -> Trials:
