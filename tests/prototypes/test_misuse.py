@@ -1,5 +1,7 @@
 """What a hurried user gives: named, or taken for what it is; nothing else of theirs is changed."""
 
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from tests.prototypes.clients import D, clients, head
 
 from surefoot.errors import NonFiniteError
 from surefoot.prototypes import (
+    PrototypeSet,
     ResidualAdapter,
     accuracy_matrix,
     adapt_locally,
@@ -185,3 +188,37 @@ def test_a_word_is_no_switch(name):
     """It would count as true."""
     with pytest.raises(ValueError, match=f"{name} must be True or False, got 'no'"):
         train_global_adapter([MEANS], head(), steps=1, sampler="additive", **{name: "no"})
+
+
+@pytest.mark.parametrize("name", ["features", "labels", "weights"])
+@pytest.mark.parametrize(
+    "bad", ["words", None, [1, 2], torch.ones(2, dtype=torch.complex64)], ids=str
+)
+def test_prototypes_that_are_no_real_tensors(name, bad):
+    good = {
+        "features": torch.ones(2, 3), "labels": torch.tensor([0, 1]), "weights": torch.ones(2),
+        "method": "mean", "ratio": 1.0, "counts": {0: 1, 1: 1},
+    }  # fmt: skip
+    PrototypeSet(**good)
+    # As a user calls it, whose shapes nothing checks before.
+    plain = inspect.unwrap(PrototypeSet.__init__)
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        plain(PrototypeSet.__new__(PrototypeSet), **good | {name: bad})
+
+
+@pytest.mark.parametrize("name", ["features", "weights"])
+def test_prototypes_of_whole_numbers(name):
+    plain = inspect.unwrap(PrototypeSet.__init__)
+    given = {
+        "features": torch.ones(2, 3), "labels": torch.tensor([0, 1]), "weights": torch.ones(2),
+        "method": "mean", "ratio": 1.0, "counts": {0: 1, 1: 1},
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=f"{name} must be real numbers, got torch.bool"):
+        plain(PrototypeSet.__new__(PrototypeSet), **given | {name: given[name].bool()})
+
+
+@pytest.mark.parametrize("tests", [3, None, "words"])
+def test_accuracies_on_what_holds_no_domains(tests):
+    plain = inspect.unwrap(accuracy_matrix)
+    with pytest.raises(ValueError, match="tests must hold a pair"):
+        plain(ADAPTER, tests, head())

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import nn
 
 from surefoot._numerics.arguments import checked
+from surefoot._numerics.shown import shown
+from surefoot.errors import ArgumentError
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.head import ZeroShotHead
 
@@ -64,6 +66,11 @@ def accuracy_matrix(
     """
     shared = isinstance(models, nn.Module)
     listed = [models] if isinstance(models, nn.Module) else list(models)
+    given: Any = tests
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise ArgumentError(
+            "tests", f"must hold a pair (embeddings, classes) for each domain, got {shown(given)}"
+        )
     if not tests:
         raise ValueError("tests must hold at least one domain, got none")
     if not shared and len(listed) != len(tests):

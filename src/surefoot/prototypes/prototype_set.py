@@ -14,9 +14,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from surefoot._numerics.arguments import checked
-from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.checks import check_choice, check_number, check_real
+from surefoot._numerics.shown import shown
 from surefoot.certificate import Certificate
-from surefoot.errors import FileFormatError
+from surefoot.errors import ArgumentError, FileFormatError
 from surefoot.prototypes._upload.contents import about, contents
 from surefoot.prototypes._upload.file import read_upload, write_upload
 from surefoot.prototypes.certificates import of_upload
@@ -89,6 +90,14 @@ class PrototypeSet:
         check_choice("method", self.method, METHODS)
         check_number("ratio", self.ratio, least=0, most=1)
         check_number("clipped", self.clipped, least=0, whole=True)
+        for name in ("features", "labels", "weights"):
+            given = getattr(self, name)
+            if not isinstance(given, Tensor):
+                raise ArgumentError(name, f"must be a tensor, got {shown(given)}")
+            check_real(name, given)
+        for name in ("features", "weights"):
+            if not getattr(self, name).dtype.is_floating_point:
+                raise ArgumentError(name, f"must be real numbers, got {getattr(self, name).dtype}")
         rows = tuple(self.features.shape)
         if len(rows) != 2 or not math.prod(rows):
             raise ValueError(f"features must be (M, d) with M and d at least 1, got {rows}")
