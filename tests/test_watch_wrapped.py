@@ -137,6 +137,7 @@ def test_opacus_shows_what_its_steps_take(parts):
     np.testing.assert_allclose(w.record["loss"][0], losses, rtol=1e-5)
     np.testing.assert_allclose(w.record["gradient_norm"][0], norms, rtol=1e-5)
     assert w.record.facts["wrapped"].all == ("DPOptimizer",)
+    assert w.record.facts["optimizer"].all == ("SGD inside DPOptimizer",)
 
 
 class Engine:
@@ -147,6 +148,26 @@ class Engine:
 
     def step(self):
         self.optimizer.step()
+
+
+class Ahead(torch.optim.SGD):
+    """A torch optimizer that holds another one and never asks it: it is the one that steps."""
+
+    def __init__(self, params, inner):
+        super().__init__(params, lr=0.1)
+        self.optimizer = inner
+
+
+def test_an_optimizer_with_a_step_of_its_own_is_watched_itself():
+    model = network()
+    inner = torch.optim.Adam(model.parameters())
+    outer = Ahead(model.parameters(), inner)
+    assert innermost(outer) is outer
+    with watch(model, outer, probes=("lr",), every=1) as w:
+        model(X).sum().backward()
+        outer.step()
+    assert w.step == 1
+    assert w.record.facts["optimizer"].all == ("Ahead",)
 
 
 def test_what_only_holds_an_optimizer_is_watched_inside():

@@ -161,6 +161,13 @@ def test_a_strategy_around_it_is_refused(apart):
         serve(apart[0], make, resume=True)
 
 
+def test_resume_without_a_file_and_no_switch_are_refused(apart):
+    with pytest.raises(SurefootError, match="resume needs checkpoint"):
+        serve(apart[0], resume=True, checkpoint="")
+    with pytest.raises(ValueError, match="resume must be one of True, False, got 'false'"):
+        serve(apart[0], resume="false")
+
+
 def test_any_damage_of_the_checkpoint_is_an_error_with_its_name(apart):
     serve(apart[0], **{"num-server-rounds": 1})
     path = apart[0] / "checkpoint"

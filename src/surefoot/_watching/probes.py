@@ -28,6 +28,8 @@ def learning_rate(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
+# Wrappers that hand the step on as it is.
+UNCHANGED = ("AcceleratedOptimizer", "LightningOptimizer")
 PROBES: dict[str, Probe] = {
     "gradient_norm": gradient_norm,
     "parameter_norm": parameter_norm,
@@ -49,9 +51,12 @@ def note_settings(
     around
         Names of the classes around it.
     """
-    record.note(seed, optimizer=type(optimizer).__name__)
-    for name in around:
-        record.note(seed, wrapped=name)
+    name = type(optimizer).__name__
+    changed = [each for each in around if each not in UNCHANGED]
+    # Opacus clips and adds noise: what steps is then no plain optimizer, and no theorem may take it for one.
+    record.note(seed, optimizer=f"{name} inside {', '.join(changed)}" if changed else name)
+    for each in around:
+        record.note(seed, wrapped=each)
     for group in optimizer.param_groups:
         plain = {
             name: value

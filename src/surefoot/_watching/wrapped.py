@@ -27,7 +27,7 @@ def innermost(optimizer: Any) -> torch.optim.Optimizer:
         There is no torch optimizer inside.
     """
     found, seen = optimizer, set()
-    while id(found) not in seen:
+    while id(found) not in seen and not _takes_hooks(found):
         seen.add(id(found))
         inside = (getattr(found, name, None) for name in INSIDE)
         found = next((o for o in inside if _is_optimizer(o)), found)
@@ -36,6 +36,13 @@ def innermost(optimizer: Any) -> torch.optim.Optimizer:
             f"optimizer must be a torch.optim.Optimizer or hold one, got {type(optimizer).__name__}"
         )
     return found
+
+
+def _takes_hooks(optimizer: Any) -> bool:
+    """Whether it is a torch optimizer with a step of its own, which may hold another: lookahead, SAM."""
+    return isinstance(optimizer, torch.optim.Optimizer) and hasattr(
+        optimizer, "_optimizer_step_pre_hooks"
+    )
 
 
 def _is_optimizer(thing: Any) -> bool:

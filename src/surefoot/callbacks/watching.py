@@ -28,11 +28,12 @@ class Watching:
 
     def __init__(
         self,
-        probes: Mapping[str, Probe] | tuple[str, ...],
-        every: int,
-        seed: int,
-        folder: str | Path | None,
-        checkpoint: str | Path | None,
+        probes: Mapping[str, Probe] | tuple[str, ...] = (),
+        every: int = 50,
+        *,
+        seed: int = 0,
+        folder: str | Path | None = None,
+        checkpoint: str | Path | None = None,
     ) -> None:
         check_number("every", every, least=1, whole=True)
         self._settings: dict[str, Any] = {

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_choice
 from surefoot._run.files import sha256_of
 from surefoot._sealed.tensors import write_tensors
 from surefoot.errors import SurefootError, need
+from surefoot.federated._nodes import log
 from surefoot.federated._payload import unpacked
 from surefoot.federated.checkpoint import load_round, save_round, why_not
 from surefoot.federated.partition import seed_for
@@ -143,7 +146,10 @@ def make_server_app(
         out, initial = str(config.get("out", "")), to_arrays(task.initial(seed))
         rounds = whole(config, "num-server-rounds", 3, 0)
         checkpoint = str(config.get("checkpoint", ""))
-        if config.get("resume"):
+        lacks = why_not(inner, strategy is not inner)
+        if checkpoint and lacks:
+            log(WARNING, "no checkpoint is kept: %s", lacks)
+        if check_choice("resume", config.get("resume", False), (True, False)):
             rounds, initial = _going_on(strategy, inner, config, rounds)
 
         def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
@@ -152,7 +158,7 @@ def make_server_app(
                 return None  # the run before has evaluated it
             found = task.evaluate(state)
             inner.history.evaluated(done, found)
-            if checkpoint and done and not why_not(inner, strategy is not inner):
+            if checkpoint and done and not lacks:
                 inner.state = state
                 save_round(checkpoint, inner, done, config)
             if out and done:
@@ -192,6 +198,8 @@ def _going_on(
     strategy: Strategy, inner: DeterministicFedAvg, config: Mapping[str, Any], rounds: int
 ) -> tuple[int, ArrayRecord]:
     """How many rounds are left of a run that was killed, and the arrays that they begin with."""
+    if not config.get("checkpoint"):
+        raise SurefootError("resume needs checkpoint, the file of the run that was killed")
     why = why_not(inner, strategy is not inner)
     if why:
         raise SurefootError(f"resume is not possible: {why}; start anew without it")

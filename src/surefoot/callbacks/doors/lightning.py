@@ -48,7 +48,7 @@ class LightningWatchCallback(Watching, Callback):
         checkpoint: str | Path | None = None,
         optimizer: int | None = None,
     ) -> None:
-        super().__init__(probes, every, seed, folder, checkpoint)
+        super().__init__(probes, every, seed=seed, folder=folder, checkpoint=checkpoint)
         self._which = optimizer
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from surefoot._numerics.arguments import checked
 from surefoot.callbacks.watching import Watching
 from surefoot.errors import need
-from surefoot.watching import Probe
 
 with need("transformers", extra="llm", part="surefoot.callbacks.WatchCallback"):
     from transformers import TrainerCallback
@@ -34,17 +31,6 @@ class WatchCallback(Watching, TrainerCallback):
     probes, every, seed, folder, checkpoint
         As for `surefoot.watch`.
     """
-
-    def __init__(
-        self,
-        probes: Mapping[str, Probe] | tuple[str, ...] = (),
-        every: int = 50,
-        *,
-        seed: int = 0,
-        folder: str | Path | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> None:
-        super().__init__(probes, every, seed, folder, checkpoint)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Watch the model and optimizer that the Trainer trains."""

@@ -44,6 +44,7 @@ class PrefixOnce:
         self._kept: list[tuple[Any, list[int]]] = []
         self._at = 0
         self._full = self._trusted = False
+        self._used = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"blocks": [], "_for": None, "_kept": [], "_full": False}
@@ -104,7 +105,9 @@ class PrefixOnce:
         except _Unlike:
             self._refuse()
             return once()
-        if not self._trusted or self._at != len(self._kept):
+        self._used += 1
+        if self._used & (self._used - 1) == 0 or not self._trusted or self._at != len(self._kept):
+            # Again as often as the uses double: a closure may read other states later than at first.
             whole = once()
             self._trusted = self._at == len(self._kept) and (
                 found == whole or (found != found and whole != whole)
