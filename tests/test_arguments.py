@@ -26,9 +26,9 @@ from surefoot._numerics.shown import shown
 from surefoot.errors import ArgumentError, SurefootError
 
 if TYPE_CHECKING:
-    from nowhere_at_all import Missing  # noqa: F401
+    from nowhere_at_all import Missing  # noqa: F401 - for an annotation
 
-    from surefoot.record import Record  # noqa: F401
+    from surefoot.record import Record  # noqa: F401 - for an annotation
 
 
 class Trains(Protocol):
@@ -113,7 +113,7 @@ def scaled(
     by: float = 2.0,
     *,
     mode: Literal["up", "down"] = "up",
-    seed: int = None,  # noqa: RUF013
+    seed: int = None,  # noqa: RUF013 - the case that is tested
 ) -> float:
     """Documented."""
     return x * by if mode == "up" else x / by

@@ -71,7 +71,7 @@ class Command:
     file: tyro.conf.Positional[str]
     inner: tyro.conf.OmitArgPrefixes[Inner]
     how_many: int = 3
-    ARGUMENTS = {"n": "how_many"}  # noqa: RUF012
+    ARGUMENTS = {"n": "how_many"}  # noqa: RUF012 - as commands have it
 
     def __post_init__(self):
         check_choice("file", self.file, ("a", "b"))

@@ -45,6 +45,7 @@ def checked(thing: Any = None, *, nan: bool = False, leave: tuple[str, ...] = ()
     if thing is None:
         return lambda other: checked(other, nan=nan, leave=leave)
     if isinstance(thing, type):
+        # mypy knows no constructor that is put in place of another.
         thing.__init__ = _wrapped(thing.__init__, thing.__name__, 1, nan, leave)  # type: ignore[misc]
         return thing
     return _wrapped(thing, thing.__name__, 0, nan, leave)

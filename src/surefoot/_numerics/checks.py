@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 import numpy as np
 from jaxtyping import Float64
@@ -83,7 +83,7 @@ def check_number(
     number = _number(value, whole)
     if number is None or number != number:
         refuse(ArgumentError(name, f"must be a number, got {shown(value)}"))
-        return value  # type: ignore[no-any-return]
+        return cast(float, value)
     inside = (
         not ((finite or whole) and abs(number) == math.inf)
         and (not whole or number == math.floor(number))
@@ -95,7 +95,7 @@ def check_number(
     if not inside:
         allowed = _allowed(least, most, above, below, whole, finite)
         refuse(ArgumentError(name, f"must be {allowed}, got {shown(value)}"))
-        return value  # type: ignore[no-any-return]
+        return cast(float, value)
     return int(number) if whole else float(number)
 
 
@@ -219,7 +219,7 @@ def check_choice(name: str, value: Any, allowed: Iterable[T]) -> T:
             return each
     listed = ", ".join(map(repr, there))
     refuse(ArgumentError(name, f"must be one of {listed}, got {shown(value)}"))
-    return value  # type: ignore[no-any-return]
+    return cast(T, value)
 
 
 def _same(value: Any, each: Any) -> bool:

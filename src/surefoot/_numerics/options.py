@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from surefoot._numerics.refusing import gathered
 from surefoot.errors import ArgumentError, SurefootError
@@ -41,7 +41,7 @@ def parsed(parse: Callable[[], T], kinds: Any = ()) -> T:
     if faults:
         names = dict(flags(made if made is not None else kinds))
         raise SurefootError("; ".join(dict.fromkeys(flagged(str(f), names) for f in faults)))
-    return made  # type: ignore[no-any-return]
+    return cast(T, made)
 
 
 def called(command: Callable[[], int]) -> int:

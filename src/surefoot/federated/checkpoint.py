@@ -43,7 +43,7 @@ def why_not(strategy: object, around: bool) -> str:
     own = ("combine", "expected", "configure_train", "aggregate_train")
     if any(getattr(type(strategy), m) is not getattr(DeterministicFedAvg, m) for m in own):
         return f"{name} keeps more than the arrays of a round"
-    rule = type(strategy.rule)  # type: ignore[attr-defined]
+    rule = type(getattr(strategy, "rule", None))
     return "" if rule is ServerRule else f"{rule.__name__} may keep a state of its own"
 
 

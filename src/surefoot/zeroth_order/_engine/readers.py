@@ -44,6 +44,7 @@ class Readers(WeightUses):
                 module.register_forward_pre_hook(self._enters, prepend=True),
                 module.register_forward_hook(self._leaves, prepend=True, always_call=True),
             ]
+        # torch gives neither of the two types.
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *how: Any) -> None:
