@@ -11,6 +11,7 @@ import tyro
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.refusing import refuse
 from surefoot.errors import ArgumentError
 
 Method = Literal["lozo", "lozo-m", "mezo", "rac-lora", "lora", "cola", "full"]
@@ -37,11 +38,11 @@ class FinetuneConfig:
 
     model: tyro.conf.Positional[str]
     """A folder as save_pretrained writes it, a GGUF file, or a packaged model: minilm, smollm2."""
-    data: tyro.conf.Positional[Path]
+    data: tyro.conf.Positional[str | Path]
     """CSV, JSONL or Parquet with a column of texts, and one of labels where classes are to be learned."""
     method: Method | None = None
     """By default steps of all are measured, and the choice is explained."""
-    out: Path = Path("finetuned")
+    out: str | Path = "finetuned"
     """A new folder, or that of the same command, which then goes on."""
     text: str = "text"
     """The column of texts."""
@@ -75,8 +76,6 @@ class FinetuneConfig:
     """Of the split, the order of the texts, the directions and the adapters."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", Path(self.data))
-        object.__setattr__(self, "out", Path(self.out))
         if self.method is not None:
             check_choice("method", self.method, METHODS)
         for name in ("max_length", "steps", "rank"):
@@ -92,17 +91,31 @@ class FinetuneConfig:
         check_number("validation", self.validation, above=0, below=1)
         check_number("test", self.test, least=0, below=1)
         if self.validation + self.test >= 1:
-            raise ArgumentError(
-                "test",
-                f"and validation must leave texts to train on, got {self.validation} and {self.test}",
+            refuse(
+                ArgumentError(
+                    "test",
+                    f"and validation must leave texts to train on, got {self.validation} and {self.test}",
+                )
             )
         if "{text}" not in self.prompt:
-            raise ArgumentError("prompt", f"must hold {{text}}, got {self.prompt!r}")
+            refuse(ArgumentError("prompt", f"must hold {{text}}, got {self.prompt!r}"))
         if self.quantised and self.method is not None and self.method not in ON_BLOCKS:
-            raise ArgumentError(
-                "quantised",
-                f"needs method lozo or lozo-m, which do not write weights; got method {self.method}",
+            refuse(
+                ArgumentError(
+                    "quantised",
+                    f"needs method lozo or lozo-m, which do not write weights; got method {self.method}",
+                )
             )
+
+    @property
+    def file(self) -> Path:
+        """The data."""
+        return Path(self.data)
+
+    @property
+    def folder(self) -> Path:
+        """Where all is written."""
+        return Path(self.out)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

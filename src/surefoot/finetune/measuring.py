@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from surefoot.errors import SurefootError
@@ -24,7 +26,7 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
     config = FinetuneConfig(**given["config"])
     method, quantised = str(given["method"]), bool(given["quantised"])
     source = find_model(config.model)
-    texts = read_texts(config.data, config.text, config.label).split(
+    texts = read_texts(config.file, config.text, config.label).split(
         config.validation, config.test, config.seed
     )
     from surefoot.finetune.doors.opening import Opener, task_for
@@ -45,8 +47,9 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
         from surefoot.finetune.doors.training import Training
 
         plan = replace(plan, steps=STEPS, every=0)
-        training = Training(plan, 1e-9, model, task, None, rows=rows)
-        seconds = training.seconds_of_last_step()
+        with tempfile.TemporaryDirectory() as folder:
+            training = Training(plan, 1e-9, model, task, Path(folder), kept=False, rows=rows)
+            seconds = training.seconds_of_last_step()
     return {"peak": peak(), "seconds": seconds}
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import shlex
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -64,13 +65,13 @@ def finetune(config: FinetuneConfig, say: Say = _silent) -> FinetuneResult:
     surefoot.errors.NonFiniteError
         The loss is not finite.
     """
-    place = Place(config.out)
+    place = Place(config.folder)
     done = place.finished(config)
     if done is not None:
         say(f"{config.out} is finished; nothing is left to do")
         return done
     source = find_model(config.model)
-    texts = read_texts(config.data, config.text, config.label)
+    texts = read_texts(config.file, config.text, config.label)
     parts = texts.split(config.validation, config.test, config.seed)
     say(_read_line(config, parts))
     from surefoot.finetune.doors.opening import Opener, task_for
@@ -111,8 +112,8 @@ class _Run:
         config, rows = self.config, len(self.parts["train"])
         stored = self.place.known("method.json")
         if stored is None:
-            method, quantised, why = config.method, bool(config.quantised), ""
-            if method is None or config.max_memory is not None:
+            method, quantised, why = str(config.method), bool(config.quantised), ""
+            if config.method is None or config.max_memory is not None:
                 self.say("a step of each method is measured")
                 choice = choosing.choose(config, self.source, self.say)
                 method, quantised, why = choice.taken.method, choice.taken.quantised, choice.why
@@ -164,11 +165,12 @@ class _Run:
 
         plan = dataclasses.replace(short, batch=min(short.batch, len(rows)))
         model = opener.open(quantised=plan.quantised)
-        training = Training(plan, rate, model, self.task, None, rows=rows)
-        try:
-            training.run()
-        except NonFiniteError:
-            return math.inf
+        with tempfile.TemporaryDirectory() as folder:
+            training = Training(plan, rate, model, self.task, Path(folder), kept=False, rows=rows)
+            try:
+                training.run()
+            except NonFiniteError:
+                return math.inf
         loss = float(self.task.measure(training.model, "held out", self.config.batch)["loss"])
         return loss if math.isfinite(loss) else math.inf
 
@@ -226,12 +228,12 @@ class _Run:
         certificates = [*promised, saved_is_measured(record)]
         saved = self.place.take(folder, kind)
         result = FinetuneResult(
-            folder=self.config.out, saved=saved, method=plan.method, lr=lr, steps=steps,
+            folder=self.config.folder, saved=saved, method=plan.method, lr=lr, steps=steps,
             batch=plan.batch, best_step=int(best["step"]), tried=tried, before=before,
             validation=validation, test=test,
             sizes={name: len(part) for name, part in self.parts.items()},
             majority=self._majority(), interval=_interval(test, len(self.parts["test"])),
-            page=self.config.out / "report" / "index.html", certificates=certificates,
+            page=self.config.folder / "report" / "index.html", certificates=certificates,
         )  # fmt: skip
         if own is not None:
             record = Record.concat([record, own])
@@ -258,14 +260,14 @@ class _Run:
             value = getattr(config, f.name)
             if f.name not in ("model", "data") and value != f.default:
                 words += [f"--{f.name.replace('_', '-')}", str(value)]
-        root = config.out / "report"
+        root = config.folder / "report"
         shutil.rmtree(root, ignore_errors=True)
         folder = write_single(
             root, "finetune", title=f"Fine-tuning {self.source.name} by {plan.method}",
             part="training", about="What was trained, and what was promised of it", record=record,
             certificates=result.certificates, tables=_tables(result), config=config.to_dict(),
             command=shlex.join(words), seconds=time.monotonic() - self.began,
-            read={f"--data {config.data}": sha256_of(config.data)},
+            read={f"--data {config.data}": sha256_of(config.file)},
         )  # fmt: skip
         write_run_page(folder)
         write_site(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,16 @@ def task_for(source: Source, texts: dict[str, Texts], prompt: str, cut: int | No
     if source.kind == "encoder":
         return ByHead(texts, tokenizer, longest, cut)
     if labelled:
-        return ByPrompt(texts, tokenizer, longest, cut, prompt=prompt)
+        short = {"logits_to_keep", "position_ids"} <= _takes(config)
+        return ByPrompt(texts, tokenizer, longest, cut, prompt=prompt, short=short)
     return Language(texts, tokenizer, longest, cut)
+
+
+def _takes(config: Any) -> set[str]:
+    """What a forward of the language model of a configuration can be given."""
+    known = transformers.AutoModelForCausalLM._model_mapping
+    kind: Any = known.get(type(config), None)
+    return set() if kind is None else set(inspect.signature(kind.forward).parameters)
 
 
 def _tokenizer(source: Source) -> Any:
@@ -207,7 +216,7 @@ def reopened(opener: Opener, folder: Path, *, quantised: bool) -> Any:
     """What was saved, loaded as anybody would: plain weights, or an adapter on the base."""
     with quiet():
         if not (folder / "adapter_config.json").is_file():
-            auto = transformers.AutoModelForSequenceClassification
+            auto: Any = transformers.AutoModelForSequenceClassification
             if opener.source.kind != "encoder":
                 auto = transformers.AutoModelForCausalLM
             return auto.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
@@ -218,4 +227,4 @@ def reopened(opener: Opener, folder: Path, *, quantised: bool) -> Any:
             return attach(base, folder).eval()
         with need("peft", extra="llm", part="surefoot.finetune"):
             from peft import PeftModel
-        return PeftModel.from_pretrained(base, folder).eval()
+        return PeftModel.from_pretrained(base, folder, trust_remote_code=False).eval()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from surefoot.errors import need
 
 with need("transformers", extra="llm", part="surefoot.finetune"):
-    from transformers.utils import logging
+    from transformers.utils import logging as untyped
+
+logging: Any = untyped
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ class Task:
         return ids
 
     def collate(self, rows: Sequence[Example]) -> dict[str, Tensor]:
-        """Rows of one length: padded on the right, with labels that say so."""
+        """Rows of one length: padded, with labels that say so."""
         longest = max(len(row["input_ids"]) for row in rows)
         pad = self.tokenizer.pad_token_id
         fill = {"input_ids": 0 if pad is None else pad, "attention_mask": 0, "labels": IGNORED}
@@ -91,14 +91,17 @@ class Task:
         for name in rows[0]:
             values = [row[name] for row in rows]
             if isinstance(values[0], list):
-                values = [v + [fill.get(name, 0)] * (longest - len(v)) for v in values]
+                values = [self._padded(v, fill.get(name, 0), longest) for v in values]
             found[name] = torch.tensor(values)
         return found
 
-    def longest_batch(self, size: int) -> dict[str, Tensor]:
-        """The batch that takes most memory."""
-        rows = sorted(self.examples["train"], key=lambda row: len(row["input_ids"]))[-size:]
-        return self.collate(rows)
+    def _padded(self, values: list[int], fill: int, longest: int) -> list[int]:
+        return values + [fill] * (longest - len(values))
+
+    def loss(self, model: Any, given: Mapping[str, Tensor]) -> Tensor:
+        """The mean over the labels of a batch."""
+        found: Tensor = model(**given).loss
+        return found
 
     # -- measuring ---------------------------------------------------------------------------------------
 
@@ -160,9 +163,19 @@ class ByHead(Task):
 
 @dataclass
 class ByPrompt(Task):
-    """A language model that is asked for the label, and whose likeliest label counts."""
+    """A language model that is asked for the label, and whose likeliest label counts.
+
+    Attributes
+    ----------
+    prompt
+        Holds {text}.
+    short
+        Whether the model can be asked for the logits of the last positions alone: rows are then padded on
+        the left, so that all labels stand there. The logits of a whole text are the largest tensor of a step.
+    """
 
     prompt: str = ""
+    short: bool = False
 
     def __post_init__(self) -> None:
         self._words = [
@@ -200,6 +213,35 @@ class ByPrompt(Task):
             "labels": [IGNORED] * len(prompt) + word,
         }
 
+    def _padded(self, values: list[int], fill: int, longest: int) -> list[int]:
+        more = [fill] * (longest - len(values))
+        return more + values if self.short else values + more
+
+    def collate(self, rows: Sequence[Example]) -> dict[str, Tensor]:
+        """Rows of one length, and where the tokens of a text that begins with padding stand in it."""
+        found = super().collate(rows)
+        if self.short:
+            found["position_ids"] = (found["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+        return found
+
+    def loss(self, model: Any, given: Mapping[str, Tensor]) -> Tensor:
+        """The mean over the labels of a batch."""
+        if not self.short:
+            return super().loss(model, given)
+        logits, labels = self._asked(model, dict(given))
+        return nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
+        )
+
+    def _asked(self, model: Any, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits and labels, of the last positions alone where the model can."""
+        labels = given.pop("labels")
+        if not self.short:
+            return model(**given, use_cache=False).logits, labels
+        keep = max(map(len, self._words)) + 1
+        found: Tensor = model(**given, use_cache=False, logits_to_keep=keep).logits
+        return found, labels[:, -keep:]
+
     def _measure(self, model: nn.Module, rows: list[Example], batch: int) -> dict[str, float]:
         """Every label after every prompt; probabilities among the labels alone."""
         asked, truth = [], []
@@ -211,8 +253,7 @@ class ByPrompt(Task):
             asked += [self._with(prompt, word) for word in self._words]
         score = torch.zeros(len(asked), dtype=torch.float64)
         for some, given in self._batches(model, asked, batch):
-            labels = given.pop("labels")
-            score[some] = -_summed(model(**given, use_cache=False).logits, labels)[0].cpu()
+            score[some] = -_summed(*self._asked(model, given))[0].cpu()
         among = score.view(len(rows), len(self._words)).log_softmax(dim=1)
         right = torch.tensor(truth)
         return {

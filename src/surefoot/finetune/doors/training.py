@@ -54,6 +54,27 @@ def on_device(model: Any) -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
+class _ByTask:
+    """The loss is the task's."""
+
+    task: Task
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The mean over the labels; a step has one micro-batch, whose mean it is."""
+        loss = self.task.loss(model, inputs)
+        return (loss, {}) if return_outputs else loss
+
+
+class _Plain(_ByTask, transformers.Trainer):
+    """With gradients."""
+
+
+class _ForwardOnly(_ByTask, ZOTrainer):
+    """Without."""
+
+
 class _Clock(transformers.TrainerCallback):
     """How long a step takes."""
 
@@ -79,7 +100,9 @@ class Training:
     task
         Its texts.
     folder
-        For checkpoints; None: none are kept.
+        For checkpoints.
+    kept
+        Whether there are any.
     log
         The log of steps that a forward-only method writes; None: none.
     callbacks
@@ -94,20 +117,21 @@ class Training:
         lr: float,
         model: Any,
         task: Task,
-        folder: Path | None,
+        folder: Path,
         *,
+        kept: bool = True,
         log: Path | None = None,
         callbacks: Sequence[Any] = (),
         rows: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         self.plan, self.task = plan, task
         self.chain: ChainOfLora | None = None
-        self._folder = folder
+        self._folder, self._kept = folder, kept
         with quiet():
             if not plan.forward_only and plan.method != "full":
                 model = self._adapted(model)
             self.model = model
-            every: list[Any] = [] if folder is None else [Sealing()]
+            every: list[Any] = [Sealing()] if kept else []
             if plan.chained:
                 self.chain = ChainOfLora(model, self._blocks())
                 every = [RacCallback(self.chain)]
@@ -146,13 +170,13 @@ class Training:
         cuda = torch.cuda.is_available()
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         arguments = transformers.TrainingArguments(
-            output_dir=str(self._folder or Path("unused")),
+            output_dir=str(self._folder),
             max_steps=plan.steps, per_device_train_batch_size=max(1, plan.batch // processes),
             learning_rate=lr, lr_scheduler_type=plan.schedule,
             warmup_steps=0 if plan.schedule == "constant" else max(1, plan.steps // 20),
             seed=plan.seed, data_seed=plan.seed, report_to="none", disable_tqdm=True,
             logging_strategy="steps", logging_steps=1, use_cpu=not cuda,
-            save_strategy="no" if self._folder is None else "steps",
+            save_strategy="steps" if self._kept else "no",
             save_steps=plan.every or plan.steps, save_total_limit=2,
             dataloader_pin_memory=cuda, remove_unused_columns=False,
         )  # fmt: skip
@@ -161,8 +185,11 @@ class Training:
             "data_collator": self.task.collate, "callbacks": callbacks,
         }  # fmt: skip
         if plan.forward_only:
-            return ZOTrainer(**common, optimizer_cls_and_kwargs=self._forward_only(log))
-        return transformers.Trainer(**common)
+            made: Any = _ForwardOnly(**common, optimizer_cls_and_kwargs=self._forward_only(log))
+        else:
+            made = _Plain(**common)
+        made.task = self.task
+        return made
 
     def _forward_only(self, log: Path | None) -> tuple[Any, dict[str, Any]]:
         plan = self.plan
@@ -178,7 +205,7 @@ class Training:
 
     def run(self) -> None:
         """Train to the end of the plan, or until a callback stops it."""
-        found = self._folder is not None and checkpoints.any_left(self._folder)
+        found = self._kept and checkpoints.any_left(self._folder)
         with quiet():
             self.trainer.train(resume_from_checkpoint=True if found else None)
 
@@ -192,14 +219,14 @@ class Training:
     @property
     def step(self) -> int:
         """That of the checkpoint from which `run` goes on; 0: there is none."""
-        found = [] if self._folder is None else list(self._folder.glob("checkpoint-*"))
+        found = self._folder.glob("checkpoint-*")
         return max((checkpoints.step_of(folder) or 0 for folder in found), default=0)
 
     @property
     def losses(self) -> dict[int, tuple[float, float]]:
         """By step, the training loss and the rate, also of steps before a checkpoint."""
         state = self.trainer.state
-        if not state.log_history and self._folder is not None and self.step:
+        if not state.log_history and self.step:
             file = self._folder / f"checkpoint-{self.step}" / checkpoints.STATE
             logs = json.loads(file.read_text(encoding="utf-8"))["log_history"]
         else:
@@ -225,7 +252,8 @@ class Training:
         if self.chain is not None:
             return self.chain.certificates(L=math.inf)
         if self.plan.forward_only:
-            return self.trainer.zeroth_order.certificates()
+            made: list[Certificate] = self.trainer.zeroth_order.certificates()
+            return made
         return []
 
     def save(self, folder: Path) -> None:
