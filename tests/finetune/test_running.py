@@ -1,5 +1,7 @@
 """From a file to a tuned model: every method, what it saves, and the same again after a kill."""
 
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from surefoot import Verdict
-from surefoot.finetune import METHODS, FinetuneConfig, finetune
+from surefoot.finetune import METHODS, FinetuneConfig, FinetuneError, finetune
 
 transformers = pytest.importorskip("transformers", reason="needs the llm extra")
 peft = pytest.importorskip("peft", reason="needs the llm extra")
@@ -96,3 +98,37 @@ def test_killed_in_the_middle_the_same_command_ends_with_the_same_bits(
     one, two = whole.to_dict(), again.to_dict()
     for name in ("validation", "test", "best_step", "steps"):
         assert one[name] == two[name]
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("method", ["lozo", "rac-lora"])
+def test_two_processes_are_one_up_to_rounding(method, decoder, reviews, tmp_path):
+    one = finetune(config(decoder, reviews, tmp_path / "one", method, steps=16))
+    two = config(decoder, reviews, tmp_path / "two", method, steps=16)
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run(
+        [*start, "-m", "surefoot", *told(two)[3:]], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    assert found["steps"] == one.steps
+    assert found["best_step"] == one.best_step
+    assert found["validation"]["loss"] == pytest.approx(one.validation["loss"], abs=1e-4)
+    first, second = weights(one.saved), weights(tmp_path / "two" / one.saved.name)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-3)
+
+
+def test_several_processes_need_what_one_would_find(decoder, reviews, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    given = config(decoder, reviews, tmp_path / "out", "lozo")
+    refused = [
+        ({"method": None}, "--method must be given"),
+        ({"lr": None}, "--lr must be given"),
+        ({"batch": 3}, "multiple of the 2 processes"),
+        ({"max_memory": 1.0}, "measured by one process"),
+    ]
+    for change, said in refused:
+        with pytest.raises(FinetuneError, match=said):
+            finetune(dataclasses.replace(given, **change))
+    assert not (tmp_path / "out").exists()

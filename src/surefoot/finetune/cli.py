@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import tyro
 
 from surefoot.finetune.config import FinetuneConfig
+from surefoot.finetune.processes import rank
 
 NAME = "finetune"
 
@@ -25,10 +26,12 @@ class Finetune:
         from surefoot.finetune.running import finetune
 
         def say(line: str) -> None:
-            print(line, file=sys.stderr, flush=True)
+            if rank() == 0:
+                print(line, file=sys.stderr, flush=True)
 
         result = finetune(self.config, say)
-        print(json.dumps(result.to_dict(), indent=1) if self.json else result)
+        if rank() == 0:
+            print(json.dumps(result.to_dict(), indent=1) if self.json else result)
         broken = any(c.surprise and c.verdict == "BROKEN" for c in result.certificates)
         return 1 if broken else 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot._run.files import read_json, write_json
+from surefoot.finetune.processes import rank
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Looks:
     def add(self, step: int, **measured: float) -> bool:
         """Another look; whether it is the best."""
         self.all.append({"step": step, **measured})
-        if self.file is not None:
+        if self.file is not None and rank() == 0:
             write_json(self.file, self.all)
         return self.best is self.all[-1]
 

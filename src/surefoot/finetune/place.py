@@ -18,6 +18,7 @@ from surefoot.finetune.config import FinetuneConfig
 from surefoot.finetune.errors import FinetuneError
 from surefoot.finetune.models import Source
 from surefoot.finetune.plan import Plan
+from surefoot.finetune.processes import rank
 from surefoot.finetune.result import FinetuneResult
 
 T = TypeVar("T")
@@ -83,6 +84,9 @@ class Place:
         FinetuneError
             Another process is at it.
         """
+        if rank() > 0:
+            yield
+            return
         there = self.folder.exists()
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
@@ -100,6 +104,8 @@ class Place:
 
     def begin(self, config: FinetuneConfig) -> None:
         """Write down what was asked."""
+        if rank() > 0:
+            return
         self.state.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / ASKED, {"format": FORMAT, "config": _asked(config)})
 
@@ -110,7 +116,8 @@ class Place:
 
     def keep(self, name: str, data: Any) -> None:
         """Keep plain values under a name."""
-        write_json(self.state / name, data)
+        if rank() == 0:
+            write_json(self.state / name, data)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What was kept under a name, or else what is made now."""

@@ -24,6 +24,7 @@ from surefoot.finetune.looks import Looks
 from surefoot.finetune.models import Source, find_model
 from surefoot.finetune.place import Place
 from surefoot.finetune.plan import Plan, plan_for
+from surefoot.finetune.processes import processes, rank, wait
 from surefoot.finetune.promises import AGAIN, SEEN, saved_is_measured
 from surefoot.finetune.result import FinetuneResult
 from surefoot.finetune.texts import Texts, read_texts
@@ -65,6 +66,7 @@ def finetune(config: FinetuneConfig, say: Say = _silent) -> FinetuneResult:
     surefoot.errors.NonFiniteError
         The loss is not finite.
     """
+    _check_processes(config)
     place = Place(config.folder)
     done = place.finished(config)
     if done is not None:
@@ -81,6 +83,23 @@ def finetune(config: FinetuneConfig, say: Say = _silent) -> FinetuneResult:
     opener = Opener(source, task, config.seed)
     with place.held():
         return _Run(config, place, source, opener, parts, say).whole()
+
+
+def _check_processes(config: FinetuneConfig) -> None:
+    count = processes()
+    if count == 1:
+        return
+    for name in ("method", "lr"):
+        if getattr(config, name) is None:
+            raise FinetuneError(
+                f"--{name} must be given where there are {count} processes: what it would be is found by one"
+            )
+    if config.max_memory is not None:
+        raise FinetuneError(f"--max-memory is measured by one process, and there are {count}")
+    if config.batch % count:
+        raise FinetuneError(
+            f"--batch must be a multiple of the {count} processes, got {config.batch}"
+        )
 
 
 def _read_line(config: FinetuneConfig, parts: dict[str, Texts]) -> str:
@@ -106,7 +125,15 @@ class _Run:
         lr, tried = self._rate(plan)
         before = self.place.once("before.json", lambda: self._before(plan))
         looks, losses, own, promised = self._train(plan, lr)
-        return self._conclude(plan, lr, tried, before, looks, losses, own, promised)
+        wait()
+        if rank() == 0:
+            result = self._conclude(plan, lr, tried, before, looks, losses, own, promised)
+        wait()
+        if rank() > 0:
+            found = self.place.finished(self.config)
+            assert found is not None
+            result = found
+        return result
 
     def _plan(self) -> Plan:
         config, rows = self.config, len(self.parts["train"])

@@ -13,6 +13,7 @@ from typing import Any
 from surefoot.errors import NonFiniteError, need
 from surefoot.finetune.doors.tasks import Task
 from surefoot.finetune.looks import Looks
+from surefoot.finetune.processes import rank
 
 with need("transformers", extra="llm", part="surefoot.finetune"):
     import transformers
@@ -72,7 +73,7 @@ class Looking(transformers.TrainerCallback):
             return
         found = self.task.measure(kwargs["model"], "validation", self.batch)
         is_best = self.looks.add(step, **found)
-        if is_best and self.best is not None and state.is_world_process_zero:
+        if is_best and self.best is not None:
             self._keep(step)
         self.say(self._line(state, found, is_best))
         if self.looks.enough:
@@ -81,8 +82,12 @@ class Looking(transformers.TrainerCallback):
     def _keep(self, step: int) -> None:
         assert self.best is not None
         new = self.best / f".best-{step}.new"
-        shutil.rmtree(new, ignore_errors=True)
+        if rank() == 0:
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
         self.save(new)
+        if rank() > 0:
+            return
         to = self.best / f"best-{step}"
         shutil.rmtree(to, ignore_errors=True)
         os.replace(new, to)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from surefoot.errors import need
 from surefoot.finetune.doors.quiet import quiet
 from surefoot.finetune.doors.tasks import Task
 from surefoot.finetune.plan import MOMENTUM, PERIOD, Plan
+from surefoot.finetune.processes import processes, rank
 
 with need("transformers", extra="llm", part="surefoot.finetune"):
     import transformers
@@ -168,10 +168,9 @@ class Training:
     def _trainer(self, lr: float, callbacks: list[Any], rows: list[Any], log: Path | None) -> Any:
         plan = self.plan
         cuda = torch.cuda.is_available()
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
         arguments = transformers.TrainingArguments(
             output_dir=str(self._folder),
-            max_steps=plan.steps, per_device_train_batch_size=max(1, plan.batch // processes),
+            max_steps=plan.steps, per_device_train_batch_size=plan.batch // processes(),
             learning_rate=lr, lr_scheduler_type=plan.schedule,
             warmup_steps=0 if plan.schedule == "constant" else max(1, plan.steps // 20),
             seed=plan.seed, data_seed=plan.seed, report_to="none", disable_tqdm=True,
@@ -257,16 +256,14 @@ class Training:
         return []
 
     def save(self, folder: Path) -> None:
-        """What the user gets: plain weights, or an adapter of the base.
-
-        Where nothing has moved yet, the adapter is at zero.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
+        """Plain weights, or an adapter of the base; every process calls this, and the first writes."""
         with quiet():
-            if self.chain is not None:
-                self.chain.export_adapter(folder)
-            elif self.plan.forward_only:
+            if self.plan.forward_only:
+                # All fold alike.
                 self.trainer.save_model(str(folder))
-            else:
+            elif rank() == 0 and self.chain is not None:
+                self.chain.export_adapter(folder)
+            elif rank() == 0:
                 self.model.save_pretrained(folder)
-            self.task.tokenizer.save_pretrained(folder)
+            if rank() == 0:
+                self.task.tokenizer.save_pretrained(folder)
