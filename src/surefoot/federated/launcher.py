@@ -291,12 +291,11 @@ class Federation:
         )  # fmt: skip
         rounds.look()
         if not new.exists():
-            # What the ServerApp says of itself comes first: it is why.
-            why = _error_of(report)
+            # Where the ServerApp says of itself what ended it, Flower's traceback of it is no help.
+            if why := _error_of(report):
+                raise FederationError(f"the run ended without a result: {why}")
             logs = f"{_tail(said)}\n{_tail(self.log('superlink'), 10)}"
-            raise FederationError(
-                f"the run ended without a result{f': {why}' if why else ''}; its last lines:\n{logs}"
-            )
+            raise FederationError(f"the run ended without a result; its last lines:\n{logs}")
         for file, place in ((report, Path(f"{out}.json")), (new, out)):
             with replacing(place) as partial:
                 shutil.copyfile(file, partial)
