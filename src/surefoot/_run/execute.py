@@ -13,11 +13,12 @@ from pathlib import Path
 from surefoot._numerics.arguments import checked
 from surefoot._run.backends import check_backend, fresh_workers, joblib_backend
 from surefoot._run.conclude import conclude
+from surefoot._run.execution import Execution
 from surefoot._run.files import sha256_of, write_json
 from surefoot._run.folder import RunFolder
 from surefoot._run.in_use import alone_in
 from surefoot._run.manifest import write_manifest
-from surefoot._run.plan import Execution, start
+from surefoot._run.plan import start
 from surefoot._run.seed import SeedResult, run_seed
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
