@@ -452,7 +452,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
 
     from surefoot import study as studies
     from surefoot._numerics.options import flagged, flags
-    from surefoot._run.backends import check_backend
+    from surefoot._run.backends import check_address, check_backend
     from surefoot._run.execute import execute
     from surefoot._run.folder import RunFolder
     from surefoot._run.plan import config_of, resumable, resume, start
@@ -463,6 +463,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
     chosen = [studies.load_study(n) for n in names]
     execution = arguments.execution
     check_backend(execution.backend)
+    check_address(execution.address)
     folders: list[RunFolder] = []
     for study in chosen:
         config = arguments.config

@@ -14,6 +14,7 @@ EXTRAS = {
     "llm": ("transformers", "peft", "accelerate", "gguf", "sentencepiece", "safetensors"),
     "federated": ("flwr",),
     "privacy": ("opacus", "dp-accounting"),
+    "cluster": ("ray", "distributed"),
     "bench": ("POT", "pyriemann"),
 }
 CORE = (

@@ -15,7 +15,7 @@ class Execution:
     """How a study is executed; nothing here may change a result."""
 
     backend: str = "loky"
-    """joblib's backend: loky, threading, ray or dask."""
+    """Where seeds run: loky (processes), threading, ray or dask."""
     jobs: int = -1
     """How many seeds run at once; -1: one a core."""
     out: Path = Path("runs")
@@ -26,6 +26,8 @@ class Execution:
     """Double the seeds of a part for as long as a claim on its mean is UNDECIDED."""
     max_seeds: int | None = None
     """The most seeds that a part gets that way; 300 where nothing is said."""
+    address: str | None = None
+    """Of a Ray or Dask cluster that shares this file system; by default one is started on this machine."""
 
     def __post_init__(self) -> None:
         check_number("confidence", self.confidence, least=0.5, below=1)
@@ -34,6 +36,12 @@ class Execution:
             if not self.until_decided:
                 why = "is for until_decided (--until-decided); for a fixed number give seeds"
                 refuse(ArgumentError("max_seeds", why))
+        if self.address is not None and self.backend not in ("ray", "dask"):
+            refuse(
+                ArgumentError(
+                    "address", f"is of a cluster, for backend ray or dask, got {self.backend}"
+                )
+            )
         if self.jobs == 0 or self.jobs < -1:
             refuse(ArgumentError("jobs", f"must be -1 or at least 1, got {self.jobs}"))
 
