@@ -457,6 +457,8 @@ def run_command(name: str, words: Sequence[str]) -> int:
     from surefoot._run.folder import RunFolder
     from surefoot._run.plan import config_of, resumable, resume, start
     from surefoot._run.terminal import Progress, print_certificates
+    from surefoot._sinks.runs import send_run
+    from surefoot._sinks.sending import check_sink
     from surefoot.report import write_run_page, write_site
 
     names = studies.study_names() if name == "all" else [name]
@@ -464,6 +466,8 @@ def run_command(name: str, words: Sequence[str]) -> int:
     execution = arguments.execution
     check_backend(execution.backend)
     check_address(execution.address)
+    if execution.log_to is not None:
+        check_sink(execution.log_to)
     folders: list[RunFolder] = []
     for study in chosen:
         config = arguments.config
@@ -501,6 +505,8 @@ def run_command(name: str, words: Sequence[str]) -> int:
                 f"what was done is in {folder.path}; to go on: {resume(study, folder, execution)}"
             ) from None
         write_run_page(folder)
+        if execution.log_to is not None:
+            send_run(folder, execution.log_to)
         folders.append(folder)
     if not folders:
         raise SurefootError("no study could run; see the lines above for what to install")

@@ -15,6 +15,7 @@ EXTRAS = {
     "federated": ("flwr",),
     "privacy": ("opacus", "dp-accounting"),
     "cluster": ("ray", "distributed"),
+    "sinks": ("mlflow-skinny", "tensorboard", "trackio"),
     "bench": ("POT", "pyriemann"),
 }
 CORE = (

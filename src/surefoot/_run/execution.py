@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.refusing import refuse
@@ -28,6 +29,8 @@ class Execution:
     """The most seeds that a part gets that way; 300 where nothing is said."""
     address: str | None = None
     """Of a Ray or Dask cluster that shares this file system; by default one is started on this machine."""
+    log_to: Literal["mlflow", "tensorboard", "trackio"] | None = None
+    """A tracker that gets the records and certificates when a study has ended."""
 
     def __post_init__(self) -> None:
         check_number("confidence", self.confidence, least=0.5, below=1)
