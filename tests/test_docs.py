@@ -1,10 +1,11 @@
 """What the documents show works when pasted, their links lead somewhere, and no study is left out.
 
-Fences carry a tag. `python` blocks run and print a verdict; `py` are fragments of a program of the reader's
-and must be Python; `sh` are commands; `console` is a session, whose commands run one after another in one
-folder and say what is shown (`...` stands for anything); `text` and `toml` are neither. A word of capitals in a
-command (MODULE, CHECKPOINT) stands for what the reader has, and a comment with the word "network" says that it
-needs one: such a command cannot run here, and its flags are looked up in its --help.
+Fences carry a tag. `python` blocks run and print a verdict; `py` are fragments of a program of the
+reader's and must be Python; `sh` are commands; `console` is a session, whose commands run one after
+another in a folder and say what is shown (`...` stands for anything); `text` and `toml` are neither. A
+word of capitals in a command (MODULE, CHECKPOINT) stands for what the reader has, and a comment with the
+word "network" says that it needs one: such a command cannot run here, and its flags are looked up in its
+--help.
 """
 
 import ast

@@ -401,10 +401,9 @@ def grouped(name: str, title: str, kinds: dict[str, Any]) -> type:
     words = [Annotated[c, tyro.conf.subcommand(n)] for n, c in kinds.items()]
     # A union of one is none, and would make no word.
     below: Any = Union[(*words, Annotated[None, tyro.conf.Suppress])]
+    plain: Any = tyro.conf.OmitSubcommandPrefixes
     return dataclasses.make_dataclass(
-        name,
-        [("command", tyro.conf.OmitSubcommandPrefixes[below])],
-        namespace={"__doc__": title},
+        name, [("command", plain[below])], namespace={"__doc__": title}
     )
 
 

@@ -153,9 +153,9 @@ def _here(backend: str, work: Work, jobs: int) -> Iterator[SeedResult]:
                 return
             said = str(error).splitlines()
             why = next((line.strip() for line in said if "exit codes" in line), said[0])
-            for key in left:
-                if (worker := work.worker(*key)) is not None:
-                    work.say_died(*key, why, worker)
+            for part, seed in left:
+                if (worker := work.worker(part, seed)) is not None:
+                    work.say_died(part, seed, why, worker)
 
 
 def _given_up(left: Mapping[Key, Any], why: str) -> Iterator[SeedResult]:

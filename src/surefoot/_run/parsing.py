@@ -95,7 +95,6 @@ def listed(titles: Mapping[str, str], prog: str) -> str:
 def every_study() -> Any:
     """`run` with every study as a word below it, for a shell that completes words."""
     kinds = {n: run_arguments(settings_of(n), f"Run {n}.") for n in (*study_names(), "all")}
-    below = Union[tuple(Annotated[c, tyro.conf.subcommand(n)] for n, c in kinds.items())]  # noqa: UP007
-    return dataclasses.make_dataclass(
-        "Run", [("study", tyro.conf.OmitSubcommandPrefixes[below])], frozen=True
-    )
+    below: Any = Union[tuple(Annotated[c, tyro.conf.subcommand(n)] for n, c in kinds.items())]  # noqa: UP007
+    plain: Any = tyro.conf.OmitSubcommandPrefixes
+    return dataclasses.make_dataclass("Run", [("study", plain[below])], frozen=True)

@@ -69,7 +69,7 @@ class Measures:
         """
         assert self._objective is not None
         taken = [None if p.grad is None else p.grad.detach() for p in parameters]
-        with _aside():
+        with _aside(parameters):
             loss = self._objective()
             hessian = Hessian(loss, parameters) if "smoothness" in self.names else None
             found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
@@ -116,8 +116,8 @@ def _flat(parts: list[Tensor]) -> Float[Tensor, " P"]:
 
 
 @contextmanager
-def _aside() -> Iterator[None]:
+def _aside(parameters: list[Tensor]) -> Iterator[None]:
     """Let the training draw the random numbers that it would have drawn."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = sorted({p.device.index or 0 for p in parameters if p.is_cuda})
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         yield

@@ -163,7 +163,7 @@ def _smooth(record: Record) -> Assumption:
 def _decrease() -> Guarantee:
     def bound(record: Record) -> Float[np.ndarray, "seeds steps"]:
         f = _at(record, "objective", SUM)
-        return np.maximum(f[:, :1] - f, 0.0)
+        return np.asarray(np.maximum(f[:, :1] - f, 0.0))
 
     return Guarantee(
         name=DECREASE,
@@ -187,7 +187,7 @@ def _rate() -> Guarantee:
         curve = record.curves(GAP)
         lr, mu = constants(record)
         steps = curve.steps - curve.steps[0]
-        return curve.values[:, :1] * np.clip(1 - lr * mu, 0.0, 1.0) ** steps
+        return np.asarray(curve.values[:, :1] * np.clip(1 - lr * mu, 0.0, 1.0) ** steps)
 
     def aiming(record: Record) -> Assumption:
         curve = record.curves("aiming")
@@ -216,7 +216,7 @@ def _mean() -> Guarantee:
         f_star = float(record.fact("f_star").all[0])
         lr, largest = float(record["lr"].max()), float(record["smoothness"].max())
         variance, steps = float(record["noise"].mean()), record.curves(SUM).steps
-        return start - f_star + 0.5 * largest * lr**2 * variance * (steps - steps[0])
+        return np.asarray(start - f_star + 0.5 * largest * lr**2 * variance * (steps - steps[0]))
 
     def variance(record: Record) -> Assumption:
         curve = record.curves("noise")

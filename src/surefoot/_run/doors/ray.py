@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ def _connected(address: str | None, jobs: int) -> Iterator[None]:
     where = local if address is None else {"address": address}
     try:
         ray.init(
-            **where, runtime_env=environment, log_to_driver=False, logging_level="ERROR",
+            **where, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR,
             configure_logging=False,
         )  # fmt: skip
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
