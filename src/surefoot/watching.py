@@ -353,7 +353,7 @@ class Watch:
 
 
 def probes_of(probes: Mapping[str, Probe] | tuple[str, ...]) -> Mapping[str, Probe]:
-    """Probes by name, built-in ones where only names are given.
+    """Probes by name, built-in ones where only names are given; measures of an objective are left out.
 
     Raises
     ------
@@ -363,9 +363,26 @@ def probes_of(probes: Mapping[str, Probe] | tuple[str, ...]) -> Mapping[str, Pro
     if isinstance(probes, Mapping):
         return probes
     for name in probes:
-        if name not in PROBES:
+        if name not in PROBES and name not in MEASURES:
             raise UnknownNameError("probe", name, [*PROBES, *MEASURES])
-    return {name: PROBES[name] for name in probes}
+    return {name: PROBES[name] for name in probes if name in PROBES}
+
+
+def measures_of(
+    probes: Mapping[str, Probe] | tuple[str, ...],
+    objective: Callable[[], torch.Tensor] | None,
+    f_star: float | None,
+    anchor: torch.Tensor | None,
+) -> Measures | None:
+    """The measures of an objective among the names of probes; None: there are none.
+
+    Raises
+    ------
+    ArgumentError
+        There are, and no objective.
+    """
+    names = () if isinstance(probes, Mapping) else tuple(n for n in probes if n in MEASURES)
+    return Measures(names, objective, f_star, anchor) if names else None
 
 
 @checked
@@ -435,11 +452,8 @@ def watch(
     surefoot.errors.WriteError
         From the optimizer's step: the checkpoint could not be written; the one before is as it was.
     """
-    names = () if isinstance(probes, Mapping) else tuple(n for n in probes if n in MEASURES)
-    if not isinstance(probes, Mapping):
-        probes = tuple(n for n in probes if n not in MEASURES)
     return Watch(
         model, optimizer, probes_of(probes), every, seed, Record(folder),
         Path(checkpoint) if checkpoint is not None else None,
-        Measures(names, objective, f_star, anchor) if names else None, overhead,
+        measures_of(probes, objective, f_star, anchor), overhead,
     )  # fmt: skip
