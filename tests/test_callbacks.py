@@ -90,6 +90,30 @@ def test_a_training_of_a_trainer(train):
     assert callback.certify(falling(min(losses))).verdict is Verdict.BROKEN
 
 
+def test_measures_under_a_trainer(train):
+    """All rows a step: gradients are those of the objective, and what is promised of them is offered."""
+    from surefoot.callbacks import WatchCallback
+
+    objective = lambda: nn.functional.mse_loss(watching.watch._model.inner(X), Y)  # noqa: E731
+    watching = WatchCallback(
+        ("smoothness", "noise", "stationarity"), every=1, objective=objective, overhead=float("inf")
+    )
+    train(watching, per_device_train_batch_size=len(X), num_train_epochs=4)
+    assert watching.record.curves("objective").steps.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(watching.record["objective"], watching.record["loss"], rtol=1e-5)
+    said = {o.name: o.why_not for o in watching.offered()}
+    assert "pass f_star=" in said["linear rate"]
+    assert all(c.verdict in Verdict for c in watching.certificates())
+
+
+def test_measures_of_a_callback_need_an_objective():
+    pytest.importorskip("transformers", reason="needs the llm extra")
+    from surefoot.callbacks import WatchCallback
+
+    with pytest.raises(ValueError, match="objective must be the loss over all data"):
+        WatchCallback(("smoothness",))
+
+
 def test_accumulated_batches_of_a_trainer_are_one_step(train):
     from surefoot.callbacks import WatchCallback
 

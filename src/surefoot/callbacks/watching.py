@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from surefoot.certificate import Certificate
 from surefoot.errors import SurefootError
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
-from surefoot.watching import Probe, Watch, probes_of, watch
+from surefoot.watching import Offer, Probe, Watch, measures_of, probes_of, watch
 
 
 class Watching:
@@ -22,7 +22,7 @@ class Watching:
 
     Parameters
     ----------
-    probes, every, seed, folder, checkpoint
+    probes, every, seed, folder, checkpoint, objective, f_star, anchor, overhead
         As for `surefoot.watch`.
     """
 
@@ -34,11 +34,18 @@ class Watching:
         seed: int = 0,
         folder: str | Path | None = None,
         checkpoint: str | Path | None = None,
+        objective: Callable[[], torch.Tensor] | None = None,
+        f_star: float | None = None,
+        anchor: torch.Tensor | None = None,
+        overhead: float = 0.05,
     ) -> None:
         check_number("every", every, least=1, whole=True)
+        check_number("overhead", overhead, least=0, finite=False)
+        probes_of(probes)
+        measures_of(probes, objective, f_star, anchor)
         self._settings: dict[str, Any] = {
-            "probes": probes_of(probes), "every": every, "seed": seed, "folder": folder,
-            "checkpoint": checkpoint,
+            "probes": probes, "every": every, "seed": seed, "folder": folder, "checkpoint": checkpoint,
+            "objective": objective, "f_star": f_star, "anchor": anchor, "overhead": overhead,
         }  # fmt: skip
         self._watch: Watch | None = None
 
@@ -63,6 +70,14 @@ class Watching:
     def certify(self, guarantee: Guarantee, confidence: float = 0.99) -> Certificate:
         """Compare what was recorded so far with a guarantee."""
         return self.watch.certify(guarantee, confidence)
+
+    def offered(self) -> list[Offer]:
+        """As `Watch.offered`."""
+        return self.watch.offered()
+
+    def certificates(self, confidence: float = 0.99) -> list[Certificate]:
+        """As `Watch.certificates`."""
+        return self.watch.certificates(confidence)
 
     def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Watch from a step on."""

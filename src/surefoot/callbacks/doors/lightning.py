@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class LightningWatchCallback(Watching, Callback):
 
     Parameters
     ----------
-    probes, every, seed, folder, checkpoint
+    probes, every, seed, folder, checkpoint, objective, f_star, anchor, overhead
         As for `surefoot.watch`.
     optimizer
         Which of the module's optimizers is watched, where it has several.
@@ -46,9 +46,16 @@ class LightningWatchCallback(Watching, Callback):
         seed: int = 0,
         folder: str | Path | None = None,
         checkpoint: str | Path | None = None,
+        objective: Callable[[], torch.Tensor] | None = None,
+        f_star: float | None = None,
+        anchor: torch.Tensor | None = None,
+        overhead: float = 0.05,
         optimizer: int | None = None,
     ) -> None:
-        super().__init__(probes, every, seed=seed, folder=folder, checkpoint=checkpoint)
+        super().__init__(
+            probes, every, seed=seed, folder=folder, checkpoint=checkpoint, objective=objective,
+            f_star=f_star, anchor=anchor, overhead=overhead,
+        )  # fmt: skip
         self._which = optimizer
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

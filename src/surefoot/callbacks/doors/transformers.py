@@ -28,7 +28,7 @@ class WatchCallback(Watching, TrainerCallback):
 
     Parameters
     ----------
-    probes, every, seed, folder, checkpoint
+    probes, every, seed, folder, checkpoint, objective, f_star, anchor, overhead
         As for `surefoot.watch`.
     """
 
