@@ -1,0 +1,103 @@
+"""Like claims as one family: one statement, made of several settings of one study."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from surefoot.certificate import Certificate
+from surefoot.guarantee import Verdict
+from surefoot.report.templating import verdict_class
+
+
+@dataclass(frozen=True)
+class Family:
+    """The certificates of one statement, in the order of the run."""
+
+    key: str
+    members: tuple[Certificate, ...]
+
+    @property
+    def name(self) -> str:
+        """What the names of the members share; the place of the theorem where they share nothing."""
+        names = [c.name for c in self.members]
+        if len(names) == 1:
+            return names[0]
+        return _shared(names) or self.members[0].source
+
+    @property
+    def worst(self) -> Certificate:
+        """The member to look at first: a surprise, then one that is not kept, then the largest ratio."""
+        return max(self.members, key=_urgency)
+
+    @property
+    def final(self) -> float:
+        """The largest ratio at the end of any member."""
+        return _largest(c.final for c in self.members)
+
+    @property
+    def tightness(self) -> float:
+        """The largest ratio after the first step of any member."""
+        return _largest(c.tightness for c in self.members)
+
+    @property
+    def outcomes(self) -> list[tuple[Certificate, int]]:
+        """One member for each way in which the verdicts look, and how many look so, most urgent first."""
+        like: dict[tuple[Verdict, str], list[Certificate]] = {}
+        for c in self.members:
+            like.setdefault((c.verdict, verdict_class(c)), []).append(c)
+        groups = sorted(like.values(), key=lambda g: _urgency(g[0]), reverse=True)
+        return [(group[0], len(group)) for group in groups]
+
+    def label(self, member: Certificate) -> str:
+        """What sets a member apart from the family."""
+        own = member.name.removeprefix(self.name).strip(" ,:")
+        return own or member.name
+
+
+_ORDER = (Verdict.BROKEN, Verdict.UNDECIDED, Verdict.KEPT, Verdict.VACUOUS, Verdict.NOT_PROMISED)
+
+
+def _urgency(c: Certificate) -> tuple[bool, int, float]:
+    ratio = -math.inf if math.isnan(c.tightness) else c.tightness
+    return c.surprise, -_ORDER.index(c.verdict), ratio
+
+
+def _largest(values: Iterable[float]) -> float:
+    return max((v for v in values if not math.isnan(v)), default=math.nan)
+
+
+def _shared(names: Sequence[str]) -> str:
+    """The words that all names begin with, up to a comma, a colon or a space."""
+    start = os.path.commonprefix(list(names))
+    if start in names:
+        return start.strip(" ,:")
+    cut = max(start.rfind(mark) for mark in (", ", ": ", " "))
+    for mark in (", ", ": "):
+        at = start.rfind(mark)
+        # A name that goes on behind a comma is cut there, and not in the middle of a phrase.
+        if at > 0:
+            return start[:at].strip(" ,:")
+    return start[: max(cut, 0)].strip(" ,:")
+
+
+def families(certificates: Iterable[Certificate]) -> list[Family]:
+    """The certificates by what they claim, in the order in which each claim comes first."""
+    found: dict[tuple[str, ...], list[Certificate]] = {}
+    for c in certificates:
+        claim = (c.latex or c.statement, c.source, c.sense, c.holds_in, str(c.heuristic))
+        found.setdefault(claim, []).append(c)
+    return [Family(f"claim-{i}", tuple(members)) for i, members in enumerate(found.values(), 1)]
+
+
+def counted(certificates: Sequence[Certificate]) -> list[tuple[Certificate, int]]:
+    """How often each outcome came, as `Family.outcomes`."""
+    return Family("all", tuple(certificates)).outcomes
+
+
+def verdicts(certificates: Iterable[Certificate]) -> Counter[Verdict]:
+    """How often each verdict came."""
+    return Counter(c.verdict for c in certificates)
