@@ -1,4 +1,4 @@
-"""What a picture of a certificate shows: scales, ticks, titles, and in words what the eye cannot see in it."""
+"""What a picture of a certificate shows: scales, ticks, titles, and in words what one cannot see in it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from surefoot._verdict.curve import PlotCurve
 
 # Steps that number things ("a pair a step", "in every class"), between which there is no path.
 NUMBERED = re.compile(r"\ban? (\w+) a step\b|\bin every (class|input|pair|site|number)\b")
+# Between words an underscore is a space, behind a letter it is an index.
+NAME = re.compile(r"(?<=[A-Za-z]{2})_(?=[A-Za-z]{2})")
 # Of so few steps each is seen by itself.
 FEW = 16
 # In this share of the height two curves are one line.
@@ -60,13 +62,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture of measured and promised; `words` stand in its place where there is nothing to draw."""
+    """A picture of measured and promised; `words` stand in its place where there is nothing to draw.
+
+    `dots`: no line joins the steps, as they only number things; `marked`: there are so few that each is seen.
+    """
 
     curve: PlotCurve
     seeds: int
     x: Axis
     y: Axis
     dots: bool
+    marked: bool
     notes: tuple[str, ...] = ()
     words: str = ""
 
@@ -76,16 +82,23 @@ def chart(certificate: Drawn) -> Chart:
     curve = certificate.curve
     numbered = NUMBERED.search(certificate.statement)
     what = next((w for w in numbered.groups() if w), "step") if numbered else "step"
-    quantity = certificate.quantity.replace("_", " ")
+    quantity = NAME.sub(" ", certificate.quantity)
     banded = len(certificate.seeds) > 1
     values = [*curve.mean, *curve.promised, *(curve.lowest + curve.highest if banded else [])]
     finite = [v for v in values if math.isfinite(v)]
     log = log_worthy(finite)
-    x = _across(curve.steps, what)
+    x = _across(curve.steps, what, room=0.5 if numbered else 0.0)
     y = _upright(finite, f"{quantity}, logarithmic scale" if log else quantity, log)
-    dots = bool(numbered) or len(curve.steps) <= FEW
+    few = len(curve.steps) <= FEW
     return Chart(
-        curve, len(certificate.seeds), x, y, dots, _notes(curve, y), _words(curve, finite)
+        curve,
+        len(certificate.seeds),
+        x,
+        y,
+        bool(numbered),
+        few,
+        _notes(curve, y),
+        _words(curve, finite),
     )
 
 
@@ -105,7 +118,9 @@ def _words(curve: PlotCurve, finite: list[float]) -> str:
     if len(curve.steps) == 1:
         return f"Measured {shown(curve.mean[0])}, promised {shown(curve.promised[0])}."
     if not any(curve.highest) and not any(curve.lowest):
-        promised = f" (promised {shown(curve.promised[-1])} at the end)" if any(curve.promised) else ""
+        promised = (
+            f" (promised {shown(curve.promised[-1])} at the end)" if any(curve.promised) else ""
+        )
         return f"Measured 0 at every step{promised or ', as promised'}."
     return ""
 
@@ -128,11 +143,16 @@ def _notes(curve: PlotCurve, y: Axis) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _across(steps: Sequence[int], what: str) -> Axis:
-    low, high = (float(steps[0]), float(steps[-1])) if steps else (0.0, 1.0)
+def _across(steps: Sequence[int], what: str, room: float) -> Axis:
+    low, high = (steps[0] - room, steps[-1] + room) if steps else (0.0, 1.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    ticks = [v for v in _nice(low, high, 5) if v == int(v)]
+    # A few that grow by factors: epochs 1, 10, 100, not a training that is recorded all along.
+    middle = steps[len(steps) // 2] if steps else 0
+    if 3 <= len(steps) <= 100 and 0 < 30 * middle < high and low > 0:
+        return Axis(f"{what}, logarithmic scale", low, high, log_ticks(low, high), log=True)
+    # Long labels need more room.
+    ticks = [v for v in _nice(low, high, 5 if high < 1e5 else 3) if v == int(v)]
     return Axis(what, low, high, tuple((v, f"{int(v):,}") for v in ticks))
 
 
@@ -143,7 +163,7 @@ def _upright(finite: list[float], title: str, log: bool) -> Axis:
         above = [v for v in finite if v > 0]
         low, high = min(above), max(above)
         low, high = low * (low / high) ** 0.04, high * (high / low) ** 0.04
-        return Axis(title, low, high, _powers(low, high), log=True)
+        return Axis(title, low, high, log_ticks(low, high), log=True)
     low, high = min(finite), max(finite)
     # From 0 where that is near: the size of a number is then its height.
     low = 0.0 if 0 < low < 0.5 * high else low
@@ -155,8 +175,10 @@ def _upright(finite: list[float], title: str, log: bool) -> Axis:
     ticks = _nice(low, high, 5)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    plain = digits <= 6 and max(abs(low), abs(high)) < 1e6
-    return Axis(title, low, high, tuple((v, f"{v:,.{digits}f}" if plain else f"{v:.4g}") for v in ticks))
+    plain = digits <= 4 and max(abs(low), abs(high)) < 1e6
+    return Axis(
+        title, low, high, tuple((v, f"{v:,.{digits}f}" if plain else _scientific(v)) for v in ticks)
+    )
 
 
 def _nice(low: float, high: float, count: int) -> list[float]:
@@ -168,8 +190,8 @@ def _nice(low: float, high: float, count: int) -> list[float]:
     return [float(f"{i * step:.12g}") for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _powers(low: float, high: float) -> tuple[tuple[float, str], ...]:
-    """Ticks of a logarithmic scale that keep their distance: powers of ten, of a few of them 1, 2, 5."""
+def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
+    """Ticks of a logarithmic scale that keep their distance: powers of ten, of a few of them also 2 and 5."""
     first, last = math.log10(low), math.log10(high)
     if last - first < 2:
         at = [(m, k) for k in range(math.floor(first), math.ceil(last) + 1) for m in (1, 2, 5)]
@@ -185,9 +207,14 @@ def _powers(low: float, high: float) -> tuple[tuple[float, str], ...]:
     )
 
 
-def _power(factor: int, exponent: int) -> str:
+def _scientific(value: float) -> str:
+    factor, _, exponent = f"{value:.4g}".partition("e")
+    return _power(factor, int(exponent)) if exponent else factor
+
+
+def _power(factor: int | str, exponent: int) -> str:
     raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{raised}" if factor == 1 else f"{factor}·10{raised}"
+    return f"10{raised}" if str(factor) == "1" else f"{factor}·10{raised}"
 
 
 def shown(value: float) -> str:

@@ -19,7 +19,7 @@ def drawing(certificate: Drawn) -> Markup:
     if found.words:
         return Markup('<p class="words">{}</p>').format(found.words)
     box = (LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM, TOP)
-    label = f"{found.y.title} over the {found.x.title}s: measured and promised"
+    label = f"{found.y.title} over the {found.x.title}: measured and promised"
     picture = (
         f'<svg class="chart" role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {HEIGHT}">'
         f"{_axes(found)}{_curves(found, box)}{_legend(found)}</svg>"
@@ -62,12 +62,19 @@ def _axes(found: Chart) -> str:
     for value, label in found.y.ticks:
         y = _at(found.y, value, low, high)
         lines.append(f"M{left} {y}H{right}")
-        words.append(f'<text x="{left - 6}" y="{(y or 0) + 4}" text-anchor="end">{escape(label)}</text>')
+        words.append(
+            f'<text x="{left - 6}" y="{(y or 0) + 4}" text-anchor="end">{escape(label)}</text>'
+        )
     for value, label in found.x.ticks:
         x = _at(found.x, value, left, right)
         lines.append(f"M{x} {low}v4")
-        words.append(f'<text x="{x}" y="{low + 17}" text-anchor="middle">{escape(label)}</text>')
-    words.append(f'<text x="{(left + right) // 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(found.x.title)}</text>')
+        # At the edge there is no room for half a label.
+        anchor = "end" if x is not None and x > right - 3 * len(label) else "middle"
+        words.append(f'<text x="{x}" y="{low + 17}" text-anchor="{anchor}">{escape(label)}</text>')
+    middle = (left + right) // 2
+    words.append(
+        f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(found.x.title)}</text>'
+    )
     words.append(f'<text class="title" x="2" y="13">{escape(found.y.title)}</text>')
     return f'<path class="grid" d="{"".join(lines)}"/>{"".join(words)}'
 
@@ -118,6 +125,9 @@ def _curves(found: Chart, box: tuple[int, int, int, int], small: bool = False) -
     else:
         made.append(f'<path class="measured" d="{_path(x, measured)}"/>')
         made.append(f'<path class="promised" d="{_path(x, promised)}"/>')
+        if found.marked:
+            dots = "".join(f'<circle cx="{a}" cy="{b}" r="2.5"/>' for a, b in _pairs(x, measured))
+            made.append(f'<g class="dot">{dots}</g>')
     return "".join(made)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from surefoot._verdict.curve import kept_steps
+from surefoot.report.chart import log_ticks
 
 # Told apart also by those who see no red or no green, and legible on white and on near-black.
 PALETTE = ("#1098ad", "#e8590c", "#7048e8", "#2f9e44", "#c2255c", "#8a6d1b", "#868e96")
@@ -23,13 +24,13 @@ def embedded_figure(figure: Mapping[str, Any]) -> dict[str, Any]:
 
     Of a longer one each stretch keeps its first, lowest and highest point. Numbers have five digits.
     """
-    traces = [dict(t) for t in figure.get("data", [])]
+    traces = [{k: _unpacked(v) for k, v in trace.items()} for trace in figure.get("data", [])]
     layout = {k: v for k, v in figure.get("layout", {}).items() if k != "template"}
     layout.setdefault("colorway", list(PALETTE))
-    _without_crowding(layout)
     points = POINTS
     while True:
-        made = {"data": [_thinned(t, points) for t in traces], "layout": layout}
+        thinned = [_plain(_thinned(trace, points)) for trace in traces]
+        made = {"data": thinned, "layout": _without_crowding(_plain(layout), thinned)}
         if points <= 20 or len(json.dumps(made)) <= MOST_BYTES:
             return made
         points //= 2
@@ -42,45 +43,59 @@ def caption_of(name: str, figure: Mapping[str, Any]) -> str:
     return f"{name}: {title}" if isinstance(title, str) and title and title != name else name
 
 
-def _without_crowding(layout: dict[str, Any]) -> None:
+def _without_crowding(layout: dict[str, Any], traces: list[dict[str, Any]]) -> dict[str, Any]:
     """The title stands as the figure's caption, and ticks of logarithmic axes keep their distance."""
     for name in ("width", "title"):
         layout.pop(name, None)
     for name in [k for k in layout if k.startswith(("xaxis", "yaxis"))]:
         axis = dict(layout[name])
         if axis.get("type") == "log" and "tickvals" not in axis and "dtick" not in axis:
-            axis |= {"nticks": 7, "exponentformat": "power"}
+            letter, number = name[0], name.removeprefix(f"{name[0]}axis")
+            own = [t for t in traces if t.get(f"{letter}axis", letter) == f"{letter}{number}"]
+            axis |= _ticks([v for t in own for v in t.get(letter) or []])
         layout[name] = axis
+    return layout
+
+
+def _ticks(values: list[Any]) -> dict[str, Any]:
+    """Those of the report's own pictures, for a logarithmic axis."""
+    above = [v for v in values if isinstance(v, (int, float)) and v > 0]
+    found = log_ticks(min(above) / 1.5, max(above) * 1.5) if above else ()
+    return {"tickvals": [v for v, _ in found], "ticktext": [label for _, label in found]}
 
 
 def _thinned(trace: dict[str, Any], most: int) -> dict[str, Any]:
-    made = {k: _plain(v) for k, v in trace.items()}
-    x, y = made.get("x"), made.get("y")
-    if not isinstance(y, list) or len(y) <= most or not _numbers(y):
-        return made
-    values = np.array([math.nan if v is None else v for v in y], dtype=float)
-    at = kept_steps(values, values, np.full(len(values), -1.0), most)
-    made["y"] = [y[i] for i in at]
-    made["x"] = [x[i] for i in at] if isinstance(x, list) and len(x) == len(y) else at.tolist()
+    y = trace.get("y")
+    if not isinstance(y, list) or len(y) <= most or any(isinstance(v, str) for v in y[:1]):
+        return trace
+    try:
+        values = np.array(y, dtype=float)
+    except (TypeError, ValueError):
+        return trace
+    at = kept_steps(values, values, np.full(len(values), -1.0), most).tolist()
+    made = dict(trace) | {"y": [y[i] for i in at]}
+    x = trace.get("x")
+    made["x"] = [x[i] for i in at] if isinstance(x, list) and len(x) == len(y) else at
     for name in ("text", "customdata", "hovertext", "ids"):
         if isinstance(made.get(name), list) and len(made[name]) == len(y):
             made[name] = [made[name][i] for i in at]
     return made
 
 
-def _numbers(values: list[Any]) -> bool:
-    return all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values)
+def _unpacked(value: Any) -> Any:
+    """Plotly stores arrays of numbers as base64."""
+    if not isinstance(value, Mapping) or "bdata" not in value or "dtype" not in value:
+        return value
+    array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]))
+    if "shape" in value:
+        array = array.reshape([int(n) for n in str(value["shape"]).split(",")])
+    return array.tolist()
 
 
 def _plain(value: Any) -> Any:
-    """Numbers with five digits; plotly stores arrays of them as base64."""
+    """Numbers with five digits, as JSON has them."""
     if isinstance(value, Mapping):
-        if "bdata" in value and "dtype" in value:
-            array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]))
-            if "shape" in value:
-                array = array.reshape([int(n) for n in str(value["shape"]).split(",")])
-            return _plain(array.tolist())
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: _plain(_unpacked(v)) for k, v in value.items()}
     if isinstance(value, list):
         return [_plain(v) for v in value]
     if isinstance(value, float):

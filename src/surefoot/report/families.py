@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ class Family:
 
     @property
     def name(self) -> str:
-        """What the names of the members share; the place of the theorem where they share nothing."""
+        """What the names of the members share; the first of them where they share nothing."""
         names = [c.name for c in self.members]
         if len(names) == 1:
             return names[0]
-        return _shared(names) or self.members[0].source
+        return _shared(names) or f"{names[0]}, and the like"
 
     @property
     def worst(self) -> Certificate:
@@ -35,22 +34,26 @@ class Family:
 
     @property
     def final(self) -> float:
-        """The largest ratio at the end of any member."""
-        return _largest(c.final for c in self.members)
+        """The largest ratio at the end, of the members to which something is promised if there are any."""
+        return _largest(c.final for c in self._promised)
 
     @property
     def tightness(self) -> float:
-        """The largest ratio after the first step of any member."""
-        return _largest(c.tightness for c in self.members)
+        """The largest ratio after the first step of these members."""
+        return _largest(c.tightness for c in self._promised)
 
     @property
-    def outcomes(self) -> list[tuple[Certificate, int]]:
-        """One member for each way in which the verdicts look, and how many look so, most urgent first."""
+    def _promised(self) -> Sequence[Certificate]:
+        nothing = (Verdict.NOT_PROMISED, Verdict.VACUOUS)
+        return [c for c in self.members if c.verdict not in nothing] or self.members
+
+    @property
+    def outcomes(self) -> list[Sequence[Certificate]]:
+        """The members in groups whose verdicts look alike, the most urgent group first."""
         like: dict[tuple[Verdict, str], list[Certificate]] = {}
         for c in self.members:
             like.setdefault((c.verdict, verdict_class(c)), []).append(c)
-        groups = sorted(like.values(), key=lambda g: _urgency(g[0]), reverse=True)
-        return [(group[0], len(group)) for group in groups]
+        return sorted(like.values(), key=lambda g: _urgency(g[0]), reverse=True)
 
     def label(self, member: Certificate) -> str:
         """What sets a member apart from the family."""
@@ -72,7 +75,11 @@ def _largest(values: Iterable[float]) -> float:
 
 def _shared(names: Sequence[str]) -> str:
     """The words that all names begin with, up to a comma, a colon or a space."""
-    start = os.path.commonprefix(list(names))
+    first, last = min(names), max(names)
+    length = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
+    )
+    start = first[:length]
     if start in names:
         return start.strip(" ,:")
     cut = max(start.rfind(mark) for mark in (", ", ": ", " "))
@@ -93,8 +100,8 @@ def families(certificates: Iterable[Certificate]) -> list[Family]:
     return [Family(f"claim-{i}", tuple(members)) for i, members in enumerate(found.values(), 1)]
 
 
-def counted(certificates: Sequence[Certificate]) -> list[tuple[Certificate, int]]:
-    """How often each outcome came, as `Family.outcomes`."""
+def counted(certificates: Sequence[Certificate]) -> list[Sequence[Certificate]]:
+    """The certificates in groups, as `Family.outcomes`."""
     return Family("all", tuple(certificates)).outcomes
 
 

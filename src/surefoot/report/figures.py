@@ -53,7 +53,7 @@ def write_figure(figure: go.Figure, path: Path) -> None:
 
 
 def certificate_figure(certificate: Drawn) -> go.Figure:
-    """Measured mean with the band of the seeds, and the promised curve, on the scales of the report's picture."""
+    """Measured mean with the band of the seeds, and the promised curve, on the scales of the report."""
     found = chart(certificate)
     curve, several = found.curve, found.seeds > 1
     figure = go.Figure()
@@ -87,7 +87,11 @@ def certificate_figure(certificate: Drawn) -> go.Figure:
     ticks = [v for v, _ in found.y.ticks], [label for _, label in found.y.ticks]
     figure.update_layout(
         template="none",
-        xaxis={"title": {"text": found.x.title}, "zeroline": False},
+        xaxis={
+            "title": {"text": found.x.title},
+            "type": "log" if found.x.log else "linear",
+            "zeroline": False,
+        },
         yaxis={
             "title": {"text": found.y.title, "standoff": 14},
             "type": "log" if found.y.log else "linear",

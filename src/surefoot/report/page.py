@@ -16,8 +16,8 @@ from surefoot.report.embedding import caption_of, embedded_figure
 from surefoot.report.families import Family, counted, families
 from surefoot.report.templating import templates
 
-# Of the page's bytes, what the claims one by one and the figures may take; the table is never cut.
-DETAIL_BYTES = 120_000
+# The page with its table, which is never cut, and as many details of claims as there is room for.
+PAGE_BYTES = 285_000
 FIGURE_BYTES = 70_000
 TABLE_ROWS = 60
 # Pictures of claims that open a part.
@@ -29,26 +29,23 @@ def run_page(folder: RunFolder, assets: str) -> str:
     certificates = folder.certificates()
     found = families(certificates)
     titles = {name: about["title"] for name, about in folder.parts.items()}
-    details = _details(found)
-    return (
-        templates()
-        .get_template("run.html.j2")
-        .render(
-            config=folder.config,
-            status=folder.status,
-            environment=folder.environment,
-            families=found,
-            titles=titles,
-            sparklines={f.key: sparkline(f.worst) for f in found},
-            details=details,
-            left_out=len(certificates) - len(details),
-            parts=_parts(folder, found),
-            counts=counted(certificates),
-            time=when(folder),
-            assets=assets,
-            changes=folder.changes,
-        )
-    )
+    template = templates().get_template("run.html.j2")
+    values = {
+        "config": folder.config,
+        "status": folder.status,
+        "environment": folder.environment,
+        "families": found,
+        "titles": titles,
+        "sparklines": {f.key: sparkline(f.worst) for f in found},
+        "parts": _parts(folder, found),
+        "counts": counted(certificates),
+        "time": when(folder),
+        "assets": assets,
+        "changes": folder.changes,
+    }
+    bare = template.render(values, details={}, left_out=len(certificates))
+    details = _details(found, PAGE_BYTES - len(bare.encode()))
+    return template.render(values, details=details, left_out=len(certificates) - len(details))
 
 
 def when(folder: RunFolder) -> str:
@@ -95,12 +92,20 @@ def _pictures(part: str, found: Sequence[Family]) -> list[tuple[Certificate, Mar
 
 
 def _table(table: pd.DataFrame) -> dict[str, Any]:
-    rows = table.to_numpy(dtype=object).tolist()
-    more = len(rows) if len(rows) > TABLE_ROWS else None
-    return {"columns": list(table.columns), "rows": rows[:TABLE_ROWS], "more": more}
+    rows = table.head(TABLE_ROWS).to_numpy(dtype=object).tolist()
+    more = len(table) if len(table) > TABLE_ROWS else None
+    # The first column names the row.
+    numeric = [i > 0 and any(_number(row[i]) for row in rows) for i in range(len(table.columns))]
+    return {
+        "columns": list(table.columns), "rows": rows, "numeric": numeric, "more": more,
+    }  # fmt: skip
 
 
-def _details(found: Sequence[Family]) -> dict[int, Markup]:
+def _number(cell: Any) -> bool:
+    return isinstance(cell, (int, float)) and not isinstance(cell, bool)
+
+
+def _details(found: Sequence[Family], room: int) -> dict[int, Markup]:
     """Claim by claim, by the identity of its certificate, the HTML of what there is to say of it.
 
     Where a run has more than a page can hold, surprises come first, then the most urgent of each family, and
@@ -110,11 +115,12 @@ def _details(found: Sequence[Family]) -> dict[int, Markup]:
     order += [(not c.surprise, c) for f in found for c in f.members if c is not f.worst]
     template = templates().get_template("details.html.j2")
     made: dict[int, Markup] = {}
-    room = DETAIL_BYTES
     for _, certificate in sorted(order, key=lambda pair: pair[0]):
         text = template.render(c=certificate, picture=drawing(certificate))
-        if len(text) > room:
-            continue
-        room -= len(text)
+        # The summary that folds it weighs too.
+        size = len(text.encode()) + 400
+        if size > room:
+            break
+        room -= size
         made[id(certificate)] = Markup(text)
     return made

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 
 GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
-    "upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega".split()
-)
+    (
+        "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "iota", "kappa",
+        "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
+        "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega",
+    )
+)  # fmt: skip
 # Set upright, as the operators that they are.
-OPERATORS = frozenset("exp log ln max min sup inf det cos sin Pr".split())
-UPRIGHT = frozenset("tr KL median mean eig gap rank diag Var span sign erf TPR FPR BFGS TF".split())
+OPERATORS = frozenset(("exp", "log", "ln", "max", "min", "sup", "inf", "det", "cos", "sin", "Pr"))
+UPRIGHT = frozenset(
+    (
+        "tr", "KL", "median", "mean", "eig", "gap", "rank", "diag", "Var", "span", "sign", "erf", "TPR",
+        "FPR", "BFGS", "TF",
+    )
+)  # fmt: skip
 SHORT = {"lam": "lambda", "eps": "varepsilon"}
 BIG = {"sum": r"\sum", "prod": r"\prod", "grad": r"\nabla", "infinity": r"\infty", "sqrt": r"\sqrt"}
 SIGNS = {
@@ -63,7 +71,9 @@ class _Reader:
         if kind == "word":
             return self._word(text)
         if text in ("_", "^") and "".join(made).strip():
-            return f"{text}{{{self._script()}}}"
+            # f*^2: one exponent of two signs, as LaTeX knows no second one.
+            star = made.pop()[2:-1] if text == "^" and made[-1] == "^{*}" else ""
+            return f"{text}{{{star}{self._script()}}}"
         if text == "*":
             return self._star(made)
         if text == "~" and made and len(made[-1]) == 1 and made[-1].isalpha():
@@ -136,7 +146,10 @@ class _Reader:
         """An "a" before a word of several letters."""
         word = self._next(1)
         return (
-            self._next() == " " and len(word) > 1 and word.isalpha() and word not in GREEK | OPERATORS
+            self._next() == " "
+            and len(word) > 1
+            and word.isalpha()
+            and word not in GREEK | OPERATORS
         )
 
     def _index(self, squared: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from surefoot._run.folder import RunFolder
 from surefoot.certificate import Certificate
 from surefoot.errors import FileFormatError
 from surefoot.guarantee import Verdict
+from surefoot.report.chart import chart
 from surefoot.report.drawing import sparkline
 from surefoot.report.families import counted, verdicts
 from surefoot.report.page import run_page, when
@@ -78,7 +79,7 @@ class Row:
     state: str
     size: str
     seeds: int
-    outcomes: list[tuple[Certificate, int]]
+    outcomes: list[Sequence[Certificate]]
     verdicts: dict[Verdict, int]
     spark: Markup
     surprises: int
@@ -102,14 +103,15 @@ class Series:
     def found(self) -> str:
         """The verdicts that a run of it has, and whether one of them is a surprise."""
         found = {str(v) for row in self.rows for v in row.verdicts}
-        return " ".join(sorted(found | ({"surprise"} if any(r.surprises for r in self.rows) else set())))
+        return " ".join(
+            sorted(found | ({"surprise"} if any(r.surprises for r in self.rows) else set()))
+        )
 
 
 def _row(folder: RunFolder, root: Path) -> Row:
     certificates = folder.certificates()
     config, parts = folder.config, folder.parts
-    kept = [c for c in certificates if c.verdict is Verdict.KEPT]
-    drawn = next((c for c in kept if len(c.curve.steps) > 1), None) or next(iter(certificates), None)
+    drawn = max(certificates, key=_telling, default=None)
     title = str(config.get("title", folder.study))
     return Row(
         href=f"{folder.path.relative_to(root).as_posix()}/index.html",
@@ -125,9 +127,20 @@ def _row(folder: RunFolder, root: Path) -> Row:
         surprises=sum(verdict_class(c) == "surprise" for c in certificates),
         changed=len(folder.changes or ()),
         words=" ".join(
-            [folder.study, title, *(f"{p} {a['title']}" for p, a in parts.items()), *(c.name for c in certificates)]
+            [
+                folder.study,
+                title,
+                *(f"{p} {a['title']}" for p, a in parts.items()),
+                *(c.name for c in certificates),
+            ]
         ),
     )
+
+
+def _telling(certificate: Certificate) -> tuple[bool, bool, bool]:
+    """What makes a good picture of a run: a promise that was kept, along a line."""
+    found = chart(certificate)
+    return certificate.verdict is Verdict.KEPT, not found.words, not found.dots and not found.marked
 
 
 def _series(rows: list[Row]) -> list[Series]:
@@ -153,5 +166,7 @@ def write_site(root: Path) -> Path:
             damaged.append({"path": inside, "why": str(error)})
     path = root / "index.html"
     page = templates().get_template("index.html.j2")
-    write_text(path, page.render(series=_series(rows), count=len(rows), damaged=damaged, assets=ASSETS))
+    write_text(
+        path, page.render(series=_series(rows), count=len(rows), damaged=damaged, assets=ASSETS)
+    )
     return path

@@ -100,7 +100,7 @@ class Stated(Protocol):
 
 
 def _mathml(certificate: Stated) -> Markup:
-    """The statement as MathML, from its LaTeX or read off its plain text; as plain text where neither can be."""
+    """The statement as MathML, from its LaTeX or read off its plain text; as it is where neither goes."""
     formula = None if certificate.latex is None else mathml(certificate.latex)
     formula = formula or mathml(latex_of(certificate.statement))
     if formula is None:

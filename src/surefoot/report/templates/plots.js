@@ -13,7 +13,8 @@
     layout.legend = Object.assign({}, layout.legend, { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" });
     layout.margin = Object.assign({ l: 60, r: 16, t: 30, b: 48 }, layout.margin, { t: 30 });
     Object.keys(layout).filter((k) => /^[xy]axis/.test(k)).forEach((k) => {
-      layout[k] = Object.assign({}, layout[k], { gridcolor: grid, linecolor: line, zeroline: false, automargin: true, tickfont: { size: 12 }, minor: { showgrid: false } });
+      const title = layout[k].title && layout[k].title.text !== undefined ? layout[k].title.text : layout[k].title;
+      layout[k] = Object.assign({}, layout[k], title ? { title: { text: title, font: { size: 13 }, standoff: 10 } } : {}, { gridcolor: grid, linecolor: line, zeroline: false, automargin: true, tickfont: { size: 12 }, minor: { showgrid: false } });
     });
     return layout;
   }
@@ -21,7 +22,7 @@
   function draw(plot, printing) {
     const spec = specs.get(plot);
     drawn.add(plot);
-    return Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout), printing), options);
+    return Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout, printing ? { width: 660, height: 270 } : {}), printing), options);
   }
   const seen = new IntersectionObserver((entries) => {
     entries.filter((e) => e.isIntersecting).forEach((e) => { seen.unobserve(e.target); draw(e.target, false); });
