@@ -16,6 +16,7 @@ from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.loss_scale import held_scale, is_skipped
 from surefoot._sealed.writing import writing
+from surefoot._showing import showing
 from surefoot._watching.probes import PROBES, gradient_norm, note_settings
 from surefoot._watching.probes import Probe as Probe
 from surefoot._watching.wrapped import innermost
@@ -59,6 +60,7 @@ class _Forwards:
             self.count += 1
 
 
+@showing
 @checked
 class Watch:
     """Records a loop; made by `watch`.
