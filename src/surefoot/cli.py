@@ -400,10 +400,15 @@ def run_command(name: str, words: Sequence[str]) -> int:
     execution = arguments.execution
     check_backend(execution.backend)
     folders: list[RunFolder] = []
+    config, baseline = arguments.config, None
+    if arguments.against is not None:
+        from surefoot.comparing.against import baseline_of, paired
+
+        baseline = baseline_of(chosen, arguments.against, execution.out)
+        config = config if arguments.resume else paired(chosen[0], config, baseline)
     for study in chosen:
-        config = arguments.config
         if name == "all":
-            config = study.config(**dataclasses.asdict(config) | {"part": ()})
+            config = study.config(**dataclasses.asdict(arguments.config) | {"part": ()})
         if arguments.resume is not None:
             folder = RunFolder.open(arguments.resume)
             resumable(study, folder)
@@ -435,11 +440,17 @@ def run_command(name: str, words: Sequence[str]) -> int:
     if not folders:
         raise SurefootError("no study could run; see the lines above for what to install")
     index = write_site(folders[0].path.parent.parent)
-    if arguments.json:
+    if arguments.json and baseline is None:
         print(json.dumps([_as_json(f) for f in folders], indent=1))
-    else:
+    elif not arguments.json:
         print_certificates(folders)
         print(f"report: {folders[0].path / 'index.html' if len(folders) == 1 else index}")
+    if baseline is not None:
+        from surefoot.comparing import compare
+        from surefoot.comparing.page import show
+
+        found = compare([baseline, *folders], confidence=execution.confidence)
+        show(found, [_as_json(f) for f in folders] if arguments.json else None)
     return max(_exit_code(folder) for folder in folders)
 
 
@@ -479,6 +490,7 @@ def _exit_code(folder: RunFolder) -> int:
 
 def _parse_run(name: str, config: type, words: Sequence[str]) -> Any:
     from surefoot._run.plan import Execution
+    from surefoot.comparing.against import HELP as AGAINST
 
     flags: Any = tyro.conf.OmitArgPrefixes
     arguments = dataclasses.make_dataclass(
@@ -493,6 +505,7 @@ def _parse_run(name: str, config: type, words: Sequence[str]) -> Any:
                 ],
                 None,
             ),
+            ("against", Annotated[str | None, tyro.conf.arg(help=AGAINST)], None),
             ("json", Annotated[bool, tyro.conf.arg(help="Print JSON.")], False),
         ],
         frozen=True,

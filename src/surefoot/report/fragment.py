@@ -15,7 +15,7 @@ from surefoot.report.templating import templates
 
 
 @functools.cache
-def _style() -> Markup:
+def scoped_style() -> Markup:
     """The style of the pages, for what stands inside the fragment and for nothing around it."""
     text = templates().loader.get_source(templates(), "style.css")[0]  # type: ignore[union-attr]
     text = re.sub(r"\bhtml \{|:root \{", "& {", text[: text.index("@media print")])
@@ -27,7 +27,7 @@ def certificate_html(certificate: Drawn) -> str:
     return (
         templates()
         .get_template("fragment.html.j2")
-        .render(c=certificate, style=_style(), picture=drawing(certificate))
+        .render(c=certificate, style=scoped_style(), picture=drawing(certificate))
     )
 
 
@@ -57,7 +57,7 @@ def result_html(
         templates()
         .get_template("result.html.j2")
         .render(
-            name=name, text=text, entries=entries, why=why, style=_style(),
+            name=name, text=text, entries=entries, why=why, style=scoped_style(),
             rows=[(c, sparkline(c)) for c in certificates],
         )
     )  # fmt: skip

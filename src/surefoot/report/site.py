@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from surefoot._run.files import write_text
+from surefoot._run.files import read_json, write_text
 from surefoot._run.folder import RunFolder
 from surefoot.certificate import Certificate
 from surefoot.errors import FileFormatError
@@ -20,7 +20,7 @@ from surefoot.report.families import counted, verdicts
 from surefoot.report.page import run_page, when
 from surefoot.report.templating import templates, verdict_class
 
-ASSETS = "_assets"
+ASSETS, COMPARISONS = "_assets", "compare"
 OWN_ASSETS = ("style.css", "plots.js", "index.js")
 
 
@@ -167,6 +167,22 @@ def write_site(root: Path) -> Path:
     path = root / "index.html"
     page = templates().get_template("index.html.j2")
     write_text(
-        path, page.render(series=_series(rows), count=len(rows), damaged=damaged, assets=ASSETS)
-    )
+        path,
+        page.render(
+            series=_series(rows), count=len(rows), damaged=damaged, assets=ASSETS,
+            comparisons=list(_comparisons(root)),
+        ),
+    )  # fmt: skip
     return path
+
+
+def _comparisons(root: Path) -> Iterator[tuple[str, str]]:
+    """(title, link) of the pages that `surefoot compare` wrote, newest first."""
+    for data in sorted((root / COMPARISONS).glob("*.json"), reverse=True):
+        page = data.with_suffix(".html")
+        try:
+            found = read_json(data)
+        except FileFormatError:
+            continue
+        if page.exists() and isinstance(found, dict):
+            yield str(found.get("title", page.stem)), page.relative_to(root).as_posix()
