@@ -156,7 +156,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from surefoot.comparing.page import comparison_html
+        from surefoot.comparing.fragment import comparison_html
 
         return comparison_html(self)
 

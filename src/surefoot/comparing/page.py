@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from surefoot._run.files import write_json, write_text
 from surefoot.comparing.comparison import Comparison, Difference
+from surefoot.comparing.fragment import setting, tables_of
 from surefoot.report.chart import shown
-from surefoot.report.fragment import scoped_style
 from surefoot.report.site import ASSETS, COMPARISONS, write_assets, write_site
 from surefoot.report.templating import templates
 
-WIDTH, HEIGHT = 120, 18
+# Of a file's name, so that no file system minds.
+LONGEST = 150
 
 
 def write_comparison(comparison: Comparison) -> Path:
@@ -34,7 +35,9 @@ def write_comparison(comparison: Comparison) -> Path:
     write_assets(root)
     folder = root / COMPARISONS
     folder.mkdir(exist_ok=True)
-    name = "_".join(f"{f.study}-{f.path.name}" for f in comparison.folders)[:200]
+    name = "_".join(f"{f.study}-{f.path.name}" for f in comparison.folders)
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     links = [
         Path(os.path.relpath(f.path.resolve() / "index.html", folder)).as_posix()
         for f in comparison.folders
@@ -44,51 +47,17 @@ def write_comparison(comparison: Comparison) -> Path:
     write_json(path.with_suffix(".json"), {"title": _title(comparison), **comparison.to_dict()})
     write_text(
         path,
-        page.render(body=_body(comparison, links), title=_title(comparison), assets=f"../{ASSETS}"),
+        page.render(
+            body=tables_of(comparison, links), title=_title(comparison), assets=f"../{ASSETS}"
+        ),
     )
     write_site(root)
     return path
 
 
-def comparison_html(comparison: Comparison) -> str:
-    """A comparison as an HTML fragment that needs no file beside it."""
-    body = _body(comparison, ["" for _ in comparison.folders])
-    return str(
-        Markup('<article class="surefoot"><style>{}</style>{}</article>').format(
-            scoped_style(), body
-        )
-    )
-
-
 def _title(comparison: Comparison) -> str:
     studies = dict.fromkeys(f.study for f in comparison.folders)
     return f"{' and '.join(studies)}: {len(comparison.folders)} runs"
-
-
-def _body(comparison: Comparison, links: list[str]) -> Markup:
-    intervals = [[_interval(d) for d in m.differences] for m in comparison.measured]
-    page = templates().get_template("compared.html.j2")
-    return Markup(page.render(c=comparison, links=links, intervals=intervals, name=_setting))
-
-
-def _setting(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _interval(difference: Difference) -> Markup:
-    """The interval and its mean beside 0, on a scale of its own; the numbers stand beside it."""
-    ends = (difference.low, difference.mean, difference.high)
-    if any(v != v for v in ends):
-        return Markup("")
-    most = max(abs(v) for v in ends) * 1.1
-    if most == 0:
-        return Markup("")
-    low, mean, high = (round(WIDTH / 2 + v / most * (WIDTH / 2 - 4)) for v in ends)
-    return Markup(
-        f'<svg class="interval" aria-hidden="true" viewBox="0 0 {WIDTH} {HEIGHT}">'
-        f'<path class="grid" d="M{WIDTH // 2} 0v{HEIGHT}"/><path class="measured" d="M{low} 9H{high}"/>'
-        f'<circle class="measured" cx="{mean}" cy="9" r="3.5"/></svg>'
-    )
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -119,7 +88,7 @@ def print_comparison(comparison: Comparison) -> None:
     )  # fmt: skip
     runs = zip(comparison.letters, comparison.folders, comparison.settings, strict=True)
     for letter, folder, settings in runs:
-        own = ", ".join(f"{k} = {_setting(v)}" for k, v in settings.items())
+        own = ", ".join(f"{k} = {setting(v)}" for k, v in settings.items())
         said = f"{letter}: {folder.path}{'; ' if own else ''}{own}"
         console.print(said, markup=False, highlight=False, soft_wrap=True)
 
