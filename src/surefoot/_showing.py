@@ -56,7 +56,8 @@ def _html(self: Any) -> str:
 
 def _text(value: Any) -> str:
     """What it says of itself; nothing where that is its repr or needs to be told more."""
-    own = type(value).__str__ is not object.__str__ and type(value).__str__ is not dict.__str__
+    says: Any = type(value).__str__
+    own = says not in (object.__str__, dict.__str__)
     try:
         if hasattr(value, "summary"):
             return str(value.summary())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import surefoot
 from surefoot.report.mathematics import NAMESPACE, TAGS, mathml
-from surefoot.report.plain import latex_of
+from surefoot.report.plain import latex_of, pieces_of
 
 SOURCES = sorted(Path(surefoot.__path__[0]).rglob("*.py"))
 
@@ -73,3 +73,16 @@ def test_whatever_is_stated_only_mathematics_comes_out(statement):
         assert {e.tag for e in ElementTree.fromstring(text).iter()} <= {
             f"{{{NAMESPACE}}}{t}" for t in TAGS
         }
+
+
+def test_words_are_text_that_can_break_a_line():
+    assert pieces_of("L with top labels <= 2 L_0") == [
+        (True, "L "), (False, " with top labels "), (True, r"\le 2 L_{0}")
+    ]  # fmt: skip
+
+
+def test_no_space_inside_bars():
+    root = ElementTree.fromstring(mathml(latex_of("|x| <= ||y||")))
+    bars = [e for e in root.iter(f"{{{NAMESPACE}}}mo") if e.text in "|\u2016\u2225"]
+    assert len(bars) == 4
+    assert all(e.get("lspace") == e.get("rspace") == "0" for e in bars)

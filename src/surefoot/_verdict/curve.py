@@ -50,7 +50,8 @@ def _excess(
     """How far on the wrong side of the promise the worst seed is, in units of the promise."""
     difference = {"upper": values - bound, "lower": bound - values, "equal": np.abs(values - bound)}
     scale = np.maximum(np.abs(bound), np.finfo(float).tiny)
-    return np.where(np.isfinite(bound), difference[sense] / scale, -np.inf).max(axis=0)
+    excess = np.where(np.isfinite(bound), difference[sense] / scale, -np.inf)
+    return np.asarray(excess.max(axis=0))
 
 
 def kept_steps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from surefoot.report.chart import log_ticks
 PALETTE = ("#1098ad", "#e8590c", "#7048e8", "#2f9e44", "#c2255c", "#8a6d1b", "#868e96")
 POINTS = 200
 MOST_BYTES = 60_000
+# Relative difference below which two curves are one line.
+SAME = 2e-3
 
 
 def embedded_figure(figure: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,6 +44,29 @@ def caption_of(name: str, figure: Mapping[str, Any]) -> str:
     title = figure.get("layout", {}).get("title", "")
     title = title.get("text", "") if isinstance(title, Mapping) else title
     return f"{name}: {title}" if isinstance(title, str) and title and title != name else name
+
+
+def coinciding(figure: Mapping[str, Any]) -> str:
+    """Which curves of a figure lie on one another, in a sentence; nothing where none do."""
+    curves: dict[str, tuple[Any, np.ndarray]] = {}
+    for i, trace in enumerate(figure["data"]):
+        y = trace.get("y")
+        if trace.get("type", "scatter") != "scatter" or not isinstance(y, list) or len(y) < 2:
+            continue
+        try:
+            values = np.array(y, dtype=float)
+        except (TypeError, ValueError):
+            continue
+        curves[str(trace.get("name", f"curve {i + 1}"))] = (trace.get("x"), values)
+    pairs = []
+    for (a, (x, y)), (b, (other_x, other)) in itertools.combinations(curves.items(), 2):
+        if (
+            x == other_x
+            and y.shape == other.shape
+            and np.allclose(y, other, rtol=SAME, atol=0, equal_nan=True)
+        ):
+            pairs.append(f"{a} and {b}")
+    return f"Coinciding here: {'; '.join(pairs)}." if pairs else ""
 
 
 def _without_crowding(layout: dict[str, Any], traces: list[dict[str, Any]]) -> dict[str, Any]:

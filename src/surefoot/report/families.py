@@ -57,7 +57,7 @@ class Family:
 
     def label(self, member: Certificate) -> str:
         """What sets a member apart from the family."""
-        own = member.name.removeprefix(self.name).strip(" ,:")
+        own = member.name.removeprefix(self.name).removesuffix(self.name).strip(" ,:")
         return own or member.name
 
 
@@ -74,21 +74,32 @@ def _largest(values: Iterable[float]) -> float:
 
 
 def _shared(names: Sequence[str]) -> str:
-    """The words that all names begin with, up to a comma, a colon or a space."""
-    first, last = min(names), max(names)
-    length = next(
-        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
-    )
-    start = first[:length]
+    """The words that all names begin with, else those that all end with, cut at commas and colons."""
+    return _start(names) or _end(names)
+
+
+def _start(names: Sequence[str]) -> str:
+    start = _common(names)
     if start in names:
         return start.strip(" ,:")
-    cut = max(start.rfind(mark) for mark in (", ", ": ", " "))
-    for mark in (", ", ": "):
-        at = start.rfind(mark)
+    for mark in (", ", ": ", " "):
         # A name that goes on behind a comma is cut there, and not in the middle of a phrase.
-        if at > 0:
+        if (at := start.rfind(mark)) > 0:
             return start[:at].strip(" ,:")
-    return start[: max(cut, 0)].strip(" ,:")
+    return ""
+
+
+def _end(names: Sequence[str]) -> str:
+    end = _common([name[::-1] for name in names])[::-1]
+    cuts = [at + len(mark) for mark in (": ", ", ") if (at := end.find(mark)) >= 0]
+    return end[min(cuts) :].strip() if cuts else ""
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all of them begin with."""
+    first, last = min(names), max(names)
+    pairs = enumerate(zip(first, last, strict=False))
+    return first[: next((i for i, (a, b) in pairs if a != b), len(first))]
 
 
 def families(certificates: Iterable[Certificate]) -> list[Family]:

@@ -12,7 +12,7 @@ from surefoot._run.folder import RunFolder, file_name
 from surefoot.certificate import Certificate
 from surefoot.report.chart import chart
 from surefoot.report.drawing import drawing, sparkline
-from surefoot.report.embedding import caption_of, embedded_figure
+from surefoot.report.embedding import caption_of, coinciding, embedded_figure
 from surefoot.report.families import Family, counted, families
 from surefoot.report.templating import templates
 
@@ -64,7 +64,8 @@ def _parts(folder: RunFolder, found: Sequence[Family]) -> list[dict[str, Any]]:
             fits = size <= room
             room -= size if fits else 0
             file = f"figures/{file_name(name, title)}"
-            figures.append((caption_of(title, figure), shown if fits else None, file))
+            caption = f"{caption_of(title, figure)}. {coinciding(shown)}".removesuffix(". ")
+            figures.append((caption, shown if fits else None, file))
         parts.append(
             {
                 "name": name,

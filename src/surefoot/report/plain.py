@@ -38,6 +38,19 @@ def latex_of(statement: str) -> str:
     return _Reader(statement).read()
 
 
+def pieces_of(statement: str) -> list[tuple[bool, str]]:
+    """A plain statement as (is it mathematics, LaTeX or words), so that its words can break a line."""
+    found: list[tuple[bool, str]] = []
+    for piece in _Reader(statement).pieces():
+        words = piece.startswith("\\text{")
+        text = piece[len("\\text{") : -1] if words else piece
+        if found and not words and found[-1][0]:
+            found[-1] = True, found[-1][1] + text
+        else:
+            found.append((not words, text))
+    return [(mathematics, text) for mathematics, text in found if text.strip()]
+
+
 class _Reader:
     """Goes through the tokens once; a group in brackets is read by a reader's own recursion."""
 
@@ -50,13 +63,17 @@ class _Reader:
 
     def read(self, closing: str = "") -> str:
         """Up to the end, or to the bracket that closes the group."""
+        return "".join(self.pieces(closing))
+
+    def pieces(self, closing: str = "") -> list[str]:
+        """What `read` puts together."""
         made: list[str] = []
         while self._at < len(self._tokens):
             kind, text = self._tokens[self._at]
             if closing and text == closing:
                 break
             made.append(self._one(kind, text, made))
-        return "".join(made)
+        return made
 
     def _one(self, kind: str, text: str, made: list[str]) -> str:
         self._at += 1

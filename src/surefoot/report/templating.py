@@ -8,11 +8,11 @@ import math
 from typing import Any, Protocol
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from surefoot.guarantee import Verdict
 from surefoot.report.mathematics import mathml
-from surefoot.report.plain import latex_of
+from surefoot.report.plain import pieces_of
 
 MEANING = {
     Verdict.KEPT: "within the bound wherever it was checked",
@@ -101,11 +101,15 @@ class Stated(Protocol):
 
 def _mathml(certificate: Stated) -> Markup:
     """The statement as MathML, from its LaTeX or read off its plain text; as it is where neither goes."""
-    formula = None if certificate.latex is None else mathml(certificate.latex)
-    formula = formula or mathml(latex_of(certificate.statement))
-    if formula is None:
-        return Markup("<code>{}</code>").format(certificate.statement)
-    return Markup(formula)
+    if certificate.latex is not None and (formula := mathml(certificate.latex)) is not None:
+        return Markup(formula)
+    made = []
+    for mathematics, text in pieces_of(certificate.statement):
+        formula = mathml(text) if mathematics else None
+        if mathematics and formula is None:
+            return Markup("<code>{}</code>").format(certificate.statement)
+        made.append(Markup(formula) if formula else escape(f" {text.strip()} "))
+    return Markup("").join(made)
 
 
 def _embedded(data: Any) -> Markup:
