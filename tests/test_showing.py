@@ -13,7 +13,7 @@ import torch
 
 import surefoot
 from surefoot._showing import entries, showing
-from surefoot.certificate import Certificate, certify
+from surefoot.certificate import certify
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
 
@@ -48,7 +48,11 @@ def classes():
 
 
 CLASSES = classes()
-SHOWN = {n: c for n, c in CLASSES.items() if "_repr_html_" in vars(c) and c is not Certificate}
+SHOWN = {
+    n: c
+    for n, c in CLASSES.items()
+    if getattr(vars(c).get("_repr_html_"), "__module__", "") == showing.__module__
+}
 
 
 class Balanced(HTMLParser):

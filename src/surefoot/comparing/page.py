@@ -89,8 +89,8 @@ def print_comparison(comparison: Comparison) -> None:
     runs = zip(comparison.letters, comparison.folders, comparison.settings, strict=True)
     for letter, folder, settings in runs:
         own = ", ".join(f"{k} = {setting(v)}" for k, v in settings.items())
-        said = f"{letter}: {folder.path}{'; ' if own else ''}{own}"
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+        line = f"{letter}: {folder.path}{'; ' if own else ''}{own}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _said(difference: Difference) -> str:
