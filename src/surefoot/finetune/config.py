@@ -1,0 +1,110 @@
+"""What a fine-tuning is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tyro
+
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_choice, check_number
+from surefoot.errors import ArgumentError
+
+Method = Literal["lozo", "lozo-m", "mezo", "rac-lora", "lora", "cola", "full"]
+
+METHODS: tuple[Method, ...] = get_args(Method)
+FORWARD_ONLY = ("lozo", "lozo-m", "mezo")
+"""Methods that need no gradients: the memory of inference."""
+CHAINED = ("rac-lora", "cola")
+"""Methods that train low-rank blocks one after the other."""
+ON_BLOCKS = ("lozo", "lozo-m")
+"""Methods that can train on a base that stays in the blocks of its GGUF file."""
+
+
+@checked
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """A fine-tuning: the model, the file, and how.
+
+    Raises
+    ------
+    ValueError
+        An option is outside its range, or two of them exclude each other.
+    """
+
+    model: tyro.conf.Positional[str]
+    """A folder as save_pretrained writes it, a GGUF file, or a packaged model: minilm, smollm2."""
+    data: tyro.conf.Positional[Path]
+    """CSV, JSONL or Parquet with a column of texts, and one of labels where classes are to be learned."""
+    method: Method | None = None
+    """By default steps of all are measured, and the choice is explained."""
+    out: Path = Path("finetuned")
+    """A new folder, or that of the same command, which then goes on."""
+    text: str = "text"
+    """The column of texts."""
+    label: str | None = None
+    """The column of labels; by default `label` if there is one, else texts alone are learned."""
+    prompt: str = "{text}\nLabel:"
+    """How a language model is asked for the label of {text}; the label follows after a space."""
+    max_length: int | None = None
+    """Tokens at which longer texts are cut; by default none is, and one that is too long is an error."""
+    lr: float | None = None
+    """Learning rate; by default several are tried on a part of the training texts."""
+    steps: int | None = None
+    """Steps at most; by default 10 passes over the training texts, or 60 for forward-only methods."""
+    batch: int = 16
+    """Texts in a step, over all processes."""
+    rank: int | None = None
+    """Of low-rank directions or adapters; by default 2 (LOZO) or 8 (LoRA)."""
+    looks: int = 20
+    """How often the validation texts are looked at, evenly over the steps."""
+    patience: int = 5
+    """Looks without a lower validation loss after which training stops."""
+    validation: float = 0.15
+    """Share of the texts that decides on stopping."""
+    test: float = 0.15
+    """Share of the texts that is looked at once, at the end; 0: none."""
+    max_memory: float | None = None
+    """GiB that a process may take; by default what this machine has free."""
+    quantised: bool | None = None
+    """Leave a GGUF file's weights in their 4 or 8 bits; by default where nothing else fits."""
+    seed: int = 0
+    """Of the split, the order of the texts, the directions and the adapters."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", Path(self.data))
+        object.__setattr__(self, "out", Path(self.out))
+        if self.method is not None:
+            check_choice("method", self.method, METHODS)
+        for name in ("max_length", "steps", "rank"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), least=1, whole=True)
+        for name in ("batch", "looks", "patience"):
+            check_number(name, getattr(self, name), least=1, whole=True)
+        check_number("seed", self.seed, least=0, whole=True)
+        if self.lr is not None:
+            check_number("lr", self.lr, above=0)
+        if self.max_memory is not None:
+            check_number("max_memory", self.max_memory, above=0)
+        check_number("validation", self.validation, above=0, below=1)
+        check_number("test", self.test, least=0, below=1)
+        if self.validation + self.test >= 1:
+            raise ArgumentError(
+                "test",
+                f"and validation must leave texts to train on, got {self.validation} and {self.test}",
+            )
+        if "{text}" not in self.prompt:
+            raise ArgumentError("prompt", f"must hold {{text}}, got {self.prompt!r}")
+        if self.quantised and self.method is not None and self.method not in ON_BLOCKS:
+            raise ArgumentError(
+                "quantised",
+                f"needs method lozo or lozo-m, which do not write weights; got method {self.method}",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        found = dataclasses.asdict(self)
+        return found | {"data": str(self.data), "out": str(self.out)}

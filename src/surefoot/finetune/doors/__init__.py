@@ -1,0 +1,1 @@
+"""The optional libraries: transformers, PEFT, Opacus."""

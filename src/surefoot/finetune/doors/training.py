@@ -1,0 +1,244 @@
+"""A model under the Trainer of its method: gradients, blocks of adapters, or forwards alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from surefoot._sealed import checkpoints
+from surefoot.certificate import Certificate
+from surefoot.errors import need
+from surefoot.finetune.doors.quiet import quiet
+from surefoot.finetune.doors.tasks import Task
+from surefoot.finetune.plan import MOMENTUM, PERIOD, Plan
+
+with need("transformers", extra="llm", part="surefoot.finetune"):
+    import transformers
+with need("peft", extra="llm", part="surefoot.finetune"):
+    import peft
+
+from surefoot.lora import ChainOfLora, RacCallback, RacConfig
+from surefoot.record import Record
+from surefoot.zeroth_order import LOZO, MeZO
+from surefoot.zeroth_order.doors.transformers import ZOTrainer
+
+LOG = "steps.zo"
+
+
+class Sealing(transformers.TrainerCallback):
+    """Checkpoints that a killed process left half-written are not resumed from."""
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Rename them."""
+        with args.main_process_first(local=False):
+            if args.process_index == 0:
+                checkpoints.set_aside(args.output_dir)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mark the one that was written as whole."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            checkpoints.complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def on_device(model: Any) -> Any:
+    """Where a Trainer would put it."""
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class _Clock(transformers.TrainerCallback):
+    """How long a step takes."""
+
+    def __init__(self) -> None:
+        self.seconds, self._began = 0.0, 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds = time.monotonic() - self._began
+
+
+class Training:
+    """One training, from its first step or from its last checkpoint.
+
+    Parameters
+    ----------
+    plan, lr
+        What is trained, at which rate.
+    model
+        As it was opened; it is trained in place.
+    task
+        Its texts.
+    folder
+        For checkpoints; None: none are kept.
+    log
+        The log of steps that a forward-only method writes; None: none.
+    callbacks
+        Of the Trainer.
+    rows
+        What is trained on, if not the task's training texts.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        lr: float,
+        model: Any,
+        task: Task,
+        folder: Path | None,
+        *,
+        log: Path | None = None,
+        callbacks: Sequence[Any] = (),
+        rows: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
+        self.plan, self.task = plan, task
+        self.chain: ChainOfLora | None = None
+        self._folder = folder
+        with quiet():
+            if not plan.forward_only and plan.method != "full":
+                model = self._adapted(model)
+            self.model = model
+            every: list[Any] = [] if folder is None else [Sealing()]
+            if plan.chained:
+                self.chain = ChainOfLora(model, self._blocks())
+                every = [RacCallback(self.chain)]
+            self.trainer = self._trainer(
+                lr,
+                [*every, *callbacks],
+                list(task.examples["train"] if rows is None else rows),
+                log,
+            )
+            self.trainer.remove_callback(transformers.PrinterCallback)
+
+    def _adapted(self, model: Any) -> Any:
+        rank = self.plan.rank
+        kind = "SEQ_CLS" if self.task.classes and hasattr(model, "num_labels") else "CAUSAL_LM"
+        if hasattr(model, "lm_head"):
+            kind = "CAUSAL_LM"
+        options: dict[str, Any] = {"r": rank, "lora_alpha": rank, "task_type": kind}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.plan.seed)
+            try:
+                return peft.get_peft_model(model, peft.LoraConfig(**options))
+            except ValueError:
+                # PEFT knows no usual places for this architecture.
+                everywhere = peft.LoraConfig(**options, target_modules="all-linear")
+                return peft.get_peft_model(model, everywhere)
+
+    def _blocks(self) -> RacConfig:
+        method: Any = "rac_lora" if self.plan.method == "rac-lora" else "cola"
+        return RacConfig(
+            method=method, steps_per_block=self.plan.steps_per_block, seed=self.plan.seed,
+            keep_original=False,
+        )  # fmt: skip
+
+    def _trainer(self, lr: float, callbacks: list[Any], rows: list[Any], log: Path | None) -> Any:
+        plan = self.plan
+        cuda = torch.cuda.is_available()
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        arguments = transformers.TrainingArguments(
+            output_dir=str(self._folder or Path("unused")),
+            max_steps=plan.steps, per_device_train_batch_size=max(1, plan.batch // processes),
+            learning_rate=lr, lr_scheduler_type=plan.schedule,
+            warmup_steps=0 if plan.schedule == "constant" else max(1, plan.steps // 20),
+            seed=plan.seed, data_seed=plan.seed, report_to="none", disable_tqdm=True,
+            logging_strategy="steps", logging_steps=1, use_cpu=not cuda,
+            save_strategy="no" if self._folder is None else "steps",
+            save_steps=plan.every or plan.steps, save_total_limit=2,
+            dataloader_pin_memory=cuda, remove_unused_columns=False,
+        )  # fmt: skip
+        common: dict[str, Any] = {
+            "model": self.model, "args": arguments, "train_dataset": rows,
+            "data_collator": self.task.collate, "callbacks": callbacks,
+        }  # fmt: skip
+        if plan.forward_only:
+            return ZOTrainer(**common, optimizer_cls_and_kwargs=self._forward_only(log))
+        return transformers.Trainer(**common)
+
+    def _forward_only(self, log: Path | None) -> tuple[Any, dict[str, Any]]:
+        plan = self.plan
+        options: dict[str, Any] = {"seed": plan.seed}
+        if log is not None and not plan.quantised:
+            options["log"] = str(log)
+        if plan.method == "mezo":
+            return MeZO, options
+        options |= {"rank": plan.rank, "nu": PERIOD, "scale": "unit", "fold": not plan.quantised}
+        if plan.method == "lozo-m":
+            options["momentum"] = MOMENTUM
+        return LOZO, options
+
+    def run(self) -> None:
+        """Train to the end of the plan, or until a callback stops it."""
+        found = self._folder is not None and checkpoints.any_left(self._folder)
+        with quiet():
+            self.trainer.train(resume_from_checkpoint=True if found else None)
+
+    def seconds_of_last_step(self) -> float:
+        """Train, and say how long the last step took."""
+        clock = _Clock()
+        self.trainer.add_callback(clock)
+        self.run()
+        return clock.seconds
+
+    @property
+    def step(self) -> int:
+        """That of the checkpoint from which `run` goes on; 0: there is none."""
+        found = [] if self._folder is None else list(self._folder.glob("checkpoint-*"))
+        return max((checkpoints.step_of(folder) or 0 for folder in found), default=0)
+
+    @property
+    def losses(self) -> dict[int, tuple[float, float]]:
+        """By step, the training loss and the rate, also of steps before a checkpoint."""
+        state = self.trainer.state
+        if not state.log_history and self._folder is not None and self.step:
+            file = self._folder / f"checkpoint-{self.step}" / checkpoints.STATE
+            logs = json.loads(file.read_text(encoding="utf-8"))["log_history"]
+        else:
+            logs = state.log_history
+        return {
+            int(each["step"]): (float(each["loss"]), float(each["learning_rate"]))
+            for each in logs
+            if "loss" in each
+        }
+
+    @property
+    def record(self) -> Record | None:
+        """What the method wrote down itself; None: it is one of torch's."""
+        if self.chain is not None:
+            return self.chain.record
+        if self.plan.forward_only and self.trainer.optimizer is not None:
+            found: Record = self.trainer.zeroth_order.record
+            return found
+        return None
+
+    def certificates(self) -> list[Certificate]:
+        """What is promised of the method, and what the run did."""
+        if self.chain is not None:
+            return self.chain.certificates(L=math.inf)
+        if self.plan.forward_only:
+            return self.trainer.zeroth_order.certificates()
+        return []
+
+    def save(self, folder: Path) -> None:
+        """What the user gets: plain weights, or an adapter of the base.
+
+        Where nothing has moved yet, the adapter is at zero.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            if self.chain is not None:
+                self.chain.export_adapter(folder)
+            elif self.plan.forward_only:
+                self.trainer.save_model(str(folder))
+            else:
+                self.model.save_pretrained(folder)
+            self.task.tokenizer.save_pretrained(folder)

@@ -1,0 +1,173 @@
+"""The folder of a fine-tuning: whose it is, what has ended, what is found again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from surefoot._run.files import read_json, write_json, write_text
+from surefoot.certificate import Certificate
+from surefoot.errors import FileFormatError
+from surefoot.finetune.config import FinetuneConfig
+from surefoot.finetune.errors import FinetuneError
+from surefoot.finetune.models import Source
+from surefoot.finetune.plan import Plan
+from surefoot.finetune.result import FinetuneResult
+
+T = TypeVar("T")
+ASKED, RESULT, LOG = "finetune.json", "result.json", "steps.zo"
+FORMAT = 1
+
+
+class Place:
+    """A folder that belongs to one fine-tuning.
+
+    Parameters
+    ----------
+    folder
+        New or empty, or that of the same fine-tuning.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.log = folder / LOG
+
+    def finished(self, config: FinetuneConfig) -> FinetuneResult | None:
+        """What it came to; None: it has not ended.
+
+        Raises
+        ------
+        FinetuneError
+            The folder belongs to something else, or to a fine-tuning with other options.
+        """
+        if not self.folder.exists():
+            return None
+        if not self.folder.is_dir():
+            raise FinetuneError(f"--out {self.folder} is a file")
+        if not (self.folder / ASKED).is_file():
+            if any(self.folder.iterdir()):
+                raise FinetuneError(
+                    f"--out {self.folder} is not empty and was not made by a fine-tuning: name a new folder"
+                )
+            return None
+        stored = read_json(self.folder / ASKED)
+        if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+            raise FileFormatError(f"{self.folder / ASKED} is not what this version writes")
+        asked = _asked(config)
+        differ = [k for k in asked if stored["config"].get(k) != asked[k]]
+        if differ:
+            said = ", ".join(
+                f"--{k.replace('_', '-')} {stored['config'].get(k)!r}, not {asked[k]!r}"
+                for k in differ
+            )
+            raise FinetuneError(
+                f"--out {self.folder} belongs to a fine-tuning with {said}: name a new folder"
+            )
+        if not (self.folder / RESULT).is_file():
+            return None
+        return _result(read_json(self.folder / RESULT))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """For this process alone.
+
+        Raises
+        ------
+        FinetuneError
+            Another process is at it.
+        """
+        there = self.folder.exists()
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise FinetuneError(f"--out {self.folder}: another process is at it") from error
+        try:
+            yield
+        finally:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+            if not there and self.folder.is_dir() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def begin(self, config: FinetuneConfig) -> None:
+        """Write down what was asked."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / ASKED, {"format": FORMAT, "config": _asked(config)})
+
+    def known(self, name: str) -> Any:
+        """What was kept under a name; None: nothing."""
+        file = self.state / name
+        return read_json(file) if file.is_file() else None
+
+    def keep(self, name: str, data: Any) -> None:
+        """Keep plain values under a name."""
+        write_json(self.state / name, data)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What was kept under a name, or else what is made now."""
+        found: T | None = self.known(name)
+        if found is None:
+            found = make()
+            self.keep(name, found)
+        return found
+
+    def take(self, best: Path, kind: str) -> Path:
+        """Where the best weights end up."""
+        to = self.folder / kind
+        shutil.rmtree(to, ignore_errors=True)
+        shutil.copytree(best, to)
+        return to
+
+    def describe(self, result: FinetuneResult, source: Source, plan: Plan) -> None:
+        """A model card."""
+        library = "peft" if result.saved.name == "adapter" else "transformers"
+        measured = ", ".join(f"{k} {v:.4f}" for k, v in result.test.items())
+        lines = [
+            "---",
+            f"library_name: {library}",
+            f"base_model: {source.name}",
+            "tags: [surefoot]",
+            "---",
+            f"# {source.name}, fine-tuned by {plan.method}",
+            "",
+            f"{result.steps} steps of {plan.batch} texts at learning rate {result.lr:g}, seed {plan.seed}; "
+            f"the weights after step {result.best_step} had the lowest validation loss.",
+            "",
+            f"Measured on {result.sizes['test']} texts that nothing else looked at: {measured}."
+            if result.test
+            else "Not measured on texts of its own.",
+            "",
+            "What was promised and what was measured:",
+            "",
+            *[f"- {c.verdict}: {c.name}. {c.reason}" for c in result.certificates],
+            "",
+        ]
+        write_text(result.saved / "README.md", "\n".join(lines))
+
+    def finish(self, result: FinetuneResult) -> None:
+        """Write the result, and take away what was needed to go on."""
+        write_json(self.folder / RESULT, result.to_dict())
+        shutil.rmtree(self.state, ignore_errors=True)
+
+
+def _asked(config: FinetuneConfig) -> dict[str, Any]:
+    found = config.to_dict()
+    found.pop("out")
+    return found | {"data": os.path.abspath(found["data"])}
+
+
+def _result(stored: dict[str, Any]) -> FinetuneResult:
+    paths = {k: Path(stored[k]) for k in ("folder", "saved", "page")}
+    told = [Certificate.from_dict(c) for c in stored["certificates"]]
+    interval = stored["interval"]
+    more = {"interval": None if interval is None else tuple(interval), "certificates": told}
+    return FinetuneResult(**{**stored, **paths, **more})
