@@ -44,9 +44,10 @@ def _html(self: Any) -> str:
 
     certificates: Sequence[Any] = ()
     why = ""
-    if hasattr(self, "certificates"):
+    held = getattr(self, "certificates", ())
+    if held:
         try:
-            certificates = list(self.certificates())
+            certificates = list(held() if callable(held) else held)
         except Exception as error:  # a notebook shows what there is; the call itself raises
             why = f"No certificate: {error}"
     return result_html(

@@ -490,7 +490,7 @@ def _exit_code(folder: RunFolder) -> int:
 
 def _parse_run(name: str, config: type, words: Sequence[str]) -> Any:
     from surefoot._run.plan import Execution
-    from surefoot.comparing.against import HELP as AGAINST
+    from surefoot.comparing.words import HELP as AGAINST
 
     flags: Any = tyro.conf.OmitArgPrefixes
     arguments = dataclasses.make_dataclass(

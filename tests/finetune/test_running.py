@@ -1,6 +1,5 @@
 """From a file to a tuned model: every method, what it saves, and the same again after a kill."""
 
-import json
 import os
 import signal
 import subprocess
@@ -26,7 +25,9 @@ def config(model, data, out, method, **more):
 
 
 def weights(folder):
-    return {k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(file).items()}
+    return {
+        k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(file).items()
+    }
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -46,7 +47,9 @@ def test_an_encoder_and_a_language_model_are_tuned_and_load_as_anybody_loads_the
         if model is decoder:
             auto, more = transformers.AutoModelForCausalLM, {}
         if result.saved.name == "adapter":
-            loaded = peft.PeftModel.from_pretrained(auto.from_pretrained(model, **more), result.saved)
+            loaded = peft.PeftModel.from_pretrained(
+                auto.from_pretrained(model, **more), result.saved
+            )
         else:
             loaded = auto.from_pretrained(result.saved)
         ids = torch.tensor([[3, 4, 5]])

@@ -1,6 +1,5 @@
 """Runs side by side on the seeds that they share: `surefoot compare`, and `surefoot run --against`."""
 
-from surefoot.comparing.comparison import Claimed, Comparison, Difference, Measured, compare
-from surefoot.comparing.page import write_comparison
+from lazy_loader import attach_stub
 
-__all__ = ["Claimed", "Comparison", "Difference", "Measured", "compare", "write_comparison"]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

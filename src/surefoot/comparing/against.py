@@ -8,14 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from surefoot._run.folder import RunFolder
+from surefoot.comparing.words import LAST
 from surefoot.errors import SurefootError
 from surefoot.study import Study
-
-LAST = "last"
-HELP = (
-    "Compare with an earlier run of the study: its folder, or the word last for the newest one in --out. "
-    "Seeds and size are those of that run unless said otherwise, and all other flags may differ."
-)
 
 
 def baseline_of(studies: Sequence[Study], given: str, out: Path) -> RunFolder:
