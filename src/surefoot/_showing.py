@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -97,7 +98,7 @@ def _word(item: Any) -> str:
         if math.prod(shape) == 1:
             return _short(item.item())
         return f"{'x'.join(map(str, shape))} of {str(dtype).removeprefix('torch.')}"
-    if isinstance(item, (str, bool, int, complex)):
+    if isinstance(item, (str, bool, int, complex, os.PathLike)):
         text = str(item)
         return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
     if isinstance(item, (list, tuple, set, frozenset, dict)):

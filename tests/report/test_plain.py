@@ -77,7 +77,10 @@ def test_whatever_is_stated_only_mathematics_comes_out(statement):
 
 def test_words_are_text_that_can_break_a_line():
     assert pieces_of("L with top labels <= 2 L_0") == [
-        (True, "L "), (False, " with top labels "), (True, r" \le 2 L_{0}")
+        (True, "L"), (False, "with top labels"), (True, r"\le 2 L_{0}")
+    ]  # fmt: skip
+    assert pieces_of("x = 1, a pair a step: s") == [
+        (True, "x = 1"), (False, ", a pair a step:"), (True, "s")
     ]  # fmt: skip
 
 

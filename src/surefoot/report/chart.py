@@ -208,8 +208,10 @@ def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
 
 
 def _scientific(value: float) -> str:
-    factor, _, exponent = f"{value:.4g}".partition("e")
-    return _power(factor, int(exponent)) if exponent else factor
+    if 1e-3 <= abs(value) < 1e5 or not value:
+        return f"{value:.4g}"
+    factor, _, exponent = f"{value:.3e}".partition("e")
+    return _power(factor.rstrip("0").rstrip("."), int(exponent))
 
 
 def _power(factor: int | str, exponent: int) -> str:

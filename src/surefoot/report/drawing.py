@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from surefoot.report.chart import Axis, Chart, Drawn, chart
 
 WIDTH, HEIGHT = 420, 236
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 42, 38
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 42, 38
 SMALL_WIDTH, SMALL_HEIGHT = 132, 34
 
 

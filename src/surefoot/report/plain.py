@@ -26,6 +26,8 @@ SIGNS = {
     ">": ">", "%": r"\%", "&": r"\&", "#": r"\#", "~": r"\sim ", "$": r"\$", "{": r"\{", "}": r"\}",
     "\\": r"\backslash ",
 }  # fmt: skip
+# Between a formula and what is said of it.
+STOPS = {",\\": ", ", ":": ": ", ";": "; "}
 TOKEN = re.compile(
     r"(?P<power>\d+(?:\.\d+)?e[+-]?\d+)|(?P<number>\d*\.?\d+)|(?P<word>[A-Za-z][A-Za-z-]*[A-Za-z]|[A-Za-z])"
     r"|(?P<sign><=|>=|!=|->|<-|\|\||.)|(?P<space>\s+)",
@@ -42,13 +44,13 @@ def pieces_of(statement: str) -> list[tuple[bool, str]]:
     """A plain statement as (is it mathematics, LaTeX or words), so that its words can break a line."""
     found: list[tuple[bool, str]] = []
     for piece in _Reader(statement).pieces():
-        words = piece.startswith("\\text{")
-        text = piece[len("\\text{") : -1] if words else piece
-        if found and not words and found[-1][0]:
-            found[-1] = True, found[-1][1] + text
-        else:
+        words = piece.startswith("\\text{") or piece in STOPS
+        text = STOPS.get(piece, piece[len("\\text{") : -1] if words else piece)
+        if found and found[-1][0] is not words:
+            found[-1] = not words, found[-1][1] + text
+        elif text.strip() or not found:
             found.append((not words, text))
-    return [(mathematics, text) for mathematics, text in found if text.strip()]
+    return [(mathematics, " ".join(text.split())) for mathematics, text in found if text.strip()]
 
 
 class _Reader:

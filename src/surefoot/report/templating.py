@@ -108,7 +108,8 @@ def _mathml(certificate: Stated) -> Markup:
         formula = mathml(text) if mathematics else None
         if mathematics and formula is None:
             return Markup("<code>{}</code>").format(certificate.statement)
-        made.append(Markup(formula) if formula else escape(f" {text.strip()} "))
+        space = "" if text[0] in ",:;" or not made else " "
+        made.append(Markup(formula) if formula else escape(f"{space}{text} "))
     return Markup("").join(made)
 
 

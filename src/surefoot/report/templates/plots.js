@@ -29,6 +29,7 @@
   }, { rootMargin: "400px" });
   plots.forEach((p) => { p.textContent = ""; seen.observe(p); });
   dark.addEventListener("change", () => drawn.forEach((p) => draw(p, false)));
-  addEventListener("beforeprint", () => plots.forEach((p) => draw(p, true)));
+  // What comes into view by the layout of paper is drawn already.
+  addEventListener("beforeprint", () => { seen.disconnect(); plots.forEach((p) => draw(p, true)); });
   addEventListener("afterprint", () => drawn.forEach((p) => draw(p, false)));
 })();
