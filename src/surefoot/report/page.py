@@ -112,12 +112,16 @@ def _details(found: Sequence[Family], room: int) -> dict[int, Markup]:
     Where a run has more than a page can hold, surprises come first, then the most urgent of each family, and
     the page says of how many the details stand in certificate.json alone.
     """
-    order = [(not f.worst.surprise, f.worst) for f in found]
-    order += [(not c.surprise, c) for f in found for c in f.members if c is not f.worst]
+    worst = {id(c): f.worst for f in found for c in f.members}
+    order = [f.worst for f in found]
+    order += [c for f in found for c in f.members if c is not f.worst]
     template = templates().get_template("details.html.j2")
     made: dict[int, Markup] = {}
-    for _, certificate in sorted(order, key=lambda pair: pair[0]):
-        text = template.render(c=certificate, picture=drawing(certificate))
+    for certificate in sorted(order, key=lambda c: not c.surprise):
+        # What its family's first says of the same condition is not said again.
+        like = worst[id(certificate)]
+        like = like if like is not certificate and id(like) in made else None
+        text = template.render(c=certificate, picture=drawing(certificate), like=like)
         # The summary that folds it weighs too.
         size = len(text.encode()) + 400
         if size > room:

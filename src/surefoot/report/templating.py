@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import jinja2
 from markupsafe import Markup, escape
 
-from surefoot.guarantee import Verdict
+from surefoot.guarantee import Assumption, Verdict
 from surefoot.report.mathematics import mathml
 from surefoot.report.plain import pieces_of
 
@@ -34,7 +34,7 @@ def templates() -> jinja2.Environment:
     )
     environment.filters |= {
         "number": _number, "mathml": _mathml, "embedded": _embedded, "verdict_class": verdict_class,
-        "plural": _plural, "identity": id,
+        "plural": _plural, "identity": id, "condition": _condition,
     }  # fmt: skip
     environment.globals |= {"meaning": MEANING}
     return environment
@@ -81,6 +81,10 @@ def verdict_class(certificate: Judged) -> str:
     if certificate.surprise:
         return "refuted" if broken and certificate.heuristic else "surprise"
     return "announced" if broken else str(certificate.verdict).lower()
+
+
+def _condition(assumption: Assumption) -> tuple[str, Assumption]:
+    return assumption.name, assumption
 
 
 def _plural(count: int, one: str, many: str | None = None) -> str:
