@@ -119,8 +119,8 @@ def _details(found: Sequence[Family], room: int) -> dict[int, Markup]:
     made: dict[int, Markup] = {}
     for certificate in sorted(order, key=lambda c: not c.surprise):
         # What its family's first says of the same condition is not said again.
-        like = worst[id(certificate)]
-        like = like if like is not certificate and id(like) in made else None
+        first = worst[id(certificate)]
+        like = first if first is not certificate and id(first) in made else None
         text = template.render(c=certificate, picture=drawing(certificate), like=like)
         # The summary that folds it weighs too.
         size = len(text.encode()) + 400

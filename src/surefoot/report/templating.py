@@ -107,7 +107,7 @@ def _mathml(certificate: Stated) -> Markup:
     """The statement as MathML, from its LaTeX or read off its plain text; as it is where neither goes."""
     if certificate.latex is not None and (formula := mathml(certificate.latex)) is not None:
         return Markup(formula)
-    made = []
+    made: list[Markup] = []
     for mathematics, text in pieces_of(certificate.statement):
         formula = mathml(text) if mathematics else None
         if mathematics and formula is None:
