@@ -1,4 +1,4 @@
-// Draws each figure when it comes into view, all of them before printing, in the ink of the theme.
+// Fetches plotly once the page is shown, then draws each figure when it comes into view, all of them before printing, in the ink of the theme.
 (function () {
   "use strict";
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -27,9 +27,17 @@
   const seen = new IntersectionObserver((entries) => {
     entries.filter((e) => e.isIntersecting).forEach((e) => { seen.unobserve(e.target); draw(e.target, false); });
   }, { rootMargin: "400px" });
-  plots.forEach((p) => { p.textContent = ""; seen.observe(p); });
+  const library = document.currentScript.dataset.plotly;
+  plots.forEach((p) => { p.textContent = ""; });
+  addEventListener("load", () => {
+    const script = document.createElement("script");
+    script.src = library;
+    script.onload = () => plots.forEach((p) => seen.observe(p));
+    script.onerror = () => plots.forEach((p) => { p.textContent = "Its drawing script is not there: run surefoot report."; });
+    document.body.appendChild(script);
+  });
   dark.addEventListener("change", () => drawn.forEach((p) => draw(p, false)));
   // What comes into view by the layout of paper is drawn already.
-  addEventListener("beforeprint", () => { seen.disconnect(); plots.forEach((p) => draw(p, true)); });
+  addEventListener("beforeprint", () => { seen.disconnect(); if (window.Plotly) plots.forEach((p) => draw(p, true)); });
   addEventListener("afterprint", () => drawn.forEach((p) => draw(p, false)));
 })();
