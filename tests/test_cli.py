@@ -49,7 +49,7 @@ def test_doctor(capsys):
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["packages"]["torch"]
-    assert set(found["extras"]) == {"llm", "federated", "privacy", "bench"}
+    assert set(found["extras"]) == {"llm", "federated", "privacy", "cluster", "sinks", "bench"}
     assert main(["doctor"]) == 0
     assert "cache" in capsys.readouterr().out
 

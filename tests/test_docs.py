@@ -1,9 +1,11 @@
 """What the documents show works when pasted, their links lead somewhere, and no study is left out.
 
-Fences carry a tag. `python` blocks run and print a verdict; `py` are fragments of a program of the reader's
-and must be Python; `sh` are commands; `text` and `toml` are neither. A word of capitals in a command (MODULE,
-CHECKPOINT) stands for what the reader has, and a comment with the word "network" says that it needs one:
-such a command cannot run here, and its flags are looked up in its --help.
+Fences carry a tag. `python` blocks run and print a verdict; `py` are fragments of a program of the
+reader's and must be Python; `sh` are commands; `console` is a session, whose commands run one after
+another in a folder and say what is shown (`...` stands for anything); `text` and `toml` are neither. A
+word of capitals in a command (MODULE, CHECKPOINT) stands for what the reader has, and a comment with the
+word "network" says that it needs one: such a command cannot run here, and its flags are looked up in its
+--help.
 """
 
 import ast
@@ -51,7 +53,7 @@ def blocks(tag):
 def test_every_fence_says_what_it_holds(page):
     text = page.read_text(encoding="utf-8")
     tags = [tag for tag, _ in FENCE.findall(text)]
-    assert set(tags) <= {"python", "py", "sh", "text", "toml"}, tags
+    assert set(tags) <= {"python", "py", "sh", "console", "text", "toml"}, tags
     assert len(re.findall(r"^```", text, re.M)) == 2 * len(tags)
 
 
@@ -68,6 +70,62 @@ def test_examples_run_when_pasted(code, tmp_path):
 @pytest.mark.parametrize("code", [pytest.param(text, id=name) for name, text in blocks("py")])
 def test_fragments_are_python(code):
     ast.parse(code)
+
+
+SESSION = """
+surefoot() {{ {python} -m surefoot "$@"; }}
+cd {folder}
+{lines}
+"""
+MARK = "=== said ==="
+
+
+def told(session):
+    """(command, lines that it shows) of a session, in order."""
+    found = []
+    for line in session.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def shows(said, lines):
+    """Whether the lines stand in what was said, in this order."""
+    patterns = [
+        re.compile(".*?".join(re.escape(part.strip()) for part in line.split("...")))
+        for line in lines
+    ]
+    left = iter(said.splitlines())
+    return all(any(pattern.search(line) for line in left) for pattern in patterns)
+
+
+def test_a_session_that_says_something_else_is_told():
+    assert told("$ a b\nx ...\n$ c") == [("a b", ["x ..."]), ("c", [])]
+    assert shows("one\nfound 3 files\nend", ["found ... files", "end"])
+    assert not shows("end\nfound 3 files", ["found ... files", "end"])
+    assert not shows("found 3", ["found ... files"])
+
+
+@pytest.mark.parametrize(
+    "session", [pytest.param(text, id=name) for name, text in blocks("console")]
+)
+def test_a_session_says_what_is_shown(session, tmp_path):
+    commands = told(session)
+    lines = "\n".join(f"{command}\necho '{MARK}'" for command, _ in commands)
+    script = SESSION.format(
+        python=shlex.quote(sys.executable), folder=shlex.quote(str(tmp_path)), lines=lines
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    for (command, expected), said in zip(commands, done.stdout.split(MARK), strict=False):
+        assert shows(said, expected), f"$ {command}\n{said}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=shown)

@@ -20,8 +20,8 @@ SRC = Path(surefoot.__path__[0]).parent
 METHODS = study_names()
 # Import names of the libraries that come with an extra.
 OPTIONAL = {
-    "accelerate", "dp_accounting", "flwr", "gguf", "lightning", "opacus", "ot", "peft", "pyriemann",
-    "safetensors", "sentencepiece", "transformers",
+    "accelerate", "distributed", "dp_accounting", "flwr", "gguf", "lightning", "mlflow", "opacus", "ot",
+    "peft", "pyriemann", "ray", "safetensors", "sentencepiece", "tensorboard", "trackio", "transformers",
 }  # fmt: skip
 # Code outside the package that shows people how to use it, and so may use only what is public.
 SHOWN = [*sorted((ROOT / "apps").rglob("*.py")), *sorted((ROOT / "examples").rglob("*.py"))]

@@ -138,7 +138,10 @@ def test_workers_end_with_the_run_however_it_ends(here, how, capsys):
         assert folder.changes is None
     else:
         assert process.returncode == 130
-        assert "interrupted; what was done is in the run folder" in said
+        assert (
+            f"interrupted; what was done is in {folder.path}; to go on: surefoot run writes "
+            in said
+        )
         assert folder.status["state"] == "interrupted"
         assert folder.changes == []
         assert [c.verdict for c in folder.certificates()] == ["UNDECIDED"]

@@ -179,7 +179,7 @@ def test_missing_backend_says_what_to_install(study, tmp_path, monkeypatch):
     for backend, package in (("ray", "ray"), ("dask", "distributed")):
         execution = Execution(out=tmp_path, backend=backend)
         folder = start(study, study.config(part=("planted",)), execution)
-        with pytest.raises(SurefootError, match=f"pip install {package}"):
+        with pytest.raises(SurefootError, match=rf"needs {package}.*\[cluster\]"):
             execute(study, study.config(part=("planted",)), folder, execution)
 
 

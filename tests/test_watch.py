@@ -109,7 +109,7 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="every must be a whole number of at least 1, got 0"):
         watch(model, optimizer, every=0)
     with pytest.raises(
-        UnknownNameError, match="unknown probe 'sharpness'; there are: gradient_norm"
+        UnknownNameError, match="unknown probe 'sharpness'; there are: aiming, gradient_norm"
     ):
         watch(model, optimizer, probes=("sharpness",))
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import tyro
 from tyro.extras import subcommand_cli_from_dict
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 PROG = "surefoot"
 
 
+def _titles() -> dict[str, str]:
+    """The studies by name, with the first line of what each says of itself."""
+    from surefoot._run.found import study_names, study_title
+
+    return {name: study_title(name) for name in study_names()}
+
+
 @dataclass(frozen=True)
 class List:
     """List the studies there are."""
@@ -42,9 +49,7 @@ class List:
     """Print JSON."""
 
     def __call__(self) -> int:
-        from surefoot.study import study_names, study_title
-
-        studies = {name: study_title(name) for name in study_names()}
+        studies = _titles()
         if self.json:
             print(json.dumps(studies, indent=1))
         else:
@@ -60,11 +65,11 @@ class Run:
     NAME is a study of `surefoot list`, `all`, or the dotted name of a module of your own.
     """
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """The study."""
 
     def __call__(self) -> int:
-        raise AssertionError("run has its own parser, see run_command")
+        return run_command(self.name, [])
 
 
 @dataclass(frozen=True)
@@ -177,11 +182,14 @@ class DataFetch:
 
     name: tyro.conf.Positional[str]
     """A name of `surefoot data list`."""
+    json: bool = False
+    """Print JSON: the name and where it is."""
 
     def __call__(self) -> int:
         from surefoot import data
 
-        print(data.fetch(self.name, progress=lambda line: print(line, file=sys.stderr)))
+        path = data.fetch(self.name, progress=lambda line: print(line, file=sys.stderr))
+        print(json.dumps({"name": self.name, "path": str(path)}) if self.json else path)
         return 0
 
 
@@ -217,6 +225,26 @@ def _describe(value: Any) -> str:
         there = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
         return there + (f" (missing: {', '.join(missing)})" if missing else "")
     return str(value) if value is not None else "not installed"
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Print what a shell needs to complete commands, studies and their flags.
+
+    For bash: `surefoot completion bash > ~/.local/share/bash-completion/completions/surefoot`.
+    """
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh"]]
+    """The shell."""
+    json: bool = False
+    """Print JSON: the shell and the script."""
+
+    def __call__(self) -> int:
+        from surefoot._run.completion import script
+
+        said = script(self.shell, _every_command(), PROG)
+        print(json.dumps({"shell": self.shell, "script": said}) if self.json else said)
+        return 0
 
 
 Data = (
@@ -274,10 +302,26 @@ def mounted() -> dict[str, Mount]:
 def _commands() -> Any:
     own: dict[str, Any] = {
         "list": List, "run": Run, "report": Report, "verify": Verify, "data": DataCommand,
-        "doctor": Doctor,
+        "doctor": Doctor, "completion": Completion,
     }  # fmt: skip
     for name, mount in mounted().items():
         own[name] = dataclasses.make_dataclass(name, [], namespace={"__doc__": mount.title})
+    return Union[tuple(Annotated[c, tyro.conf.subcommand(n)] for n, c in own.items())]  # noqa: UP007
+
+
+def _every_command() -> Any:
+    """All commands with all that stands below them, for a shell that completes words."""
+    from surefoot._run.parsing import every_study
+
+    own: dict[str, Any] = {
+        "list": List, "report": Report, "verify": Verify, "data": DataCommand, "doctor": Doctor,
+        "completion": Completion, "run": every_study(),
+    }  # fmt: skip
+    for name, mount in mounted().items():
+        kind: Any = importlib.import_module(mount.module).COMMAND
+        if isinstance(kind, dict):
+            kind = kind[mount.words[0]] if mount.words else grouped(name, mount.title, kind)
+        own[name] = kind
     return Union[tuple(Annotated[c, tyro.conf.subcommand(n)] for n, c in own.items())]  # noqa: UP007
 
 
@@ -295,9 +339,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {_said(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        kept = "; what was done is in the run folder" if words[:1] == ["run"] else ""
-        print(f"interrupted{kept}", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return 130
 
 
@@ -333,6 +376,11 @@ def _main(words: list[str]) -> int:
         return 0
     if words[:1] == ["run"] and len(words) > 1 and not words[1].startswith("-"):
         return run_command(words[1], words[2:])
+    if words[:1] == ["run"]:
+        from surefoot._run.parsing import listed
+
+        said = f"Run a study and certify it.\n\n{listed(_titles(), PROG)}"
+        tyro.cli(Run, prog=f"{PROG} run", args=words[1:], description=said)
     if words and (mount := mounted().get(words[0])) is not None:
         return method_command(words[0], mount, words[1:])
     from surefoot._numerics.options import called, parsed
@@ -346,6 +394,17 @@ def _main(words: list[str]) -> int:
         )
     )
     return called(command)
+
+
+def grouped(name: str, title: str, kinds: dict[str, Any]) -> type:
+    """Commands by name as one command with them below it; there may be one only."""
+    words = [Annotated[c, tyro.conf.subcommand(n)] for n, c in kinds.items()]
+    # A union of one is none, and would make no word.
+    below: Any = Union[(*words, Annotated[None, tyro.conf.Suppress])]
+    plain: Any = tyro.conf.OmitSubcommandPrefixes
+    return dataclasses.make_dataclass(
+        name, [("command", plain[below])], namespace={"__doc__": title}
+    )
 
 
 def method_command(name: str, mount: Mount, words: Sequence[str]) -> int:
@@ -384,21 +443,30 @@ def _gathered(words: Sequence[str], flag: str) -> list[str]:
 
 def run_command(name: str, words: Sequence[str]) -> int:
     """`surefoot run NAME ...`: parse the flags of that study, run, certify, report."""
+    from surefoot._run.parsing import parse_run, settings_of
+
+    words = _gathered(words, "--part")
+    # Before what a study brings in: its help, and a bad flag, are there at once.
+    arguments = parse_run(name, settings_of(name), words, PROG)
+
     from surefoot import study as studies
     from surefoot._numerics.options import flagged, flags
-    from surefoot._run.backends import check_backend
+    from surefoot._run.backends import check_address, check_backend
     from surefoot._run.execute import execute
     from surefoot._run.folder import RunFolder
-    from surefoot._run.plan import config_of, resumable, start
+    from surefoot._run.plan import config_of, resumable, resume, start
     from surefoot._run.terminal import Progress, print_certificates
+    from surefoot._sinks.runs import send_run
+    from surefoot._sinks.sending import check_sink
     from surefoot.report import write_run_page, write_site
 
     names = studies.study_names() if name == "all" else [name]
     chosen = [studies.load_study(n) for n in names]
-    config_type = chosen[0].config if len(chosen) == 1 else studies.StudyConfig
-    arguments = _parse_run(name, config_type, _gathered(words, "--part"))
     execution = arguments.execution
     check_backend(execution.backend)
+    check_address(execution.address)
+    if execution.log_to is not None:
+        check_sink(execution.log_to)
     folders: list[RunFolder] = []
     config, baseline = arguments.config, None
     if arguments.against is not None:
@@ -433,9 +501,16 @@ def run_command(name: str, words: Sequence[str]) -> int:
                 f"run: pip install 'surefoot[{','.join(extras)}]'",
                 file=sys.stderr,
             )
-        with Progress(study.name, folder) as progress:
-            execute(study, config, folder, execution, progress.done)
+        try:
+            with Progress(study.name, folder) as progress:
+                execute(study, config, folder, execution, progress.done)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"what was done is in {folder.path}; to go on: {resume(study, folder, execution)}"
+            ) from None
         write_run_page(folder)
+        if execution.log_to is not None:
+            send_run(folder, execution.log_to)
         folders.append(folder)
     if not folders:
         raise SurefootError("no study could run; see the lines above for what to install")
@@ -486,44 +561,6 @@ def _exit_code(folder: RunFolder) -> int:
         return 2
     broken = any(c.surprise and c.verdict == "BROKEN" for c in folder.certificates())
     return 1 if broken or status["failed"] else 0
-
-
-def _parse_run(name: str, config: type, words: Sequence[str]) -> Any:
-    from surefoot._run.plan import Execution
-    from surefoot.comparing.words import HELP as AGAINST
-
-    flags: Any = tyro.conf.OmitArgPrefixes
-    arguments = dataclasses.make_dataclass(
-        "RunArguments",
-        [
-            ("config", flags[config]),
-            ("execution", flags[Execution]),
-            (
-                "resume",
-                Annotated[
-                    Path | None, tyro.conf.arg(help="A run folder whose missing seeds to run.")
-                ],
-                None,
-            ),
-            ("against", Annotated[str | None, tyro.conf.arg(help=AGAINST)], None),
-            ("json", Annotated[bool, tyro.conf.arg(help="Print JSON.")], False),
-        ],
-        frozen=True,
-    )
-    from surefoot._numerics.options import parsed
-
-    try:
-        return parsed(
-            lambda: tyro.cli(
-                arguments,
-                prog=f"{PROG} run {name}",
-                args=list(words),
-                description=f"Run {name} and certify it.",
-            ),
-            [config, Execution],
-        )
-    except ValueError as error:
-        raise SurefootError(str(error)) from error
 
 
 def _as_json(folder: RunFolder) -> dict[str, Any]:

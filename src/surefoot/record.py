@@ -315,6 +315,45 @@ class Record:
         family = [c for name, c in self._columns.items() if name.rpartition(": ")[0] == arm]
         return sorted({s for c in family for s in c.seed} - set(self._column(quantity).seed))
 
+    def to(
+        self,
+        tracker: str,
+        place: str | Path | None = None,
+        *,
+        project: str = "surefoot",
+        run: str = "record",
+        certificates: Iterable[Any] = (),
+    ) -> None:
+        """Hand the record to a tracker, a run of it for each seed, through the tracker's own client.
+
+        Quantities become metrics over their steps, facts parameters, certificates an artifact (in TensorBoard
+        a text, and a file beside its own).
+
+        Parameters
+        ----------
+        tracker
+            "mlflow", "tensorboard" or "trackio".
+        place
+            A tracking URI of MLflow, a folder for TensorBoard, the URL of a server of Trackio; None: where
+            each writes by itself.
+        project
+            MLflow's experiment, Trackio's project, a folder for TensorBoard.
+        run
+            The name of the run, to which the seed is added.
+        certificates
+            Of this record.
+
+        Raises
+        ------
+        UnknownNameError
+            There is no such tracker.
+        MissingExtraError
+            Its package is not installed.
+        """
+        from surefoot._sinks.sending import send
+
+        send(tracker, self, place, project, run, certificates)
+
     def frame(self) -> pd.DataFrame:
         """A data frame indexed by (seed, step), one column a quantity, NaN where none was taken."""
         table: pd.DataFrame = self.table().to_pandas()

@@ -2,71 +2,30 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import importlib
 import importlib.machinery
 import importlib.util
 import os
-import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-import surefoot
 from surefoot._numerics.arguments import checked
-from surefoot._numerics.checks import check_choice, check_number
 from surefoot._run.environment import EXTRAS, missing_packages
+from surefoot._run.found import study_names as study_names
+from surefoot._run.found import study_title as study_title
 from surefoot.certificate import Certificate
 from surefoot.errors import MissingExtraError, SurefootError, UnknownNameError
 from surefoot.guarantee import Guarantee, Verdict
 from surefoot.record import Record
+from surefoot.settings import Size as Size
+from surefoot.settings import StudyConfig as StudyConfig
 
 if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
-
-Size = Literal["quick", "standard", "paper"]
-
-
-@checked
-@dataclass(frozen=True)
-class StudyConfig:
-    """What every study can be told; a study adds fields of its own, each of them a flag.
-
-    Parameters
-    ----------
-    size
-        quick: seconds; standard: minutes; paper: the paper's own setting.
-    part
-        The parts to run, all of them by default.
-    seed
-        The first seed; a part with n seeds uses seed, seed + 1, ..., seed + n - 1.
-    seeds
-        How many seeds a random part runs; by default the part's own number for the size.
-
-    Raises
-    ------
-    ValueError
-        No such size, a seed that is no whole number, or fewer than one seed.
-    """
-
-    size: Size = "quick"
-    """quick: seconds; standard: minutes; paper: the paper's own setting."""
-    part: tuple[str, ...] = ()
-    """The parts to run, all of them by default."""
-    seed: int = 0
-    """The first seed; a part with n seeds uses seed, seed + 1, ..., seed + n - 1."""
-    seeds: int | None = None
-    """How many seeds a random part runs; by default the part's own number for the size."""
-
-    def __post_init__(self) -> None:
-        check_choice("size", self.size, get_args(Size))
-        check_number("seed", self.seed, whole=True)
-        if self.seeds is not None:
-            check_number("seeds", self.seeds, least=1, whole=True)
 
 
 @checked
@@ -220,22 +179,6 @@ class Study:
         return able
 
 
-def study_names() -> list[str]:
-    """The studies there are: the subpackages with a module `study`; imports none of them."""
-    found = []
-    for module in pkgutil.iter_modules(surefoot.__path__):
-        folder = Path(surefoot.__path__[0]) / module.name
-        if module.ispkg and (folder / "study.py").exists():
-            found.append(module.name)
-    return sorted(found)
-
-
-def study_title(name: str) -> str:
-    """The first line of a study's docstring, read without importing it."""
-    source = (Path(surefoot.__path__[0]) / name / "study.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or name).splitlines()[0]
-
-
 def load_study(name: str) -> Study:
     """Import a study by the name of its folder, or one of your own by the name of its module.
 
@@ -280,7 +223,7 @@ def _current_folder_first(module: str) -> None:
 
 # What executes a study lived here once.
 _ELSEWHERE = {
-    "BACKENDS": "backends", "check_backend": "backends", "Execution": "plan", "SeedResult": "seed",
+    "BACKENDS": "backends", "check_backend": "backends", "Execution": "execution", "SeedResult": "seed",
     "conclude": "conclude", "config_of": "plan", "execute": "execute", "reproduce": "plan",
     "run_seed": "seed", "start": "plan",
 }  # fmt: skip

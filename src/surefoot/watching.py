@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +18,15 @@ from surefoot._numerics.checks import check_number
 from surefoot._numerics.loss_scale import held_scale, is_skipped
 from surefoot._sealed.writing import writing
 from surefoot._showing import showing
-from surefoot._watching.probes import PROBES, gradient_norm, note_settings
+from surefoot._watching.measures import MEASURES, Measures
+from surefoot._watching.probes import PROBES, gradient_norm, learning_rate, note_settings
 from surefoot._watching.probes import Probe as Probe
+from surefoot._watching.schedule import Schedule
+from surefoot._watching.theorems import Offer as Offer
+from surefoot._watching.theorems import derived, offers
 from surefoot._watching.wrapped import innermost
 from surefoot.certificate import Certificate, certify
-from surefoot.errors import NonFiniteError, UnknownNameError
+from surefoot.errors import NonFiniteError, SurefootError, UnknownNameError
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
 
@@ -82,6 +87,10 @@ class Watch:
         Where they go.
     checkpoint
         A file for the model and optimizer as of the last step found finite; None: none is kept.
+    measures
+        Those of `surefoot._watching.measures`; None: none are taken.
+    overhead
+        Seconds that they may take, over those of the training without them.
     """
 
     def __init__(
@@ -93,8 +102,11 @@ class Watch:
         seed: int,
         record: Record,
         checkpoint: Path | None,
+        measures: Measures | None = None,
+        overhead: float = 0.05,
     ) -> None:
         check_number("every", every, least=1, whole=True)
+        check_number("overhead", overhead, least=0, finite=False)
         self.record, self.seed = record, seed
         self.step = 0
         self._model, self._optimizer = model, innermost(optimizer)
@@ -106,6 +118,11 @@ class Watch:
         self._inside = self._by_closure = self._told = False
         self._last: dict[str, int] = {}
         self._forwards = _Forwards()
+        self._measures = measures
+        self._schedule = Schedule(overhead, time.perf_counter)
+        if measures is not None and measures.f_star is not None:
+            record.note(seed, f_star=measures.f_star)
+        self._began = time.perf_counter()
         # Forwards and the first gradient as the last step left them.
         self._left: tuple[int, torch.Tensor | None, int] = (-1, None, 0)
         self._hooks = [
@@ -205,6 +222,13 @@ class Watch:
             if probe is gradient_norm:
                 values[name] /= held_scale(optimizer, kwargs)
             found |= values
+        if self._measures is not None and self._schedule.due():
+            with self._schedule.measuring():
+                trained = [
+                    p for g in self._optimizer.param_groups for p in g["params"] if p.requires_grad
+                ]
+                found |= self._measures(trained, held_scale(optimizer, kwargs))
+            found["lr"] = learning_rate(self._model, self._optimizer)
         for name, number in found.items():
             self._check(name, step, number)
         self.record.update(self.seed, step, found)
@@ -251,6 +275,59 @@ class Watch:
         self._settle(whole=True)
         return certify(self.record, guarantee, confidence)
 
+    @property
+    def overhead(self) -> float:
+        """Seconds that the measures took so far, over those of the training without them."""
+        return self._schedule.overhead
+
+    def offered(self) -> list[Offer]:
+        """Every guarantee of gradient descent, offered where its assumptions were measured; else why not."""
+        self._settle(whole=True)
+        return offers(derived(self.record))
+
+    def certificates(self, confidence: float = 0.99) -> list[Certificate]:
+        """What was recorded so far against each guarantee that is offered."""
+        self._settle(whole=True)
+        record = derived(self.record)
+        return [
+            certify(record, offer.guarantee, confidence)
+            for offer in offers(record)
+            if offer.guarantee is not None
+        ]
+
+    def write_page(self, folder: str | Path = "runs", confidence: float = 0.99) -> Path:
+        """Write the training as a run below a folder of runs, with its page; return the page.
+
+        `surefoot report` and the index of the folder have it among the studies.
+
+        Parameters
+        ----------
+        folder
+            The folder that holds all runs.
+        confidence
+            Of the certificates.
+
+        Raises
+        ------
+        SurefootError
+            Nothing was recorded.
+        """
+        from surefoot._watching.page import write_watched
+
+        self._settle(whole=True)
+        if not len(self.record):
+            raise SurefootError("nothing was recorded yet: log a loss, or name probes")
+        settings = {
+            "model": type(self._model).__name__, "optimizer": type(self._optimizer).__name__,
+            "steps": self.step, "every": self._every, "measures": self._schedule.taken,
+            "measures skipped": self._schedule.skipped, "overhead": f"{self.overhead:.3g}",
+        }  # fmt: skip
+        seconds = time.perf_counter() - self._began
+        return write_watched(
+            Path(folder), derived(self.record), self.certificates(confidence), self.offered(), settings,
+            confidence, seconds,
+        )  # fmt: skip
+
     def close(self) -> None:
         """Check and flush the last values, and stop watching."""
         self._unhook()
@@ -289,7 +366,7 @@ def probes_of(probes: Mapping[str, Probe] | tuple[str, ...]) -> Mapping[str, Pro
         return probes
     for name in probes:
         if name not in PROBES:
-            raise UnknownNameError("probe", name, PROBES)
+            raise UnknownNameError("probe", name, [*PROBES, *MEASURES])
     return {name: PROBES[name] for name in probes}
 
 
@@ -303,6 +380,10 @@ def watch(
     seed: int = 0,
     folder: str | Path | None = None,
     checkpoint: str | Path | None = None,
+    objective: Callable[[], torch.Tensor] | None = None,
+    f_star: float | None = None,
+    anchor: torch.Tensor | None = None,
+    overhead: float = 0.05,
 ) -> Watch:
     """Record a user's own training loop: what it logs, and as facts what its optimizer is set to.
 
@@ -324,7 +405,8 @@ def watch(
         Lightning has wrapped is watched inside: what the wrapper leaves out is no step, and gradients are
         those that it hands on (clipped and noised ones of Opacus').
     probes
-        Names of built-in probes ("gradient_norm", "parameter_norm", "lr"), or your own callables
+        Names of built-in probes ("gradient_norm", "parameter_norm", "lr") and of measures of the objective
+        ("smoothness", "noise", "aiming", "stationarity"), or your own callables
         `probe(model, optimizer) -> float or {name: float}`, called before a step, when gradients
         are there.
     every
@@ -335,6 +417,16 @@ def watch(
         Where the record is flushed, so that it outlives a killed process; None: memory only.
     checkpoint
         A file that holds the model and optimizer as of the last step found finite.
+    objective
+        For the measures: the loss over all data (or a part of it that stands for them), with its graph, at
+        whatever the parameters hold, as in evaluation.
+    f_star
+        Its infimum, which aiming needs; None: not known.
+    anchor
+        A minimiser, flat: aiming is then toward it, and gradient domination without it.
+    overhead
+        Seconds that the measures may take, over those of the training without them; kept by skipping.
+        They are looked for every `every` steps, and always at the first.
 
     Raises
     ------
@@ -345,7 +437,11 @@ def watch(
     surefoot.errors.WriteError
         From the optimizer's step: the checkpoint could not be written; the one before is as it was.
     """
+    names = () if isinstance(probes, Mapping) else tuple(n for n in probes if n in MEASURES)
+    if not isinstance(probes, Mapping):
+        probes = tuple(n for n in probes if n not in MEASURES)
     return Watch(
         model, optimizer, probes_of(probes), every, seed, Record(folder),
         Path(checkpoint) if checkpoint is not None else None,
+        Measures(names, objective, f_star, anchor) if names else None, overhead,
     )  # fmt: skip

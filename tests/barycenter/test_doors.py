@@ -5,8 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import wishart
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils import get_tags
 
 from surefoot.barycenter import (
     SUOTBarycenterLayer,
@@ -214,3 +217,95 @@ def test_estimator_takes_means():
     model = SUOTMean(tau=1.0, mass="free").fit(covs, means=m)
     pairs = suot_gaussian(covs, model.covariance_, 1.0, mean_a=m, mean_b=model.location_)
     np.testing.assert_allclose(model.scores_, pairs.upsilon, atol=1e-10)
+
+
+# -- a search over tau ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dof", [None, 3.5, 40])
+def test_score_is_the_wishart_likelihood(dof):
+    model = SUOTMean(tau=1.0, dof=dof).fit(spds(20, 9, 4))
+    held, n = spds(21, 6, 4), 4 if dof is None else dof
+    # scipy has the law of dof S with scale covariance_; that of S itself has scale covariance_ / dof.
+    law = wishart(df=n, scale=model.covariance_ / n)
+    each = np.array([law.logpdf(S) for S in held])
+    assert model.score(held) == pytest.approx(each.mean(), rel=1e-12)
+    w = np.arange(1.0, 7.0)
+    assert model.score(held, sample_weight=w) == pytest.approx(
+        np.average(each, weights=w), rel=1e-12
+    )
+
+
+def test_which_scores_higher_does_not_depend_on_dof():
+    covs, held = spds(22, 8, 3), spds(23, 8, 3)
+
+    def order(dof):
+        scores = [SUOTMean(tau=t, dof=dof).fit(covs).score(held) for t in (0.01, 0.1, 1.0, 10.0)]
+        return np.argsort(scores).tolist()
+
+    assert order(None) == order(3) == order(50.0)
+
+
+def test_the_true_covariance_scores_highest():
+    """In expectation no other matrix does better: the inequality of Gibbs."""
+    truth = np.diag([3.0, 1.0, 0.3])
+    held = wishart(df=30, scale=truth / 30).rvs(400, random_state=0)
+    model = SUOTMean(tau=1.0).fit(held)
+    scores = {}
+    for factor in (0.5, 1.0, 2.0):
+        model.covariance_ = factor * truth
+        scores[factor] = model.score(held)
+    assert max(scores, key=scores.get) == 1.0
+
+
+def test_a_grid_search_chooses_tau():
+    """Contaminated training matrices, clean held-out ones: a small tau leaves out what inf averages in."""
+    clean = wishart(df=20, scale=np.diag([2.0, 1.0, 0.5]) / 20).rvs(60, random_state=1)
+    X = clean.copy()
+    X[:8] *= 300
+    folds = [(np.arange(40), np.arange(40, 60))]
+    grid = {"tau": [1.0, math.inf], "debias": [None]}
+    search = GridSearchCV(SUOTMean(), grid, cv=folds, error_score="raise").fit(X)
+    assert search.best_params_["tau"] == 1.0
+    by_hand = [SUOTMean(tau=t).fit(X[:40]).score(X[40:]) for t in grid["tau"]]
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"], by_hand, rtol=1e-12)
+
+
+def test_tags_say_three_dimensions():
+    tags = get_tags(SUOTMean())
+    assert tags.input_tags.three_d_array
+    assert not tags.input_tags.two_d_array
+    assert not tags.target_tags.required
+
+
+def test_what_cannot_be_scored():
+    model = SUOTMean(tau=1.0).fit(spds(24, 5, 3))
+    with pytest.raises(NotFittedError):
+        SUOTMean().score(spds(24, 5, 3))
+    with pytest.raises(ValueError, match=r"X must have shape \(n, 3, 3\), got \(5, 4, 4\)"):
+        model.score(spds(24, 5, 4))
+    singular = spds(24, 5, 3)
+    singular[2] = np.diag([1.0, 1.0, 0.0])
+    with pytest.raises(ValueError, match="singular matrix at index 2"):
+        model.score(singular)
+    with pytest.raises(ValueError, match="dof must be"):
+        SUOTMean(tau=1.0, dof=2).fit(spds(24, 5, 3)).score(spds(24, 5, 3))
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \(5,\)"):
+        model.score(spds(24, 5, 3), sample_weight=np.ones(4))
+    model.covariance_ = np.diag([1.0, 1.0, 0.0])
+    assert model.score(spds(24, 5, 3)) == -math.inf
+
+
+def test_read_only_arrays_pass_without_a_warning():
+    """As joblib hands them to its workers; warnings are errors here."""
+    covs, means, w = spds(25, 6, 3), np.zeros((6, 3)), np.full(6, 1 / 6)
+    for array in (covs, means, w):
+        array.setflags(write=False)
+    model = SUOTMean(tau=1.0, init=covs[0]).fit(covs, sample_weight=w, means=means)
+    model.score(covs, sample_weight=w)
+    model.score_samples(covs)
+    model.predict_outlier(0.5)
+    mean_suot(covs, sample_weight=w)
+    suot_bures_barycenter(means, covs, weights=w)
+    fuse_gaussians(means, covs)
+    tau_path(covs, np.array([0.5, 1.0]))

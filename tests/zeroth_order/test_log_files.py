@@ -260,6 +260,8 @@ def test_replay_writes_a_new_folder(base, tmp_path, capsys):
         torch.equal(a, b) for a, b in zip(found.parameters(), model.parameters(), strict=True)
     )
     assert (tmp_path / "a" / "out" / "vocab.json").read_text() == "{}"
+    assert replayed(folder / "base", folder / "run.zo", tmp_path / "b", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"out": str(tmp_path / "b")}
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["out"]
 
 

@@ -14,6 +14,8 @@ EXTRAS = {
     "llm": ("transformers", "peft", "accelerate", "gguf", "sentencepiece", "safetensors"),
     "federated": ("flwr",),
     "privacy": ("opacus", "dp-accounting"),
+    "cluster": ("ray", "distributed"),
+    "sinks": ("mlflow-skinny", "tensorboard", "trackio"),
     "bench": ("POT", "pyriemann"),
 }
 CORE = (

@@ -11,14 +11,22 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from surefoot._numerics.arguments import checked
-from surefoot._run.backends import check_backend, fresh_workers, joblib_backend
+from surefoot._run.backends import (
+    CLUSTERS,
+    Work,
+    check_address,
+    check_backend,
+    fresh_workers,
+    results,
+)
 from surefoot._run.conclude import conclude
+from surefoot._run.execution import Execution
 from surefoot._run.files import sha256_of, write_json
 from surefoot._run.folder import RunFolder
 from surefoot._run.in_use import alone_in
 from surefoot._run.manifest import write_manifest
-from surefoot._run.plan import Execution, start
-from surefoot._run.seed import SeedResult, run_seed
+from surefoot._run.plan import start
+from surefoot._run.seed import SeedResult
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
 from surefoot.study import Study, StudyConfig, load_study, study_names
@@ -163,6 +171,7 @@ def run_study(
     confidence: float = 0.99,
     until_decided: bool = False,
     max_seeds: int | None = None,
+    address: str | None = None,
     progress: Callable[[SeedResult], None] = lambda result: None,
 ) -> RunFolder:
     """Run a study from Python, as `surefoot run` does: seeds, certificates and the report's page.
@@ -174,13 +183,15 @@ def run_study(
     config
         Its configuration; by default that of its quick size.
     backend, jobs
-        joblib's backend and how many seeds run at once; -1: one a core.
+        Where seeds run (loky, threading, ray or dask) and how many at once; -1: one a core.
     out
         The folder that holds all runs.
     confidence
         Of the verdicts on expectations.
     until_decided, max_seeds
         Double the seeds of a part for as long as a claim on its mean is UNDECIDED, up to so many.
+    address
+        Of a Ray or Dask cluster that shares this file system; by default one is started on this machine.
     progress
         Called with the result of each seed as it ends.
 
@@ -193,14 +204,15 @@ def run_study(
     UnknownNameError
         There is no such study, part or backend.
     MissingExtraError
-        A part that was asked for needs an extra that is not installed.
+        A part that was asked for, or the backend, needs an extra that is not installed.
     """
     from surefoot.report import write_run_page, write_site
 
     study = load_study(study) if isinstance(study, str) else study
     config = study.config() if config is None else config
-    execution = Execution(backend, jobs, Path(out), confidence, until_decided, max_seeds)
+    execution = Execution(backend, jobs, Path(out), confidence, until_decided, max_seeds, address)
     check_backend(backend)
+    check_address(address)
     folder = start(study, config, execution)
     execute(study, config, folder, execution, progress)
     write_run_page(folder)
@@ -215,27 +227,14 @@ def _parallel(
     execution: Execution,
     todo: list[tuple[str, int]],
 ) -> Iterable[SeedResult]:
-    import joblib
-
     check_backend(execution.backend)
-    jobs = execution.jobs if execution.jobs != -1 else (os.cpu_count() or 1)
+    local = execution.backend not in CLUSTERS
+    jobs = (os.cpu_count() or 1) if execution.jobs == -1 and local else execution.jobs
     # One that was made here and now has no name by which another process could find it: it travels itself.
     found = study.module is not None or study.name in study_names()
     if execution.backend == "loky" and (study.module is not None or not found):
         fresh_workers()
-    calls = [
-        joblib.delayed(run_seed)(
-            study.reference if found else study,
-            config,
-            part,
-            seed,
-            # A worker may stand elsewhere.
-            RunFolder(folder.path.absolute()),
-            os.getpid(),
-        )
-        for part, seed in todo
-    ]
-    # joblib's Ray backend hands results back only when all are there.
-    results = "list" if execution.backend == "ray" else "generator_unordered"
-    with joblib_backend(execution.backend, jobs):
-        yield from joblib.Parallel(n_jobs=jobs, return_as=results, batch_size=1)(calls)
+    # A worker may stand elsewhere.
+    place = RunFolder(folder.path.absolute())
+    work = Work(study.reference if found else study, config, place, os.getpid(), todo)
+    yield from results(execution.backend, work, jobs, execution.address)

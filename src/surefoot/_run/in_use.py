@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 from surefoot.errors import SurefootError
 
 LOCK = ".lock"
+WORKER = "worker.json"
+"""In the folder of a seed while it runs: by whom, should that one not live to say how it ended."""
 # Longer than a reader takes to look.
 PATIENCE = 2.0
 

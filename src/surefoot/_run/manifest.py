@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot._run.files import read_json, sha256_of, write_json
-from surefoot._run.in_use import LOCK
+from surefoot._run.in_use import LOCK, WORKER
 from surefoot.errors import FileFormatError
 
 NAME = "manifest.json"
@@ -20,7 +20,8 @@ DERIVED = {"index.html", NAME, LOCK}
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if path.is_file() and str(inside) not in DERIVED and path.suffix != ".part":
+        passing = path.suffix == ".part" or path.name == WORKER
+        if path.is_file() and str(inside) not in DERIVED and not passing:
             yield inside
 
 

@@ -4,49 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from surefoot._numerics.checks import check_number
-from surefoot._numerics.refusing import refuse
 from surefoot._run.environment import environment
+from surefoot._run.execution import Execution as Execution
 from surefoot._run.folder import FORMAT, RunFolder
 from surefoot.errors import ArgumentError, FileFormatError, SurefootError, UnknownNameError
 from surefoot.study import Part, Study, StudyConfig
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a study is executed; nothing here may change a result."""
-
-    backend: str = "loky"
-    """joblib's backend: loky, threading, ray or dask."""
-    jobs: int = -1
-    """How many seeds run at once; -1: one a core."""
-    out: Path = Path("runs")
-    """The folder that holds all runs."""
-    confidence: float = 0.99
-    """Confidence of the verdicts on expectations."""
-    until_decided: bool = False
-    """Double the seeds of a part for as long as a claim on its mean is UNDECIDED."""
-    max_seeds: int | None = None
-    """The most seeds that a part gets that way; 300 where nothing is said."""
-
-    def __post_init__(self) -> None:
-        check_number("confidence", self.confidence, least=0.5, below=1)
-        if self.max_seeds is not None:
-            check_number("max_seeds", self.max_seeds, least=1, whole=True)
-            if not self.until_decided:
-                why = "is for until_decided (--until-decided); for a fixed number give seeds"
-                refuse(ArgumentError("max_seeds", why))
-        if self.jobs == 0 or self.jobs < -1:
-            refuse(ArgumentError("jobs", f"must be -1 or at least 1, got {self.jobs}"))
-
-    @property
-    def most_seeds(self) -> int:
-        """`max_seeds`, or its default."""
-        return 300 if self.max_seeds is None else self.max_seeds
 
 
 def start(study: Study, config: StudyConfig, execution: Execution) -> RunFolder:
@@ -93,6 +57,18 @@ def reproduce(study: Study, config: StudyConfig, execution: Execution | None = N
         words += ["--" + f.name.replace("_", "-"), *map(str, values)]
     if execution is not None and execution.until_decided:
         words += ["--until-decided", "--max-seeds", str(execution.most_seeds)]
+    return shlex.join(words)
+
+
+def resume(study: Study, folder: RunFolder, execution: Execution) -> str:
+    """The command line that goes on with a run that was interrupted."""
+    words = ["surefoot", "run", study.reference, "--resume", str(folder.path)]
+    for f in dataclasses.fields(execution):
+        value = getattr(execution, f.name)
+        # The folder says where it is.
+        if f.name == "out" or value == f.default:
+            continue
+        words += ["--" + f.name.replace("_", "-"), *([] if value is True else [str(value)])]
     return shlex.join(words)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
-from surefoot._run.files import write_text
+from surefoot._run.files import read_json, write_json, write_text
 from surefoot._run.folder import RunFolder
-from surefoot._run.in_use import end_with
+from surefoot._run.in_use import WORKER, end_with
+from surefoot.errors import FileFormatError
 from surefoot.record import Record
 from surefoot.study import Study, StudyConfig, load_study
 
@@ -56,6 +60,7 @@ def run_seed(
         study = load_study(study) if isinstance(study, str) else study
         measure = next(p for p in study.parts if p.name == part).run
         # A resumed seed starts from nothing: half a seed is no measurement.
+        write_json(folder / WORKER, {"pid": os.getpid(), "host": platform.node()})
         for stale in [*folder.glob("*.parquet"), *folder.glob("*.txt"), *folder.glob("done.json")]:
             stale.unlink()
         with Record(folder) as record:
@@ -66,4 +71,16 @@ def run_seed(
         # On a full disk the error itself cannot be written; it is named all the same.
         with contextlib.suppress(OSError):
             write_text(folder / "error.txt", traceback.format_exc())
+    with contextlib.suppress(OSError):
+        (folder / WORKER).unlink(missing_ok=True)
     return SeedResult(part, seed, time.monotonic() - started, error)
+
+
+def worker_of(folder: Path) -> str | None:
+    """The process that began a seed and did not live to end it, in words; None: none did."""
+    try:
+        found = read_json(folder / WORKER)
+        (folder / WORKER).unlink()
+        return f"worker {found['pid']} on {found['host']}"
+    except (OSError, FileFormatError, KeyError, TypeError):
+        return None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
+from surefoot.barycenter.config import BarycenterConfig
 from surefoot.barycenter.experiments import (
     closed_form,
     convergence,
@@ -14,18 +12,7 @@ from surefoot.barycenter.experiments import (
     speed,
 )
 from surefoot.guarantee import Verdict
-from surefoot.study import Part, Study, StudyConfig
-
-
-@dataclass(frozen=True)
-class BarycenterConfig(StudyConfig):
-    """The study of semi-unbalanced barycenters."""
-
-    eeg: Path | None = None
-    """A folder with NAME_TRAIN.ts files, instead of the package's recordings."""
-    motions: Path | None = None
-    """A folder with NAME_TRAIN.ts and NAME_TEST.ts, instead of the package's BasicMotions."""
-
+from surefoot.study import Part, Study
 
 STUDY = Study(
     name="barycenter",

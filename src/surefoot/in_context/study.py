@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from surefoot.in_context.config import InContextConfig
 from surefoot.in_context.experiments import layers, loops, optimum, real, recovered
-from surefoot.study import Part, Study, StudyConfig
-
-
-@dataclass(frozen=True)
-class InContextConfig(StudyConfig):
-    """The study of looped linear transformers."""
-
+from surefoot.study import Part, Study
 
 STUDY = Study(
     name="in_context",

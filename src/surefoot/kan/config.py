@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from surefoot.study import StudyConfig
+from surefoot.settings import StudyConfig
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from surefoot.lora.experiments import (
     counterexample,
     digits_net,
@@ -16,22 +13,8 @@ from surefoot.lora.experiments import (
     mnist_net,
     regression,
 )
-from surefoot.study import Part, Study, StudyConfig
-
-
-@dataclass(frozen=True)
-class LoraConfig(StudyConfig):
-    """The study of low-rank chains."""
-
-    mnist: Path | None = None
-    """A folder or file with MNIST for part mnist; by default it comes from a package."""
-    encoder: Path | None = None
-    """A model directory for parts encoder and glue; by default MiniLM, for part glue none."""
-    texts: Path | None = None
-    """Rated texts for part encoder; by default sentiment4 comes from a package."""
-    labelled: Path | None = None
-    """A folder of labelled texts with train and validation files for part glue, for instance RTE."""
-
+from surefoot.lora.study_config import LoraConfig
+from surefoot.study import Part, Study
 
 STUDY = Study(
     name="lora",

@@ -162,7 +162,7 @@ class Ledger:
         self._steps: list[int] = []
         self._open: State | None = None
         self._previous: tuple[int, float, float, float, float] | None = None
-        self._warned = False
+        self._warned = self._foreign = False
         self._f0: float | None = None
         self._lowest = float("inf")
         self._f_anchor = float("nan")
@@ -274,6 +274,7 @@ class Ledger:
                 lowest=self._lowest,
                 unknown=unknown,
                 diverged=not final_f < self._f0_value(),
+                foreign=self._foreign,
             ),
             self._facts(),
         )
@@ -379,12 +380,36 @@ class Ledger:
         if m == n - 1 and not self._warned and resolved and excess > limit and gg > 0:
             self._warned = True
             needed = eta * 2 * (f_x - f_y + eta * gg) / (eta**2 * gg)
+            miss = self._gradient_miss()
+            self._foreign = not miss <= REPLAYED
+            if self._foreign:
+                warnings.warn(
+                    f"step {m}: f did not fall as a step along its gradient has it fall, and the gradient of "
+                    f"step {n} is not that of the closure, but {miss:.3g} (relative) away (minibatches?): "
+                    "the ledger is one of full gradients, and says nothing about the step size before",
+                    SmoothnessWarning,
+                    stacklevel=3,
+                )
+                return
             warnings.warn(
                 f"step {m}: eta * L_needed = {needed:.4g} > 1, the step size eta = {eta:.4g} is too "
                 f"long for the smoothness met there; use eta <= {eta / needed:.4g}",
                 SmoothnessWarning,
                 stacklevel=3,
             )
+
+    def _gradient_miss(self) -> float:
+        """How far the gradient that is there is from that of the closure, relative to the latter."""
+        with torch.enable_grad():
+            found = torch.autograd.grad(self._closure(), self._parameters, allow_unused=True)
+        own = torch.cat(
+            [
+                (torch.zeros_like(p) if g is None else g).detach().reshape(-1)
+                for p, g in zip(self._parameters, found, strict=True)
+            ]
+        )
+        size = float(own.norm())
+        return float((self._flat_gradient() - own).norm()) / size if size else 0.0
 
     def _replay(self, judge: int | None) -> str | None:
         """Run again from the saved start with the anchors known; return what went wrong, if so."""

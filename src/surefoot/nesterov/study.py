@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from surefoot.guarantee import Verdict
+from surefoot.nesterov.config import NesterovConfig
 from surefoot.nesterov.experiments import (
     benign,
     digits_mlp,
@@ -15,16 +13,7 @@ from surefoot.nesterov.experiments import (
     small_batches,
     three_or_eight,
 )
-from surefoot.study import Part, Study, StudyConfig
-
-
-@dataclass(frozen=True)
-class NesterovConfig(StudyConfig):
-    """The study of accelerated descent."""
-
-    mnist: Path | None = None
-    """A folder or file with MNIST for part lenet; by default it comes from a package."""
-
+from surefoot.study import Part, Study
 
 STUDY = Study(
     name="nesterov",

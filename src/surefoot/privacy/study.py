@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from surefoot.guarantee import Verdict
+from surefoot.privacy.config import PrivacyConfig
 from surefoot.privacy.experiments import (
     calibration,
     curves,
@@ -15,16 +13,7 @@ from surefoot.privacy.experiments import (
     one_run,
     refuted,
 )
-from surefoot.study import Part, Study, StudyConfig
-
-
-@dataclass(frozen=True)
-class PrivacyConfig(StudyConfig):
-    """The study of privacy."""
-
-    mnist: Path | None = None
-    """A folder or file with MNIST for part opacus at size paper; by default it comes from a package."""
-
+from surefoot.study import Part, Study
 
 STUDY = Study(
     name="privacy",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surefoot._numerics.checks import check_number
-from surefoot.study import StudyConfig
+from surefoot.settings import StudyConfig
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
+from surefoot.reparam.config import ReparamConfig
 from surefoot.reparam.experiments import accuracy, costs, exactness
-from surefoot.study import Part, Study, StudyConfig
-
-
-@dataclass(frozen=True)
-class ReparamConfig(StudyConfig):
-    """The study of FedRepOpt."""
-
-    data: Literal["mnist5k", "mnist", "fashion"] = "mnist5k"
-    """What the federation trains on; the hyper-search always takes digits."""
-    images: Path | None = None
-    """A folder or file with images of that format, instead of the package's."""
-
+from surefoot.study import Part, Study
 
 STUDY = Study(
     name="reparam",

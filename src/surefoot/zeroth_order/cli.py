@@ -1,7 +1,8 @@
-"""Fine-tuning with forward passes only: replay a log of kilobytes."""
+"""Fine-tuning with forward passes only: `zo replay` makes weights again from a log of kilobytes."""
 
 from __future__ import annotations
 
+import json as jsonlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ class Replay:
     """Where to write the fine-tuned model."""
     upto: int | None = None
     """How many steps; all by default."""
+    json: bool = False
+    """Print JSON: where the model is."""
 
     def __post_init__(self) -> None:
         if self.upto is not None:
@@ -35,9 +38,10 @@ class Replay:
         from surefoot.zeroth_order.doors.folders import replay_folder
 
         try:
-            print(replay_folder(self.base, self.log, self.out, upto=self.upto))
+            out = replay_folder(self.base, self.log, self.out, upto=self.upto)
         except ValueError as error:
             raise SurefootError(str(error)) from error
+        print(jsonlib.dumps({"out": str(out)}) if self.json else out)
         return 0
 
 

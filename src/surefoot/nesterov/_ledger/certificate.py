@@ -12,6 +12,7 @@ from jaxtyping import Float
 from surefoot._numerics.arguments import checked
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Assumption, Guarantee, Verdict
+from surefoot.nesterov._ledger.advice import next_step
 from surefoot.nesterov._ledger.landscape import (
     ROUNDING,
     Circumstances,
@@ -153,6 +154,8 @@ def ledger_certificate(
         else unmeasured(record, promise, found.landscape.removeprefix("unknown: "))
     )
     verdict, reason = _core_verdict(found)
+    if (then := next_step(found, terms, about)) is not None:
+        reason = f"{reason}; {then}"
     other = [a for a in settings if a.holds is False]
     if other:
         verdict = Verdict.NOT_PROMISED

@@ -24,7 +24,7 @@ class Circumstances:
 
     `f_star` is the infimum that was claimed, None where it is not known; `lowest` the smallest value
     of f that the run met; `unknown` names what else is missing, if anything is; `diverged` says that
-    the run ended above its start.
+    the run ended above its start, `foreign` that it stepped by other gradients than those of f.
     """
 
     s: float
@@ -33,6 +33,7 @@ class Circumstances:
     lowest: float
     unknown: str | None = None
     diverged: bool = False
+    foreign: bool = False
 
     @property
     def tolerance(self) -> float:

@@ -15,6 +15,7 @@ from surefoot.nesterov._ledger.landscape import Circumstances
 from surefoot.record import Fact, Record
 
 NOTHING = "nothing"
+FOREIGN = "not those of the closure"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class MeasuredLedger:
             "s": about.s, "f0": about.f0, "lowest_f": about.lowest, "diverged": about.diverged,
             "missing": about.unknown or NOTHING, "steps": len(self.steps),
         }  # fmt: skip
+        if about.foreign:
+            facts["gradients"] = FOREIGN
         if about.f_star is not None:
             facts["f_star"] = about.f_star
         record.note(seed, of, **{**self.facts, **facts})
@@ -77,6 +80,7 @@ class MeasuredLedger:
             lowest=lowest,
             unknown=unknown,
             diverged=bool(diverged) and not unknown,
+            foreign=record.fact("gradients", of).values.get(seed, ()) == (FOREIGN,),
         )
         if count == 0:
             return cls(np.zeros(0, dtype=np.int64), {c: np.zeros(0) for c in COLUMNS}, about)

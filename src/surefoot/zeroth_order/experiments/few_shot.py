@@ -20,30 +20,10 @@ from torch import Tensor, nn
 from surefoot._problems.tuning import EqualTuning, remarks
 from surefoot.record import Record
 from surefoot.zeroth_order.experiments.fitting import fit
+from surefoot.zeroth_order.experiments.prompts import PROMPTS, Prompt
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.mezo import MeZO, ZOAdam
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """A template of {text}, {second} and {mask}, and the word of each class in the order of the labels."""
-
-    template: str
-    words: tuple[str, ...]
-
-
-PAIR = "{text}? {mask}, {second}"
-PROMPTS = {
-    "sst2": Prompt("{text} It was {mask}.", (" terrible", " great")),
-    "sst5": Prompt("{text} It was {mask}.", (" terrible", " bad", " okay", " good", " great")),
-    "snli": Prompt(PAIR, (" Yes", " Maybe", " No")),
-    "mnli": Prompt(PAIR, (" Yes", " Maybe", " No")),
-    "rte": Prompt(PAIR, (" Yes", " No")),
-    "trec": Prompt(
-        "{mask}: {text}",
-        (" Expression", " Entity", " Description", " Human", " Location", " Number"),
-    ),
-}
 STEPS = {"quick": 20, "standard": 1000, "paper": 100_000}
 LOOKS, BATCH, LENGTH, TEST = 100, 64, 128, 1000
 RANK, PERIOD = 4, 50

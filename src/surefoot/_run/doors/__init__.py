@@ -1,0 +1,1 @@
+"""Ray and Dask: seeds on other machines."""

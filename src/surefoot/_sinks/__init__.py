@@ -1,0 +1,1 @@
+"""Records and certificates in the trackers that people have: MLflow, TensorBoard, Trackio."""

@@ -1,0 +1,1 @@
+"""The clients of the trackers, imported when one is asked for."""
