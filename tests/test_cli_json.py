@@ -121,8 +121,8 @@ TOLD = {
 }
 SLOW = {"federate simulate": f"{APPS}/repopt --rounds 1 --set data=digits --out end.safetensors"}
 ELSEWHERE = {
-    "finetune": "tests/finetune",
-    "compare": "tests of compare",
+    "finetune": "tests/finetune/test_command.py",
+    "compare": "tests/comparing/test_compare.py",
     "zo replay": "tests/zeroth_order/test_log_files.py",
     "replay": "the same command",
     "architecture pretrain": "tests/architecture/test_compact_cli.py",

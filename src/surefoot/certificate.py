@@ -342,7 +342,7 @@ def certify(
         checked=[int(s) for s in curves.steps[found.checked]], ratio=found.ratio.tolist(),
         low=found.low.tolist(), high=found.high.tolist(),
         worst_step=int(curves.steps[found.worst]),
-        assumptions=assumptions, curve=thinned(curves, bound), more_seeds=found.more_seeds,
+        assumptions=assumptions, curve=thinned(curves, bound, guarantee.sense), more_seeds=found.more_seeds,
         notes=found.notes + said + (found.caveats if verdict is found.verdict else ()),
         latex=guarantee.latex, expected=expected, final=found.final,
     )  # fmt: skip

@@ -468,10 +468,15 @@ def run_command(name: str, words: Sequence[str]) -> int:
     if execution.log_to is not None:
         check_sink(execution.log_to)
     folders: list[RunFolder] = []
+    config, baseline = arguments.config, None
+    if arguments.against is not None:
+        from surefoot.comparing.against import baseline_of, paired
+
+        baseline = baseline_of(chosen, arguments.against, execution.out)
+        config = config if arguments.resume else paired(chosen[0], config, baseline)
     for study in chosen:
-        config = arguments.config
         if name == "all":
-            config = study.config(**dataclasses.asdict(config) | {"part": ()})
+            config = study.config(**dataclasses.asdict(arguments.config) | {"part": ()})
         if arguments.resume is not None:
             folder = RunFolder.open(arguments.resume)
             resumable(study, folder)
@@ -510,11 +515,17 @@ def run_command(name: str, words: Sequence[str]) -> int:
     if not folders:
         raise SurefootError("no study could run; see the lines above for what to install")
     index = write_site(folders[0].path.parent.parent)
-    if arguments.json:
+    if arguments.json and baseline is None:
         print(json.dumps([_as_json(f) for f in folders], indent=1))
-    else:
+    elif not arguments.json:
         print_certificates(folders)
         print(f"report: {folders[0].path / 'index.html' if len(folders) == 1 else index}")
+    if baseline is not None:
+        from surefoot.comparing import compare
+        from surefoot.comparing.page import show
+
+        found = compare([baseline, *folders], confidence=execution.confidence)
+        show(found, [_as_json(f) for f in folders] if arguments.json else None)
     return max(_exit_code(folder) for folder in folders)
 
 

@@ -283,12 +283,16 @@ class Record:
 
     def constant(self, quantity: str) -> Float[np.ndarray, " seeds"]:
         """The last value of a quantity for each seed: a constant measured once, or a final state."""
+        return np.array([value for _, value in self.last(quantity).values()])
+
+    def last(self, quantity: str) -> dict[int, tuple[int, float]]:
+        """For each seed the last step at which a quantity was recorded, and its value there."""
         column = self._column(quantity)
-        last: dict[int, tuple[int, float]] = {}
+        found: dict[int, tuple[int, float]] = {}
         for seed, step, value in zip(column.seed, column.step, column.value, strict=True):
-            if seed not in last or step >= last[seed][0]:
-                last[seed] = (step, value)
-        return np.array([last[s][1] for s in sorted(last)])
+            if seed not in found or step >= found[seed][0]:
+                found[seed] = (step, value)
+        return dict(sorted(found.items()))
 
     def of_seed(self, seed: int) -> Record:
         """The numbers and facts of one seed."""

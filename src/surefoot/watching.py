@@ -17,6 +17,7 @@ from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.loss_scale import held_scale, is_skipped
 from surefoot._sealed.writing import writing
+from surefoot._showing import showing
 from surefoot._watching.measures import MEASURES, Measures
 from surefoot._watching.probes import PROBES, gradient_norm, learning_rate, note_settings
 from surefoot._watching.probes import Probe as Probe
@@ -64,6 +65,7 @@ class _Forwards:
             self.count += 1
 
 
+@showing
 @checked
 class Watch:
     """Records a loop; made by `watch`.

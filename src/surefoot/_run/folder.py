@@ -20,6 +20,7 @@ import pyarrow as pa
 from surefoot._run import manifest
 from surefoot._run.files import read_json, sha256_of, write_json, write_text
 from surefoot._run.in_use import in_use
+from surefoot._showing import showing
 from surefoot.certificate import Certificate, read_certificates, write_certificates
 from surefoot.errors import FileFormatError, UnknownNameError
 from surefoot.record import FACTS, Record, facts_table, write_parquet
@@ -68,6 +69,7 @@ def plain_table(table: pd.DataFrame) -> dict[str, Any]:
     return {"columns": list(table.columns), "data": rows}
 
 
+@showing
 @dataclass(frozen=True)
 class RunFolder:
     """One run on disk.

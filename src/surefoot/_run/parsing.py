@@ -12,6 +12,7 @@ import tyro
 from surefoot._numerics.options import parsed
 from surefoot._run.execution import Execution
 from surefoot._run.found import study_config, study_names
+from surefoot.comparing.words import HELP as AGAINST
 from surefoot.errors import SurefootError
 from surefoot.settings import StudyConfig
 
@@ -48,6 +49,7 @@ def run_arguments(config: type, description: str = "") -> type:
                 Annotated[Path | None, help_of(help="A run folder whose missing seeds to run.")],
                 None,
             ),
+            ("against", Annotated[str | None, help_of(help=AGAINST)], None),
             ("json", Annotated[bool, help_of(help="Print JSON.")], False),
         ],
         frozen=True,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number, check_numbers
+from surefoot._showing import showing
 from surefoot.architecture._fit.network import Network
 from surefoot.architecture.activations import ACTIVATIONS
 from surefoot.architecture.compaction import network_of
@@ -32,6 +33,7 @@ THRESHOLDS = 2000
 """The most thresholds that are tried; the bound is not monotone in them, so that none is skipped blindly."""
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class PruningReport:

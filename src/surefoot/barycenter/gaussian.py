@@ -16,6 +16,7 @@ from torch import Tensor
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
+from surefoot._showing import showing
 from surefoot.barycenter._solver.checks import (
     as_covariances,
     as_float64,
@@ -30,6 +31,7 @@ from surefoot.barycenter._spectral.ranks import inverse, ranked
 MASSES = ("fixed", "free")
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class SuotResult:

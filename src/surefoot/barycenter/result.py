@@ -14,6 +14,7 @@ from torch import Tensor
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._showing import showing
 from surefoot.barycenter._solver.request import Request
 from surefoot.barycenter._solver.solution import Solution
 from surefoot.barycenter.bounds import iterations_for
@@ -22,6 +23,7 @@ from surefoot.certificate import Certificate
 from surefoot.record import Fact, Record
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class BarycenterResult:

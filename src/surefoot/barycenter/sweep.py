@@ -11,10 +11,12 @@ import torch
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._showing import showing
 from surefoot.barycenter.barycenter import suot_barycenter
 from surefoot.barycenter.result import BarycenterResult
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class TauPath:

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from surefoot._numerics.arguments import checked
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.federated.guarantee import Theorem, certificates
 from surefoot.federated.rounds import FederationHistory
 from surefoot.record import Record
 
 
+@showing
 @checked
 class FederatedState(dict[str, Tensor]):
     """The final global state, {name: tensor}, with how it came about.

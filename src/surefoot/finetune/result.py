@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 
 
+@showing
 @dataclass(frozen=True)
 class FinetuneResult:
     """What was trained, and how good it is.

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number, check_numbers
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.in_context._guarantee.conditions import refuse_second_run
 from surefoot.in_context._polynomial import residual
@@ -26,6 +27,7 @@ NODES = 16
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(NODES)
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class Flow:

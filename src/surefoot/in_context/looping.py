@@ -10,6 +10,7 @@ from torch import Tensor
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.in_context._covariance import powers
 from surefoot.in_context._guarantee.conditions import refuse_second_run
@@ -22,6 +23,7 @@ from surefoot.record import Record
 LOOPING = "looping"
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class LoopRun:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.arguments import checked
+from surefoot._showing import showing
 from surefoot.guarantee import Assumption
 from surefoot.in_context._probe.layers import LayerFit
 from surefoot.in_context._probe.verdict import THRESHOLD, Name, alike
@@ -23,6 +24,7 @@ MULTIPLE = 0.5
 WORDS = {"ols": "least squares", "ridge": "ridge", "zero": "predicting 0"}
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class ProbeReport:

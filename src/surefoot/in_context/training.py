@@ -12,6 +12,7 @@ from torch import Tensor
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.errors import NonFiniteError
 from surefoot.in_context._guarantee.conditions import refuse_second_run
@@ -31,6 +32,7 @@ LONG = 5
 """Loops from which on gradients are clipped by default."""
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class Run:

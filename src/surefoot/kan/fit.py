@@ -13,6 +13,7 @@ from torch import Tensor
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Verdict
 from surefoot.kan._guarantee.conditions import GD, SGD
@@ -27,6 +28,7 @@ MOMENT_ROWS = 256
 """Rows up to which the mean of a stochastic run is forecast: n^3 a step."""
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class Run:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from surefoot._numerics.arguments import checked
+from surefoot._showing import showing
 from surefoot.kan._two_layer.points import check_values
 from surefoot.kan._two_layer.rows import Coefficients
 from surefoot.kan.residual import PDEResidual, sum_of_terms, terms
@@ -40,6 +41,7 @@ class Trained(Protocol):
         ...
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class FreshCheck:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._showing import showing
 from surefoot.certificate import Certificate, certify
 from surefoot.errors import NonFiniteError
 from surefoot.kan.guarantee import linear_rate
@@ -21,6 +22,7 @@ from surefoot.record import Record
 METHOD = "L-BFGS"
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class LBFGSRun:

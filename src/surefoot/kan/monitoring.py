@@ -14,6 +14,7 @@ from torch import Tensor
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import lanczos
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.errors import NonFiniteError
 from surefoot.guarantee import Verdict
@@ -52,6 +53,7 @@ class _Anchor:
         return float(self.part @ self.part) / 2
 
 
+@showing
 @checked
 class ConvergenceMonitor:
     """Watches a run of a problem; made by `monitor`, and used by `fit_gd` and `fit_sgd`.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.shown import shown
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.errors import ArgumentError
 from surefoot.lora._block import optimizer_state, recording, state_files
@@ -39,6 +40,7 @@ from surefoot.lora.state import ChainState
 from surefoot.record import Record
 
 
+@showing
 @checked
 class ChainOfLora:
     """Train a PeftModel in blocks: sample one factor, train the other, merge, repeat.

@@ -17,6 +17,7 @@ from surefoot._numerics.checks import check_number
 from surefoot._run.files import replacing
 from surefoot._sealed.tensors import write_tensors
 from surefoot._sealed.writing import explained, write_bytes
+from surefoot._showing import showing
 from surefoot.lora._block.adapted_layer import AdaptedLayer, other
 from surefoot.lora._block.compress import compress, stack
 from surefoot.lora._block.dtypes import check_dtype
@@ -28,6 +29,7 @@ from surefoot.lora.errors import ChainStateError, UnsupportedLayerError
 from surefoot.lora.state import ChainState
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class ExportReport:

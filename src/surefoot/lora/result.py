@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from surefoot._numerics.arguments import checked
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.guarantee import Assumption
 from surefoot.lora._theorem.conditions import SLACK
@@ -19,6 +20,7 @@ from surefoot.lora.guarantee import add_losses, certificates, linear_rate, stati
 from surefoot.record import Record
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class BlockReport:
@@ -47,6 +49,7 @@ class BlockReport:
     update_norm: float
 
 
+@showing
 @dataclass(frozen=True)
 class ChainGuarantee:
     """The promised curves of one chain over its blocks.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._showing import showing
 from surefoot.nesterov._ledger.certificate import COLUMNS, LedgerCertificate
 from surefoot.nesterov._ledger.landscape import ANCHOR_MISS, FAILS, Circumstances
 from surefoot.nesterov._ledger.lyapunov import VALUE_ROUNDING, State, dot, rounding, terms_of
@@ -64,6 +65,7 @@ class LedgerRecord(Record):
         return {name: value for name, value in self.__dict__.items() if name != "_observe"}
 
 
+@showing
 @checked
 class Ledger:
     """The ledger of one run of NAG, AGNES or torch's SGD with nesterov=True.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from surefoot._numerics.arguments import checked
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.nesterov.optimizer import AGNES, NAG
 from surefoot.nesterov.parameters import convex_momentum
@@ -14,6 +15,7 @@ from surefoot.record import Record
 Rule = Callable[[int], tuple[float, float, float]]
 
 
+@showing
 @checked(leave=("optimizer",))
 class NAGSchedule:
     """Sets the three constants of every group before each step.

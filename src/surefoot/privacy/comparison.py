@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
+from surefoot._showing import showing
 from surefoot.privacy._checks import check_delta, check_steps, real
 from surefoot.privacy._weighing import Weighing, weigh
 from surefoot.privacy.audit.result import BOUND, HEURISTIC, PROVEN
@@ -60,6 +61,7 @@ class Row:
         return {**found, "note": self.note or self.value.note}
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class Report:

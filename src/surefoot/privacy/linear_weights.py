@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.shown import shown
+from surefoot._showing import showing
 from surefoot.guarantee import Guarantee
 from surefoot.privacy._checks import check_rate, check_steps, per_step
 from surefoot.privacy._impulses import (
@@ -41,6 +42,7 @@ DEPARTURE = "departure from additivity"
 SETTINGS = ("momentum", "weight_decay", "dampening", "nesterov")
 
 
+@showing
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearWeights:

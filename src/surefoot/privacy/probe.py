@@ -22,6 +22,7 @@ from torch import Tensor
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.sizes import wide
+from surefoot._showing import showing
 from surefoot.guarantee import Assumption, Guarantee, Verdict
 from surefoot.privacy.audit.p_value import whole
 from surefoot.privacy.facts import copy_facts, record_of
@@ -39,6 +40,7 @@ FAR = 5.0
 RESPONSE, LENGTH, UNEVEN = "response along the perturbation", "length of the response", "unevenness"
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class Linearity:
@@ -249,6 +251,7 @@ class LinearityMeter:
         return flat.clone()
 
 
+@showing
 @dataclass(frozen=True, repr=False)
 class Drift:
     """How a probe's gradient changed along a run: both are 1 throughout for linear losses.

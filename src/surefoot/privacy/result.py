@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
+from surefoot._showing import showing
 
 Array = np.ndarray
 Kind = Literal["heuristic", "guarantee"]
@@ -34,6 +35,7 @@ def words(kind: Kind, note: str) -> str:
     return "".join(f"\n  {line}" for line in lines)
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class Value:
@@ -108,6 +110,7 @@ class Value:
         )
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True, repr=False, eq=False)
 class Curve:

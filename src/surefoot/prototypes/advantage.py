@@ -10,6 +10,7 @@ from scipy.stats import beta
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.prototypes.certificates import of_upload
 from surefoot.prototypes.extraction import extract_prototypes
@@ -18,6 +19,7 @@ from surefoot.prototypes.guarantee import ADVANTAGE
 from surefoot.record import Record
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class AdvantageReport:

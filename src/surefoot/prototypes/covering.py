@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from surefoot._numerics.arguments import checked
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.adapter import ResidualAdapter
@@ -24,6 +25,7 @@ from surefoot.record import Record
 CHUNK = 2048
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class Coverage:

@@ -11,6 +11,7 @@ import torch
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import called
+from surefoot._showing import showing
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_row
 from surefoot.prototypes.membership import SAME, MembershipAudit, audit_membership
@@ -43,6 +44,7 @@ class Nearness:
     audit: MembershipAudit | None
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class UploadReport:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._showing import showing
 from surefoot.prototypes.accounting import check_delta, epsilon_of
 from surefoot.prototypes.gaussian_release import GaussianRelease
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from surefoot.prototypes.doors.records import ConfigRecord
 
 
+@showing
 @checked
 class Ledger:
     """Gaussian releases of the same records compose exactly: their squared shifts 1/nu^2 add up.

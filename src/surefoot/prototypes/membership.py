@@ -13,6 +13,7 @@ from torch import Tensor
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import called
+from surefoot._showing import showing
 from surefoot.prototypes._client.inputs import labelled
 from surefoot.prototypes.covering import nearest_of_class
 from surefoot.prototypes.prototype_set import PrototypeSet, an_upload
@@ -23,6 +24,7 @@ SAME = 1e-6
 """Distance, relative to a record's norm, below which a row is that record."""
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class MembershipAudit:

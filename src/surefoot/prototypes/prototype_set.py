@@ -16,6 +16,7 @@ from torch import Tensor
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number, check_real
 from surefoot._numerics.shown import shown
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.errors import ArgumentError, FileFormatError
 from surefoot.prototypes._upload.contents import about, contents
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 METHODS = ("cluster_var", "mean", "cluster", "random", "gauss")
 
 
+@showing
 @checked(leave=("features", "labels", "weights"))
 @dataclass(frozen=True, eq=False)
 class PrototypeSet:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.errors import warn
 from surefoot.prototypes._server.adamw import Schedule, refuse_diverged, train_adamw
@@ -30,6 +31,7 @@ EPOCHS, BATCH = 200, 10
 """Of the training where nothing is said."""
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class ServerReport:

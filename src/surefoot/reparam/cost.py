@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._showing import showing
 from surefoot.record import Record
 from surefoot.reparam.merging import blocks
 
 Step = Callable[[], object]
 
 
+@showing
 @dataclass(frozen=True)
 class Cost:
     """Of one mode; `seconds` is the least thread CPU time of a training step."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot._numerics.arguments import checked
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.record import Record
 from surefoot.reparam._block.branches import IDENTITY
@@ -182,6 +183,7 @@ NEAR, UNLIKE = 1e-4, 0.05
 """While the gap is below the first, gradients further apart than the second are none of rounding."""
 
 
+@showing
 @checked
 class Shadow:
     """A multi-branch copy beside a plain run: its free-running gap and its one-step defect.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.curvature import Hessian, largest_eigenpair
+from surefoot._showing import showing
 from surefoot._verdict.rounding import ROUNDINGS
 from surefoot.certificate import Certificate, certify
 from surefoot.record import Record
@@ -112,6 +113,7 @@ def untrained(mults: Mapping[str, Tensor]) -> dict[str, int]:
     return {n: int((m == 0).sum()) for n, m in mults.items() if bool((m == 0).any())}
 
 
+@showing
 @checked
 @dataclass
 class DescentMonitor:

@@ -28,6 +28,9 @@ ATTRIBUTES = frozenset(
 # Of nobody's alphabet; they stand for what latex2mathml 3.77 writes as it is inside \text.
 STAND_INS = {"<": "\ue000", ">": "\ue001", "&": "\ue002"}
 
+# Around an absolute value or a norm there is no space.
+BARS = frozenset(("|", "\u2016", "\u2225"))
+
 
 def mathml(latex: str) -> str | None:
     r"""A formula as MathML without links and styles; None where it is no LaTeX, or holds other elements.
@@ -71,6 +74,8 @@ def _copy(element: ElementTree.Element) -> ElementTree.Element | None:
     text = _original(element.text)
     relation = tag == "mi" and text in STAND_INS
     kept = {name: value for name, value in element.attrib.items() if name in ATTRIBUTES}
+    if tag == "mo" and text in BARS:
+        kept |= {"lspace": "0", "rspace": "0"}
     copied = ElementTree.Element("mo" if relation else tag, kept)
     copied.text, copied.tail = text, _original(element.tail)
     for child in element:

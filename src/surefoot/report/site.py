@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
-from surefoot._run.files import write_text
+from surefoot._run.files import read_json, write_text
 from surefoot._run.folder import RunFolder
 from surefoot.certificate import Certificate
 from surefoot.errors import FileFormatError
 from surefoot.guarantee import Verdict
-from surefoot.report.figures import certificate_figure, sparkline
-from surefoot.report.templating import templates
+from surefoot.report.chart import chart
+from surefoot.report.drawing import sparkline
+from surefoot.report.families import counted, verdicts
+from surefoot.report.page import run_page, when
+from surefoot.report.templating import templates, verdict_class
 
-ASSETS = "_assets"
+ASSETS, COMPARISONS = "_assets", "compare"
+OWN_ASSETS = ("style.css", "plots.js", "index.js")
 
 
-def _write_assets(root: Path) -> None:
+def write_assets(root: Path) -> None:
+    """Write what all pages share beside them: the style, the scripts, and plotly's."""
     from plotly.offline import get_plotlyjs
 
     folder = root / ASSETS
     folder.mkdir(parents=True, exist_ok=True)
     loader = templates().loader
     assert loader is not None
-    for name in ("style.css", "plots.js"):
+    for name in OWN_ASSETS:
         write_text(folder / name, loader.get_source(templates(), name)[0])
     script = folder / "plotly.min.js"
     text = get_plotlyjs()
     if not script.exists() or script.stat().st_size != len(text.encode()):
         write_text(script, text)
-
-
-def _figure(certificate: Certificate) -> dict[str, Any]:
-    return dict(json.loads(certificate_figure(certificate).to_json()))
-
-
-def _table(table: pd.DataFrame) -> dict[str, Any]:
-    return {"columns": list(table.columns), "rows": table.to_numpy(dtype=object).tolist()}
 
 
 def write_run_page(folder: RunFolder) -> Path:
@@ -55,10 +48,10 @@ def write_run_page(folder: RunFolder) -> Path:
     FileFormatError
         A file that the page needs is missing or damaged.
     """
-    _write_assets(folder.path.parent.parent)
+    write_assets(folder.path.parent.parent)
     path = folder.path / "index.html"
     with _naming(folder):
-        text = _run_page(folder)
+        text = run_page(folder, f"../../{ASSETS}")
     write_text(path, text)
     return path
 
@@ -75,82 +68,91 @@ def _naming(folder: RunFolder) -> Iterator[None]:
         raise FileFormatError(f"{folder.path} is damaged: {why}") from error
 
 
-def _run_page(folder: RunFolder) -> str:
-    certificates = folder.certificates()
-    parts = []
-    for name, about in folder.parts.items():
-        parts.append(
-            {
-                "name": name,
-                "title": about["title"],
-                "seeds": about["seeds"],
-                "seconds": folder.seconds(name),
-                "certificates": [
-                    {"c": c, "figure": _figure(c)} for c in certificates if c.part == name
-                ],
-                "tables": {n: _table(t) for n, t in folder.tables(name)},
-                "figures": dict(folder.figures(name)),
-            }
-        )
-    return (
-        templates()
-        .get_template("run.html.j2")
-        .render(
-            config=folder.config,
-            status=folder.status,
-            environment=folder.environment,
-            parts=parts,
-            counts=Counter(c.verdict for c in certificates),
-            time=_when(folder),
-            assets=f"../../{ASSETS}",
-            changes=folder.changes,
-        )
-    )
-
-
-def _when(folder: RunFolder) -> str:
-    """The time in the folder's name, as people write it."""
-    day, _, clock = folder.path.name.partition("T")
-    return f"{day} {':'.join(clock.split('-')[:3])}"
-
-
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """One run in the index."""
+
     href: str
     study: str
     title: str
     time: str
     state: str
     size: str
-    counts: Counter[Verdict]
+    seeds: int
+    outcomes: list[Sequence[Certificate]]
+    verdicts: dict[Verdict, int]
     spark: Markup
     surprises: int
     changed: int
+    words: str
 
 
-def _row(folder: RunFolder, root: Path) -> _Row:
+@dataclass(frozen=True)
+class Series:
+    """The runs of one study, newest first."""
+
+    study: str
+    rows: tuple[Row, ...]
+
+    @property
+    def words(self) -> str:
+        """What a search finds it by."""
+        return " ".join(dict.fromkeys(" ".join(row.words for row in self.rows).lower().split()))
+
+    @property
+    def found(self) -> str:
+        """The verdicts that a run of it has, and whether one of them is a surprise."""
+        found = {str(v) for row in self.rows for v in row.verdicts}
+        return " ".join(
+            sorted(found | ({"surprise"} if any(r.surprises for r in self.rows) else set()))
+        )
+
+
+def _row(folder: RunFolder, root: Path) -> Row:
     certificates = folder.certificates()
-    config = folder.config
-    shown = next((c for c in certificates if c.verdict is Verdict.KEPT), None)
-    shown = shown or (certificates[0] if certificates else None)
-    return _Row(
+    config, parts = folder.config, folder.parts
+    drawn = max(certificates, key=_telling, default=None)
+    title = str(config.get("title", folder.study))
+    return Row(
         href=f"{folder.path.relative_to(root).as_posix()}/index.html",
         study=folder.study,
-        title=str(config.get("title", folder.study)),
-        time=_when(folder),
+        title=title,
+        time=when(folder),
         state=str(folder.status.get("state", "unknown")),
         size=str(config.get("config", {}).get("size", "")),
-        counts=Counter(c.verdict for c in certificates),
-        spark=Markup(sparkline(shown)) if shown is not None else Markup(""),
-        surprises=sum(c.surprise for c in certificates),
+        seeds=max((len(about["seeds"]) for about in parts.values()), default=0),
+        outcomes=counted(certificates),
+        verdicts=dict(verdicts(certificates)),
+        spark=sparkline(drawn) if drawn is not None else Markup(""),
+        surprises=sum(verdict_class(c) == "surprise" for c in certificates),
         changed=len(folder.changes or ()),
+        words=" ".join(
+            [
+                folder.study,
+                title,
+                *(f"{p} {a['title']}" for p, a in parts.items()),
+                *(c.name for c in certificates),
+            ]
+        ),
     )
+
+
+def _telling(certificate: Certificate) -> tuple[bool, bool, bool]:
+    """What makes a good picture of a run: a promise that was kept, along a line."""
+    found = chart(certificate)
+    return certificate.verdict is Verdict.KEPT, not found.words, not found.dots and not found.marked
+
+
+def _series(rows: list[Row]) -> list[Series]:
+    studies = dict.fromkeys(row.study for row in rows)
+    return [Series(s, tuple(row for row in rows if row.study == s)) for s in studies]
 
 
 def write_site(root: Path) -> Path:
     """Write `root/index.html`, which lists every run below `root`; damaged ones are named as such."""
-    _write_assets(root)
-    rows, damaged = [], []
+    write_assets(root)
+    rows: list[Row] = []
+    damaged = []
     for run in RunFolder.paths(root):
         inside = run.relative_to(root).as_posix()
         try:
@@ -163,8 +165,24 @@ def write_site(root: Path) -> Path:
             rows = [row for row in rows if row.href != f"{inside}/index.html"]
             damaged.append({"path": inside, "why": str(error)})
     path = root / "index.html"
+    page = templates().get_template("index.html.j2")
     write_text(
         path,
-        templates().get_template("index.html.j2").render(rows=rows, damaged=damaged, assets=ASSETS),
-    )
+        page.render(
+            series=_series(rows), count=len(rows), damaged=damaged, assets=ASSETS,
+            comparisons=list(_comparisons(root)),
+        ),
+    )  # fmt: skip
     return path
+
+
+def _comparisons(root: Path) -> Iterator[tuple[str, str]]:
+    """(title, link) of the pages that `surefoot compare` wrote, newest first."""
+    for data in sorted((root / COMPARISONS).glob("*.json"), reverse=True):
+        page = data.with_suffix(".html")
+        try:
+            found = read_json(data)
+        except FileFormatError:
+            continue
+        if page.exists() and isinstance(found, dict):
+            yield str(found.get("title", page.stem)), page.relative_to(root).as_posix()

@@ -8,10 +8,11 @@ import math
 from typing import Any, Protocol
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from surefoot.guarantee import Verdict
+from surefoot.guarantee import Assumption, Verdict
 from surefoot.report.mathematics import mathml
+from surefoot.report.plain import pieces_of
 
 MEANING = {
     Verdict.KEPT: "within the bound wherever it was checked",
@@ -31,7 +32,10 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "mathml": _mathml, "embedded": _embedded}
+    environment.filters |= {
+        "number": _number, "mathml": _mathml, "embedded": _embedded, "verdict_class": verdict_class,
+        "plural": _plural, "identity": id, "condition": _condition,
+    }  # fmt: skip
     environment.globals |= {"meaning": MEANING}
     return environment
 
@@ -43,6 +47,48 @@ def _number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
     return str(value)
+
+
+class Judged(Protocol):
+    """Of a certificate, its outcome."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """How promise and run compare."""
+
+    @property
+    def heuristic(self) -> bool:
+        """Whether the claim has no proof."""
+
+    @property
+    def expected(self) -> Verdict | None:
+        """What the study announced."""
+
+    @property
+    def surprise(self) -> bool:
+        """Whether it came out otherwise, or is BROKEN unannounced."""
+
+
+def verdict_class(certificate: Judged) -> str:
+    """How a verdict is coloured: "surprise" is for what nobody announced of a proven claim, and for no other.
+
+    Parameters
+    ----------
+    certificate
+        Of a heuristic claim BROKEN is "refuted", as no theorem failed; announced it is "announced".
+    """
+    broken = certificate.verdict is Verdict.BROKEN
+    if certificate.surprise:
+        return "refuted" if broken and certificate.heuristic else "surprise"
+    return "announced" if broken else str(certificate.verdict).lower()
+
+
+def _condition(assumption: Assumption) -> tuple[str, Assumption]:
+    return assumption.name, assumption
+
+
+def _plural(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 class Stated(Protocol):
@@ -58,11 +104,17 @@ class Stated(Protocol):
 
 
 def _mathml(certificate: Stated) -> Markup:
-    """The statement as MathML, or as plain text where there is no LaTeX, or more than mathematics in it."""
-    formula = None if certificate.latex is None else mathml(certificate.latex)
-    if formula is None:
-        return Markup("<code>{}</code>").format(certificate.statement)
-    return Markup(formula)
+    """The statement as MathML, from its LaTeX or read off its plain text; as it is where neither goes."""
+    if certificate.latex is not None and (formula := mathml(certificate.latex)) is not None:
+        return Markup(formula)
+    made: list[Markup] = []
+    for mathematics, text in pieces_of(certificate.statement):
+        formula = mathml(text) if mathematics else None
+        if mathematics and formula is None:
+            return Markup("<code>{}</code>").format(certificate.statement)
+        space = "" if text[0] in ",:;" or not made else " "
+        made.append(Markup(formula) if formula else escape(f"{space}{text} "))
+    return Markup("").join(made)
 
 
 def _embedded(data: Any) -> Markup:

@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from surefoot._numerics.arguments import checked
+from surefoot._showing import showing
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True)
 class Quality:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._showing import showing
 from surefoot.guarantee import Assumption
 from surefoot.zeroth_order._engine.recording import settings_in
 from surefoot.zeroth_order.bounds import Bound, lozo_bound
@@ -35,6 +36,7 @@ class Row:
     how: str
 
 
+@showing
 @checked
 class LOZOReport:
     """Constants, bound and measured gradient of one optimiser on one model, as a table.

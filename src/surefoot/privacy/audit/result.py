@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from surefoot._numerics.arguments import checked
+from surefoot._showing import showing
 from surefoot.privacy._checks import check_steps
 from surefoot.privacy.audit.error_rates import Limits
 from surefoot.privacy.composition import Standard, as_history, standard
@@ -59,6 +60,7 @@ def claim_of(claimed: Claimed | None) -> tuple[Any, Any, int] | None:
     return claimed[0], claimed[1], steps
 
 
+@showing
 @checked(nan=True)
 @dataclass(frozen=True, repr=False)
 class AuditResult:

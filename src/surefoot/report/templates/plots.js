@@ -1,4 +1,4 @@
-// Draws each plot when it comes into view, all of them before printing, in the colours of the theme.
+// Fetches plotly once the page is shown, then draws each figure when it comes into view, all of them before printing, in the ink of the theme.
 (function () {
   "use strict";
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -6,13 +6,15 @@
   const specs = new Map(plots.map((p) => [p, JSON.parse(p.querySelector("script").textContent)]));
   const options = { displaylogo: false, responsive: true, displayModeBar: false };
   function theme(layout, printing) {
-    const ink = dark.matches && !printing ? "#e9ecef" : "#212529";
-    const grid = dark.matches && !printing ? "#343a40" : "#e9ecef";
-    const line = dark.matches && !printing ? "#868e96" : "#adb5bd";
+    const lit = dark.matches && !printing;
+    const ink = lit ? "#e9ecef" : "#212529", grid = lit ? "#343a40" : "#e9ecef", line = lit ? "#868e96" : "#adb5bd";
     layout.font = Object.assign({}, layout.font, { color: ink, family: "system-ui, sans-serif", size: 13 });
     layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
+    layout.legend = Object.assign({}, layout.legend, { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" });
+    layout.margin = Object.assign({ l: 60, r: 16, t: 30, b: 48 }, layout.margin, { t: 30 });
     Object.keys(layout).filter((k) => /^[xy]axis/.test(k)).forEach((k) => {
-      Object.assign(layout[k], { gridcolor: grid, linecolor: line, automargin: true, tickfont: { size: 12 }, minor: { showgrid: false } });
+      const title = layout[k].title && layout[k].title.text !== undefined ? layout[k].title.text : layout[k].title;
+      layout[k] = Object.assign({}, layout[k], title ? { title: { text: title, font: { size: 13 }, standoff: 10 } } : {}, { gridcolor: grid, linecolor: line, zeroline: false, automargin: true, tickfont: { size: 12 }, minor: { showgrid: false } });
     });
     return layout;
   }
@@ -20,16 +22,22 @@
   function draw(plot, printing) {
     const spec = specs.get(plot);
     drawn.add(plot);
-    return Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout), printing), options);
+    return Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout, printing ? { width: 660, height: 270 } : {}), printing), options);
   }
   const seen = new IntersectionObserver((entries) => {
     entries.filter((e) => e.isIntersecting).forEach((e) => { seen.unobserve(e.target); draw(e.target, false); });
   }, { rootMargin: "400px" });
-  plots.forEach((p) => { p.textContent = ""; seen.observe(p); });
-  dark.addEventListener("change", () => drawn.forEach((p) => draw(p, false)));
-  addEventListener("beforeprint", () => {
-    document.querySelectorAll("details").forEach((d) => { d.open = true; });
-    plots.forEach((p) => draw(p, true));
+  const library = document.currentScript.dataset.plotly;
+  plots.forEach((p) => { p.textContent = ""; });
+  addEventListener("load", () => {
+    const script = document.createElement("script");
+    script.src = library;
+    script.onload = () => plots.forEach((p) => seen.observe(p));
+    script.onerror = () => plots.forEach((p) => { p.textContent = "Its drawing script is not there: run surefoot report."; });
+    document.body.appendChild(script);
   });
+  dark.addEventListener("change", () => drawn.forEach((p) => draw(p, false)));
+  // What comes into view by the layout of paper is drawn already.
+  addEventListener("beforeprint", () => { seen.disconnect(); if (window.Plotly) plots.forEach((p) => draw(p, true)); });
   addEventListener("afterprint", () => drawn.forEach((p) => draw(p, false)));
 })();
