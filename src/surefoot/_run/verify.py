@@ -248,9 +248,9 @@ def same_curve(old: Certificate, new: Certificate, record: Record) -> bool:
         if step in again:
             if not _alike(stored, again[step]):
                 return False
-        elif bears and (step not in measured or not _alike(stored[:3], measured[step])):
-            return False
-        elif not bears and not min(again, default=0) <= step <= max(again, default=-1):
+        elif (bears and (step not in measured or not _alike(stored[:3], measured[step]))) or (
+            not bears and not min(again, default=0) <= step <= max(again, default=-1)
+        ):
             return False
     return bool(old.curve.steps) == bool(new.curve.steps)
 
