@@ -3,15 +3,22 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from surefoot._run.files import sha256_of
 from surefoot._run.folder import RunFolder
 from surefoot._run.manifest import NAME, read_manifest, sealed
+from surefoot._run.verify import same_curve
+from surefoot._verdict.curve import PlotCurve
+from surefoot.certificate import certify
 from surefoot.cli import main
 from surefoot.data import reads
 from surefoot.errors import FileFormatError
+from surefoot.guarantee import Guarantee
+from surefoot.record import Record
 
 MODULE = '''"""A number is halved, noisily."""
 import numpy as np
@@ -308,3 +315,30 @@ def test_a_damaged_run_stops_no_other(folder, capsys):
         assert f"2020-01-0{i + 1}T00-00-00" in index
     with pytest.raises(FileFormatError, match="is no list of files"):
         _ = RunFolder(folder.path.with_name("2020-01-05T00-00-00")).changes
+
+
+def test_which_steps_are_drawn_may_differ_and_their_values_may_not():
+    """A version that thins a curve in another way has not changed the run."""
+    record = Record()
+    record.extend(0, "q", 0.99 ** np.arange(3000))
+    claim = Guarantee(
+        name="rate", statement="q <= 2", source="here", quantity="q", sense="upper", holds_in="every run",
+        bound=lambda r: 2.0,
+    )  # fmt: skip
+    new = certify(record, claim)
+    steps = [0, 1, 17, 1234, 2999]
+    assert not set(steps) <= set(new.curve.steps)
+    values = [0.99**s for s in steps]
+
+    def stored(mean, promised=2.0):
+        return replace(new, curve=PlotCurve(steps, mean, values, values, [promised] * len(steps)))
+
+    assert same_curve(stored(values), new, record)
+    for i in range(len(steps)):
+        assert not same_curve(
+            stored([v * (1 + (j == i)) for j, v in enumerate(values)]), new, record
+        )
+    assert not same_curve(stored(values, promised=1.0), new, record)
+    other = replace(new, curve=PlotCurve([5000], [1.0], [1.0], [1.0], [2.0]))
+    assert not same_curve(other, new, record)
+    assert not same_curve(replace(new, curve=PlotCurve([], [], [], [], [])), new, record)
