@@ -33,7 +33,7 @@ NETWORKS = {"model", "problem"}
 OTHER = {"available", "cache_dir", "verify", "fetch", "load", "register_opacus", "from_opacus",
          "note_training", "attach_gradient_canaries", "theory_lr", "embed_texts", "sentence_encoder",
          "sentiment_domains", "wordnet_views", "extract_prototypes", "split_domains",
-         "pretrained", "finetune"}  # fmt: skip
+         "pretrained", "finetune", "write_comparison"}  # fmt: skip
 
 g = np.random.default_rng(0)
 X = g.standard_normal((3, 2, 4))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from surefoot._run.environment import environment
@@ -15,6 +16,9 @@ from surefoot._run.folder import FORMAT, RunFolder
 from surefoot._run.manifest import write_manifest
 from surefoot.certificate import Certificate
 from surefoot.record import Record
+
+MOST = 2000
+"""Points of a picture."""
 
 
 def write_single(
@@ -27,10 +31,12 @@ def write_single(
     record: Record,
     certificates: Sequence[Certificate],
     tables: Mapping[str, pd.DataFrame],
+    figures: Mapping[str, Mapping[str, Any]],
     config: Mapping[str, Any],
     command: str,
     seconds: float,
     paper: str = "",
+    confidence: float = 0.99,
     read: Mapping[str, str] | None = None,
 ) -> RunFolder:
     """File a finished run below `root/name`.
@@ -45,19 +51,21 @@ def write_single(
         The one part, and its title.
     record
         What was measured, under one seed.
-    certificates, tables
+    certificates, tables, figures
         What the record says.
     config, command
         What ran, and how it is repeated.
     seconds
         How long it took.
+    confidence
+        Of the certificates.
     read
         By name, the SHA-256 of what was read.
     """
     seeds = record.seeds or [0]
     plan = {
         "format": FORMAT, "study": name, "title": title, "paper": paper, "config": dict(config),
-        "confidence": 0.99, "parts": {part: {"title": about, "seeds": seeds}}, "skipped": {},
+        "confidence": confidence, "parts": {part: {"title": about, "seeds": seeds}}, "skipped": {},
         "command": command,
     }  # fmt: skip
     folder = RunFolder.create(root, name, {"config.json": plan, "environment.json": environment()})
@@ -70,9 +78,43 @@ def write_single(
     folder.write_certificates([dataclasses.replace(c, part=part) for c in certificates])
     for table, found in tables.items():
         folder.write_table(part, table, found)
+    for figure, drawn in figures.items():
+        folder.write_figure(part, figure, drawn)
     write_json(
         folder.path / "status.json",
         {"state": "finished", "seconds": seconds, "failed": [], "problems": {}},
     )
     write_manifest(folder.path, dict(read or {}))
     return folder
+
+
+def curve_figure(record: Record, names: Sequence[str]) -> dict[str, Any]:
+    """Quantities over the steps, as plotly has it.
+
+    Parameters
+    ----------
+    record
+        With one seed or several.
+    names
+        Of like quantities, which share an axis; its title is the first.
+    """
+    lines, values = [], []
+    for name in names:
+        curve = record.curves(name)
+        every = max(1, -(-len(curve.steps) // MOST))
+        values.append(curve.values[:, ::every])
+        for seed, found in zip(curve.seeds.tolist(), values[-1], strict=True):
+            there = np.isfinite(found)
+            label = name if len(names) > 1 else f"seed {seed}"
+            lines.append(
+                {"type": "scatter", "name": label, "x": curve.steps[::every][there].tolist(),
+                 "y": found[there].tolist()}
+            )  # fmt: skip
+    axes: dict[str, Any] = {
+        "xaxis": {"title": {"text": "step"}},
+        "yaxis": {"title": {"text": names[0]}},
+    }
+    least, most = min(map(np.nanmin, values)), max(map(np.nanmax, values))
+    if least > 0 and most > 20 * least:
+        axes["yaxis"]["type"] = "log"
+    return {"data": lines, "layout": axes}

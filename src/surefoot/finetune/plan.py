@@ -33,6 +33,8 @@ class Plan:
         Whether the base stays in its blocks.
     every
         Steps between two looks at the validation texts; 0: none.
+    constant
+        Whether the rate stays as it is, whatever the method.
     """
 
     method: str
@@ -42,6 +44,7 @@ class Plan:
     rank: int
     quantised: bool
     every: int
+    constant: bool = False
 
     @property
     def forward_only(self) -> bool:
@@ -61,7 +64,7 @@ class Plan:
     @property
     def schedule(self) -> str:
         """Of the learning rate: what is promised of a method, is promised at a constant rate."""
-        return "constant" if self.forward_only or self.chained else "linear"
+        return "constant" if self.constant or self.forward_only or self.chained else "linear"
 
 
 def plan_for(config: FinetuneConfig, method: str, rows: int, *, quantised: bool) -> Plan:

@@ -22,25 +22,34 @@ class FinetuneResult:
         All that was written.
     saved
         The model or adapter in it.
-    method, lr, steps, batch
-        What ran; `steps` is how many were made.
+    method
+        What ran.
+    lr
+        Its learning rate.
+    steps
+        How many were made.
+    batch
+        Texts in each.
     best_step
         After which the saved weights were taken.
     tried
         Learning rates that were tried, with their held-out losses; None: it diverged.
-    before, validation, test
-        Loss and accuracy or perplexity: of the validation texts before, of the saved weights, and of the test
-        texts.
+    before
+        Loss, and accuracy or perplexity, of the validation texts before training.
+    validation
+        The same of the saved weights.
+    test
+        The same on the test texts.
     sizes
         Texts in each part.
     majority
         Accuracy on the test texts of whoever always says the most frequent class; None: there are no classes.
     interval
         Clopper and Pearson's 95 % limits of the test accuracy.
-    certificates
-        What was promised, beside what was measured.
     page
         The report.
+    certificates
+        What was promised, beside what was measured.
     """
 
     folder: Path

@@ -156,7 +156,9 @@ class _Run:
         known = {float(k): v for k, v in (self.place.known("rates.json") or {}).items()}
         known = {k: math.inf if v is None else v for k, v in known.items()}
         inside = self.parts["train"].split(HELD_OUT, 0, self.config.seed)
-        short = dataclasses.replace(plan, steps=rates.steps_of(plan.steps), every=ONCE)
+        short = dataclasses.replace(
+            plan, steps=rates.steps_of(plan.steps), every=ONCE, constant=True
+        )
         rows, at = self.task.examples["train"], dict[str, int]()
         for i, text in enumerate(self.parts["train"].texts):
             at[text] = i
@@ -278,7 +280,7 @@ class _Run:
         return sum(label == usual for label in labels) / len(labels)
 
     def _report(self, plan: Plan, result: FinetuneResult, record: Record) -> Path:
-        from surefoot._run.single import write_single
+        from surefoot._run.single import curve_figure, write_single
         from surefoot.report import write_run_page, write_site
 
         config = self.config
@@ -292,7 +294,9 @@ class _Run:
         folder = write_single(
             root, "finetune", title=f"Fine-tuning {self.source.name} by {plan.method}",
             part="training", about="What was trained, and what was promised of it", record=record,
-            certificates=result.certificates, tables=_tables(result), config=config.to_dict(),
+            certificates=result.certificates, tables=_tables(result),
+            figures={"loss": curve_figure(record, ["training loss", "validation loss"])},
+            config=config.to_dict(),
             command=shlex.join(words), seconds=time.monotonic() - self.began,
             read={f"--data {config.data}": sha256_of(config.file)},
         )  # fmt: skip

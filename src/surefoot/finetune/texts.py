@@ -24,7 +24,17 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts, and the place of each one's label in `classes`; None: there are no labels."""
+    """Texts, with labels or without.
+
+    Attributes
+    ----------
+    texts
+        As they stand in the file.
+    labels
+        The place of each one's label in `classes`; None: there are none.
+    classes
+        The labels there are, in order.
+    """
 
     texts: tuple[str, ...]
     labels: tuple[int, ...] | None
