@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from surefoot.cli import main
-from surefoot.finetune import FinetuneConfig, finetune
+from surefoot.errors import NonFiniteError
+from surefoot.finetune import FinetuneConfig, FinetuneError, finetune
 
 pytest.importorskip("transformers", reason="needs the llm extra")
 
@@ -110,6 +111,30 @@ def test_a_rate_is_found_and_the_finished_folder_is_not_trained_again(
     assert "is finished; nothing is left to do" in err
     assert main([*words, "--seed", "1"]) == 2
     assert "belongs to a fine-tuning with --seed 0, not 1" in capsys.readouterr().err
+
+
+def test_a_folder_goes_on_with_the_file_that_it_began_with(encoder, reviews, tmp_path):
+    data = tmp_path / "reviews.csv"
+    shutil.copy(reviews, data)
+    given = FinetuneConfig(
+        str(encoder), data, method="lora", out=tmp_path / "out", steps=2, lr=1e-3, batch=4
+    )
+    finetune(given)
+    with data.open("a") as file:
+        file.write("the film was fine again,good\n")
+    with pytest.raises(FinetuneError, match="is another file than the one"):
+        finetune(given)
+
+
+def test_a_rate_at_which_the_loss_diverges_is_named_and_no_mean_hides_it(
+    decoder, reviews, tmp_path
+):
+    given = FinetuneConfig(
+        str(decoder), reviews, method="full", out=tmp_path / "out", steps=30, lr=1e30, batch=4
+    )
+    with pytest.raises(NonFiniteError, match="try a lower --lr"):
+        finetune(given)
+    assert not (tmp_path / "out" / "result.json").exists()
 
 
 def test_without_a_method_each_is_measured_and_the_choice_is_explained(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from surefoot._run.files import read_json, write_json, write_text
+from surefoot._run.files import read_json, sha256_of, write_json, write_text
 from surefoot.certificate import Certificate
 from surefoot.errors import FileFormatError
 from surefoot.finetune.config import FinetuneConfig
@@ -59,7 +59,8 @@ class Place:
                 )
             return None
         stored = read_json(self.folder / ASKED)
-        if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+        tables = [stored.get(k) for k in ("config", "read")] if isinstance(stored, dict) else [None]
+        if not all(isinstance(table, dict) for table in tables) or stored.get("format") != FORMAT:
             raise FileFormatError(f"{self.folder / ASKED} is not what this version writes")
         asked = _asked(config)
         differ = [k for k in asked if stored["config"].get(k) != asked[k]]
@@ -70,6 +71,12 @@ class Place:
             )
             raise FinetuneError(
                 f"--out {self.folder} belongs to a fine-tuning with {said}: name a new folder"
+            )
+        was = stored["read"].get("data")
+        if config.file.is_file() and was != sha256_of(config.file):
+            raise FinetuneError(
+                f"{config.data} is another file than the one that --out {self.folder} began with: name a "
+                "new folder"
             )
         if not (self.folder / RESULT).is_file():
             return None
@@ -107,7 +114,8 @@ class Place:
         if rank() > 0:
             return
         self.state.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / ASKED, {"format": FORMAT, "config": _asked(config)})
+        read = {"data": sha256_of(config.file)}
+        write_json(self.folder / ASKED, {"format": FORMAT, "config": _asked(config), "read": read})
 
     def known(self, name: str) -> Any:
         """What was kept under a name; None: nothing."""

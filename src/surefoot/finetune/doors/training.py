@@ -177,7 +177,8 @@ class Training:
             logging_strategy="steps", logging_steps=1, use_cpu=not cuda,
             save_strategy="steps" if self._kept else "no",
             save_steps=plan.every or plan.steps, save_total_limit=2,
-            dataloader_pin_memory=cuda, remove_unused_columns=False,
+            # What is not finite would be replaced by the mean of what was.
+            logging_nan_inf_filter=False, dataloader_pin_memory=cuda, remove_unused_columns=False,
         )  # fmt: skip
         common: dict[str, Any] = {
             "model": self.model, "args": arguments, "train_dataset": rows,
@@ -261,6 +262,7 @@ class Training:
             if self.plan.forward_only:
                 # All fold alike.
                 self.trainer.save_model(str(folder))
+                (folder / "training_args.bin").unlink(missing_ok=True)
             elif rank() == 0 and self.chain is not None:
                 self.chain.export_adapter(folder)
             elif rank() == 0:
