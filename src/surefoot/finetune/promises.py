@@ -32,7 +32,8 @@ def saved_is_measured(record: Record) -> Certificate:
         record,
         Guarantee(
             name="the saved file is the model that was measured",
-            statement=r"\ell(\text{saved}) \le (1 + 10^{-4})\, \ell(\text{best look})",
+            statement="loss of the saved file <= (1 + 1e-4) loss at the best look",
+            latex=r"\ell(\text{saved file}) \le (1 + 10^{-4})\, \ell(\text{best look})",
             source="surefoot.finetune",
             quantity=AGAIN,
             sense="upper",
