@@ -88,33 +88,32 @@ def write_single(
     return folder
 
 
-def curve_figure(record: Record, names: Sequence[str]) -> dict[str, Any]:
-    """Quantities over the steps, as plotly has it.
+def curve_figure(record: Record, name: str) -> dict[str, Any]:
+    """A quantity over the steps, a line a seed, as plotly has it.
 
     Parameters
     ----------
     record
-        With one seed or several.
-    names
-        Of like quantities, which share an axis; its title is the first.
+        With one seed or several, of whatever lengths.
+    name
+        The quantity, which is the axis's title.
     """
-    lines, values = [], []
-    for name in names:
-        curve = record.curves(name)
+    lines = []
+    for seed in record.seeds:
+        own = record.of_seed(seed)
+        if name not in own:
+            continue
+        curve = own.curves(name)
         every = max(1, -(-len(curve.steps) // MOST))
-        values.append(curve.values[:, ::every])
-        for seed, found in zip(curve.seeds.tolist(), values[-1], strict=True):
-            there = np.isfinite(found)
-            label = name if len(names) > 1 else f"seed {seed}"
-            lines.append(
-                {"type": "scatter", "name": label, "x": curve.steps[::every][there].tolist(),
-                 "y": found[there].tolist()}
-            )  # fmt: skip
+        lines.append(
+            {"type": "scatter", "name": f"seed {seed}", "x": curve.steps[::every].tolist(),
+             "y": curve.values[0, ::every].tolist()}
+        )  # fmt: skip
     axes: dict[str, Any] = {
         "xaxis": {"title": {"text": "step"}},
-        "yaxis": {"title": {"text": names[0]}},
+        "yaxis": {"title": {"text": name}},
     }
-    least, most = min(map(np.nanmin, values)), max(map(np.nanmax, values))
-    if least > 0 and most > 20 * least:
+    values = np.concatenate([line["y"] for line in lines]) if lines else np.zeros(0)
+    if values.size and values.min() > 0 and values.max() > 20 * values.min():
         axes["yaxis"]["type"] = "log"
     return {"data": lines, "layout": axes}

@@ -52,7 +52,7 @@ def write_watched(
     folder = write_single(
         root, STUDY, title=TITLE, paper="a training of one's own", part=PART, about=TITLE,
         record=record, certificates=certificates, tables={"What was offered": pd.DataFrame(table)},
-        figures={name: curve_figure(record, [name]) for name in record.quantities},
+        figures={name: curve_figure(record, name) for name in record.quantities},
         config=settings, command="surefoot.watch", seconds=seconds, confidence=confidence,
     )  # fmt: skip
     page = write_run_page(folder)

@@ -296,7 +296,7 @@ class _Run:
             paper=f"{config.data}, {result.sizes['train']} texts to train on", part="training", about="What was trained, and what was promised of it", record=record,
             certificates=result.certificates, tables=_tables(result),
             # Not on one axis: of prompts the one is over all tokens, the other among the labels.
-            figures={k: curve_figure(record, [k]) for k in ("training loss", "validation loss")},
+            figures={k: curve_figure(record, k) for k in ("training loss", "validation loss")},
             config=config.to_dict(),
             command=shlex.join(words), seconds=time.monotonic() - self.began,
             read={f"--data {config.data}": sha256_of(config.file)},
