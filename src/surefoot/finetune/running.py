@@ -293,7 +293,8 @@ class _Run:
         shutil.rmtree(root, ignore_errors=True)
         folder = write_single(
             root, "finetune", title=f"Fine-tuning {self.source.name} by {plan.method}",
-            paper=f"{config.data}, {result.sizes['train']} texts to train on", part="training", about="What was trained, and what was promised of it", record=record,
+            paper=f"{config.data}, {result.sizes['train']} texts to train on",
+            part="training", about="What was trained, and what was promised of it", record=record,
             certificates=result.certificates, tables=_tables(result),
             # Not on one axis: of prompts the one is over all tokens, the other among the labels.
             figures={k: curve_figure(record, k) for k in ("training loss", "validation loss")},
