@@ -20,6 +20,7 @@ from surefoot.record import Record
 # Has certificates and is no result: an optimizer, a model, a strategy, an accountant.
 SHOWN_OTHERWISE = {
     "surefoot.architecture._autoencoder.certified.Certified",
+    "surefoot.callbacks.watching.Watching",
     "surefoot.federated.strategy.DeterministicFedAvg",
     "surefoot.finetune.doors.training.Training",
     "surefoot.lora.doors.flower.RacStrategy",

@@ -45,11 +45,17 @@ SHORT = [
         (["{model}", "{data}", "--lr", "-1"], "--lr must be positive"),
         (["{model}", "{data}", "--validation", "0.7", "--test", "0.4"], "must leave texts to train on"),
         (["{model}", "{data}", "--prompt", "Label:"], "must hold {text}"),
+        (["{model}", "{data}", "--prompt", "{text} Label:"], "is an encoder: leave it out"),
+        (["{decoder}", "{data}", "--prompt", "{text} {x}"], "no other place to be filled in"),
+        (["{decoder}", "{data}", "--prompt", "{text {text}"], "no other place to be filled in"),
+        (["{model}", "{folder}/semicolons.csv"], "has ';' between its columns"),
+        (["{folder}/mute", "{data}"], "has no tokenizer"),
+        (["{folder}/torn", "{data}", "--method", "full"], "cannot be loaded"),
         (["{model}", "{data}", "--out", "{folder}/other"], "was not made by a fine-tuning"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_sentence_and_nothing_is_written(
-    words, said, encoder, reviews, tmp_path, capsys, monkeypatch
+    words, said, encoder, decoder, reviews, tmp_path, capsys, monkeypatch
 ):
     lines(tmp_path / "columns.csv", "words,stars", "a,1", "b,2")
     lines(tmp_path / "one.csv", "text,label", "a,a", "b,a")
@@ -63,6 +69,13 @@ def test_what_cannot_be_done_is_one_sentence_and_nothing_is_written(
     )
     lines(tmp_path / "few.csv", "text,label", *SHORT)
     lines(tmp_path / "alone.csv", "text", "a", "b", "c", "d", "e", "f", "g", "h")
+    lines(tmp_path / "semicolons.csv", "text;label", "a;a", "b;b")
+    for name in ("mute", "torn"):
+        shutil.copytree(encoder, tmp_path / name)
+    for file in (tmp_path / "mute").glob("tokenizer*"):
+        file.unlink()
+    torn = tmp_path / "torn" / "model.safetensors"
+    torn.write_bytes(torn.read_bytes()[:1000])
     for name in ("hollow", "adapter", "t5", "other"):
         (tmp_path / name).mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
@@ -72,7 +85,10 @@ def test_what_cannot_be_done_is_one_sentence_and_nothing_is_written(
     (tmp_path / "other" / "file").touch()
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    filled = [w.format(model=encoder, data=reviews, folder=tmp_path) for w in words]
+    places = {"model": encoder, "decoder": decoder, "data": reviews, "folder": tmp_path}
+    filled = words
+    for name, place in places.items():
+        filled = [w.replace(f"{{{name}}}", str(place)) for w in filled]
     assert main(["finetune", *filled]) == 2
     out, err = capsys.readouterr()
     assert not out
@@ -111,6 +127,15 @@ def test_a_rate_is_found_and_the_finished_folder_is_not_trained_again(
     assert "is finished; nothing is left to do" in err
     assert main([*words, "--seed", "1"]) == 2
     assert "belongs to a fine-tuning with --seed 0, not 1" in capsys.readouterr().err
+
+
+def test_a_model_that_was_taken_away_is_not_said_to_be_saved(encoder, reviews, tmp_path):
+    given = FinetuneConfig(
+        str(encoder), reviews, method="full", out=tmp_path / "out", steps=2, lr=1e-3, batch=4
+    )
+    shutil.rmtree(finetune(given).saved)
+    with pytest.raises(FinetuneError, match="is gone since it was saved"):
+        finetune(given)
 
 
 def test_a_folder_goes_on_with_the_file_that_it_began_with(encoder, reviews, tmp_path):

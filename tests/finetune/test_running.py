@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from surefoot import Verdict
+from surefoot.cli import main
 from surefoot.finetune import METHODS, FinetuneConfig, FinetuneError, finetune
 
 transformers = pytest.importorskip("transformers", reason="needs the llm extra")
@@ -56,8 +57,54 @@ def test_an_encoder_and_a_language_model_are_tuned_and_load_as_anybody_loads_the
             loaded = auto.from_pretrained(result.saved)
         ids = torch.tensor([[3, 4, 5]])
         assert loaded.eval()(input_ids=ids).logits.isfinite().all()
-        assert (result.folder / "steps.zo").exists() == (method in ("lozo", "lozo-m", "mezo"))
+        forward_only = method in ("lozo", "lozo-m", "mezo")
+        # Of an encoder nobody else has the base.
+        assert (result.folder / "steps.zo").exists() == (forward_only and model is decoder)
         assert not (result.folder / "state").exists()
+
+
+def test_the_card_says_how_to_load_it_and_with_which_classes(encoder, reviews, tmp_path):
+    text = reviews.read_text(encoding="utf-8") + "the music was a plot,neither\n" * 1
+    more = "".join(f"the plot was {w} {n},neither\n" for w in ("a", "and") for n in range(4))
+    data = tmp_path / "three.csv"
+    data.write_text(text + more, encoding="utf-8")
+    result = finetune(config(encoder, data, tmp_path / "out", "lora"))
+    card = (result.saved / "README.md").read_text(encoding="utf-8")
+    code = card.split("```python\n")[1].split("```")[0]
+    found = {}
+    exec(code, found)  # what a reader pastes
+    model = found["model"].eval()
+    assert model.config.id2label == {0: "bad", 1: "good", 2: "neither"}
+    assert model(input_ids=torch.tensor([[3, 4]])).logits.shape == (1, 3)
+
+
+def test_the_log_makes_the_saved_weights_again_also_where_the_best_came_early(
+    decoder, reviews, tmp_path, capsys
+):
+    given = config(
+        decoder, reviews, tmp_path / "out", "lozo", steps=30, looks=10, lr=3e-2, patience=3
+    )
+    result = finetune(given)
+    assert result.best_step < result.steps
+    card = (result.saved / "README.md").read_text(encoding="utf-8")
+    command = card.split("into a new folder: `")[1].split("`")[0].split()
+    assert command[:3] == ["surefoot", "zo", "replay"]
+    again = tmp_path / "again"
+    assert main([str(again) if word == "AGAIN" else word for word in command[1:]]) == 0
+    first, second = weights(result.saved), weights(again)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_what_is_worse_than_the_start_is_said_to_be(decoder, reviews, tmp_path):
+    said = []
+    given = config(decoder, reviews, tmp_path / "out", "full", steps=4, looks=2, lr=3.0)
+    result = finetune(given, said.append)
+    assert not result.gained
+    assert result.to_dict()["gained"] is False
+    assert any("not below that before training" in line for line in said)
+    assert not any("best so far" in line for line in said)
+    assert "Nothing was gained" in (result.saved / "README.md").read_text(encoding="utf-8")
+    assert "the model as it was is better" in str(result)
 
 
 COMMAND = [sys.executable, "-m", "surefoot", "finetune"]

@@ -1,6 +1,7 @@
 """Tokens, padding and measures against plain loops over single texts."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from surefoot.record import Record
 
 transformers = pytest.importorskip("transformers", reason="needs the llm extra")
 
+from surefoot.finetune.config import PROMPT
 from surefoot.finetune.doors.opening import Opener, task_for
 
-PROMPT = "the film {text} Label:"
+PROMPTED = "the film {text} Label:"
 
 
 def opened(folder, reviews, label="label", cut=None, prompt=PROMPT):
+    """A task, and what opens its model."""
     texts = read_texts(reviews, "text", label)
     source = find_model(str(folder))
     task = task_for(source, texts.split(0.2, 0.2, 0), prompt, cut)
@@ -51,7 +54,7 @@ def test_a_new_head_is_fitted_to_the_training_texts_alone(encoder, reviews):
 
 
 def test_a_prompt_is_measured_as_a_loop_over_texts_and_labels_measures_it(decoder, reviews):
-    task, opener = opened(decoder, reviews)
+    task, opener = opened(decoder, reviews, prompt=PROMPTED)
     assert task.short
     model = opener.open()
     loss, right = 0.0, 0
@@ -130,6 +133,24 @@ def test_cut_is_the_text_and_never_the_question(decoder, reviews):
         assert row["input_ids"][-2:-1] == asked
     with pytest.raises(FinetuneError, match="leaves no room"):
         opened(decoder, reviews, cut=2)
+
+
+def test_what_stands_around_a_text_leaves_room_for_it(encoder, reviews, tmp_path):
+    """A beginning and an end of two tokens, as encoders have; a text cut to nothing would be trained on."""
+    from tokenizers.processors import TemplateProcessing
+
+    folder = tmp_path / "marked"
+    shutil.copytree(encoder, folder)
+    marked = transformers.AutoTokenizer.from_pretrained(folder)
+    marked._tokenizer.post_processor = TemplateProcessing(
+        single="[END] $A [END]", special_tokens=[("[END]", 2)]
+    )
+    marked.save_pretrained(folder)
+    for cut in (1, 2):
+        with pytest.raises(FinetuneError, match="leaves no room for a token of the text"):
+            opened(folder, reviews, cut=cut)
+    task, _ = opened(folder, reviews, cut=3)
+    assert {len(row["input_ids"]) for row in task.examples["train"]} == {3}
 
 
 def test_labels_that_are_the_same_tokens_cannot_be_told_apart(decoder, tmp_path):

@@ -122,7 +122,8 @@ def _nothing(measured: Sequence[Candidate], said: str) -> str:
         return f"no method can train this model: {measured[0].name}: {measured[0].failed}"
     least = min(able, key=lambda c: c.peak)
     return (
-        f"nothing fits {said}: {least.name} takes least, {least.peak / GIB:.2f} GiB; a smaller --batch or "
+        f"nothing fits {said}: {least.name} takes {'least, ' if len(able) > 1 else ''}"
+        f"{least.peak / GIB:.2f} GiB, libraries included; a smaller --batch or "
         "--max-length takes less"
     )
 

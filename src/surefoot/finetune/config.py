@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +15,7 @@ from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.refusing import refuse
 from surefoot.errors import ArgumentError
 
+PROMPT = "{text}\nLabel:"
 Method = Literal["lozo", "lozo-m", "mezo", "rac-lora", "lora", "cola", "full"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -48,7 +50,7 @@ class FinetuneConfig:
     """The column of texts."""
     label: str | None = None
     """The column of labels; by default `label` if there is one, else texts alone are learned."""
-    prompt: str = "{text}\nLabel:"
+    prompt: str = PROMPT
     """How a language model is asked for the label of {text}; the label follows after a space."""
     max_length: int | None = None
     """Tokens at which longer texts are cut; by default none is, and one that is too long is an error."""
@@ -95,6 +97,14 @@ class FinetuneConfig:
                 ArgumentError(
                     "test",
                     f"and validation must leave texts to train on, got {self.validation} and {self.test}",
+                )
+            )
+        others = [p for p in re.findall(r"\{\w*\}?", self.prompt) if p != "{text}"]
+        if self.prompt.count("{text}") > 1 or others:
+            refuse(
+                ArgumentError(
+                    "prompt",
+                    f"must hold {{text}} once and no other place to be filled in, got {self.prompt!r}",
                 )
             )
         if "{text}" not in self.prompt:

@@ -11,6 +11,7 @@ from surefoot.errors import FileFormatError
 from surefoot.finetune.errors import FinetuneError
 
 PACKAGED = ("minilm", "smollm2")
+TOKENIZER = ("tokenizer.json", "vocab.*", "*.model")
 GENERATES = ("ForCausalLM", "LMHeadModel")
 
 
@@ -65,6 +66,10 @@ def _at(name: str, path: Path) -> Source:
     if not classes:
         raise FinetuneError(
             f"{name} is no model that can be told: config.json names no architecture"
+        )
+    if not any(list(path.glob(pattern)) for pattern in TOKENIZER):
+        raise FinetuneError(
+            f"{name} has no tokenizer: none of {', '.join(TOKENIZER)} is there; save it beside the model"
         )
     generates = any(str(word).endswith(GENERATES) for word in classes)
     return Source(name, path, None, "language model" if generates else "encoder")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -21,7 +22,6 @@ from surefoot.finetune.plan import Plan
 from surefoot.finetune.processes import rank
 from surefoot.finetune.result import FinetuneResult
 
-T = TypeVar("T")
 ASKED, RESULT, LOG = "finetune.json", "result.json", "steps.zo"
 FORMAT = 1
 
@@ -80,7 +80,12 @@ class Place:
             )
         if not (self.folder / RESULT).is_file():
             return None
-        return _result(read_json(self.folder / RESULT))
+        found = _result(read_json(self.folder / RESULT))
+        if not found.saved.exists():
+            raise FinetuneError(
+                f"{found.saved} is gone since it was saved: name a new folder for --out"
+            )
+        return found
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -127,14 +132,6 @@ class Place:
         if rank() == 0:
             write_json(self.state / name, data)
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """What was kept under a name, or else what is made now."""
-        found: T | None = self.known(name)
-        if found is None:
-            found = make()
-            self.keep(name, found)
-        return found
-
     def take(self, best: Path, kind: str) -> Path:
         """Where the best weights end up."""
         to = self.folder / kind
@@ -142,7 +139,9 @@ class Place:
         shutil.copytree(best, to)
         return to
 
-    def describe(self, result: FinetuneResult, source: Source, plan: Plan) -> None:
+    def describe(
+        self, result: FinetuneResult, source: Source, plan: Plan, classes: tuple[str, ...]
+    ) -> None:
         """A model card."""
         library = "peft" if result.saved.name == "adapter" else "transformers"
         measured = ", ".join(f"{k} {v:.4f}" for k, v in result.test.items())
@@ -157,11 +156,13 @@ class Place:
             f"{result.steps} steps of {plan.batch} texts at learning rate {result.lr:g}, seed {plan.seed}; "
             f"the weights after step {result.best_step} had the lowest validation loss.",
             "",
+            *(() if result.gained else (f"**Nothing was gained**: {_compared(result)}.", "")),
             f"Measured on {result.sizes['test']} texts that nothing else looked at: {measured}."
             if result.test
             else "Not measured on texts of its own.",
             "",
-            "What was promised and what was measured:",
+            *_loading(result, source, classes),
+            "## What was promised and what was measured",
             "",
             *[f"- {c.verdict}: {c.name}. {c.reason}" for c in result.certificates],
             "",
@@ -184,5 +185,41 @@ def _result(stored: dict[str, Any]) -> FinetuneResult:
     paths = {k: Path(stored[k]) for k in ("folder", "saved", "page")}
     told = [Certificate.from_dict(c) for c in stored["certificates"]]
     interval = stored["interval"]
+    stored = {k: v for k, v in stored.items() if k != "gained"}
     more = {"interval": None if interval is None else tuple(interval), "certificates": told}
     return FinetuneResult(**{**stored, **paths, **more})
+
+
+def _compared(result: FinetuneResult) -> str:
+    before, after = result.before["loss"], result.validation["loss"]
+    return f"the validation loss was {before:.4f} before training and is {after:.4f}"
+
+
+def _loading(result: FinetuneResult, source: Source, classes: tuple[str, ...]) -> list[str]:
+    """Lines that load it, and that make it again from its log."""
+    auto, more = "AutoModelForCausalLM", ""
+    if source.kind == "encoder":
+        auto = "AutoModelForSequenceClassification"
+        more = f", num_labels={len(classes)}, id2label={dict(enumerate(classes))!r}"
+    gguf = "" if source.gguf is None else f", gguf_file={source.gguf!r}"
+    lines = ["## How to load it", "", "```python"]
+    if result.saved.name == "adapter":
+        lines += [
+            "from peft import PeftModel",
+            f"from transformers import {auto}",
+            "",
+            f"base = {auto}.from_pretrained({str(source.folder)!r}{gguf}{more})",
+            f"model = PeftModel.from_pretrained(base, {str(result.saved)!r})",
+        ]
+    else:
+        lines += [
+            f"from transformers import {auto}",
+            "",
+            f"model = {auto}.from_pretrained({str(result.saved)!r})",
+        ]
+    lines += ["```", ""]
+    if (result.folder / LOG).exists() and source.gguf is None:
+        words = ["surefoot", "zo", "replay", str(source.folder), str(result.folder / LOG), "AGAIN"]
+        again = shlex.join([*words, "--upto", str(result.best_step)])
+        lines += [f"Or from the log of kilobytes, into a new folder: `{again}`.", ""]
+    return lines

@@ -83,6 +83,7 @@ class FinetuneResult:
         }
         paths = {k: str(v) for k, v in found.items() if isinstance(v, Path)}
         told = [c.to_dict() for c in self.certificates]
+        found["gained"] = self.gained
         return found | paths | {"interval": _listed(self.interval), "certificates": told}
 
     def __str__(self) -> str:
@@ -90,7 +91,7 @@ class FinetuneResult:
             f"{self.method} at rate {self.lr:.3g}, {self.steps} steps of {self.batch} texts; best after step "
             f"{self.best_step}",
             f"validation loss {self.before['loss']:.4f} before, {self.validation['loss']:.4f} after"
-            + ("" if self.gained else ": nothing was gained"),
+            + ("" if self.gained else ": nothing was gained, the model as it was is better"),
         ]
         if "accuracy" in self.test:
             assert self.interval is not None

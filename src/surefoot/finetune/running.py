@@ -106,6 +106,9 @@ def _read_line(config: FinetuneConfig, parts: dict[str, Texts]) -> str:
     sizes = ", ".join(f"{len(part)} for {name}" for name, part in parts.items())
     classes = parts["train"].classes
     what = f"{len(classes)} classes" if classes else "no labels"
+    both = sum(part.contradictions for part in parts.values())
+    if both:
+        what += f"; {both} texts occur with different labels"
     return f"{config.data}: {sizes}; {what}"
 
 
@@ -121,10 +124,21 @@ class _Run:
         self.began = time.monotonic()
 
     def whole(self) -> FinetuneResult:
-        plan = self._plan()
+        chosen = self.place.known("method.json") or self._method()
+        plan = plan_for(
+            self.config, chosen["method"], len(self.parts["train"]), quantised=chosen["quantised"]
+        )
+        if plan.batch < self.config.batch:
+            self.say(f"all {plan.batch} training texts are in every step: there are no more")
+        before = self.place.known("before.json")
+        if before is None:
+            # Nothing is written before the model was opened.
+            before = self._before(plan)
+            self.place.begin(self.config)
+            self.place.keep("method.json", chosen)
+            self.place.keep("before.json", before)
         lr, tried = self._rate(plan)
-        before = self.place.once("before.json", lambda: self._before(plan))
-        looks, losses, own, promised = self._train(plan, lr)
+        looks, losses, own, promised = self._train(plan, lr, before)
         wait()
         if rank() == 0:
             result = self._conclude(plan, lr, tried, before, looks, losses, own, promised)
@@ -135,20 +149,15 @@ class _Run:
             result = found
         return result
 
-    def _plan(self) -> Plan:
-        config, rows = self.config, len(self.parts["train"])
-        stored = self.place.known("method.json")
-        if stored is None:
-            method, quantised, why = str(config.method), bool(config.quantised), ""
-            if config.method is None or config.max_memory is not None:
-                self.say("a step of each method is measured")
-                choice = choosing.choose(config, self.source, self.say)
-                method, quantised, why = choice.taken.method, choice.taken.quantised, choice.why
-                self.say(why)
-            stored = {"method": method, "quantised": quantised, "why": why}
-            self.place.begin(config)
-            self.place.keep("method.json", stored)
-        return plan_for(config, stored["method"], rows, quantised=stored["quantised"])
+    def _method(self) -> dict[str, Any]:
+        config = self.config
+        method, quantised, why = str(config.method), bool(config.quantised), ""
+        if config.method is None or config.max_memory is not None:
+            self.say("a step of each method is measured")
+            choice = choosing.choose(config, self.source, self.say)
+            method, quantised, why = choice.taken.method, choice.taken.quantised, choice.why
+            self.say(why)
+        return {"method": method, "quantised": quantised, "why": why}
 
     def _rate(self, plan: Plan) -> tuple[float, dict[str, float | None]]:
         if self.config.lr is not None:
@@ -211,7 +220,7 @@ class _Run:
         self.say(f"before training: validation {_spoken(found)}")
         return found
 
-    def _train(self, plan: Plan, lr: float) -> Any:
+    def _train(self, plan: Plan, lr: float, before: dict[str, float]) -> Any:
         from surefoot.finetune.doors.looking import Looking
         from surefoot.finetune.doors.training import Training
 
@@ -219,12 +228,14 @@ class _Run:
         state = self.place.state
         record = Record()
         looking = Looking(
-            self.task, Looks(state / "looks.json", self.config.patience), plan.every,
+            self.task, Looks(state / "looks.json", self.config.patience), before["loss"], plan.every,
             self.config.batch, state, lambda folder: training.save(folder), self.say,
         )  # fmt: skip
         training = Training(
             plan, lr, self.opener.open(quantised=plan.quantised), self.task, state / "checkpoints",
-            log=self.place.log, callbacks=[looking],
+            # Of an encoder nobody else has the base: its head was fitted here.
+            log=self.place.log if self.source.kind == "language model" else None,
+            callbacks=[looking],
         )  # fmt: skip
         looking.looks = Looks.at(state / "looks.json", self.config.patience, training.step)
         if not looking.looks.enough:
@@ -267,7 +278,7 @@ class _Run:
         if own is not None:
             record = Record.concat([record, own])
         result = dataclasses.replace(result, page=self._report(plan, result, record))
-        self.place.describe(result, self.source, plan)
+        self.place.describe(result, self.source, plan, self.parts["train"].classes)
         self.place.finish(result)
         return result
 

@@ -49,6 +49,14 @@ class Texts:
         labels = None if self.labels is None else tuple(self.labels[i] for i in rows)
         return Texts(tuple(self.texts[i] for i in rows), labels, self.classes)
 
+    @property
+    def contradictions(self) -> int:
+        """How many different texts there are with more than one label."""
+        found: dict[str, set[int]] = {}
+        for text, label in zip(self.texts, self.labels or (), strict=False):
+            found.setdefault(text, set()).add(label)
+        return sum(len(labels) > 1 for labels in found.values())
+
     def split(self, validation: float, test: float, seed: int) -> dict[str, Texts]:
         """Three parts, each with its share of every class; a text that occurs twice is in one of them.
 
@@ -169,7 +177,10 @@ def _columns(path: Path) -> dict[str, list[Any]]:
     except FileFormatError:
         raise
     except Exception as error:  # whatever the readers of the formats raise
-        raise FileFormatError(f"{path} cannot be read as {kind}: {error}") from error
+        advice = "; save it as UTF-8" if isinstance(error, UnicodeError) else ""
+        raise FileFormatError(f"{path} cannot be read as {kind}: {error}{advice}") from error
+    if kind == "CSV" and len(table.columns) == 1 and ";" in str(table.columns[0]):
+        raise FinetuneError(f"{path} has ';' between its columns: save it with commas")
     return {str(name): list(table[name]) for name in table.columns}
 
 

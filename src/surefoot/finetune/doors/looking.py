@@ -28,6 +28,8 @@ class Looking(transformers.TrainerCallback):
     ----------
     task, looks
         What is measured, and where it is kept.
+    before
+        The loss before training.
     every
         Steps between two looks.
     batch
@@ -41,10 +43,11 @@ class Looking(transformers.TrainerCallback):
     """
 
     def __init__(
-        self, task: Task, looks: Looks, every: int, batch: int, best: Path | None,
+        self, task: Task, looks: Looks, before: float, every: int, batch: int, best: Path | None,
         save: Callable[[Path], None], say: Say,
     ) -> None:  # fmt: skip
         self.task, self.looks, self.every, self.batch = task, looks, every, batch
+        self.before = before
         self.best, self.save, self.say = best, save, say
         self._losses: list[float] = []
         self._rate = math.nan
@@ -72,6 +75,10 @@ class Looking(transformers.TrainerCallback):
         if step % self.every and step < state.max_steps:
             return
         found = self.task.measure(kwargs["model"], "validation", self.batch)
+        if not math.isfinite(found["loss"]):
+            raise NonFiniteError(
+                "the validation loss", step, found["loss"], advice="try a lower --lr"
+            )
         is_best = self.looks.add(step, **found)
         if is_best and self.best is not None:
             self._keep(step)
@@ -108,12 +115,18 @@ class Looking(transformers.TrainerCallback):
         left = (
             (time.monotonic() - self._began) / max(1, done) * (state.max_steps - state.global_step)
         )
+        rate = f", rate {self._rate:.2g}" if math.isfinite(self._rate) else ""
         more = ", ".join(f"{k} {v:.4f}" for k, v in found.items() if k != "loss")
         return (
             f"step {state.global_step} of {state.max_steps}: {loss}validation {found['loss']:.4f}"
-            f"{f' ({more})' if more else ''}{', best so far' if is_best else ''}, "
-            f"rate {self._rate:.2g}, about {_spoken(left)} left at most"
+            f"{f' ({more})' if more else ''}{self._judged(found['loss'], is_best)}"
+            f"{rate}, about {_spoken(left)} left at most"
         )
+
+    def _judged(self, loss: float, is_best: bool) -> str:
+        if not is_best:
+            return ""
+        return ", best so far" if loss < self.before else ", not below that before training"
 
 
 def _spoken(seconds: float) -> str:

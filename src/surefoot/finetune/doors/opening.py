@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from surefoot.data.models import LanguageModel
-from surefoot.errors import FileFormatError, need
+from surefoot.errors import need
+from surefoot.finetune.config import PROMPT
 from surefoot.finetune.doors.quiet import quiet
 from surefoot.finetune.doors.tasks import ByHead, ByPrompt, Language, Task
 from surefoot.finetune.errors import FinetuneError
@@ -43,6 +44,9 @@ def task_for(source: Source, texts: dict[str, Texts], prompt: str, cut: int | No
             f"{source.name} is an encoder and needs labels, the file has texts alone: name a column with "
             "--label, or take a language model"
         )
+    if prompt != PROMPT and (source.kind == "encoder" or not labelled):
+        why = f"{source.name} is an encoder" if source.kind == "encoder" else "there are no labels"
+        raise FinetuneError(f"--prompt is for a language model and labels, and {why}: leave it out")
     with quiet():
         tokenizer = _tokenizer(source)
         config = transformers.AutoConfig.from_pretrained(
@@ -119,7 +123,7 @@ class Opener:
     def _refusing(self, load: Any) -> Any:
         try:
             return load()
-        except (FileFormatError, ValueError, OSError, RuntimeError) as error:
+        except Exception as error:  # whatever the readers of weights raise
             raise FinetuneError(f"{self.source.name} cannot be loaded: {error}") from error
 
     def _encoder(self) -> nn.Module:

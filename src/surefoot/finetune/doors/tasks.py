@@ -73,10 +73,9 @@ class Task:
         return found
 
     def _shortened(self, text: str, most: int, special: bool) -> list[int]:
-        if most < 1:
-            raise FinetuneError(
-                f"--max-length {self.cut} leaves no room for a text beside its label"
-            )
+        around = self.tokenizer.num_special_tokens_to_add() if special else 0
+        if most <= around:
+            raise FinetuneError(f"--max-length {self.cut} leaves no room for a token of the text")
         ids: list[int] = self.tokenizer(
             text, add_special_tokens=special, truncation=True, max_length=most
         )["input_ids"]
