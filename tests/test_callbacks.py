@@ -84,7 +84,8 @@ def test_a_training_of_a_trainer(train):
         record["loss"][0], losses, atol=6e-5
     )  # the Trainer rounds to 4 digits
     np.testing.assert_allclose(record["gradient_norm"][0], norms, rtol=1e-5)
-    assert record.curves("eval_loss").steps.tolist() == [1, 2]  # and at the end
+    # Newer versions evaluate at the end as well.
+    assert record.curves("eval_loss").steps.tolist() in ([1], [1, 2])
     assert record.facts["optimizer"].all == ("SGD",)
     assert callback.certify(falling(100.0)).verdict is Verdict.KEPT
     assert callback.certify(falling(min(losses))).verdict is Verdict.BROKEN
@@ -100,7 +101,8 @@ def test_measures_under_a_trainer(train):
     )
     train(watching, per_device_train_batch_size=len(X), num_train_epochs=4)
     assert watching.record.curves("objective").steps.tolist() == [0, 1, 2, 3]
-    np.testing.assert_allclose(watching.record["objective"], watching.record["loss"], rtol=1e-5)
+    # Older Trainers round to 4 digits.
+    np.testing.assert_allclose(watching.record["objective"], watching.record["loss"], atol=6e-5)
     said = {o.name: o.why_not for o in watching.offered()}
     assert "pass f_star=" in said["linear rate"]
     assert all(c.verdict in Verdict for c in watching.certificates())

@@ -19,7 +19,11 @@ from surefoot.reparam import Scales
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
-    for text in (".is_gradient_checkpointing:FutureWarning", "fan_in_fan_out is set:UserWarning")
+    for text in (
+        ".is_gradient_checkpointing:FutureWarning",
+        "fan_in_fan_out is set:UserWarning",
+        "Model has `tie_word_embeddings=True`:UserWarning",
+    )
 ]
 NO_CHECKSUM = (
     "of an older version, which wrote no checksum: a changed number in it cannot be noticed"

@@ -11,7 +11,9 @@ from surefoot.finetune import FinetuneConfig, FinetuneError, finetune
 
 pytest.importorskip("transformers", reason="needs the llm extra")
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:mtime may not be reliable"
+)
 
 
 def lines(path, *rows):

@@ -19,7 +19,9 @@ peft = pytest.importorskip("peft", reason="needs the llm extra")
 
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:mtime may not be reliable"
+)
 
 
 def config(model, data, out, method, **more):

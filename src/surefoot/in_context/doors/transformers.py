@@ -103,9 +103,11 @@ class LanguageModelPredictor(TextPredictor):
         self.prompt_tokens = (min(low, *lengths), max(high, *lengths))
         width = tokens["input_ids"].shape[1]
         pad = self.tokenizer.pad_token_id
+        # Of what a tokenizer gives, token types are no argument of older models' generate.
+        given = {name: tokens[name] for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
             out = self.model.generate(
-                **tokens, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1,
+                **given, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1,
                 pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
                 stopping_criteria=StoppingCriteriaList([_LineEnd(self.tokenizer, width)]),
             )  # fmt: skip
