@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from surefoot._run.execute import run_study
 from surefoot._run.folder import RunFolder
@@ -18,6 +19,8 @@ from surefoot.guarantee import Verdict
 from surefoot.study import (
     Execution,
     Part,
+    Study,
+    StudyConfig,
     check_backend,
     config_of,
     execute,
@@ -101,6 +104,23 @@ def test_workers_of_an_earlier_run_do_not_run_what_is_elsewhere_or_has_changed(
         assert made.path.absolute().is_relative_to(file.parent)
         found.append((float(made.record("only").constant("f")[0]), made.certificates()[0].verdict))
     assert found == [(0.25, Verdict.KEPT), (0.5, Verdict.KEPT), (2.125, Verdict.BROKEN)]
+
+
+def drawn(config, seed, record):
+    """What a layer of torch draws, where nobody gives it a generator."""
+    record.append(seed, 0, weight=torch.nn.Linear(1, 1).weight.item())
+
+
+def test_what_nobody_seeded_follows_the_seed_too(tmp_path):
+    part = Part("drawn", "Draws", run=drawn, guarantees=lambda config: (), seeds={"quick": 2})
+    made = Study("drawing", "Draws", "none", StudyConfig, (part,))
+    found = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        folder = run_study(made, backend="threading", jobs=1, out=tmp_path)
+        found.append(folder.record("drawn")["weight"])
+    assert found[0].tolist() == found[1].tolist()
+    assert found[0][0, 0] != found[0][1, 0]  # another seed
 
 
 def test_crashed_seed_leaves_the_others_and_resume_mends_it(study, tmp_path, monkeypatch):

@@ -35,3 +35,17 @@ def test_an_arm_under_another_optimizer_is_not_promised(monkeypatch):
     exactness._one(ReparamConfig(), 0, record, "sgd, float64", torch.float64, {})
     promise = exactness.guarantees(ReparamConfig())[0]
     assert certify(record, promise).verdict == "NOT_PROMISED"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_network_is_its_seeds_whatever_was_drawn_before(dtype):
+    from surefoot.reparam.experiments.exactness import network
+
+    torch.manual_seed(1)
+    first = network(0, dtype).state_dict()
+    torch.manual_seed(2)
+    before = torch.random.get_rng_state()
+    second = network(0, dtype).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert not torch.equal(network(1, dtype)[-1].weight, second["5.weight"])

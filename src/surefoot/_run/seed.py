@@ -10,6 +10,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from surefoot._numerics.seeds import seed_for
 from surefoot._run.files import read_json, write_json, write_text
 from surefoot._run.folder import RunFolder
 from surefoot._run.in_use import WORKER, end_with
@@ -52,6 +53,9 @@ def run_seed(
 
     end_with(owner)
     torch.set_num_threads(1)
+    # Layers and samplers of torch draw from here where nobody gives them a generator.
+    # Not the seed itself: generators that a study makes of it would draw the same numbers.
+    torch.manual_seed(seed_for("torch", part, seed))
     folder = run.seed_folder(part, seed)
     started = time.monotonic()
     error = None
