@@ -90,6 +90,60 @@ def test_the_training_is_the_same_to_the_bit():
     assert torch.equal(run(()), run(("smoothness", "noise", "stationarity")))
 
 
+def test_statistics_of_batches_are_those_of_the_training():
+    """A measure is a forward in training mode, which would move them once more."""
+
+    def run(probes):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+        x = torch.randn(16, 4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        objective = lambda: model(3 * x).square().mean()  # noqa: E731 - two lines of a loop
+        given = {"objective": objective, "overhead": math.inf} if probes else {}
+        with watch(model, optimizer, probes=probes, every=1, **given):
+            for _ in range(3):
+                optimizer.zero_grad()
+                model(x).square().mean().backward()
+                optimizer.step()
+        return dict(model.named_buffers())
+
+    plain, watched = run(()), run(("noise",))
+    assert plain["1.num_batches_tracked"] == 3
+    assert all(torch.equal(plain[k], watched[k]) for k in plain)
+
+
+def test_inside_opacus_nothing_is_measured_that_its_hooks_would_take():
+    opacus = pytest.importorskip("opacus", reason="needs the privacy extra")
+    model = nn.Linear(4, 1)
+    private = opacus.GradSampleModule(model)
+    optimizer = opacus.optimizers.DPOptimizer(
+        torch.optim.SGD(private.parameters(), lr=0.1), noise_multiplier=1.0, max_grad_norm=1.0,
+        expected_batch_size=4,
+    )  # fmt: skip
+    objective = lambda: private(torch.ones(4, 4)).square().mean()  # noqa: E731 - as a user writes it
+    with pytest.raises(ArgumentError, match="cannot be measured inside Opacus"):
+        watch(private, optimizer, probes=("noise",), objective=objective)
+    watch(private, optimizer, probes=("gradient_norm",)).close()
+
+
+def test_groups_with_rates_of_their_own_have_no_one_rate():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    groups = [
+        {"params": m.parameters(), "lr": lr} for m, lr in zip(model, (0.1, 0.01), strict=True)
+    ]
+    optimizer = torch.optim.SGD(groups)
+    objective = lambda: model(x).square().mean()  # noqa: E731 - as a user writes it
+    given = {"objective": objective, "f_star": 0.0, "overhead": math.inf}
+    with watch(model, optimizer, probes=ALL, every=1, **given) as w:
+        for _ in range(4):
+            optimizer.zero_grad()
+            objective().backward()
+            optimizer.step()
+    assert not w.certificates()
+    assert "rates of their own" in reasons(w)["sufficient decrease"]
+
+
 # -- what it costs ----------------------------------------------------------------------------------------
 
 
@@ -238,7 +292,7 @@ def test_several_seeds_decide_a_mean():
     assert found.verdict is Verdict.KEPT
     # Nobody can bound the variance of what was not measured, and the certificate says so.
     unknown = [a.name for a in found.assumptions if a.holds is None]
-    assert unknown == ["bounded variance of the gradient"]
+    assert unknown == ["L-smooth along the path", "bounded variance of the gradient"]
 
 
 @pytest.mark.parametrize(

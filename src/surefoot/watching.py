@@ -26,7 +26,7 @@ from surefoot._watching.theorems import Offer as Offer
 from surefoot._watching.theorems import derived, offers
 from surefoot._watching.wrapped import innermost
 from surefoot.certificate import Certificate, certify
-from surefoot.errors import NonFiniteError, SurefootError, UnknownNameError
+from surefoot.errors import ArgumentError, NonFiniteError, SurefootError, UnknownNameError
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
 
@@ -118,6 +118,12 @@ class Watch:
         self._inside = self._by_closure = self._told = False
         self._last: dict[str, int] = {}
         self._forwards = _Forwards()
+        if measures is not None and hasattr(optimizer, "noise_multiplier"):
+            raise ArgumentError(
+                "probes",
+                f"{', '.join(measures.names)} cannot be measured inside Opacus: its hooks would take the "
+                "measure's gradients for those of the batch; leave them out",
+            )
         self._measures = measures
         self._schedule = Schedule(overhead, time.perf_counter)
         if measures is not None and measures.f_star is not None:
@@ -223,12 +229,19 @@ class Watch:
                 values[name] /= held_scale(optimizer, kwargs)
             found |= values
         if self._measures is not None and self._schedule.due():
+            # Statistics of the batches belong to the training, and a forward in its mode changes them.
+            buffers = [(b, b.detach().clone()) for b in self._model.buffers()]
             with self._schedule.measuring():
                 trained = [
                     p for g in self._optimizer.param_groups for p in g["params"] if p.requires_grad
                 ]
                 found |= self._measures(trained, held_scale(optimizer, kwargs))
-            found["lr"] = learning_rate(self._model, self._optimizer)
+            with torch.no_grad():
+                for buffer, was in buffers:
+                    buffer.copy_(was)
+            # The theorems are of one rate for all parameters.
+            if len({float(group["lr"]) for group in self._optimizer.param_groups}) == 1:
+                found["lr"] = learning_rate(self._model, self._optimizer)
         for name, number in found.items():
             self._check(name, step, number)
         self.record.update(self.seed, step, found)

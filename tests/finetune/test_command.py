@@ -50,6 +50,8 @@ SHORT = [
         (["{model}", "{data}", "--prompt", "{text} Label:"], "is an encoder: leave it out"),
         (["{decoder}", "{data}", "--prompt", "{text} {x}"], "no other place to be filled in"),
         (["{decoder}", "{data}", "--prompt", "{text {text}"], "no other place to be filled in"),
+        (["{model}", "{data}", "--max-length", "25"], "is more than the 24 tokens that the model takes"),
+        (["{model}", "{data}", "--method", "full", "--rank", "4"], "has no use with method full"),
         (["{model}", "{folder}/semicolons.csv"], "has ';' between its columns"),
         (["{folder}/mute", "{data}"], "has no tokenizer"),
         (["{folder}/torn", "{data}", "--method", "full"], "cannot be loaded"),

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def config(model, data, out, method, **more):
-    given = {"steps": 12, "looks": 4, "batch": 4, "lr": 1e-3, "rank": 2, "patience": 10}
+    given = {"steps": 12, "looks": 4, "batch": 4, "lr": 1e-3, "patience": 10}
+    if method not in ("full", "mezo"):
+        given["rank"] = 2
     return FinetuneConfig(str(model), data, method=method, out=out, **{**given, **more})
 
 
@@ -63,6 +65,20 @@ def test_an_encoder_and_a_language_model_are_tuned_and_load_as_anybody_loads_the
         # Of an encoder nobody else has the base.
         assert (result.folder / "steps.zo").exists() == (forward_only and model is decoder)
         assert not (result.folder / "state").exists()
+
+
+def test_of_a_constant_that_nobody_measured_no_condition_is_said_to_fail(
+    decoder, reviews, tmp_path
+):
+    result = finetune(config(decoder, reviews, tmp_path / "out", "rac-lora"))
+    of_the_chain = [c for c in result.certificates if "saved file" not in c.name]
+    assert of_the_chain
+    for claim in of_the_chain:
+        assert claim.verdict is Verdict.NOT_PROMISED
+        assert "AdamW" in claim.reason
+        assert "step size" not in claim.reason
+        (step,) = [a for a in claim.assumptions if a.name == "step size"]
+        assert (step.holds, step.how) == (None, "L was not measured")
 
 
 def test_the_card_says_how_to_load_it_and_with_which_classes(encoder, reviews, tmp_path):
@@ -115,7 +131,8 @@ COMMAND = [sys.executable, "-m", "surefoot", "finetune"]
 def told(given):
     words = [given.model, str(given.data)]
     for name in ("method", "out", "steps", "looks", "batch", "lr", "rank", "patience"):
-        words += [f"--{name}", str(getattr(given, name))]
+        if getattr(given, name) is not None:
+            words += [f"--{name}", str(getattr(given, name))]
     return [*COMMAND, *words, "--json"]
 
 

@@ -103,7 +103,9 @@ def _offer(
     if lacking:
         return Offer(name, None, f"not measured: {', '.join(lacking)}; name them as probes")
     if SUM not in record:
-        return Offer(name, None, "the rate of the optimizer was not recorded")
+        return Offer(
+            name, None, "the optimizer has no one rate: its groups have rates of their own"
+        )
     if len(record.curves("objective").steps) < 2:
         return Offer(name, None, "measured at one step only: it takes two")
     if why_not:
@@ -154,10 +156,13 @@ def _smooth(record: Record) -> Assumption:
         return Assumption("L-smooth along the path", "lr <= 1 / L", None, None, "not measured")
     at = record.curves("smoothness")
     largest, lr = float(at.values.max()), float(record["lr"].max())
-    how = f"Lanczos on the Hessian of the objective at {len(at.steps)} of the steps: L = {largest:.4g}"
-    return Assumption(
-        "L-smooth along the path", "lr <= 1 / L", lr * largest, lr * largest <= 1 + 1e-6, how
+    how = (
+        f"Lanczos on the Hessian of the objective at {len(at.steps)} of the points: L = {largest:.4g}; "
+        "between them nobody looked"
     )
+    # What was measured can refute it; that nothing worse lies in between no measure of points can say.
+    holds = None if lr * largest <= 1 + 1e-6 else False
+    return Assumption("L-smooth along the path", "lr <= 1 / L", lr * largest, holds, how)
 
 
 def _decrease() -> Guarantee:
@@ -192,8 +197,9 @@ def _rate() -> Guarantee:
     def aiming(record: Record) -> Assumption:
         curve = record.curves("aiming")
         mu = float(curve.values.min())
-        how = f"the least of {len(curve.steps)} measured steps"
-        return Assumption("aiming, or gradient domination", "mu > 0", mu, mu > 0, how)
+        how = f"the least of {len(curve.steps)} measured steps; of the others nobody knows"
+        holds = None if mu > 0 else False
+        return Assumption("aiming, or gradient domination", "mu > 0", mu, holds, how)
 
     return Guarantee(
         name=RATE,

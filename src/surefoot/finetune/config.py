@@ -86,6 +86,8 @@ class FinetuneConfig:
         for name in ("batch", "looks", "patience"):
             check_number(name, getattr(self, name), least=1, whole=True)
         check_number("seed", self.seed, least=0, whole=True)
+        if self.rank is not None and self.method in ("full", "mezo"):
+            refuse(ArgumentError("rank", f"has no use with method {self.method}: leave it out"))
         if self.lr is not None:
             check_number("lr", self.lr, above=0)
         if self.max_memory is not None:

@@ -40,6 +40,10 @@ class Task:
     examples: dict[str, list[Example]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.cut is not None and self.cut > self.longest:
+            raise FinetuneError(
+                f"--max-length {self.cut} is more than the {self.longest} tokens that the model takes"
+            )
         self.examples = {part: self._encode(texts) for part, texts in self.texts.items()}
 
     @property
@@ -59,7 +63,7 @@ class Task:
         found: list[list[int]] = self.tokenizer(
             list(texts), add_special_tokens=special, truncation=False, verbose=False
         )["input_ids"]
-        most = self.longest if self.cut is None else min(self.cut, self.longest)
+        most = self.longest if self.cut is None else self.cut
         over = [i for i, ids in enumerate(found) if len(ids) + room > most]
         if over and self.cut is None:
             i = max(over, key=lambda k: len(found[k]))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from surefoot.finetune.doors.quiet import quiet
 from surefoot.finetune.doors.tasks import Task
 from surefoot.finetune.plan import MOMENTUM, PERIOD, Plan
 from surefoot.finetune.processes import processes, rank
+from surefoot.guarantee import Verdict
 
 with need("transformers", extra="llm", part="surefoot.finetune"):
     import transformers
@@ -52,6 +53,22 @@ class Sealing(transformers.TrainerCallback):
 def on_device(model: Any) -> Any:
     """Where a Trainer would put it."""
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _without_smoothness(found: Certificate) -> Certificate:
+    """What a theorem says of a run of whose objective nobody knows L: the step size is an open condition."""
+    said = tuple(
+        dataclasses.replace(a, requires="gamma <= 1/L", holds=None, how="L was not measured")
+        if a.name == "step size"
+        else a
+        for a in found.assumptions
+    )
+    failing = "; ".join(
+        f"{a.name} fails: requires {a.requires} ({a.how})" for a in said if a.holds is False
+    )
+    verdict = Verdict.NOT_PROMISED if failing else Verdict.UNDECIDED
+    reason = failing or "L, the smoothness of the objective, was not measured"
+    return dataclasses.replace(found, assumptions=said, verdict=verdict, reason=reason)
 
 
 class _ByTask:
@@ -250,7 +267,9 @@ class Training:
     def certificates(self) -> list[Certificate]:
         """What is promised of the method, and what the run did."""
         if self.chain is not None:
-            return self.chain.certificates(L=math.inf)
+            return [
+                _without_smoothness(c) for c in self.chain.certificates(L=1.0, how="not measured")
+            ]
         if self.plan.forward_only:
             made: list[Certificate] = self.trainer.zeroth_order.certificates()
             return made
