@@ -53,7 +53,8 @@ class Place:
         if not self.folder.is_dir():
             raise FinetuneError(f"--out {self.folder} is a file")
         if not (self.folder / ASKED).is_file():
-            if any(self.folder.iterdir()):
+            # Of several processes the first looks, and is at work here when the others come.
+            if rank() == 0 and any(self.folder.iterdir()):
                 raise FinetuneError(
                     f"--out {self.folder} is not empty and was not made by a fine-tuning: name a new folder"
                 )

@@ -15,7 +15,8 @@ from surefoot.certificate import Certificate
 from surefoot.record import Record
 from surefoot.reparam._block.branches import IDENTITY
 from surefoot.reparam._block.facts import network_facts
-from surefoot.reparam._guarantee.columns import DEFECT, GAP, column
+from surefoot.reparam._block.kinks import all_seen, kinks, outputs
+from surefoot.reparam._guarantee.columns import DEFECT, GAP, KINKS, column
 from surefoot.reparam._guarantee.rules import equivalence_holds as equivalence_holds
 from surefoot.reparam._optimizer.clipping import CLIPPED
 from surefoot.reparam._optimizer.facts import Recorded, note_facts, same_settings, settings_of
@@ -127,9 +128,12 @@ def one_step_defect(
     synchronise(plain, plain_optimizer, csla, csla_optimizer)
     same = same_settings(plain_optimizer, csla_optimizer)
     found = []
+    given: list[list[Tensor]] = []
     for model, optimizer in ((plain, plain_optimizer), (csla, csla_optimizer)):
         optimizer.zero_grad()
-        closure(model).backward()  # type: ignore[no-untyped-call]
+        with outputs(model) as seen:
+            closure(model).backward()  # type: ignore[no-untyped-call]
+        given.append(seen)
         found.append("none" if before is None else _watch_hook(before, optimizer))
     clip = found[0]
     if "changed" in found and clip != "csla":
@@ -142,7 +146,10 @@ def one_step_defect(
         facts |= {"clip": (clip,), "same_settings": (same,)}
         facts["reference_optimizer"] = (type(csla_optimizer).__name__,)
         note_facts(record, facts, seed, of)
-        record.update(seed, step, {column(DEFECT, of): defect})
+        met = kinks(*given)
+        looked = met is not None and all_seen(plain, csla)
+        said = {column(KINKS, of): float(met or 0)} if looked else {}
+        record.update(seed, step, {column(DEFECT, of): defect} | said)
     return defect
 
 

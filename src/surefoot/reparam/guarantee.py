@@ -12,7 +12,16 @@ from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.errors import UnknownNameError
 from surefoot.guarantee import Assumption, Guarantee, assume_fact
 from surefoot.record import Record
-from surefoot.reparam._guarantee.columns import DEFECT, EXCESS, GAP, LEAST, RISE, STEP_SIZE, column
+from surefoot.reparam._guarantee.columns import (
+    DEFECT,
+    EXCESS,
+    GAP,
+    KINKS,
+    LEAST,
+    RISE,
+    STEP_SIZE,
+    column,
+)
 from surefoot.reparam._guarantee.conditions import (
     both_losses,
     curvatures,
@@ -58,10 +67,27 @@ def trajectory(
             rule(record, "client", of), rule(record, "clip", of), rule(record, "norm", of),
             assume_fact(record, "same_settings", "same rule", "both networks step by one rule",
                         lambda v: v is True, of=of),
-            precision(record, of),
+            precision(record, of), _no_kink(record, of),
         ),
         latex=r"\|W'_{t+1} - \sum_j E_j(s_j W_{j,t+1})\|_\infty \le 50\,\varepsilon\,\|\cdot\|_\infty",
     )  # fmt: skip
+
+
+def _no_kink(record: Record, of: str) -> Assumption:
+    """On a kink the plain network and the branches take gradients of two sides, which is no rounding."""
+    name, requires = "no sum on a kink", "no ReLU whose side rounding decides"
+    smooth = _smooth(record, of)
+    if smooth.holds:
+        return Assumption(name, requires, 0.0, True, "the activations are smooth")
+    quantity = column(KINKS, of)
+    if quantity not in record:
+        return Assumption(name, requires, None, None, "not recorded")
+    met = record.curves(quantity)
+    count = float(met.values.sum())
+    how = f"outputs of every ReLU compared at {len(met.steps)} steps"
+    # Of a module with a forward pass of its own nobody knows.
+    unknown = smooth.holds is None and not count
+    return Assumption(name, requires, count, None if unknown else not count, how)
 
 
 def federated_trajectory(

@@ -18,7 +18,7 @@ PROMISES = [
         reparam.trajectory,
         {"one-step defect": [1e-16, 0.0, 2e-16]},
         {"one-step defect": [1e-16, 1e-6, 2e-16]},
-        {**RULES, "same_settings": True, "dtype": "float64"},
+        {**RULES, "same_settings": True, "dtype": "float64", "activation": "silu"},
         [{"client": "adam"}, {"clip": "plain"}, {"norm": "per_branch"}, {"same_settings": False}],
     ),
     Promise(
