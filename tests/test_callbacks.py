@@ -95,7 +95,7 @@ def test_measures_under_a_trainer(train):
     """All rows a step: gradients are those of the objective, and what is promised of them is offered."""
     from surefoot.callbacks import WatchCallback
 
-    objective = lambda: nn.functional.mse_loss(watching.watch._model.inner(X), Y)  # noqa: E731
+    objective = lambda: nn.functional.mse_loss(watching.watch._model.inner(X), Y)  # noqa: E731 - as a user writes it
     watching = WatchCallback(
         ("smoothness", "noise", "stationarity"), every=1, objective=objective, overhead=float("inf")
     )

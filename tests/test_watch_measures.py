@@ -78,7 +78,7 @@ def test_the_training_is_the_same_to_the_bit():
         model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
         x = torch.randn(16, 4)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        objective = lambda: model(x).square().mean()  # noqa: E731
+        objective = lambda: model(x).square().mean()  # noqa: E731 - as a user writes it
         given = {"objective": objective, "overhead": math.inf} if probes else {}
         with watch(model, optimizer, probes=probes, every=1, **given):
             for _ in range(5):

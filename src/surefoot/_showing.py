@@ -25,6 +25,7 @@ def showing(cls: C) -> C:
     """
     of_dataclass = getattr(cls.__dict__.get("__dataclass_params__"), "repr", False)
     if of_dataclass or "__repr__" not in cls.__dict__:
+        # A class is given methods here, which its type does not have.
         cls.__repr__ = _line  # type: ignore[assignment]
     cls._repr_html_ = _html  # type: ignore[attr-defined]
     return cls

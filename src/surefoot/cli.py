@@ -306,6 +306,7 @@ def _commands() -> Any:
     }  # fmt: skip
     for name, mount in mounted().items():
         own[name] = dataclasses.make_dataclass(name, [], namespace={"__doc__": mount.title})
+    # A union of a list that is computed has no other spelling.
     return Union[tuple(Annotated[c, tyro.conf.subcommand(n)] for n, c in own.items())]  # noqa: UP007
 
 
@@ -322,6 +323,7 @@ def _every_command() -> Any:
         if isinstance(kind, dict):
             kind = kind[mount.words[0]] if mount.words else grouped(name, mount.title, kind)
         own[name] = kind
+    # A union of a list that is computed has no other spelling.
     return Union[tuple(Annotated[c, tyro.conf.subcommand(n)] for n, c in own.items())]  # noqa: UP007
 
 

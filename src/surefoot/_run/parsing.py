@@ -97,6 +97,7 @@ def listed(titles: Mapping[str, str], prog: str) -> str:
 def every_study() -> Any:
     """`run` with every study as a word below it, for a shell that completes words."""
     kinds = {n: run_arguments(settings_of(n), f"Run {n}.") for n in (*study_names(), "all")}
+    # A union of a list that is computed has no other spelling.
     below: Any = Union[tuple(Annotated[c, tyro.conf.subcommand(n)] for n, c in kinds.items())]  # noqa: UP007
     plain: Any = tyro.conf.OmitSubcommandPrefixes
     return dataclasses.make_dataclass("Run", [("study", plain[below])], frozen=True)

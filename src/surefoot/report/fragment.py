@@ -17,6 +17,7 @@ from surefoot.report.templating import templates
 @functools.cache
 def scoped_style() -> Markup:
     """The style of the pages, for what stands inside the fragment and for nothing around it."""
+    # The environment is made with a loader.
     text = templates().loader.get_source(templates(), "style.css")[0]  # type: ignore[union-attr]
     text = re.sub(r"\bhtml \{|:root \{", "& {", text[: text.index("@media print")])
     return Markup(".surefoot {" + re.sub(r"\bbody \{[^}]*\}", "", text) + "}")
