@@ -46,6 +46,9 @@ def check_scores(scores: Any, included: Any) -> tuple[Float[Array, " m"], Bool[A
         raise ValueError(f"scores must be one number per canary, got shape {values.shape}")
     if not len(values):
         raise ValueError("scores must hold at least one, got none")
+    if not np.isfinite(values).all():
+        at = int(np.argmin(np.isfinite(values)))
+        raise ValueError(f"scores must be finite, got {values[at]} at {at}")
     if coins.shape != values.shape or not set(np.unique(coins).tolist()) <= {0, 1}:
         raise ValueError(
             f"included must be {len(values)} booleans, got {coins.dtype} of shape {coins.shape}"
@@ -53,9 +56,6 @@ def check_scores(scores: Any, included: Any) -> tuple[Float[Array, " m"], Bool[A
     coins = coins.astype(bool)
     if len(values) < FEWEST:
         raise ValueError(f"scores must be of at least {FEWEST} canaries, got {len(values)}")
-    if not np.isfinite(values).all():
-        at = int(np.argmin(np.isfinite(values)))
-        raise ValueError(f"scores must be finite, got {values[at]} at {at}")
     if coins.all() or not coins.any():
         raise ValueError(
             f"included must hold both in and out, got all {bool(coins[0])}: "
