@@ -1,4 +1,4 @@
-"""Certificates of what left a run, from its facts alone: P, that all is private, and H, of the last iterate."""
+"""Certificates of what left a run, from its facts: P, that all of it is private; H, of the last iterate."""
 
 import itertools
 
