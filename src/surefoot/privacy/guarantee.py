@@ -14,6 +14,7 @@ from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Guarantee, Verdict, assume_fact
+from surefoot.listing import lettered
 from surefoot.privacy._checks import check_delta
 from surefoot.privacy._recorded import (
     assume_alike,
@@ -282,26 +283,29 @@ def _judged(record: Record, claim: Guarantee, confidence: float, of: str) -> Cer
         # Of all that fails, what cannot be mended.
         found = dataclasses.replace(found, reason=hidden[0].how)
     letter = "H" if claim.heuristic else "P"
-    each = [
-        v
-        for v in values_of(
-            record, of, plausible_value if claim.heuristic else proven_value
-        ).values()
-        if v
-    ]
+    value = plausible_value if claim.heuristic else proven_value
+    each = [v for v in values_of(record, of, value).values() if v is not None]
     if not each or found.verdict is Verdict.NOT_PROMISED:
-        return dataclasses.replace(found, details={"claim": letter})
+        return lettered(found, letter)
     worst = max(each, key=lambda v: v.upper)
     delta = float(record.fact("delta", of).all[0])
     note = f"epsilon {worst.value:.6g} at delta {delta:g}"
     vacuous = found.verdict is Verdict.UNDECIDED and worst.upper > USELESS
-    return dataclasses.replace(
+    found = dataclasses.replace(
         found,
         verdict=Verdict.VACUOUS if vacuous else found.verdict,
         reason=f"epsilon {worst.value:.4g} distinguishes nothing" if vacuous else found.reason,
-        details={"claim": letter, "epsilon": worst.value, "at most": worst.upper, "delta": delta},
-        notes=(
-            *found.notes,
-            f"{note}; {worst.note}" if worst.note else note,
-        ),
+        details={"epsilon": worst.value, "at most": worst.upper, "delta": delta},
+        notes=(*found.notes, f"{note}; {worst.note}" if worst.note else note),
     )
+    return lettered(found, letter)
+
+
+def of_record(record: Record, **asked: Any) -> list[Certificate]:
+    """What the facts of private trainings say of them (`surefoot.certificates`)."""
+    trained = record.arms("mechanism", "noise_multiplier", "history")
+    found = []
+    for of in trained:
+        made = certificates(record, asked.get("audit"), delta=asked.get("delta"), of=of)
+        found += [dataclasses.replace(c, name=f"{of}: {c.name}") if of else c for c in made]
+    return found
