@@ -231,6 +231,11 @@ class Record:
         """
         return self._known(name, (name, f"{of}.{name}") if of else (name,))
 
+    def arms(self, *names: str) -> list[str]:
+        """The `of`s under which any of these facts was noted, "" for no one in particular first."""
+        split = (key.rpartition(".") for key in self._facts)
+        return sorted({of for of, _, name in split if name in names})
+
     def _known(self, name: str, keys: tuple[str, ...]) -> Known:
         noted = [self._facts.get(key, {}) for key in keys]
         told = {s for by_seed in noted for s in by_seed if s is not None}

@@ -6,7 +6,16 @@
 | `history` | the same as JSON runs [[sigma, q, count], ...], where the steps differ | what trained |
 | `claimed_...` | the same names: the promise under audit | the audit |
 | `sampling` | poisson, shuffled | what drew the batches |
+| `mechanism` | poisson-subsampled gaussian | what released |
 | `clipping`, `clip_norm` | per example; C | what clipped |
+| `non_finite` | zero: what an example contributes where its value is NaN or infinite | what clipped |
+| `divisor` | constant: sums are divided by q times N, never by a batch's size | what divided |
+| `secret_noise`, `secret_sampling` | whether nobody else knows their generator | what drew them |
+| `population`, `population_public` | N; whether it, or a lower limit of it, is public | what sampled |
+| `released` | what left, in words of `NOISED` or others | whoever let it out |
+| `forward_only` | steps are numbers along directions, no gradients | what trained |
+| `public_directions` | whether the seed of the directions is known | what trained |
+| `directions`, `trained_numbers` | K a step; d | what trained |
 | `optimizer`, `lr`, `momentum`, `weight_decay` | the update | what trained |
 | `accountant` | prv, rdp, ... | the engine |
 | `adjacency` | add/remove | the audit, whose coins put canaries in or leave them out |
@@ -26,7 +35,12 @@ from surefoot.record import Fact, Record
 
 History = tuple[tuple[float, float, int], ...]
 CLAIMED = "claimed_"
+BOUND = "audit lower bound"
 SETTING = ("noise_multiplier", "sample_rate", "steps")
+# What the noise covers, and what follows from that alone.
+NOISED = (
+    "noised scalars", "noised gradients", "noised sums", "weights", "step log", "direction seed", "settings",
+)  # fmt: skip
 # The promised curve of a heuristic with unequal steps needs a number a step, which is no fact.
 WEIGHT = "weight of the step"
 

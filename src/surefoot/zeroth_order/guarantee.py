@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from surefoot.certificate import Certificate, certify, unmeasured
-from surefoot.guarantee import Assumption, Guarantee, assume_fact
+from surefoot.guarantee import Assumption, Guarantee, assume_fact, assume_plain_gradients
 from surefoot.record import Fact, Record
 from surefoot.zeroth_order._engine.recording import MEAN_SQUARED, column, read_shapes
 from surefoot.zeroth_order.bounds import gradient_bound, lozo_contraction
@@ -97,6 +97,7 @@ def plain_run(record: Record, of: str) -> list[Assumption]:
         return assume_fact(record, name, name, requires, holds, of=of)
 
     return [
+        *assume_plain_gradients(record, of),
         assume_fact(
             record, "method", "the method", "LOZO or MeZO",
             lambda m: m in ("lozo", "mezo"), of=of,
@@ -394,3 +395,9 @@ def certificates(
     else:
         return [certify(record, guarantee, confidence)]
     return [unmeasured(record, guarantee, todo)]
+
+
+def of_record(record: Record, **asked: Any) -> list[Certificate]:
+    """What a record alone says of the runs in it (`surefoot.certificates`)."""
+    runs = record.arms("low_rank_shapes")
+    return [c for of in runs for c in certificates(record, of=of)]
