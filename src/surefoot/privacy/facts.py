@@ -2,7 +2,7 @@
 
 | fact | words or numbers | written by |
 | --- | --- | --- |
-| `noise_multiplier`, `sample_rate`, `steps` | sigma, q, T | what trained |
+| `noise_multiplier`, `sample_rate`, `steps` | sigma, q, T; or the quantity `released_steps` in place of T | what trained |
 | `history` | the same as JSON runs [[sigma, q, count], ...], where the steps differ | what trained |
 | `claimed_...` | the same names: the promise under audit | the audit |
 | `sampling` | poisson, shuffled | what drew the batches |
@@ -36,6 +36,8 @@ from surefoot.record import Fact, Record
 History = tuple[tuple[float, float, int], ...]
 CLAIMED = "claimed_"
 BOUND = "audit lower bound"
+# A quantity in place of the fact `steps`: a run does not know at its start how many it will make.
+COUNTED = "released_steps"
 SETTING = ("noise_multiplier", "sample_rate", "steps")
 # What the noise covers, and what follows from that alone.
 NOISED = (
@@ -92,12 +94,22 @@ def recorded_histories(
     whole = record.fact(f"{prefix}history", of)
     parts = [record.fact(prefix + name, of) for name in SETTING]
     seeds = {s for known in (whole, *parts) for s in (*known.values, *known.missing)}
+    counted = {} if prefix else _counted(record, of)
     found = {}
     for seed in sorted(seeds):
         written = [merged(json.loads(str(h))) for h in whole.values.get(seed, ())]
-        combined = itertools.product(*(known.values.get(seed, ()) for known in parts))
+        sigma, q, steps = (known.values.get(seed, ()) for known in parts)
+        combined = itertools.product(sigma, q, steps or counted.get(seed, ()))
         found[seed] = tuple(dict.fromkeys([*written, *(merged([run]) for run in combined)]))
     return found
+
+
+def _counted(record: Record, of: str) -> dict[int, tuple[int, ...]]:
+    """How many steps each seed has let go, where it counted them as it went."""
+    name = f"{of}.{COUNTED}" if of else COUNTED
+    if name not in record:
+        return {}
+    return {seed: (int(value),) for seed, (_, value) in record.last(name).items()}
 
 
 def distinct(histories: Iterable[History]) -> tuple[History, ...]:

@@ -378,9 +378,9 @@ class Engine:
             half = evaluations.central(loss, self.directions, 0, 0.5).c
             self.directions.release()
             same.undo()
-        error: float = abs(whole - half) / abs(whole) if whole else float("inf")
+        error = abs(whole - half) / abs(whole) if whole else float("inf")
         self.last["fd_error"] = error
-        return error
+        return float(error)
 
     def quality(
         self, closure: Callable[[Any], Any], batch: Any, directions: int
