@@ -139,7 +139,7 @@ def _orthogonal(record: Record, of: str) -> Assumption:
     )  # fmt: skip
 
 
-def _linear(record: Record, of: str) -> Assumption:
+def linear_over(record: Record, of: str) -> Assumption:
     """Whether c is a derivative: measured by `fd_error`, in every seed."""
     name, requires = column("fd_error", of), "|c(eps) - c(eps/2)| / |c| << 1"
     title = "linear over the perturbation"
@@ -271,7 +271,7 @@ def gradient_guarantee(
             short_steps(record),
             _orthogonal(record, of),
             *plain_run(record, of),
-            _linear(record, of),
+            linear_over(record, of),
             _exact(record, of),
         ),
         trivial=trivial,
