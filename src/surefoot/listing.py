@@ -38,7 +38,11 @@ def lettered(certificate: Certificate, letter: str) -> Certificate:
 
 @checked(leave=("audit",))
 def certificates(
-    record: Record, *, delta: float | None = None, audit: Any = None
+    record: Record,
+    *,
+    delta: float | None = None,
+    audit: Any = None,
+    publish_private: bool = False,
 ) -> list[Certificate]:
     """What every method whose facts are in a record promises of the run: what survived, and what did not.
 
@@ -53,12 +57,18 @@ def certificates(
         The failure probability of claims on privacy, where the record does not have it.
     audit
         The result of an audit of the run's mechanism, for instance of `surefoot.privacy.audit.mechanism`.
+    publish_private
+        Whether the list will be published with numbers of private columns (`to_json(publish_private=True)`):
+        they are then among what left, and privacy is not promised.
 
     Raises
     ------
     ValueError
         If delta or the audit contradicts the record.
     """
+    if publish_private:
+        record = Record.concat([record])
+        record.published()
     found: list[Certificate] = []
     for name in with_hook():
         module = importlib.import_module(f"surefoot.{name}.guarantee")

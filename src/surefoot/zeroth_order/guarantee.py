@@ -145,7 +145,7 @@ def linear_over(record: Record, of: str) -> Assumption:
     title = "linear over the perturbation"
     if name not in record:
         return Assumption(title, requires, None, None, "not measured: call fd_error(closure)")
-    measured = record.frame()[name].groupby(level="seed").max().dropna()
+    measured = record.frame(name)[name].groupby(level="seed").max().dropna()
     worst = float(measured.max())
     told = record.fact("method", of)
     missing = sorted((set(told.values) | set(told.missing)) - set(measured.index))
@@ -168,7 +168,7 @@ def _exact(record: Record, of: str) -> Assumption:
     if name not in record:
         how = f"products in {', '.join(map(str, low))}; not measured: call quality(closure, batch)"
         return Assumption(title, requires, None, False, how)
-    measured = record.frame()[name].groupby(level="seed").max().dropna()
+    measured = record.frame(name)[name].groupby(level="seed").max().dropna()
     worst = float(measured.max())
     seeds = {s for s, v in told.values.items() if any(x in low for x in v)} | set(told.missing)
     holds: bool | None = None if seeds - set(measured.index) else True

@@ -175,7 +175,7 @@ class Recording:
         name = column(quantity, self.of)
         if name not in self.record:
             return None
-        found = self.record.frame()[name].get((self.seed, step), math.nan)
+        found = self.record.frame(name)[name].get((self.seed, step), math.nan)
         return None if math.isnan(found) else float(found)
 
     # -- what is measured ---------------------------------------------------------------------------------
