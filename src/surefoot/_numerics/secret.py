@@ -16,8 +16,8 @@ _OWN: weakref.WeakKeyDictionary[torch.Generator, int] = weakref.WeakKeyDictionar
 def secret_generator() -> torch.Generator:
     """A generator on the CPU whose whole state comes from the operating system.
 
-    Not `seed()` or `manual_seed()`: of their 64 bits torch's Mersenne Twister uses the lower 32, few enough to
-    try them all. Like any Mersenne Twister it must not be shown: 624 of its bare outputs give the others.
+    Not `seed()` or `manual_seed()`: of their 64 bits torch's Mersenne Twister uses the lower 32, few enough
+    to try them all. Like any Mersenne Twister it must not be shown: 624 of its bare outputs give the others.
     """
     generator = torch.Generator()
     tag = int.from_bytes(os.urandom(8), "little")

@@ -23,7 +23,7 @@ from surefoot.federated.robust import MAX_EXAMPLES
 from surefoot.federated.rounds import FederationHistory
 from surefoot.federated.run_config import node_of, number, whole
 from surefoot.federated.server_rule import ServerRule
-from surefoot.federated.strategy import WEIGHT, DeterministicFedAvg
+from surefoot.federated.strategy import UNIFORM, WEIGHT, DeterministicFedAvg
 from surefoot.federated.task import MakeTask, State, Task, Visit
 
 with need("flwr", extra="federated", part="surefoot.federated"):
@@ -94,7 +94,9 @@ def make_client_app(
                 "metrics": MetricRecord(
                     {
                         **metrics,
-                        str(config.get(WEIGHT, "num-examples")): examples,
+                        str(config.get(WEIGHT, "num-examples")): 1
+                        if config.get(UNIFORM)
+                        else examples,
                         "partition-id": partition,
                     }
                 ),
@@ -211,7 +213,11 @@ def _going_on(
 
 def default_strategy(config: Mapping[str, Any], task: Task) -> DeterministicFedAvg:
     """Deterministic FedAvg from run-config keys, with the server rule of `server-rule`."""
-    strategy = DeterministicFedAvg(**strategy_settings(config))
+    strategy = DeterministicFedAvg(
+        **strategy_settings(config), task=task,
+        uniform=check_choice("uniform", config.get("uniform", False), (True, False)),
+        secret_draw=check_choice("secret-draw", config.get("secret-draw", False), (True, False)),
+    )  # fmt: skip
     theorems = getattr(task, "theorems", None)
     strategy.theorems = theorems() if theorems is not None else ()
     return strategy

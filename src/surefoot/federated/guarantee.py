@@ -54,7 +54,10 @@ def certificates(
     confidence
         As in `certify`.
     """
+    secret = "the draw is secret, and the bytes of a round would say how many took part"
     nothing = "nothing travels in one process; run the task on Flower"
+    if "secret_sampling" in record.facts:
+        nothing = secret
     all_theorems = [*theorems, (uplink(), nothing), (downlink(), nothing)]
     return [
         certify(record, guarantee, confidence)
