@@ -17,6 +17,7 @@ from surefoot.errors import SurefootError, need
 from surefoot.federated._nodes import log
 from surefoot.federated._payload import unpacked
 from surefoot.federated.checkpoint import load_round, save_round, why_not
+from surefoot.federated.kept_task import KeptTask
 from surefoot.federated.partition import seed_for
 from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays
 from surefoot.federated.robust import MAX_EXAMPLES
@@ -50,7 +51,8 @@ def make_client_app(
     Parameters
     ----------
     make_task
-        make_task(run configuration) -> the task.
+        make_task(run configuration) -> the task. It is kept for the next message of the run: what it changes
+        in itself another partition, or the next round, would see.
     settings
         Defaults below the run's own configuration.
     mods
@@ -59,7 +61,7 @@ def make_client_app(
         that the client's rule is unknown.
     """
     app = ClientApp()
-    defaults = dict(settings or {})
+    defaults, kept = dict(settings or {}), KeptTask(make_task)
     changing = [name for name in map(_name_of, mods) if name not in WATCHING]
 
     @app.query()
@@ -71,7 +73,6 @@ def make_client_app(
     def train(message: Message, context: Context) -> Message:
         # One thread: the order of a sum, and with it the bits, must not depend on the machine.
         torch.set_num_threads(1)
-        task = make_task({**defaults, **context.run_config})
         partition, num_partitions = node_of(context)
         config, (key, arrays) = _read(message)
         server_round, seed = int(str(config["server-round"])), int(str(config["seed"]))
@@ -84,7 +85,8 @@ def make_client_app(
         )  # fmt: skip
         if changing:
             visit.record.note(client=f"unknown ({', '.join(changing)} after it)")
-        state, examples, metrics = task.train(state_of(arrays), visit)
+        with kept.of(context.run_id, {**defaults, **context.run_config}) as task:
+            state, examples, metrics = task.train(state_of(arrays), visit)
         visit.note_memory()
         if visit.memory:
             context.state[MEMORY] = to_arrays(visit.memory)

@@ -24,6 +24,7 @@ with need("flwr", extra="federated", part="surefoot.lora on Flower"):
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
 
+    from surefoot.federated.kept_task import KeptTask
     from surefoot.federated.mean import weighted_mean
     from surefoot.federated.partition import seed_for
     from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays, wire_bytes
@@ -351,7 +352,7 @@ class RacStrategy(DeterministicFedAvg):
 
 def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) -> ClientApp:
     """The ClientApp of Fed-RAC-LoRA; it keeps the matrices between rounds and merges as ordered."""
-    app = ClientApp()
+    app, kept = ClientApp(), KeptTask(make_problem)
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
@@ -361,7 +362,6 @@ def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) 
     @app.train("block")
     def train(message: Message, context: Context) -> Message:
         torch.set_num_threads(1)
-        problem = make_problem(context.run_config)
         config: Any = message.content["config"]
         sent = state_of(message.content.array_records["arrays"])
         seed, block, rank, side = (config[k] for k in ("sketch-seed", "block", "rank", "train"))
@@ -378,14 +378,16 @@ def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) 
             partition, int(context.node_config["num-partitions"]), config["server-round"],
             seed_for(seed, config["server-round"], partition),
         )  # fmt: skip
-        factors = rac_client_train(
-            weights, lambda w, step: problem.loss(w, visit, step), rank=rank, seed=seed, block=block,
-            local_steps=config["local-steps"], gamma=config["gamma"], train=side,
-        )  # fmt: skip
+        with kept.of(context.run_id, context.run_config) as problem:
+            factors = rac_client_train(
+                weights, lambda w, step: problem.loss(w, visit, step), rank=rank, seed=seed, block=block,
+                local_steps=config["local-steps"], gamma=config["gamma"], train=side,
+            )  # fmt: skip
+            examples = problem.examples(visit)
         visit.record.note(
             gamma=config["gamma"], steps=config["local-steps"], **recording.PLAIN_STEPS
         )
-        metrics = MetricRecord({"num-examples": problem.examples(visit), "partition-id": partition})
+        metrics = MetricRecord({"num-examples": examples, "partition-id": partition})
         content = RecordDict({"arrays": to_arrays(factors), "metrics": metrics})
         facts = facts_record(visit.record)
         if facts is not None:
