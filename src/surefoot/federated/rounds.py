@@ -122,7 +122,7 @@ class FederationHistory:
 
     def certificates(self, confidence: float = 0.99) -> list[Certificate]:
         """What is promised of the run, and what was measured."""
-        return certificates(self.record, self.theorems, confidence=confidence)
+        return certificates(self.record, self.theorems, confidence=confidence, secret=self.secret)
 
     def refuse_nothing(self) -> None:
         """Refuse a run without a reply that counts: its result is its start, and nobody would know.
