@@ -8,6 +8,8 @@ from .log import StepLog as StepLog
 from .lozo import LOZO as LOZO
 from .mezo import MeZO as MeZO
 from .mezo import ZOAdam as ZOAdam
+from .private import PoissonSampler as PoissonSampler
+from .private import Privacy as Privacy
 from .quality import Quality as Quality
 from .replaying import replay as replay
 from .result import LOZOReport as LOZOReport

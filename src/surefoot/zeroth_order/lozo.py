@@ -14,6 +14,7 @@ from surefoot.zeroth_order._engine.rules import LowRank, LowRankMomentum, Reproj
 from surefoot.zeroth_order._engine.settings import Settings
 from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.optimizer import ZerothOrder
+from surefoot.zeroth_order.private import Privacy
 
 
 @checked
@@ -60,7 +61,8 @@ class LOZO(ZerothOrder):
     freeze_embeddings
         Leave embeddings alone: rows that are not read get noise updates otherwise.
     self_check
-        Look on the first step whether hooks see every use of the weights.
+        Look on the first step whether hooks see every use of the weights; None: yes, but with privacy, where
+        `check_hooks` does it with a made-up batch.
     fold
         False keeps every period's factors apart instead of writing weights; see `adapter`.
     log
@@ -85,6 +87,9 @@ class LOZO(ZerothOrder):
         to the best pair of this rank at the end of a period. That is a loss: B is mostly a random walk, and
         half the rank drops about a third of its norm. `last["rank_error"]` holds the relative error of each
         tensor in the Frobenius norm. None: nothing is lost, and the rank grows by r every nu steps.
+    privacy
+        A `Privacy`: every step then releases one clipped and noised number a direction and nothing else (see
+        `surefoot.zeroth_order.private`). The closure returns one loss an example.
 
     Raises
     ------
@@ -117,7 +122,7 @@ class LOZO(ZerothOrder):
         leave_one_out: bool = False,
         normalize: bool = False,
         freeze_embeddings: bool = False,
-        self_check: bool = True,
+        self_check: bool | None = None,
         fold: bool = True,
         process_group: Any = None,
         log: StepLog | str | bool | None = None,
@@ -127,6 +132,7 @@ class LOZO(ZerothOrder):
         precision: str = "auto",
         copies_at_once: int | None = None,
         rank_cap: int | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         rank = check_number("rank", rank, least=1, whole=True)
         settings = Settings(
@@ -140,5 +146,5 @@ class LOZO(ZerothOrder):
             params_or_model, lr, settings=settings, rule=rule, rank=rank, eps=eps,
             weight_decay=weight_decay, freeze_embeddings=freeze_embeddings, self_check=self_check,
             process_group=process_group, log=log, allow_drift=allow_drift, model=model, record=record,
-            precision=precision, copies_at_once=copies_at_once,
+            precision=precision, copies_at_once=copies_at_once, privacy=privacy,
         )  # fmt: skip

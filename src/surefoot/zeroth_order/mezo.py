@@ -13,6 +13,7 @@ from surefoot.zeroth_order._engine.rules import Adam, Momentum, Rule
 from surefoot.zeroth_order._engine.settings import Settings
 from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.optimizer import ZerothOrder
+from surefoot.zeroth_order.private import Privacy
 
 
 @checked
@@ -39,8 +40,8 @@ class MeZO(ZerothOrder):
         Decoupled, on tensors with two dimensions or more, at the end of each period of nu steps.
     nu, scale, v_dist
         As in `LOZO`; they matter to groups that set a rank, and nu to the weight decay.
-    freeze_embeddings, self_check, fold, process_group, log, allow_drift, model, record
-        As in `LOZO`.
+    freeze_embeddings, self_check, fold, process_group, log, allow_drift, model, record, privacy
+        As in `LOZO`; privacy needs mode "factored".
 
     Raises
     ------
@@ -71,13 +72,14 @@ class MeZO(ZerothOrder):
         leave_one_out: bool = False,
         normalize: bool = False,
         freeze_embeddings: bool = False,
-        self_check: bool = True,
+        self_check: bool | None = None,
         fold: bool = True,
         process_group: Any = None,
         log: StepLog | str | bool | None = None,
         allow_drift: bool = False,
         model: nn.Module | None = None,
         record: Record | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         settings = Settings(
             seed=seed, nu=nu, scale=scale, v_dist=v_dist, mode=mode, momentum=momentum,
@@ -89,6 +91,7 @@ class MeZO(ZerothOrder):
             params_or_model, lr, settings=settings, rule=rule, rank=0, eps=eps,
             weight_decay=weight_decay, freeze_embeddings=freeze_embeddings, self_check=self_check,
             process_group=process_group, log=log, allow_drift=allow_drift, model=model, record=record,
+            privacy=privacy,
         )  # fmt: skip
 
 
@@ -149,7 +152,7 @@ class ZOAdam(ZerothOrder):
         leave_one_out: bool = False,
         normalize: bool = False,
         freeze_embeddings: bool = False,
-        self_check: bool = True,
+        self_check: bool | None = None,
         fold: bool = True,
         process_group: Any = None,
         log: StepLog | str | bool | None = None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot._numerics.checks import check_number
@@ -19,11 +22,20 @@ from surefoot.zeroth_order._engine.distributed import Reducer
 from surefoot.zeroth_order._engine.engine import Engine
 from surefoot.zeroth_order._engine.evaluation import Closure
 from surefoot.zeroth_order._engine.leaving import PendingFactors
+from surefoot.zeroth_order._engine.private_checks import (
+    check_estimate,
+    check_private,
+    no_privacy,
+    scalars_given,
+)
+from surefoot.zeroth_order._engine.private_sum import PrivateSum
 from surefoot.zeroth_order._engine.recording import Recording
 from surefoot.zeroth_order._engine.rules import Rule
+from surefoot.zeroth_order._engine.self_check import SelfCheck
 from surefoot.zeroth_order._engine.settings import Settings
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 from surefoot.zeroth_order.log import StepLog
+from surefoot.zeroth_order.private import Privacy
 from surefoot.zeroth_order.quality import Quality
 
 
@@ -41,7 +53,7 @@ class ZerothOrder(torch.optim.Optimizer):
         What a group may set for itself.
     settings, rule
         What all groups share, and how an estimate becomes a step.
-    freeze_embeddings, self_check, process_group, log, allow_drift, record, precision, copies_at_once
+    freeze_embeddings, self_check, process_group, log, allow_drift, record, precision, copies_at_once, privacy
         As in `LOZO`.
     """
 
@@ -60,7 +72,7 @@ class ZerothOrder(torch.optim.Optimizer):
         eps: float = 1e-3,
         weight_decay: float = 0.0,
         freeze_embeddings: bool = False,
-        self_check: bool = True,
+        self_check: bool | None = None,
         process_group: Any = None,
         log: StepLog | str | bool | None = None,
         allow_drift: bool = False,
@@ -68,9 +80,14 @@ class ZerothOrder(torch.optim.Optimizer):
         record: Record | None = None,
         precision: str = "auto",
         copies_at_once: int | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         model = parameters.model_of(params_or_model, model)
         settings = settings.resolved(model is not None, weight_decay)
+        reducer = Reducer(process_group)
+        look = privacy is None if self_check is None else self_check
+        if privacy is not None:
+            check_private(settings, look, reducer.size)
         frozen = parameters.embeddings(model) if freeze_embeddings else set()
         self.model = model
         self._names = {} if model is None else {id(p): n for n, p in model.named_parameters()}
@@ -91,9 +108,8 @@ class ZerothOrder(torch.optim.Optimizer):
         numberless.check_numberless(self._tensors, settings, self.param_groups)
         self._engine = Engine(
             self.method, settings, rule, self._tensors, self.param_groups,
-            reducer=Reducer(process_group), log=StepLog.open(log),
-            self_check=self_check and model is not None, model=model,
-            precision=precision, copies_at_once=copies_at_once,
+            reducer=reducer, log=StepLog.open(log), self_check=look and model is not None, model=model,
+            precision=precision, copies_at_once=copies_at_once, privacy=privacy,
         )  # fmt: skip
         self._recording = Recording(type(self).__name__, record, settings.seed)
 
@@ -146,8 +162,13 @@ class ZerothOrder(torch.optim.Optimizer):
         return self.settings.nu
 
     @property
+    def privacy(self) -> Privacy | None:
+        """The mechanism through which scalars leave; None: as they are."""
+        return self.engine.privacy
+
+    @property
     def last(self) -> dict[str, Any]:
-        """Of the last step: loss_plus, loss_minus, c, skipped, fd_error."""
+        """Of the last step: loss_plus, loss_minus, c, skipped, fd_error; with privacy c alone."""
         return self.engine.last
 
     @property
@@ -218,7 +239,7 @@ class ZerothOrder(torch.optim.Optimizer):
         *,
         weight: float | None = None,
         paired: bool | Literal["auto"] = "auto",
-    ) -> float:
+    ) -> float | None:
         """Add c of one micro-batch to the running mean of this step, all along the same direction.
 
         Parameters
@@ -247,25 +268,70 @@ class ZerothOrder(torch.optim.Optimizer):
         ------
         ValueError
             If the closure does not return one number, or with paired=True where that is impossible.
+
+        Notes
+        -----
+        With privacy the closure returns one loss an example, b of them and possibly none; a batch without
+        rows is not evaluated; nothing is returned, as c of a micro-batch is no release.
         """
         check_paired(paired, batch)
+        if self.privacy is not None:
+            check_estimate(weight, paired)
+            self.engine.estimate_each(closure, batch, restore=True)
+            return None
         return self.engine.estimate(closure, weight, restore=True, batch=batch, paired=paired)
 
     @torch.no_grad()
-    def apply(self) -> None:
-        """Average c over processes, update, and go on to the next step.
+    def contribution(self, *, noise: bool = True) -> Float[Tensor, " directions"]:
+        """What `estimate` has gathered for this step, in double, for whoever sums over several sites.
+
+        With privacy: s, the sum of the clipped c of its examples, with the mechanism's noise. Without: the
+        sum of weight times c over its micro-batches. The step is not made: `apply` goes on from here.
+
+        Parameters
+        ----------
+        noise
+            False leaves the noise to somebody who is trusted with the exact sum.
 
         Raises
         ------
         ValueError
             Without an estimate before it.
         """
-        if self.engine.mean.sums is None:
+        mean = self.engine.mean
+        if mean.sums is None:
+            raise ValueError("contribution needs an estimate before it: call estimate(closure)")
+        found = mean.sum(noise=noise) if isinstance(mean, PrivateSum) else mean.sums
+        return torch.from_numpy(np.array(found, dtype=np.float64))
+
+    @torch.no_grad()
+    def apply(self, scalars: Any = None) -> None:
+        """Average c over processes, update, and go on to the next step.
+
+        Parameters
+        ----------
+        scalars
+            c of each direction, from a server or a log, rounded to float32: the step is made with them, as a
+            replay makes it, and what was estimated here is dropped. None: with what was estimated here.
+
+        Raises
+        ------
+        ValueError
+            Without scalars and without an estimate before it, or for scalars that are not finite or not one
+            a direction.
+        """
+        engine = self.engine
+        given = None if scalars is None else scalars_given(scalars, self.settings.num_directions)
+        if given is None and engine.mean.sums is None:
             raise ValueError(
                 "apply needs an estimate before it: call estimate(closure) or step(closure)"
             )
-        self._recording.before(self.engine)
-        self.engine.apply()
+        if given is not None:
+            engine.abandon()
+            engine.begin_step()
+            engine.last = {}
+        self._recording.before(engine)
+        engine.apply(given)
         if self._pending is not None:
             self._pending.covered = False
         self._recording.after(self.engine)
@@ -281,7 +347,8 @@ class ZerothOrder(torch.optim.Optimizer):
     ) -> Any:
         """One step: two forwards (per direction), one scalar, one update. Returns the mean of F+ and F-.
 
-        Without a closure it applies what `estimate` has gathered.
+        Without a closure it applies what `estimate` has gathered. With privacy it returns None: a loss is a
+        query of the data that no noise covers.
 
         Parameters
         ----------
@@ -300,6 +367,11 @@ class ZerothOrder(torch.optim.Optimizer):
                 raise ValueError(
                     "step needs a closure that returns the loss, or estimate() before it"
                 )
+            self.apply()
+            return None
+        if self.privacy is not None:
+            check_estimate(weight, paired)
+            self.engine.estimate_each(closure, batch, restore=False)
             self.apply()
             return None
         self.engine.estimate(closure, weight, restore=False, batch=batch, paired=paired)
@@ -429,6 +501,37 @@ class ZerothOrder(torch.optim.Optimizer):
         self._recording.copy_facts(record, seed, of)
 
     @torch.no_grad()
+    def check_hooks(self, closure: Callable[..., Any], batch: Any = None) -> None:
+        """Look whether hooks see every use of the weights, at a batch that is made up: for private runs.
+
+        Other runs look at their first batch by themselves. Weights that are read elsewhere too are written
+        before each forward from now on, of which a warning tells.
+
+        Parameters
+        ----------
+        closure, batch
+            As in `step`, of examples that are nobody's.
+
+        Raises
+        ------
+        ValueError
+            After the first step, or between estimate() and apply().
+        """
+        engine = self.engine
+        if self.t or engine.mean.sums is not None:
+            raise ValueError(f"check_hooks must come before the first step, got t = {self.t}")
+        once = closure if batch is None else functools.partial(closure, batch)
+
+        def loss() -> float:
+            found = engine.losses(once)
+            return float(found.mean()) if isinstance(found, Tensor) else float(found)
+
+        engine.directions.begin_period(engine.rule.renewed)
+        with engine.losses.together(once):
+            SelfCheck(self.settings.seed).run(self.tensors, loss)
+        engine.self_check = None
+
+    @torch.no_grad()
     def fd_error(self, closure: Closure) -> float:
         """|c(eps) - c(eps/2)| / |c(eps)| at the direction of the coming step: two pairs of forwards.
 
@@ -437,8 +540,9 @@ class ZerothOrder(torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            Between estimate() and apply().
+            Between estimate() and apply(), or with privacy.
         """
+        no_privacy(self.privacy, "fd_error")
         if self.engine.mean.sums is not None:
             raise ValueError("fd_error must not come between estimate() and apply()")
         found = self.engine.fd_error(closure)
@@ -463,8 +567,9 @@ class ZerothOrder(torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            In mode "inplace", between estimate() and apply(), or for fewer than two directions.
+            In mode "inplace", between estimate() and apply(), with privacy, or for fewer than two directions.
         """
+        no_privacy(self.privacy, "quality")
         directions = check_number("directions", directions, least=2, whole=True)
         if self.mode != "factored":
             raise ValueError("quality needs mode 'factored': in place, 16-bit weights drift")
@@ -489,8 +594,9 @@ class ZerothOrder(torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            Within a period, or if an earlier start was left out.
+            Within a period, if an earlier start was left out, or with privacy.
         """
+        no_privacy(self.privacy, "measure_gradient")
         if self.t % self.nu:
             raise ValueError(
                 f"the gradient is measured where a period of nu = {self.nu} steps starts, got t = {self.t}"

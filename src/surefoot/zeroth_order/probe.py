@@ -11,6 +11,7 @@ from torch import Tensor
 from surefoot._numerics.curvature import Hessian, hutchinson_trace, power_iteration
 from surefoot._numerics.sizes import wide
 from surefoot.zeroth_order._engine.evaluation import eps_of
+from surefoot.zeroth_order._engine.private_checks import no_privacy
 from surefoot.zeroth_order.optimizer import ZerothOrder
 
 Loss = Callable[[], Tensor]
@@ -50,6 +51,7 @@ def curvature_probe(
     draws
         How many directions.
     """
+    no_privacy(optimizer.privacy, "curvature_probe")
     directions, loss = optimizer.engine.directions, optimizer.engine.losses
     eps = eps_of(directions)
     directions.begin_period(optimizer.engine.rule.renewed)

@@ -40,6 +40,7 @@ def state_of(engine: Engine) -> dict[str, Any]:
         "skipped": engine.skipped,
         "param_groups": groups,
         "state": {x.index: _held_by(x) for x in engine.tensors},
+        "privacy": None if engine.privacy is None else engine.privacy.to_dict(),
         "log": None if log is None or not log.header else log.to_bytes(),
     }
 
@@ -93,6 +94,12 @@ def _check(engine: Engine, state: dict[str, Any]) -> None:
     if wrong:
         each = ", ".join(f"{k} {theirs.get(k)!r} instead of {mine[k]!r}" for k in wrong)
         raise ValueError(f"state was taken with other settings: {each}")
+    own = None if engine.privacy is None else engine.privacy.to_dict()
+    if state.get("privacy") != own:
+        raise ValueError(
+            f"state was taken with privacy {state.get('privacy')} instead of {own}: what a run has let go is "
+            "counted by one mechanism"
+        )
     counts = [g["count"] for g in state["param_groups"]]
     if counts != [len(g["params"]) for g in engine.groups]:
         raise ValueError(f"state has parameter groups of sizes {counts}, not of this optimiser's")

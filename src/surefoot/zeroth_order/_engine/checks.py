@@ -51,6 +51,17 @@ def loss_value(given: Any) -> float:
     return float(given)
 
 
+def losses_of_examples(given: Any) -> Tensor:
+    """What a closure of a private run returned: one loss an example, in double."""
+    if not isinstance(given, Tensor) or given.ndim != 1:
+        got = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        raise ValueError(
+            "with privacy the closure returns one loss an example, a tensor of shape (b,) (reduction='none', "
+            f"without a mean), got {got}"
+        )
+    return given.detach().double().cpu()
+
+
 def check_paired(paired: bool | str, batch: Any) -> None:
     """Whether the argument can be used.
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot.zeroth_order._engine import checks
 from surefoot.zeroth_order._engine import evaluation as evaluations
 from surefoot.zeroth_order._engine.digest import digest_of
 from surefoot.zeroth_order._engine.directions import Directions
@@ -18,6 +20,8 @@ from surefoot.zeroth_order._engine.evaluation import Closure, Difference, Evalua
 from surefoot.zeroth_order._engine.paired.pairing import Pairing
 from surefoot.zeroth_order._engine.paired.quality import measured
 from surefoot.zeroth_order._engine.prefix_once import PrefixOnce
+from surefoot.zeroth_order._engine.private_estimate import estimate_each
+from surefoot.zeroth_order._engine.private_sum import PrivateSum
 from surefoot.zeroth_order._engine.resolution import FlatLosses, warn_of_rounding, warn_of_skipped
 from surefoot.zeroth_order._engine.rules import Rule
 from surefoot.zeroth_order._engine.scalars import RunningMean
@@ -25,6 +29,7 @@ from surefoot.zeroth_order._engine.self_check import SelfCheck
 from surefoot.zeroth_order._engine.settings import Settings
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 from surefoot.zeroth_order.log import StepLog
+from surefoot.zeroth_order.private import Privacy
 
 
 class Engine:
@@ -46,6 +51,8 @@ class Engine:
         The module, where it is known.
     precision, copies_at_once
         Of forwards that hold several copies.
+    privacy
+        The mechanism that a step releases its scalars through; None: they leave as they are.
 
     Attributes
     ----------
@@ -71,12 +78,17 @@ class Engine:
         model: nn.Module | None = None,
         precision: str = "auto",
         copies_at_once: int | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
+        self.privacy = privacy
         self.method, self.settings, self.rule = method, settings, rule
         self.tensors, self.groups = tensors, groups
         self.directions = Directions(tensors, groups, settings)
-        self.losses = Losses(self.abandon, model, PrefixOnce(model, tensors))
-        self.mean = RunningMean()
+        value = checks.loss_value if privacy is None else checks.losses_of_examples
+        self.losses = Losses(self.abandon, model, PrefixOnce(model, tensors), value)
+        self.mean: RunningMean = RunningMean()
+        if privacy is not None:
+            self.mean = PrivateSum(privacy, settings.num_directions)
         self.reducer, self.log = reducer, log
         self.self_check = SelfCheck(settings.seed) if self_check else None
         self.pairing = Pairing(model, self.directions, self.losses, precision, copies_at_once)
@@ -149,6 +161,23 @@ class Engine:
         self.flat.look(found)
         return c
 
+    def estimate_each(self, closure: Callable[..., Any], batch: Any, *, restore: bool) -> None:
+        """Add the clipped c of each example of a micro-batch to the private sum of this step.
+
+        Parameters
+        ----------
+        closure, batch
+            Returns one loss an example; what it is called with, or None.
+        restore
+            Bring the iterate back; else that and the update are one pass over the weights.
+        """
+        assert isinstance(self.mean, PrivateSum)
+        found = estimate_each(self, closure, batch)
+        if restore or self.settings.num_directions > 1:
+            self.directions.release()
+        self.mean.include(found)
+        self.last = {}
+
     def _apart(self, closure: Closure, evaluation: Evaluation | None = None) -> list[Difference]:
         """A forward for each loss."""
         return (evaluation or self.evaluation)(lambda: self.losses(closure), self.directions)
@@ -179,6 +208,8 @@ class Engine:
             self.log.begin(self.method, self.all_settings(), self.groups, self.tensors)
             if paired is not None:
                 self.log.header |= {"paired": paired, "precision": self.pairing.precision}
+            if self.privacy is not None:
+                self.log.header["privacy"] = self.privacy.to_dict()
         if self.directions.t == 0 and not self._looked:
             self._looked = True
             warn_of_rounding(self.directions)
@@ -208,13 +239,24 @@ class Engine:
 
     # -- moving on ----------------------------------------------------------------------------------------
 
-    def apply(self) -> list[float]:
-        """Average c over processes, log it, move on; returns the rates that were used, one a group."""
+    def released(self) -> Float[np.ndarray, " q"]:
+        """c of this step: the mean over micro-batches and processes, or what the mechanism lets go."""
+        if isinstance(self.mean, PrivateSum):
+            return self.mean.sum(noise=True) / self.mean.privacy.divisor
         assert self.mean.sums is not None
         with np.errstate(invalid="ignore"):  # 0 / 0 where there was nothing to count
-            c = self.reducer.mean(self.mean.sums, self.mean.total, bool(self.mean.weighted))
+            return self.reducer.mean(self.mean.sums, self.mean.total, bool(self.mean.weighted))
+
+    def apply(self, given: Float[np.ndarray, " q"] | None = None) -> list[float]:
+        """Average c over processes, log it, move on; returns the rates that were used, one a group.
+
+        Parameters
+        ----------
+        given
+            c from elsewhere, in place of what was estimated here.
+        """
         # What is used is what the log can hold; else a replay would not be exact.
-        scalars = c.astype(np.float32)
+        scalars = (self.released() if given is None else given).astype(np.float32)
         if self.settings.c_clip is not None:
             bound = self.settings.c_clip
             scalars = np.clip(scalars, -bound, bound).astype(np.float32)
@@ -224,6 +266,9 @@ class Engine:
         if self.log is not None:
             fused = self.mean.micro_batches == 1 and self.directions.at != 0
             how = (self.mean.micro_batches, fused, self.fd_errors)
+            if self.privacy is not None:
+                # The same at every step: how many micro-batches there were tells of the data.
+                how = (1, False, 0)
             self.log.add(scalars, rates, how, [[g["rank"], g["weight_decay"]] for g in self.groups])
         self.advance(scalars, rates)
         if self.log is not None:
@@ -333,7 +378,7 @@ class Engine:
             half = evaluations.central(loss, self.directions, 0, 0.5).c
             self.directions.release()
             same.undo()
-        error = abs(whole - half) / abs(whole) if whole else float("inf")
+        error: float = abs(whole - half) / abs(whole) if whole else float("inf")
         self.last["fd_error"] = error
         return error
 

@@ -46,6 +46,8 @@ class Losses:
         The module, where it is known: its statistics count one forward an estimate.
     prefix
         Leaves out frozen first blocks in all evaluations of an estimate but the first.
+    value
+        Of what a closure returns: one number, or one an example.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class Losses:
         undo: Callable[[], None],
         model: nn.Module | None = None,
         prefix: PrefixOnce | None = None,
+        value: Callable[[Any], Any] = checks.loss_value,
     ) -> None:
-        self.undo, self.model = undo, model
+        self.undo, self.model, self.value = undo, model, value
         self.prefix = PrefixOnce(None, []) if prefix is None else prefix
         self.needs_grad = False
         self.same: SameDraws | None = None
@@ -70,8 +73,8 @@ class Losses:
             self.same = before
             self.prefix.forget()
 
-    def __call__(self, closure: Closure) -> float:
-        """The loss as a double.
+    def __call__(self, closure: Closure) -> Any:
+        """The loss as a double; of a private run those of all examples.
 
         Raises
         ------
@@ -96,17 +99,17 @@ class Losses:
         with torch.no_grad():
             return closure() if self.same is None else self.same(closure)
 
-    def _loss(self, closure: Closure) -> float:
+    def _loss(self, closure: Closure) -> Any:
         once = closure if self.same is None else functools.partial(self.same, closure)
         if self.needs_grad:
             with torch.enable_grad():
-                return checks.loss_value(once())
+                return self.value(once())
         try:
             with torch.no_grad():
                 if self.same is None:
-                    return checks.loss_value(once())
+                    return self.value(once())
                 return self.prefix.evaluate(
-                    lambda: checks.loss_value(once()),
+                    lambda: self.value(once()),
                     lambda: self.same is not None and not self.same.drew,
                 )
         except RuntimeError as error:

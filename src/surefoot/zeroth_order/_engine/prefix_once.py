@@ -78,7 +78,7 @@ class PrefixOnce:
         """An estimate begins or ends."""
         self._kept, self._full = [], False
 
-    def evaluate(self, once: Callable[[], float], may_skip: Callable[[], bool]) -> float:
+    def evaluate(self, once: Callable[[], Any], may_skip: Callable[[], bool]) -> Any:
         """The loss, without the frozen blocks where an evaluation of this estimate has run them.
 
         Parameters
@@ -109,9 +109,7 @@ class PrefixOnce:
         if self._used & (self._used - 1) == 0 or not self._trusted or self._at != len(self._kept):
             # Again as often as the uses double: a closure may read other states later than at first.
             whole = once()
-            self._trusted = self._at == len(self._kept) and (
-                found == whole or (found != found and whole != whole)
-            )
+            self._trusted = self._at == len(self._kept) and _same(found, whole)
             if not self._trusted:
                 self._refuse()
             return whole
@@ -151,6 +149,13 @@ class PrefixOnce:
             for block in self.blocks:
                 replace_forward(stack, block, last if block is self.blocks[-1] else kept)
             yield
+
+
+def _same(one: Any, two: Any) -> bool:
+    """Whether two losses, or two rows of them, are the same numbers; NaN is NaN."""
+    if isinstance(one, Tensor):
+        return one.shape == two.shape and bool(torch.isclose(one, two, 0, 0, equal_nan=True).all())
+    return bool(one == two or (one != one and two != two))
 
 
 class _Unlike(Exception):

@@ -12,10 +12,13 @@ from surefoot.record import Fact, Record
 from surefoot.zeroth_order._engine.engine import Engine
 from surefoot.zeroth_order._engine.paired.quality import products_of
 from surefoot.zeroth_order._engine.parameters import drifting
+from surefoot.zeroth_order._engine.private_facts import batch_facts, privacy_facts, squared_norm
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
 
 # What a group may change from step to step.
 VARYING = ("lr", "eps", "weight_decay")
+# How many steps of a private run have let something go, this one included.
+RELEASED = "released_steps"
 SQUARED, MEAN_SQUARED = "squared_gradient", "mean_squared_gradient"
 LARGEST = 1 << 63
 
@@ -93,6 +96,9 @@ class Recording:
             self.note(unrecorded_steps=self._missing(t))
         self.settings(engine)
         self._lr = float(engine.groups[0]["lr"])
+        if engine.privacy is not None:
+            self._squared = squared_norm(engine.directions)
+            self._batch = batch_facts(engine)
 
     def settings(self, engine: Engine) -> None:
         """Note what has not been noted yet."""
@@ -118,10 +124,18 @@ class Recording:
         if last["skipped"] and not self._skipped:
             self._skipped = True
             self.note(skipped_steps=True)
-        self.measured(
-            engine.directions.t - 1, lr=self._lr, c=last["c"],
-            loss_plus=last["loss_plus"], loss_minus=last["loss_minus"],
-        )  # fmt: skip
+        losses = {k: last[k] for k in ("loss_plus", "loss_minus") if k in last}
+        t = engine.directions.t - 1
+        self.measured(t, lr=self._lr, c=last["c"], **losses)
+        if engine.privacy is not None:
+            self._released(engine, t)
+
+    def _released(self, engine: Engine, t: int) -> None:
+        """What a step of a private run let go, and how its batch was drawn."""
+        self.measured(t, **{RELEASED: t + 1.0})
+        if self._squared is not None:
+            self.measured(t, squared_direction=self._squared)
+        self.note(**self._batch)
 
     def _fixed(self, engine: Engine) -> dict[str, Fact]:
         clip = engine.settings.c_clip
@@ -138,6 +152,7 @@ class Recording:
             "drifts": bool(drifting(engine.tensors)),
             "skipped_steps": False,
             "processes": engine.reducer.size,
+            **privacy_facts(engine),
         }
 
     def _note_groups(self, groups: tuple[tuple[float, ...], ...]) -> None:

@@ -125,6 +125,11 @@ def _alike(one: Any, two: Any) -> bool:
     if isinstance(one, np.ndarray):
         return np.array_equal(one, two)
     if isinstance(one, (tuple, list)):
+        try:
+            # Python's own state is 625 numbers, looked at after every forward.
+            return bool(one == two)
+        except (ValueError, RuntimeError):  # something in it is an array
+            pass
         return len(one) == len(two) and all(map(_alike, one, two))
     if isinstance(one, dict):
         return all(_alike(v, two[k]) for k, v in one.items())
