@@ -19,9 +19,9 @@ from surefoot.federated import (
     make_server_app,
     to_arrays,
 )
-from surefoot.federated._coins import draw_secretly
 from surefoot.federated.apps import default_strategy
 from surefoot.federated.checkpoint import why_not
+from surefoot.federated.coins import draw_secretly
 
 
 class Counted:

@@ -10,7 +10,7 @@ from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot.federated._arrays import check_values
-from surefoot.federated._coins import draw_secretly
+from surefoot.federated.coins import draw_secretly
 from surefoot.federated.mean import check_reply
 from surefoot.federated.partition import draw_partitions, seed_for
 from surefoot.federated.result import FederatedState

@@ -14,13 +14,13 @@ from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot.certificate import Certificate
 from surefoot.errors import SurefootError, need
 from surefoot.federated._arrays import check_values
-from surefoot.federated._coins import draw_secretly
 from surefoot.federated._flower_keywords import fed_avg_settings
 from surefoot.federated._nodes import MissingNodesError as MissingNodesError
 from surefoot.federated._nodes import Nodes, log
 from surefoot.federated._payload import EXTRA as EXTRA
 from surefoot.federated._payload import npy_bytes, packed
 from surefoot.federated._replies import mean_metrics, only_records, read_reply
+from surefoot.federated.coins import draw_secretly
 from surefoot.federated.guarantee import Theorem
 from surefoot.federated.partition import draw_partitions
 from surefoot.federated.records import fingerprint, read_facts, state_of, to_arrays, wire_bytes
