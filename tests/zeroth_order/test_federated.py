@@ -356,6 +356,19 @@ def test_a_round_that_nobody_answers_is_noise_alone(problem):
     assert len(plain.scalars) == 1
 
 
+def test_a_site_without_data(problem):
+    """It has no part in a plain mean, and with privacy nobody knows."""
+    parts = [torch.zeros(0, dtype=torch.int64), *problem.parts[1:]]
+    bare = type(problem)(problem.features, problem.labels, parts)
+    plain = serve(bare, 2, agreed())
+    assert [r.partitions for r in plain.report.rounds] == [[1, 2, 3]] * 2
+    assert torch.equal(plain.scalars, federate_scalars(bare, 2, SITES, agreed()).scalars)
+    hidden = serve(bare, 2, agreed(1, private()))
+    assert [r.partitions for r in hidden.report.rounds] == [[0, 1, 2, 3]] * 2
+    expected = federate_scalars(bare, 2, SITES, agreed(1, private()), secret_of=secret_of)
+    assert torch.equal(hidden.scalars, expected.scalars)
+
+
 def test_what_is_refused(problem):
     with pytest.raises(ValueError, match="'secagg' is not built"):
         agreed(1, private(), "secagg")
