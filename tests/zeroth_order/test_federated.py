@@ -358,7 +358,7 @@ def test_a_round_that_nobody_answers_is_noise_alone(problem):
 
 def test_a_site_without_data(problem):
     """It has no part in a plain mean, and with privacy nobody knows."""
-    parts = [torch.zeros(0, dtype=torch.int64), *problem.parts[1:]]
+    parts = [problem.parts[0][:0], *problem.parts[1:]]
     bare = type(problem)(problem.features, problem.labels, parts)
     plain = serve(bare, 2, agreed())
     assert [r.partitions for r in plain.report.rounds] == [[1, 2, 3]] * 2
