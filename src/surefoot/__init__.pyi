@@ -5,6 +5,7 @@ from .errors import SurefootError as SurefootError
 from .guarantee import Assumption as Assumption
 from .guarantee import Guarantee as Guarantee
 from .guarantee import Verdict as Verdict
+from .listing import certificates as certificates
 from .record import Record as Record
 from .study import Part as Part
 from .study import Study as Study

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FORMAT = 1
+WITHHELD = "withheld, as private columns decide it"
 
 
 @checked(nan=True)
@@ -100,6 +101,11 @@ class Certificate:
     final
         The ratio of `tightness` at the last checked step. NaN where nothing was measured, and in
         certificates that version 0.1.0 wrote.
+    private
+        The private columns of the record (`Record.private`) that were read for it: numbers and verdict are
+        left out where it is published.
+    private_conditions
+        Those that were read for the assumptions.
     """
 
     name: str
@@ -128,6 +134,8 @@ class Certificate:
     expected: Verdict | None = None
     details: dict[str, Any] = field(default_factory=dict)
     final: float = math.nan
+    private: tuple[str, ...] = ()
+    private_conditions: tuple[str, ...] = ()
 
     @property
     def over(self) -> str:
@@ -196,14 +204,42 @@ class Certificate:
 
         return certificate_figure(self)
 
-    def html(self) -> str:
-        """The certificate as a self-contained HTML fragment."""
+    def html(self, *, publish_private: bool = False) -> str:
+        """The certificate as a self-contained HTML fragment, as `published` leaves it."""
         from surefoot.report.fragment import certificate_html
 
-        return certificate_html(self)
+        return certificate_html(self.published(publish_private))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings; infinities and NaN as strings, as JSON has none."""
+    def published(self, publish_private: bool = False) -> Certificate:
+        """The certificate as it may leave: itself where nothing private was read for it, or if asked.
+
+        Else without anything that private columns decided: ratios, curve, notes, and the verdict, one bit of
+        them at each look. What conditions decided that are no secret stays: NOT_PROMISED and its reason.
+        """
+        if publish_private or not self.private:
+            return self
+        secret = ", ".join(self.private)
+        verdict, reason, assumptions = self.verdict, self.reason, self.assumptions
+        if self.private_conditions:
+            assumptions = tuple(
+                dataclasses.replace(a, measured=None, holds=None, how=WITHHELD) for a in assumptions
+            )
+        if verdict is not Verdict.NOT_PROMISED or self.private_conditions:
+            verdict, reason = Verdict.UNDECIDED, f"{WITHHELD}: it is read off {secret}"
+        kept = {k: v for k, v in self.details.items() if k == "claim"}
+        return dataclasses.replace(
+            self, verdict=verdict, reason=reason, assumptions=assumptions, tightness=math.nan, final=math.nan,
+            checked=[], ratio=[], low=[], high=[], worst_step=None, curve=PlotCurve([], [], [], [], []),
+            more_seeds=None, notes=(), expected=None, details=kept,
+        )  # fmt: skip
+
+    def to_dict(self, *, publish_private: bool = False) -> dict[str, Any]:
+        """Plain lists, numbers and strings; infinities and NaN as strings, as JSON has none.
+
+        As `published` leaves it: no number of a private column is in it unless asked.
+        """
+        if not publish_private and self.private:
+            return self.published().to_dict(publish_private=True)
         # The fields of a subclass are its own business: what is to be stored goes into `details`.
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(Certificate)}
         data["curve"] = dataclasses.asdict(self.curve)
@@ -211,9 +247,9 @@ class Certificate:
         details = _plain(data.pop("details"), _tagged)
         return {"format": FORMAT, **_plain(data), "details": details}
 
-    def to_json(self) -> str:
-        """The certificate as JSON; `from_json` gives an equal one back."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+    def to_json(self, *, publish_private: bool = False) -> str:
+        """The certificate as JSON; `from_json` gives an equal one back, or what `published` leaves of it."""
+        return json.dumps(self.to_dict(publish_private=publish_private), indent=1, allow_nan=False)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Certificate:
@@ -242,7 +278,8 @@ class Certificate:
             values.setdefault("final", math.nan)  # not in a certificate of 0.1.0
             values |= {name: _number(values[name]) for name in ("confidence", "tightness", "final")}
             values["details"] = _untagged(values.get("details", {}))
-            values["notes"] = tuple(values.get("notes", ()))
+            for name in ("notes", "private", "private_conditions"):
+                values[name] = tuple(values.get(name, ()))
             return Certificate(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"not a whole surefoot certificate: {error}") from None
@@ -294,6 +331,33 @@ def certify(
         The bound has another shape than the record, is NaN, or is not positive although the claim is
         about an expectation.
     """
+    with record.reading() as read:
+        found, conditions = _certified(record, guarantee, confidence, steps, expected, look)
+    return _marked(found, record, read, conditions)
+
+
+def _marked(
+    found: Certificate, record: Record, read: set[str], conditions: set[str]
+) -> Certificate:
+    """With the private columns that were read for it."""
+    secret = set(record.private_quantities)
+    if not secret & (read | conditions):
+        return found
+    return dataclasses.replace(
+        found, private=tuple(sorted(secret & (read | conditions))),
+        private_conditions=tuple(sorted(secret & conditions)),
+    )  # fmt: skip
+
+
+def _certified(
+    record: Record,
+    guarantee: Guarantee,
+    confidence: float,
+    steps: int | None,
+    expected: Verdict | None,
+    look: int | None,
+) -> tuple[Certificate, set[str]]:
+    """The certificate, and what its assumptions read of the record."""
     check_number("confidence", confidence, least=0.5, below=1)
     curves = record.curves(guarantee.quantity)
     if not len(curves.steps):
@@ -308,7 +372,8 @@ def certify(
     if look is not None:
         check_number("look", look, least=1, whole=True)
     found = compare(record, curves, bound, guarantee, confidence, steps, look)
-    assumptions = tuple(guarantee.assumptions(record))
+    with record.reading() as conditions:
+        assumptions = tuple(guarantee.assumptions(record))
     verdict, reason = found.verdict, found.reason
     lacking = record.lacking(guarantee.quantity)
     on_mean = guarantee.holds_in == "expectation"
@@ -334,7 +399,7 @@ def certify(
     elif guarantee.sense == "upper" and np.isposinf(bound).all() and verdict is not Verdict.BROKEN:
         verdict, reason = Verdict.VACUOUS, "the bound is infinite at every recorded step"
     said = (f"seeds {', '.join(map(str, lacking))} did not record it",) if lacking else ()
-    return Certificate(
+    made = Certificate(
         name=guarantee.name, statement=guarantee.statement, source=guarantee.source,
         quantity=guarantee.quantity, sense=guarantee.sense, holds_in=guarantee.holds_in,
         heuristic=guarantee.heuristic, verdict=verdict, reason=reason, confidence=confidence,
@@ -346,6 +411,7 @@ def certify(
         notes=found.notes + said + (found.caveats if verdict is found.verdict else ()),
         latex=guarantee.latex, expected=expected, final=found.final,
     )  # fmt: skip
+    return made, conditions
 
 
 def _broken_alone(record: Record, guarantee: Guarantee, steps: int | None) -> str:
@@ -394,9 +460,10 @@ def unmeasured(record: Record, guarantee: Guarantee, todo: str) -> Certificate:
     todo
         How to measure it, for instance "record ||grad f||^2 at the start of each period".
     """
-    assumptions = tuple(guarantee.assumptions(record))
+    with record.reading() as conditions:
+        assumptions = tuple(guarantee.assumptions(record))
     failing = _failing(assumptions)
-    return Certificate(
+    made = Certificate(
         name=guarantee.name, statement=guarantee.statement, source=guarantee.source,
         quantity=guarantee.quantity, sense=guarantee.sense, holds_in=guarantee.holds_in,
         heuristic=guarantee.heuristic,
@@ -406,6 +473,7 @@ def unmeasured(record: Record, guarantee: Guarantee, todo: str) -> Certificate:
         high=[], worst_step=None, assumptions=assumptions, curve=PlotCurve([], [], [], [], []),
         latex=guarantee.latex,
     )  # fmt: skip
+    return _marked(made, record, set(), conditions)
 
 
 def _is_vacuous(
@@ -454,10 +522,21 @@ def _numbers(values: list[Any]) -> list[Any]:
     return [_number(v) for v in values]
 
 
-def write_certificates(certificates: list[Certificate], path: Path) -> None:
-    """Write certificates as one JSON file, whole or not at all."""
+def write_certificates(
+    certificates: list[Certificate], path: Path, *, publish_private: bool = False
+) -> None:
+    """Write certificates as one JSON file, whole or not at all, as `Certificate.published` leaves them.
+
+    Parameters
+    ----------
+    certificates, path
+        Which, and where to.
+    publish_private
+        Whether with numbers of private columns.
+    """
+    told = [c.to_dict(publish_private=publish_private) for c in certificates]
     text = json.dumps(
-        {"format": FORMAT, "certificates": [c.to_dict() for c in certificates]},
+        {"format": FORMAT, "certificates": told},
         indent=1,
         allow_nan=False,
     )

@@ -118,6 +118,25 @@ def assume_fact(
     return Assumption(name, requires, number, state, f"recorded: {known}")
 
 
+def assume_plain_gradients(record: Record, of: str = "") -> tuple[Assumption, ...]:
+    """Where a record says that sums were clipped per example and noised: that a theorem of others fails.
+
+    Empty where it says nothing of the kind, or says that the noise was 0 and the clip norm infinite.
+
+    Parameters
+    ----------
+    record, of
+        The run.
+    """
+    names = ("clipping", "clip_norm", "noise_multiplier", "history")
+    clipping, norm, noise, history = known = [record.fact(name, of) for name in names]
+    clipped = "per example" in clipping.all and norm.all != (math.inf,)
+    if not clipped and not any(noise.all) and not history.all:
+        return ()
+    how = "clipped per example and noised: " + "; ".join(str(k) for k in known if k.all)
+    return (Assumption("plain gradients", "neither clipped nor noised", None, False, how),)
+
+
 @checked
 @dataclass(frozen=True)
 class Guarantee:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import operator
 import time
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from surefoot.errors import FileFormatError, UnknownNameError
 
 Fact = str | bool | int | float
 FACTS = b"surefoot.facts"
+PRIVATE = "private_columns"
 SCHEMA = pa.schema(
     [
         ("quantity", pa.dictionary(pa.int32(), pa.string())),
@@ -129,6 +131,9 @@ class Record:
         Seconds between flushes.
     """
 
+    # Sets that note which quantities are read; see `reading`.
+    _readers: tuple[set[str], ...] = ()
+
     def __init__(self, folder: str | Path | None = None, *, flush_every: float = 5.0) -> None:
         self._columns: dict[str, _Column] = {}
         # None in place of a seed: noted for the whole record, whichever seeds it will hold.
@@ -212,6 +217,32 @@ class Record:
         for name, value in plain.items():
             self._note(f"{of}.{name}" if of else name, None if seed is None else int(seed), value)
 
+    def private(self, *quantities: str) -> None:
+        """Say that columns are queries of private data without noise: they stay when others are published.
+
+        Certificates that read them, pages and trackers leave their numbers out unless asked. The mark is a
+        fact: it goes wherever the record goes, and nothing takes it back.
+        """
+        for name in quantities:
+            self.note(**{PRIVATE: name})
+
+    @property
+    def private_quantities(self) -> tuple[str, ...]:
+        """The columns that were said to be private, whether or not they have a row yet."""
+        return tuple(
+            sorted({str(v) for noted in self._facts.get(PRIVATE, {}).values() for v in noted})
+        )
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[set[str]]:
+        """The names of the quantities whose values are read inside, here or in a copy that is made inside."""
+        seen: set[str] = set()
+        self._readers = (*self._readers, seen)
+        try:
+            yield seen
+        finally:
+            self._readers = tuple(s for s in self._readers if s is not seen)
+
     def _note(self, key: str, seed: int | None, value: Fact) -> None:
         values = self._facts.setdefault(key, {})
         before = values.get(seed, ())
@@ -230,6 +261,11 @@ class Record:
         What was noted of no one in particular is true of each of several.
         """
         return self._known(name, (name, f"{of}.{name}") if of else (name,))
+
+    def arms(self, *names: str) -> list[str]:
+        """The `of`s under which any of these facts was noted, "" for no one in particular first."""
+        split = (key.rpartition(".") for key in self._facts)
+        return sorted({of for of, _, name in split if name in names})
 
     def _known(self, name: str, keys: tuple[str, ...]) -> Known:
         noted = [self._facts.get(key, {}) for key in keys]
@@ -259,6 +295,8 @@ class Record:
         return sum(len(c.value) for c in self._columns.values())
 
     def _column(self, quantity: str) -> _Column:
+        for seen in self._readers:
+            seen.add(quantity)
         try:
             return self._columns[quantity]
         except KeyError:
@@ -297,6 +335,7 @@ class Record:
     def of_seed(self, seed: int) -> Record:
         """The numbers and facts of one seed."""
         found = Record()
+        found._readers = self._readers
         for name, column in self._columns.items():
             own = [i for i, s in enumerate(column.seed) if s == seed]
             if own:
@@ -323,6 +362,7 @@ class Record:
         project: str = "surefoot",
         run: str = "record",
         certificates: Iterable[Any] = (),
+        publish_private: bool = False,
     ) -> None:
         """Hand the record to a tracker, a run of it for each seed, through the tracker's own client.
 
@@ -342,6 +382,9 @@ class Record:
             The name of the run, to which the seed is added.
         certificates
             Of this record.
+        publish_private
+            Whether private columns go too. They are then among what left (fact `released`), and no promise of
+            privacy holds.
 
         Raises
         ------
@@ -352,20 +395,38 @@ class Record:
         """
         from surefoot._sinks.sending import send
 
-        send(tracker, self, place, project, run, certificates)
+        # Before anything leaves: an interrupted sending is one too.
+        if publish_private:
+            self.published()
+        send(tracker, self, place, project, run, certificates, publish_private)
 
-    def frame(self) -> pd.DataFrame:
-        """A data frame indexed by (seed, step), one column a quantity, NaN where none was taken."""
-        table: pd.DataFrame = self.table().to_pandas()
+    def published(self) -> None:
+        """Note that the private columns left as they are; `released` then names them."""
+        for name in self.private_quantities:
+            self.note(released=name)
+
+    def frame(self, *quantities: str) -> pd.DataFrame:
+        """A data frame indexed by (seed, step), one column a quantity, NaN where none was taken.
+
+        Of these quantities, by default of all.
+        """
+        chosen = quantities or tuple(self._columns)
+        for name in chosen:
+            self._column(name)
+        table: pd.DataFrame = self._rows(chosen, {}).to_pandas()
         table["quantity"] = table["quantity"].astype(str)
         table = table.drop_duplicates(["quantity", "seed", "step"], keep="last")
         return table.pivot(index=["seed", "step"], columns="quantity", values="value")
 
     def table(self, *, since: Mapping[str, int] | None = None) -> pa.Table:
         """The record as an Arrow table with columns quantity, seed, step, value; facts as its metadata."""
-        since = since or {}
+        for seen in self._readers:
+            seen.update(self._columns)
+        return self._rows(self.quantities, since or {})
+
+    def _rows(self, quantities: Iterable[str], since: Mapping[str, int]) -> pa.Table:
         parts = []
-        for name in self.quantities:
+        for name in sorted(quantities):
             column, first = self._columns[name], since.get(name, 0)
             count = len(column.value) - first
             if count:
@@ -455,6 +516,7 @@ class Record:
         # Without a row there is no seed, and what is true of the whole would be true of none.
         rowless = not any(record.seeds for record in several)
         for record in several:
+            whole._readers += record._readers
             for name, column in record._columns.items():
                 target = whole._columns.setdefault(name, _Column())
                 target.seed.extend(column.seed)

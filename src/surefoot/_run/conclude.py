@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def certificates_of(
         # A seed that was cut short may not have come to a quantity; one that ended has them all.
         guarantees = [g for g in guarantees if g.quantity in record]
     made = [certify(record, g, confidence, look=look) for g in guarantees]
-    made += part.certificates(config, record)
+    made += [_marked(c, record) for c in part.certificates(config, record)]
     names = [c.name for c in made]
     for name in names:
         if names.count(name) > 1:
@@ -99,11 +100,25 @@ def certificates_of(
     return [_labelled(c, part, missing) for c in made]
 
 
+def _marked(certificate: Certificate, record: Record) -> Certificate:
+    """One that a method made without `certify` is private where its quantity is."""
+    if certificate.private or certificate.quantity not in record.private_quantities:
+        return certificate
+    return dataclasses.replace(certificate, private=(certificate.quantity,))
+
+
 def _store(part: Part, config: StudyConfig, record: Record, folder: RunFolder) -> None:
-    for name, table in part.tables(config, record).items():
+    for name, table in public(record, lambda: part.tables(config, record)).items():
         folder.write_table(part.name, name, table)
-    for name, figure in part.figures(config, record).items():
+    for name, figure in public(record, lambda: part.figures(config, record)).items():
         folder.write_figure(part.name, name, json.loads(figure.to_json()))
+
+
+def public(record: Record, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Tables or figures of a record, or none where a private column was read for them: pages show them."""
+    with record.reading() as read:
+        found = make()
+    return {} if read & set(record.private_quantities) else found
 
 
 def _labelled(certificate: Certificate, part: Part, missing: list[int]) -> Certificate:

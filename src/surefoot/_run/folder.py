@@ -210,8 +210,8 @@ class RunFolder:
         return read_certificates(file) if file.exists() else []
 
     def write_certificates(self, certificates: list[Certificate]) -> None:
-        """Store the certificates."""
-        write_certificates(certificates, self.path / "certificate.json")
+        """Store the certificates, whole: beside them lie the private columns themselves."""
+        write_certificates(certificates, self.path / "certificate.json", publish_private=True)
 
     def record(self, part: str) -> Record:
         """The record of one part over all its seeds."""

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from surefoot import data
-from surefoot._run.conclude import certificates_of
+from surefoot._run.conclude import certificates_of, public
 from surefoot._run.files import read_json
 from surefoot._run.folder import RunFolder, file_name, plain_table
 from surefoot._run.manifest import read_manifest
@@ -175,7 +175,7 @@ def _check_part(
     try:
         made = certificates_of(part, config, record, confidence, missing, about.get("look"))
         again = {c.name: c for c in made}
-        tables = {} if missing else part.tables(config, record)
+        tables = {} if missing else public(record, lambda: part.tables(config, record))
     except Exception as error:
         # Whatever the study's own code raises on a record that is not the one that it made.
         why = f"{type(error).__name__}: {error}"
@@ -183,7 +183,7 @@ def _check_part(
     before = {c.name: c for c in stored}
     for name in dict.fromkeys([*before, *again]):
         old, new = before.get(name), again.get(name)
-        differs = () if old is None or new is None else _differences(old.to_dict(), new.to_dict())
+        differs = () if old is None or new is None else _differed(old, new)
         if (
             old is not None
             and new is not None
@@ -253,6 +253,10 @@ def same_curve(old: Certificate, new: Certificate, record: Record) -> bool:
         ):
             return False
     return bool(old.curve.steps) == bool(new.curve.steps)
+
+
+def _differed(old: Certificate, new: Certificate) -> tuple[str, ...]:
+    return _differences(old.to_dict(publish_private=True), new.to_dict(publish_private=True))
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,22 +64,28 @@ def send(
     project: str,
     run: str,
     certificates: Iterable[Any],
+    publish_private: bool = False,
 ) -> None:
     """Hand a record to a tracker; see `Record.to`."""
     check_sink(sink)
     write = importlib.import_module(f"surefoot._sinks.doors.{sink}").write
-    made = list(certificates)
+    made = [c.published(publish_private) for c in certificates]
+    kept = () if publish_private else record.private_quantities
     # Some clients greet on the standard output, which may be somebody's JSON.
     with contextlib.redirect_stdout(sys.stderr):
         for seed in record.seeds:
-            write(_sent(record, seed, project, run, made), None if place is None else str(place))
+            write(
+                _sent(record, seed, project, run, made, kept), None if place is None else str(place)
+            )
 
 
-def _sent(record: Any, seed: int, project: str, run: str, made: list[Any]) -> Sent:
-    names = dict(_named(record.quantities))
+def _sent(
+    record: Any, seed: int, project: str, run: str, made: list[Any], kept: Collection[str]
+) -> Sent:
+    names = dict(_named(q for q in record.quantities if q not in kept))
     rows: dict[int, dict[str, float]] = {}
     own = record.of_seed(seed)
-    for quantity in own.quantities:
+    for quantity in (q for q in own.quantities if q not in kept):
         curve = own.curves(quantity)
         for step, value in zip(curve.steps.tolist(), curve.values[0].tolist(), strict=True):
             rows.setdefault(step, {})[names[quantity]] = value
@@ -87,7 +93,7 @@ def _sent(record: Any, seed: int, project: str, run: str, made: list[Any]) -> Se
     return Sent(
         project, f"{run} seed {seed}", tuple(sorted(rows.items())), {"seed": str(seed), **facts},
         {changed: name for name, changed in names.items() if changed != name},
-        json.dumps([c.to_dict() for c in made], indent=1, allow_nan=False),
+        json.dumps([c.to_dict(publish_private=True) for c in made], indent=1, allow_nan=False),
         "\n\n".join(c.summary() for c in made),
     )  # fmt: skip
 

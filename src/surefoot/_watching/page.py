@@ -49,10 +49,11 @@ def write_watched(
         {"guarantee": o.name, "offered": o.guarantee is not None, "why not": o.why_not}
         for o in offered
     ]
+    shown = [name for name in record.quantities if name not in record.private_quantities]
     folder = write_single(
         root, STUDY, title=TITLE, paper="a training of one's own", part=PART, about=TITLE,
         record=record, certificates=certificates, tables={"What was offered": pd.DataFrame(table)},
-        figures={name: curve_figure(record, name) for name in record.quantities},
+        figures={name: curve_figure(record, name) for name in shown},
         config=settings, command="surefoot.watch", seconds=seconds, confidence=confidence,
     )  # fmt: skip
     page = write_run_page(folder)

@@ -175,8 +175,8 @@ def compare(
     runs
         At least two run folders; the others are compared with the first.
     quantities
-        Which ones; by default those that a certificate of a run speaks of and that all runs recorded, or all
-        that all of them recorded where there are none.
+        Which ones, of those that are not private; by default those that a certificate of a run speaks of and
+        that all runs recorded, or all that all of them recorded where there are none.
     confidence
         Of the interval of each mean difference, by itself: Student's, lengthened where the differences are
         skewed.
@@ -197,7 +197,7 @@ def compare(
         raise ArgumentError("runs", f"must be at least two run folders, got {len(folders)}")
     if twice := next((p for p in paths if paths.count(p) > 1), None):
         raise ArgumentError("runs", f"must be different run folders, got {twice} more than once")
-    certificates = [f.certificates() for f in folders]
+    certificates = [[c.published() for c in f.certificates()] for f in folders]
     ends = [_ends(f) for f in folders]
     shared = [c for c in ends[0] if all(c in other for other in ends[1:])]
     if not shared:
@@ -228,7 +228,7 @@ def _ends(folder: RunFolder) -> Ends:
     found: Ends = {}
     for part in folder.parts:
         record = folder.record(part)
-        for quantity in record.quantities:
+        for quantity in sorted({*record.quantities} - {*record.private_quantities}):
             found[part, quantity] = record.last(quantity)
     return found
 

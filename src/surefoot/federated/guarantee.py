@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Guarantee
+from surefoot.listing import lettered
 from surefoot.record import Record
 
 BYTES_UP, BYTES_DOWN = "bytes up", "bytes down"
@@ -70,3 +72,9 @@ def certificates(
         else unmeasured(record, guarantee, todo)
         for guarantee, todo in all_theorems
     ]
+
+
+def of_record(record: Record, **asked: Any) -> list[Certificate]:
+    """The bytes of a federation, where its record counted them (`surefoot.certificates`)."""
+    counted = BYTES_UP in record or BYTES_DOWN in record
+    return [lettered(c, "W") for c in certificates(record)] if counted else []

@@ -10,13 +10,15 @@ comparison) `of` names one: its quantities are "of: loss" and so on.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from surefoot.certificate import Certificate, certify, unmeasured
-from surefoot.guarantee import Assumption, Guarantee
+from surefoot.guarantee import Assumption, Guarantee, assume_plain_gradients
 from surefoot.lora._theorem import conditions, step_sizes
 from surefoot.lora._theorem.ranges import estimate_range, gap_range, gradient_range, loss_size
 from surefoot.lora._theorem.rates import Constants, of_problem, rate
@@ -26,7 +28,7 @@ from surefoot.record import Record
 
 __all__ = [
     "Constants", "add_losses", "add_run", "asymm_limit", "certificates", "derive", "descent",
-    "factor_smoothness", "free_estimate", "linear_rate", "lora_curvature", "stationarity",
+    "factor_smoothness", "free_estimate", "linear_rate", "lora_curvature", "of_record", "stationarity",
 ]  # fmt: skip
 
 PAPER = "arXiv 2410.08305"
@@ -461,3 +463,37 @@ def _certified(record: Record, guarantee: Guarantee, of: str, confidence: float)
                 record, guarantee, "the gradient of some block was not seen as it was"
             )
     return certify(record, guarantee, confidence)
+
+
+def of_record(record: Record, **asked: Any) -> list[Certificate]:
+    """What a record alone says of the chains in it (`surefoot.certificates`); L is not in it."""
+    unknown = Constants(1.0, sigma2=None, how_L="not told")
+    todo = "give the constants of the problem to surefoot.lora.guarantee.certificates"
+    found = []
+    for of in record.arms("sketch", "shared_sketch"):
+        federated = "fed_rac" in record.fact("method", of).all
+        made = [] if federated else [descent(unknown, of)]
+        made.append(stationarity(unknown, "fed" if federated else "sgd", of))
+        found += [unmeasured(record, _without_constants(g, of), todo) for g in made]
+    return found
+
+
+def _without_constants(guarantee: Guarantee, of: str) -> Guarantee:
+    """The same with nothing said of the constants, and nothing promised of clipped and noised gradients."""
+
+    def assumed(record: Record) -> tuple[Assumption, ...]:
+        blind = {"smooth": "f is L-smooth", "step size": "gamma <= 1/L", "noise": "variance <= sigma2",
+                 "clients": "spread <= zeta2"}  # fmt: skip
+        return (
+            *assume_plain_gradients(record, of),
+            *(
+                Assumption(
+                    a.name, blind[a.name], None, None, "a constant of the problem is not told"
+                )
+                if a.name in blind
+                else a
+                for a in guarantee.assumptions(record)
+            ),
+        )
+
+    return dataclasses.replace(guarantee, assumptions=assumed)

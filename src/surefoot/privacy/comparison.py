@@ -20,7 +20,7 @@ from surefoot.privacy.composition import REFUSED, as_history, epochs, standard
 from surefoot.privacy.facts import CLAIMED, WEIGHT, distinct, merged, setting_facts
 from surefoot.privacy.gaussian_mechanism import full_batch
 from surefoot.privacy.heuristic import PerStep, Sampling, last_iterate
-from surefoot.privacy.result import FORWARD_ONLY, HONESTY, Value
+from surefoot.privacy.result import FORWARD_ONLY, HONESTY, PUBLIC_DIRECTIONS, Value
 from surefoot.record import Record
 
 if TYPE_CHECKING:
@@ -228,6 +228,7 @@ def compare(
     audit: AuditResult | None = None,
     optimizer: Any = None,
     lr_history: Float[Array, " steps"] | list[float] | None = None,
+    public_directions: bool = False,
 ) -> Report:
     """Epsilon at delta: standard (proven), last-iterate heuristic, envelope, full batch, and an audit.
 
@@ -246,6 +247,9 @@ def compare(
         is refused for what it does not cover (Adam; optimisers that take forward passes only).
     lr_history
         Its learning rate at each step, where that changed.
+    public_directions
+        That every step moved along directions whose seed is known (zeroth-order training): the heuristic is
+        then void and refused. An audit whose record says so needs no telling.
 
     Raises
     ------
@@ -263,8 +267,10 @@ def compare(
         weighing = weigh(optimizer, check_steps(steps), lr_history)
     elif lr_history is not None:
         raise ValueError("lr_history needs an optimizer; learning rates alone are weights")
-    if (name := _forward_only(audit)) is not None:
-        weighing = Weighing(refused=FORWARD_ONLY.format(name=name), void=True)
+    if public_directions or _noted(audit, "public_directions"):
+        weighing = _void(weighing, PUBLIC_DIRECTIONS)
+    elif (name := _forward_only(audit)) is not None:
+        weighing = _void(weighing, FORWARD_ONLY.format(name=name))
     found = made_report(
         noise_multiplier, sample_rate, steps, delta, weighing,
         weights=weights, sampling=sampling, releases=releases, audit=audit,
@@ -272,12 +278,22 @@ def compare(
     if optimizer is not None:
         # Said by the caller, and never to look better: what the heuristic rests on.
         found.record.note(found.record.seeds[0], optimizer=weighing.name)
+    if public_directions:
+        found.record.note(found.record.seeds[0], public_directions=True)
     return dataclasses.replace(found, notes=(*found.notes, *weighing.notes))
+
+
+def _void(weighing: Weighing, why: str) -> Weighing:
+    return dataclasses.replace(weighing, weights=None, refused=why, void=True)
+
+
+def _noted(audit: AuditResult | None, fact: str) -> bool:
+    return audit is not None and True in audit.record.fact(fact).all
 
 
 def _forward_only(audit: AuditResult | None) -> str | None:
     """The name of what trained, where the audit's record says that it took no gradients."""
-    if audit is None or True not in audit.record.fact("forward_only").all:
+    if audit is None or not _noted(audit, "forward_only"):
         return None
     return ", ".join(map(str, audit.record.fact("optimizer").all))
 

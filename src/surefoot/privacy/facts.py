@@ -2,11 +2,20 @@
 
 | fact | words or numbers | written by |
 | --- | --- | --- |
-| `noise_multiplier`, `sample_rate`, `steps` | sigma, q, T | what trained |
+| `noise_multiplier`, `sample_rate`, `steps` | sigma, q, T (or the quantity `released_steps`) | what trained |
 | `history` | the same as JSON runs [[sigma, q, count], ...], where the steps differ | what trained |
 | `claimed_...` | the same names: the promise under audit | the audit |
 | `sampling` | poisson, shuffled | what drew the batches |
+| `mechanism` | poisson-subsampled gaussian | what released |
 | `clipping`, `clip_norm` | per example; C | what clipped |
+| `non_finite` | zero: what an example contributes where its value is NaN or infinite | what clipped |
+| `divisor` | constant: sums are divided by q times N, never by a batch's size | what divided |
+| `secret_noise`, `secret_sampling` | whether nobody else knows their generator | what drew them |
+| `population`, `population_public` | N; whether it, or a lower limit of it, is public | what sampled |
+| `released` | what left, in words of `NOISED` or others | whoever let it out |
+| `forward_only` | steps are numbers along directions, no gradients | what trained |
+| `public_directions` | whether the seed of the directions is known | what trained |
+| `directions`, `trained_numbers` | K a step; d | what trained |
 | `optimizer`, `lr`, `momentum`, `weight_decay` | the update | what trained |
 | `accountant` | prv, rdp, ... | the engine |
 | `adjacency` | add/remove | the audit, whose coins put canaries in or leave them out |
@@ -26,7 +35,14 @@ from surefoot.record import Fact, Record
 
 History = tuple[tuple[float, float, int], ...]
 CLAIMED = "claimed_"
+BOUND = "audit lower bound"
+# A quantity in place of the fact `steps`: a run does not know at its start how many it will make.
+COUNTED = "released_steps"
 SETTING = ("noise_multiplier", "sample_rate", "steps")
+# What the noise covers, and what follows from that alone.
+NOISED = (
+    "noised scalars", "noised gradients", "noised sums", "weights", "step log", "direction seed", "settings",
+)  # fmt: skip
 # The promised curve of a heuristic with unequal steps needs a number a step, which is no fact.
 WEIGHT = "weight of the step"
 
@@ -78,12 +94,22 @@ def recorded_histories(
     whole = record.fact(f"{prefix}history", of)
     parts = [record.fact(prefix + name, of) for name in SETTING]
     seeds = {s for known in (whole, *parts) for s in (*known.values, *known.missing)}
+    counted = {} if prefix else _counted(record, of)
     found = {}
     for seed in sorted(seeds):
         written = [merged(json.loads(str(h))) for h in whole.values.get(seed, ())]
-        combined = itertools.product(*(known.values.get(seed, ()) for known in parts))
+        sigma, q, steps = (known.values.get(seed, ()) for known in parts)
+        combined = itertools.product(sigma, q, steps or counted.get(seed, ()))
         found[seed] = tuple(dict.fromkeys([*written, *(merged([run]) for run in combined)]))
     return found
+
+
+def _counted(record: Record, of: str) -> dict[int, tuple[int, ...]]:
+    """How many steps each seed has let go, where it counted them as it went."""
+    name = f"{of}.{COUNTED}" if of else COUNTED
+    if name not in record:
+        return {}
+    return {seed: (int(value),) for seed, (_, value) in record.last(name).items()}
 
 
 def distinct(histories: Iterable[History]) -> tuple[History, ...]:

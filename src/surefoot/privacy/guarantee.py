@@ -7,33 +7,44 @@ trained notes what it did, the two must agree.
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable
+import dataclasses
+from typing import Any, Protocol
 
-import numpy as np
-from jaxtyping import Float
-
-from surefoot.guarantee import Assumption, Guarantee, assume_fact
-from surefoot.privacy.composition import standard
-from surefoot.privacy.facts import (
-    CLAIMED,
-    WEIGHT,
-    History,
-    as_arguments,
-    distinct,
-    recorded_histories,
+from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_number
+from surefoot.certificate import Certificate, certify, unmeasured
+from surefoot.guarantee import Guarantee, Verdict, assume_fact
+from surefoot.listing import lettered
+from surefoot.privacy._checks import check_delta
+from surefoot.privacy._recorded import (
+    assume_alike,
+    assume_directions,
+    assume_linear,
+    assume_mechanism,
+    assume_sampled,
+    assume_setting,
+    plausible_value,
+    promised,
+    proven_value,
+    values_of,
 )
-from surefoot.privacy.heuristic import last_iterate
-from surefoot.privacy.result import Value
-from surefoot.record import Fact, Record
+from surefoot.privacy.composition import as_history
+from surefoot.privacy.facts import (
+    BOUND,
+    CLAIMED,
+    copy_facts,
+    distinct,
+    merged,
+    recorded_histories,
+    setting_facts,
+)
+from surefoot.record import Record
 
 # An epsilon above this distinguishes nothing that matters: e^20 is half a billion.
 USELESS = 20.0
-LINEAR = "the losses and the regulariser are linear in the parameters"
 # The two are computed apart, and at T = 1 they are the same curve.
 GRID_ERROR = 2e-4
-Weights = tuple[float, ...] | None
+UNAUDITED = "not audited; give the result of an audit of this mechanism as audit="
 
 
 def proven_claim(quantity: str, *, of: str = "", name: str | None = None) -> Guarantee:
@@ -60,9 +71,36 @@ def proven_claim(quantity: str, *, of: str = "", name: str | None = None) -> Gua
         quantity=quantity,
         sense="upper",
         holds_in="every run",
-        bound=lambda record: _promised(record, quantity, of, _proven),
-        assumptions=lambda record: (_setting(record, of, _proven), *_sampled(record, of)),
+        bound=lambda record: promised(record, quantity, of, proven_value),
+        assumptions=lambda record: (
+            assume_setting(record, of, proven_value),
+            *assume_sampled(record, of),
+        ),
         trivial=USELESS,
+    )
+
+
+def released_claim(quantity: str, *, of: str = "", name: str | None = None) -> Guarantee:
+    """All that left a run is (epsilon, delta)-differentially private, with nothing assumed of the mechanism.
+
+    As `proven_claim`, which leaves to its reader what is asked here: that the mechanism is the one of the
+    proof, that noise and coins are secret, divisor and population public constants, and that nothing left but
+    what the noise covers.
+
+    Parameters
+    ----------
+    quantity, of
+        As in `proven_claim`.
+    name
+        By default "privacy of all that left".
+    """
+    claim = proven_claim(quantity, of=of)
+    return dataclasses.replace(
+        claim,
+        name=name or "privacy of all that left",
+        statement="everything released together is (epsilon, delta)-differentially private with the epsilon "
+        "of the recorded noise, rate and steps",
+        assumptions=lambda record: (*claim.assumptions(record), *assume_mechanism(record, of)),
     )
 
 
@@ -88,16 +126,17 @@ def heuristic_claim(quantity: str, *, of: str = "", name: str | None = None) -> 
         quantity=quantity,
         sense="upper",
         holds_in="every run",
-        bound=lambda record: _promised(record, quantity, of, _plausible),
+        bound=lambda record: promised(record, quantity, of, plausible_value),
         assumptions=lambda record: (
-            _setting(record, of, _plausible),
-            *_sampled(record, of),
+            assume_setting(record, of, plausible_value),
+            *assume_sampled(record, of),
             assume_fact(
                 record, "releases", "hidden iterates", "only the last iterate is seen",
                 lambda v: v == "last", of=of,
             ),
-            _alike(record, of),
-            _linear(record, of),
+            *assume_directions(record, of),
+            assume_alike(record, of),
+            assume_linear(record, of),
         ),
         heuristic=True,
         trivial=USELESS,
@@ -128,131 +167,145 @@ def postprocessing_claim(quantity: str, proven: str, *, name: str | None = None)
     )
 
 
-@functools.lru_cache(maxsize=256)
-def _proven(history: History, delta: float, weights: Weights = None) -> Value:
-    return standard(*as_arguments(history)).epsilon(delta)
+class Audit(Protocol):
+    """What is asked of the result of an audit."""
+
+    delta: float
+    confidence: float
+    claimed: tuple[Any, Any, int] | None
+    record: Record
+
+    @property
+    def lower_bound(self) -> float:
+        """The distribution-free one."""
 
 
-@functools.lru_cache(maxsize=256)
-def _plausible(history: History, delta: float, weights: Weights = None) -> Value:
-    return last_iterate(*as_arguments(history), weights=weights).epsilon(delta)
+@checked(leave=("audit",))
+def certificates(
+    record: Record,
+    audit: Audit | None = None,
+    *,
+    delta: float | None = None,
+    of: str = "",
+    confidence: float = 0.95,
+) -> list[Certificate]:
+    """Of a run that released noised sums: that all that left is private; that the last iterate leaks less.
 
+    Both are read off the facts of the record (`surefoot.privacy.facts`); `details["epsilon"]` of the first is
+    the exact value of `standard`. KEPT only beside an audit that came out below it, else UNDECIDED;
+    NOT_PROMISED where a fact fails, for instance where something left without noise.
 
-def _weights(record: Record, of: str) -> dict[int, Weights]:
-    column = f"{of}, {WEIGHT}" if of and f"{of}, {WEIGHT}" in record else WEIGHT
-    if column not in record:
-        return {}
-    curves = record.curves(column)
-    rows = zip(curves.seeds, curves.values, strict=True)
-    return {int(seed): tuple(float(a) for a in row) for seed, row in rows}
+    Parameters
+    ----------
+    record
+        Of what ran.
+    audit
+        The result of an audit of the same mechanism, for instance of `surefoot.privacy.audit.mechanism`.
+    delta
+        The failure probability; by default the fact of that name, or the audit's.
+    of
+        Whose facts, where the record holds several trainings.
+    confidence
+        That an audit must have at least.
 
-
-def _values(
-    record: Record, of: str, value: Callable[[History, float, Weights], Value]
-) -> dict[int, Value | None]:
-    """For every seed, what its record promises; None where it does not say, or says two things."""
-    ran, claimed = recorded_histories(record, of), recorded_histories(record, of, CLAIMED)
-    deltas, weights = record.fact("delta", of), _weights(record, of)
-    found: dict[int, Value | None] = {}
-    for seed in {*ran, *claimed}:
-        said = distinct((*ran.get(seed, ()), *claimed.get(seed, ())))
-        delta = deltas.values.get(seed, ())
-        found[seed] = None
-        if len(said) == 1 and len(delta) == 1:
-            (history,) = said
-            found[seed] = value(history, float(delta[0]), weights.get(seed))
-    return found
-
-
-def _promised(
-    record: Record, quantity: str, of: str, value: Callable[[History, float, Weights], Value]
-) -> Float[np.ndarray, "seeds 1"]:
-    """The upper bound of each seed's value; infinite, which promises nothing, where there is none."""
-    values = _values(record, of, value)
-    each = [values.get(int(seed)) for seed in record.curves(quantity).seeds]
-    return np.array([[math.inf if v is None else v.upper] for v in each])
-
-
-def _setting(
-    record: Record, of: str, value: Callable[[History, float, Weights], Value]
-) -> Assumption:
-    """That noise, rate and steps are known, and that what was claimed is what ran."""
-    ran, claimed = recorded_histories(record, of), recorded_histories(record, of, CLAIMED)
-    seeds = sorted({*ran, *claimed})
-    said = [distinct((*ran.get(s, ()), *claimed.get(s, ()))) for s in seeds]
-    if any(len(found) > 1 for found in said):
-        state: bool | None = False
-    else:
-        state = True if seeds and all(ran.get(s) for s in seeds) else None
-    each = {v.value for v in _values(record, of, value).values() if v is not None}
-    epsilon = (
-        f"epsilon {min(each):.4g}" if len(each) == 1 else "epsilon by seed" if each else "none"
-    )
-    return Assumption(
-        "noise, rate and steps",
-        "one (sigma, q, T): claimed as it ran",
-        None,
-        state,
-        f"promised: {epsilon} at {record.fact('delta', of)}, {record.fact('confidence', of)}; "
-        f"ran: {_shown(ran)}; claimed: {_shown(claimed)}",
-    )
-
-
-def _shown(histories: dict[int, tuple[History, ...]]) -> str:
-    each = dict.fromkeys(h for found in histories.values() for h in found)
-    words = [
-        f"sigma {h[0][0]:g}, q {h[0][1]:g}, T {h[0][2]}"
-        if len(h) == 1
-        else f"{len(h)} runs of different steps, T {sum(count for _, _, count in h)}"
-        for h in each
+    Raises
+    ------
+    ValueError
+        If the record or the audit is at another delta, the audit of another (sigma, q, T), or at less than
+        the confidence.
+    """
+    record = Record.concat([record])
+    # Without a row there is no seed to certify.
+    for seed in record.seeds or _told(record):
+        record.update(seed, 0, {"certified": 1.0})
+    if delta is None and audit is not None and not record.fact("delta", of).all:
+        delta = audit.delta
+    if delta is not None:
+        _note_delta(record, check_delta(delta), of)
+    if audit is not None:
+        _note_audit(record, audit, of, check_number("confidence", confidence, above=0, below=1))
+        confidence = audit.confidence
+    return [
+        _judged(record, released_claim(BOUND, of=of), confidence, of),
+        _judged(
+            record,
+            heuristic_claim(BOUND, of=of, name="the last iterate leaks less"),
+            confidence,
+            of,
+        ),
     ]
-    return " and ".join(words) or "not recorded"
 
 
-def _sampled(record: Record, of: str) -> tuple[Assumption, ...]:
-    """What both values ask of the training."""
-    asked: tuple[tuple[str, str, str, Fact], ...] = (
-        ("sampling", "Poisson sampling", "each example in each batch by its own coin", "poisson"),
-        ("clipping", "clipped gradients", "the gradient of each example clipped", "per example"),
-        ("adjacency", "adjacency", "one example added or removed", "add/remove"),
+def _told(record: Record) -> list[int]:
+    return sorted({seed for known in record.facts.values() for seed in known.values}) or [0]
+
+
+def _note_delta(record: Record, delta: float, of: str) -> None:
+    for noted in record.fact("delta", of).all:
+        if noted != delta:
+            raise ValueError(f"delta must be the recorded one, {noted:g}, got {delta:g}")
+    for seed in record.seeds:
+        record.note(seed, of, delta=delta)
+
+
+def _note_audit(record: Record, audit: Audit, of: str, confidence: float) -> None:
+    """One audit speaks of every seed of a run, if it is one of this run."""
+    if audit.confidence < confidence:
+        raise ValueError(
+            f"audit must be at a confidence of at least {confidence:g}, got one at {audit.confidence:g}"
+        )
+    for delta in record.fact("delta", of).all:
+        if audit.delta != delta:
+            raise ValueError(
+                f"audit must be at the same delta, {delta:g}, got one at {audit.delta:g}"
+            )
+    ran = {h for found in recorded_histories(record, of).values() for h in found}
+    if audit.claimed is not None:
+        claimed = merged(as_history(*audit.claimed))
+        if ran and len(distinct((*ran, claimed))) > 1:
+            raise ValueError(
+                "audit must be of this run, got one of another (sigma, q, T): "
+                f"{setting_facts(claimed, CLAIMED)}, not {[setting_facts(h) for h in ran]}"
+            )
+    for seed in record.seeds:
+        record.update(seed, 0, {BOUND: audit.lower_bound})
+        copy_facts(audit.record, record, seed, of)
+
+
+def _judged(record: Record, claim: Guarantee, confidence: float, of: str) -> Certificate:
+    """What a claim says of the run: beside an audit if there was one, and with its epsilon."""
+    if BOUND in record:
+        found = certify(record, claim, max(confidence, 0.5))
+    else:
+        found = unmeasured(record, claim, UNAUDITED)
+    hidden = assume_directions(record, of) if claim.heuristic else ()
+    if hidden:
+        # Of all that fails, what cannot be mended.
+        found = dataclasses.replace(found, reason=hidden[0].how)
+    letter = "H" if claim.heuristic else "P"
+    value = plausible_value if claim.heuristic else proven_value
+    each = [v for v in values_of(record, of, value).values() if v is not None]
+    if not each or found.verdict is Verdict.NOT_PROMISED:
+        return lettered(found, letter)
+    worst = max(each, key=lambda v: v.upper)
+    delta = float(record.fact("delta", of).all[0])
+    note = f"epsilon {worst.value:.6g} at delta {delta:g}"
+    vacuous = found.verdict is Verdict.UNDECIDED and worst.upper > USELESS
+    found = dataclasses.replace(
+        found,
+        verdict=Verdict.VACUOUS if vacuous else found.verdict,
+        reason=f"epsilon {worst.value:.4g} distinguishes nothing" if vacuous else found.reason,
+        details={"epsilon": worst.value, "at most": worst.upper, "delta": delta},
+        notes=(*found.notes, f"{note}; {worst.note}" if worst.note else note),
     )
-    return tuple(
-        assume_fact(record, fact, name, requires, functools.partial(_equals, wanted), of=of)
-        for fact, name, requires, wanted in asked
-    )
+    return lettered(found, letter)
 
 
-def _equals(wanted: Fact, given: Fact) -> bool:
-    return given == wanted
-
-
-def _alike(record: Record, of: str) -> Assumption:
-    """That every step counts the same, or that the record knows what each counts."""
-    name, requires = "weights of the steps", "all steps count the same, or as recorded"
-    known = [record.fact(fact, of) for fact in ("optimizer", "lr", "momentum", "weight_decay")]
-    how = "recorded: " + "; ".join(map(str, known))
-    seeds = {s for k in known for s in (*k.values, *k.missing)}
-    if seeds and seeds <= set(_weights(record, of)):
-        return Assumption(name, requires, None, True, f"{how}; {WEIGHT} recorded")
-    optimizer, lr, momentum, decay = known
-    uneven = (
-        any(v != "SGD" for v in optimizer.all)
-        or any(len(v) > 1 for v in lr.values.values())
-        or any(v != 0 for v in (*momentum.all, *decay.all))
-    )
-    if uneven:
-        return Assumption(name, requires, None, False, how)
-    complete = all(k.all and not k.missing for k in known)
-    return Assumption(name, requires, None, True if complete else None, how)
-
-
-def _linear(record: Record, of: str) -> Assumption:
-    """True where the meter said OK, False where it said violated; strained decides nothing."""
-    known = record.fact("linearity", of)
-    state: bool | None = None
-    if "violated" in known.all:
-        state = False
-    elif known.all == ("OK",) and not known.missing:
-        state = True
-    how = f"recorded: {known}" if known.all else "not measured; LinearityMeter does"
-    return Assumption("linear losses", LINEAR, None, state, how)
+def of_record(record: Record, **asked: Any) -> list[Certificate]:
+    """What the facts of private trainings say of them (`surefoot.certificates`)."""
+    trained = record.arms("mechanism", "noise_multiplier", "history")
+    found = []
+    for of in trained:
+        made = certificates(record, asked.get("audit"), delta=asked.get("delta"), of=of)
+        found += [dataclasses.replace(c, name=f"{of}: {c.name}") if of else c for c in made]
+    return found

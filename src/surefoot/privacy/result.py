@@ -21,6 +21,12 @@ FORWARD_ONLY = (
     "only the proven value says anything"
 )
 
+PUBLIC_DIRECTIONS = (
+    "the directions of the steps are public: while there are at most as many releases as trained numbers the "
+    "final weights give all of them back, so no intermediate release is hidden and only the proven value "
+    "says anything"
+)
+
 
 def _refuse(what: str) -> TypeError:
     return TypeError(

@@ -6,11 +6,13 @@ noted it; a theorem asks for constants of the problem alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.errors import UnknownNameError
-from surefoot.guarantee import Assumption, Guarantee, assume_fact
+from surefoot.guarantee import Assumption, Guarantee, assume_fact, assume_plain_gradients
 from surefoot.record import Record
 from surefoot.reparam._guarantee.columns import (
     DEFECT,
@@ -64,6 +66,7 @@ def trajectory(
         holds_in="every run",
         bound=lambda record: EPSILONS * epsilons(record, quantity, of),
         assumptions=lambda record: (
+            *assume_plain_gradients(record, of),
             rule(record, "client", of), rule(record, "clip", of), rule(record, "norm", of),
             assume_fact(record, "same_settings", "same rule", "both networks step by one rule",
                         lambda v: v is True, of=of),
@@ -339,3 +342,8 @@ def certificates(record: Record, *, of: str = "", confidence: float = 0.99) -> l
         todo = f"record |norm / |grad CSLA| - 1| as {column(NORM_ERROR, of)!r} beside a Shadow"
         found.append(unmeasured(record, clipped_norm(of=of), todo))
     return found
+
+
+def of_record(record: Record, **asked: Any) -> list[Certificate]:
+    """What a record alone says of the runs in it (`surefoot.certificates`)."""
+    return [c for of in record.arms("multipliers") for c in certificates(record, of=of)]

@@ -54,11 +54,13 @@ def result_html(
     why
         Why there are none.
     """
+    # Some results have rows of their own kind.
+    shown = [c.published() if hasattr(c, "published") else c for c in certificates]
     return (
         templates()
         .get_template("result.html.j2")
         .render(
             name=name, text=text, entries=entries, why=why, style=scoped_style(),
-            rows=[(c, sparkline(c)) for c in certificates],
+            rows=[(c, sparkline(c)) for c in shown],
         )
     )  # fmt: skip

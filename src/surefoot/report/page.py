@@ -26,7 +26,7 @@ PICTURES = 2
 
 def run_page(folder: RunFolder, assets: str) -> str:
     """The HTML of a run's page, from what its folder holds."""
-    certificates = folder.certificates()
+    certificates = [c.published() for c in folder.certificates()]
     found = families(certificates)
     titles = {name: about["title"] for name, about in folder.parts.items()}
     template = templates().get_template("run.html.j2")

@@ -109,7 +109,7 @@ class Series:
 
 
 def _row(folder: RunFolder, root: Path) -> Row:
-    certificates = folder.certificates()
+    certificates = [c.published() for c in folder.certificates()]
     config, parts = folder.config, folder.parts
     drawn = max(certificates, key=_telling, default=None)
     title = str(config.get("title", folder.study))

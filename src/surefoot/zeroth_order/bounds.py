@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from surefoot._numerics.arguments import checked
-from surefoot._numerics.checks import check_choice, check_number, check_numbers
+from surefoot._numerics.checks import check_choice, check_number
 from surefoot.zeroth_order._engine import checks
 
 Shapes = Sequence[tuple[int, int]]
@@ -213,11 +213,7 @@ def lozo_bound(
     ValueError
         If alpha exceeds alpha_max, T is no multiple of nu, or a number is out of range.
     """
-    none = isinstance(shapes, list | tuple) and not shapes
-    sizes = np.ones((0, 2)) if none else check_numbers("shapes", shapes, nonnegative=True)
-    if sizes.ndim != 2 or sizes.shape[1] != 2 or (sizes < 1).any() or (sizes % 1).any():
-        raise ValueError(f"shapes must be (m, n) pairs of whole numbers, got {shapes!r}")
-    shapes = [(int(m), int(n)) for m, n in sizes]
+    shapes = checks.check_shapes(shapes)
     given: Any = r
     several = np.iterable(given) and not isinstance(given, str | bytes)
     ranks = [

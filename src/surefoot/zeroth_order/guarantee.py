@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from surefoot.certificate import Certificate, certify, unmeasured
-from surefoot.guarantee import Assumption, Guarantee, assume_fact
+from surefoot.guarantee import Assumption, Guarantee, assume_fact, assume_plain_gradients
+from surefoot.listing import lettered
 from surefoot.record import Fact, Record
 from surefoot.zeroth_order._engine.recording import MEAN_SQUARED, column, read_shapes
 from surefoot.zeroth_order.bounds import gradient_bound, lozo_contraction
@@ -91,7 +92,7 @@ def _one_value(record: Record, fact: str, of: str, requires: str) -> Assumption:
 
 
 def plain_run(record: Record, of: str) -> list[Assumption]:
-    """What every theorem here asks of the optimizer."""
+    """What every theorem here asks of the optimizer, whatever becomes of its scalars."""
 
     def fact(name: str, requires: str, holds: Callable[[Fact], bool]) -> Assumption:
         return assume_fact(record, name, name, requires, holds, of=of)
@@ -138,13 +139,13 @@ def _orthogonal(record: Record, of: str) -> Assumption:
     )  # fmt: skip
 
 
-def _linear(record: Record, of: str) -> Assumption:
+def linear_over(record: Record, of: str) -> Assumption:
     """Whether c is a derivative: measured by `fd_error`, in every seed."""
     name, requires = column("fd_error", of), "|c(eps) - c(eps/2)| / |c| << 1"
     title = "linear over the perturbation"
     if name not in record:
         return Assumption(title, requires, None, None, "not measured: call fd_error(closure)")
-    measured = record.frame()[name].groupby(level="seed").max().dropna()
+    measured = record.frame(name)[name].groupby(level="seed").max().dropna()
     worst = float(measured.max())
     told = record.fact("method", of)
     missing = sorted((set(told.values) | set(told.missing)) - set(measured.index))
@@ -167,7 +168,7 @@ def _exact(record: Record, of: str) -> Assumption:
     if name not in record:
         how = f"products in {', '.join(map(str, low))}; not measured: call quality(closure, batch)"
         return Assumption(title, requires, None, False, how)
-    measured = record.frame()[name].groupby(level="seed").max().dropna()
+    measured = record.frame(name)[name].groupby(level="seed").max().dropna()
     worst = float(measured.max())
     seeds = {s for s, v in told.values.items() if any(x in low for x in v)} | set(told.missing)
     holds: bool | None = None if seeds - set(measured.index) else True
@@ -269,8 +270,9 @@ def gradient_guarantee(
         assumptions=lambda record: (
             short_steps(record),
             _orthogonal(record, of),
+            *assume_plain_gradients(record, of),
             *plain_run(record, of),
-            _linear(record, of),
+            linear_over(record, of),
             _exact(record, of),
         ),
         trivial=trivial,
@@ -349,6 +351,7 @@ def contraction_guarantee(
             one_matrix(record),
             known_law(record),
             _exact(record, of),
+            *assume_plain_gradients(record, of),
             *plain_run(record, of),
         ),
         tolerance=tolerance,
@@ -394,3 +397,14 @@ def certificates(
     else:
         return [certify(record, guarantee, confidence)]
     return [unmeasured(record, guarantee, todo)]
+
+
+def of_record(record: Record, **asked: Any) -> list[Certificate]:
+    """What a record alone says of the runs in it (`surefoot.certificates`)."""
+    from surefoot.zeroth_order.private_guarantee import descent_certificates
+
+    found = []
+    for of in record.arms("low_rank_shapes"):
+        found += [lettered(c, "Z") for c in descent_certificates(record, of=of)]
+        found += certificates(record, of=of)
+    return found

@@ -579,6 +579,31 @@ class ZerothOrder(torch.optim.Optimizer):
         self._recording.measured(self.t, c_error=found.error, c_correlation=found.correlation)
         return found
 
+    def measure_descent(self, losses: Callable[[], Tensor] | float) -> float:
+        """G^T S_V Gbar before a step of a private run, recorded with its mean over all steps so far.
+
+        The quantity of the descent theorem, "mean_weighed_gradient" in the record: call this before every
+        step. It costs a gradient of every example, and is a query of the data without noise: its column is
+        private, and a record that publishes it promises no privacy.
+
+        Parameters
+        ----------
+        losses
+            One loss an example, over all data; or the number itself where it is known.
+
+        Raises
+        ------
+        ValueError
+            Without privacy, or if an earlier step was left out.
+        """
+        from surefoot.zeroth_order.probe import weighed_gradient
+
+        if self.privacy is None:
+            raise ValueError("measure_descent needs privacy=; measure_gradient is for other runs")
+        found = weighed_gradient(self, losses) if callable(losses) else float(losses)
+        self._recording.weighed(self.t, found)
+        return found
+
     def measure_gradient(self, loss: Callable[[], Tensor] | float) -> float:
         """||grad f||^2 at the start of a period, recorded with its mean over all of them so far.
 

@@ -18,6 +18,16 @@ NOT_PRIVATE = [
     {"sampling": "shuffled"}, {"clipping": "none"}, {"adjacency": "replace"}, {"claimed_steps": 10,
      "claimed_noise_multiplier": 1.0, "claimed_sample_rate": 0.1},
 ]  # fmt: skip
+RELEASED = {
+    **TRAINING, "mechanism": "poisson-subsampled gaussian", "clip_norm": 24.0, "non_finite": "zero",
+    "secret_noise": True, "secret_sampling": True, "divisor": "constant", "population_public": True,
+    "released": "noised scalars, weights",
+}  # fmt: skip
+NOT_AS_PROVEN = [
+    {"mechanism": "gaussian"}, {"clip_norm": float("inf")}, {"non_finite": "skipped"},
+    {"secret_noise": False}, {"secret_sampling": False}, {"divisor": "batch size"},
+    {"population_public": False}, {"released": "noised scalars, loss"}, {"released": "counts"},
+]  # fmt: skip
 AUDITED = {"audited": [1.0]}, {"audited": [9.0]}  # proven 4.91, heuristic 4.15
 
 PROMISES = [
@@ -31,6 +41,14 @@ PROMISES = [
         others={"delta": 1e-5, "confidence": 0.95},
     ),
     Promise(
+        privacy.released_claim,
+        lambda: privacy.released_claim("audited"),
+        *AUDITED,
+        {k: v for k, v in RELEASED.items() if k != "delta"},
+        [*NOT_PRIVATE, *NOT_AS_PROVEN],
+        others={"delta": 1e-5, "confidence": 0.95},
+    ),
+    Promise(
         privacy.heuristic_claim,
         lambda: privacy.heuristic_claim("audited"),
         *AUDITED,
@@ -41,6 +59,8 @@ PROMISES = [
             {"linearity": "violated"},
             {"optimizer": "Adam"},
             {"momentum": 0.9},
+            {"forward_only": True},
+            {"public_directions": True},
         ],
         others={"delta": 1e-5, "confidence": 0.95},
     ),

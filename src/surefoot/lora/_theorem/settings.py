@@ -39,7 +39,7 @@ def by_seed(record: Record, name: str, of: str, pick: Pick) -> dict[int, float]:
         if not curves.complete or not len(curves.steps):
             # Some seed has steps that others lack, and its extreme may lie there.
             found: dict[int, float] = {}
-            column_of = record.frame()[quantity].dropna()
+            column_of = record.frame(quantity)[quantity].dropna()
             where = column_of.index.get_level_values("seed").tolist()
             for seed, value in zip(where, column_of.tolist(), strict=True):
                 found[seed] = take(found.get(seed, value), value)

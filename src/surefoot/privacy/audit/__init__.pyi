@@ -1,3 +1,4 @@
+from .canary_alone import mechanism as mechanism
 from .error_rates import Limits as Limits
 from .error_rates import clopper_pearson as clopper_pearson
 from .p_value import epsilon_one_run as epsilon_one_run

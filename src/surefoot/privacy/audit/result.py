@@ -13,6 +13,7 @@ from surefoot._showing import showing
 from surefoot.privacy._checks import check_steps
 from surefoot.privacy.audit.error_rates import Limits
 from surefoot.privacy.composition import Standard, as_history, standard
+from surefoot.privacy.facts import BOUND as BOUND
 from surefoot.privacy.facts import CLAIMED, as_arguments, copy_facts, record_of, setting_facts
 from surefoot.privacy.heuristic import last_iterate
 from surefoot.privacy.result import HONESTY, Value
@@ -32,7 +33,6 @@ FAMILY = {
     "gdp": "assumes a Gaussian-shaped privacy loss",
     "last_iterate": "assumes the last-iterate family",
 }
-BOUND = "audit lower bound"
 HEURISTIC = "heuristic (not a guarantee)"
 PROVEN = "proven"
 REFUTED = "; no member of it leaks so much: the family is refuted"

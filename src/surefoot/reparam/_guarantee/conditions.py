@@ -97,7 +97,7 @@ def plain_steps(record: Record, of: str = "") -> Assumption:
 def largest_step_size(record: Record, of: str = "") -> float | None:
     """The largest step size of all seeds and steps, or None where none was recorded."""
     name = column(STEP_SIZE, of)
-    return float(np.nanmax(record.frame()[name])) if name in record else None
+    return float(np.nanmax(record.frame(name)[name])) if name in record else None
 
 
 def largest_multiplier(record: Record, of: str = "") -> float | None:

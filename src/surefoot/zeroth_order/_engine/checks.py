@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from surefoot._numerics.checks import check_choice
+from surefoot._numerics.checks import check_choice, check_numbers
 
 REPROJECTIONS = ("paper", "lstsq", "reset")
 SCALES = ("paper", "unit")
@@ -49,6 +50,21 @@ def loss_value(given: Any) -> float:
                 f"closure must return one number, got {type(given).__name__}"
             ) from None
     return float(given)
+
+
+def check_shapes(shapes: Any) -> list[tuple[int, int]]:
+    """(m, n) of matrices, as whole numbers; there may be none.
+
+    Raises
+    ------
+    ValueError
+        If they are no such pairs.
+    """
+    none = isinstance(shapes, list | tuple) and not shapes
+    sizes = np.ones((0, 2)) if none else check_numbers("shapes", shapes, nonnegative=True)
+    if sizes.ndim != 2 or sizes.shape[1] != 2 or (sizes < 1).any() or (sizes % 1).any():
+        raise ValueError(f"shapes must be (m, n) pairs of whole numbers, got {shapes!r}")
+    return [(int(m), int(n)) for m, n in sizes]
 
 
 def losses_of_examples(given: Any) -> Tensor:

@@ -371,16 +371,16 @@ class Engine:
         self.fd_errors += 1
 
         def loss() -> float:
-            return self.losses(closure)
+            return float(self.losses(closure))
 
         with self.losses.together(closure) as same:
             whole = evaluations.central(loss, self.directions, 0).c
             half = evaluations.central(loss, self.directions, 0, 0.5).c
             self.directions.release()
             same.undo()
-        error: float = abs(whole - half) / abs(whole) if whole else float("inf")
+        error = abs(whole - half) / abs(whole) if whole else float("inf")
         self.last["fd_error"] = error
-        return error
+        return float(error)
 
     def quality(
         self, closure: Callable[[Any], Any], batch: Any, directions: int

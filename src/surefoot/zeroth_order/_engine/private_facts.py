@@ -31,15 +31,17 @@ def privacy_facts(engine: Engine) -> dict[str, Fact]:
         "clip_norm": "none" if unclipped else privacy.clip,
         "sample_rate": privacy.sample_rate,
         "population": privacy.population,
+        # What is given as N is published with the run, and `Privacy` asks for a number that may be.
+        "population_public": True,
         "adjacency": "add/remove",
         "divisor": "constant",
-        "not_finite": "counts as 0",
+        "non_finite": "zero",
         "secret_noise": privacy.secret is None,
         "public_directions": True,
         "directions": engine.settings.num_directions,
         "trained_numbers": sum(x.param.numel() for x in engine.tensors if not x.frozen),
         "releases": "all",
-        "released": "c of each step, and the weights, which are a function of it",
+        "released": "noised scalars, weights, step log, direction seed, settings",
     }
 
 

@@ -19,6 +19,7 @@ from surefoot.zeroth_order._engine.tensors import TrainedTensor
 VARYING = ("lr", "eps", "weight_decay")
 # How many steps of a private run have let something go, this one included.
 RELEASED = "released_steps"
+SQUARED_DIRECTION, WEIGHED = "squared_direction", "mean_weighed_gradient"
 SQUARED, MEAN_SQUARED = "squared_gradient", "mean_squared_gradient"
 LARGEST = 1 << 63
 
@@ -72,6 +73,7 @@ class Recording:
         self._skipped = False
         self._products: set[str] = set()
         self._mean: tuple[int, float] | None = None
+        self._weighed: tuple[int, float] | None = None
 
     def move(self, record: Record, seed: int | None, of: str) -> None:
         """Go on in another record."""
@@ -134,7 +136,7 @@ class Recording:
         """What a step of a private run let go, and how its batch was drawn."""
         self.measured(t, **{RELEASED: t + 1.0})
         if self._squared is not None:
-            self.measured(t, squared_direction=self._squared)
+            self.measured(t, **{SQUARED_DIRECTION: self._squared})
         self.note(**self._batch)
 
     def _fixed(self, engine: Engine) -> dict[str, Fact]:
@@ -173,7 +175,7 @@ class Recording:
         name = column(quantity, self.of)
         if name not in self.record:
             return None
-        found = self.record.frame()[name].get((self.seed, step), math.nan)
+        found = self.record.frame(name)[name].get((self.seed, step), math.nan)
         return None if math.isnan(found) else float(found)
 
     # -- what is measured ---------------------------------------------------------------------------------
@@ -199,6 +201,28 @@ class Recording:
         mean = before + (squared - before) / (k + 1)
         self._mean = (t, mean)
         self.measured(t, **{SQUARED: squared, MEAN_SQUARED: mean})
+
+    def weighed(self, t: int, value: float) -> None:
+        """G^T S_V Gbar before step t, as the mean over the steps so far; its column is private.
+
+        Raises
+        ------
+        ValueError
+            If the step before was left out.
+        """
+        before = 0.0
+        if t:
+            here = self._weighed is not None and self._weighed[0] == t - 1
+            found = self._weighed[1] if self._weighed and here else self._at(WEIGHED, t - 1)
+            if found is None:
+                raise ValueError(
+                    f"the descent must be measured before every step: none is recorded at t = {t - 1}"
+                )
+            before = found
+        mean = before + (value - before) / (t + 1)
+        self._weighed = (t, mean)
+        self.record.private(column(WEIGHED, self.of))
+        self.measured(t, **{WEIGHED: mean})
 
     def copy_facts(self, record: Record, seed: int | None, of: str) -> None:
         """Note the facts of this run in another record."""
