@@ -9,8 +9,10 @@ from flwr.app import Context, RecordDict
 from tests.federated.grid import InProcessGrid
 from torch import nn
 
+from surefoot import certificates
 from surefoot.errors import SurefootError
 from surefoot.federated import Visit, make_server_app, to_arrays
+from surefoot.privacy import standard
 from surefoot.zeroth_order import LOZO, Privacy, federated, replay
 from surefoot.zeroth_order.doors.flower import (
     Agreement,
@@ -339,6 +341,20 @@ def test_the_facts_that_an_accountant_reads(problem):
     )
     assert some.record.fact("sample_rate").all == (0.25,)
     assert "participants" not in some.record
+
+
+def test_one_list_of_certificates(problem):
+    strategy = serve(problem, 5, agreed(2, private(1.5, 0.2, None)), seeded=False)
+    beside(strategy.result(), problem, strategy.agreed, SITES)
+    made = certificates(strategy.record, delta=1e-5)
+    claims = [c.details.get("claim") for c in made]
+    assert "".join(dict.fromkeys(x for x in claims if x)) == "PHZFWR"
+    by = {c.details.get("claim"): c for c in reversed(made)}
+    assert by["P"].verdict == "UNDECIDED"
+    assert by["P"].details["epsilon"] == standard(1.5, 0.2, 5).epsilon(1e-5).value
+    assert by["H"].verdict == "NOT_PROMISED"
+    assert "T K = 10 <= 650 trained numbers" in by["H"].reason
+    assert by["W"].verdict == by["R"].verdict == "KEPT"
 
 
 def test_a_round_that_nobody_answers_is_noise_alone(problem):
