@@ -46,8 +46,9 @@ def _bytes(record: Record) -> Float[np.ndarray, "seeds rounds"]:
     messages, replies, lacking = (
         record.curves(name).values for name in ("messages", "replies", "rounds lacking")
     )
-    found: Float[np.ndarray, "seeds rounds"] = HEADER * (messages + replies)
-    return found + NUMBER * float(known[0]) * (replies + lacking)
+    headers, numbers = messages + replies, replies + lacking
+    found: Float[np.ndarray, "seeds rounds"] = HEADER * headers + NUMBER * float(known[0]) * numbers
+    return found
 
 
 def scalar_pooled() -> Guarantee:

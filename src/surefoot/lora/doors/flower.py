@@ -286,8 +286,9 @@ class RacStrategy(DeterministicFedAvg):
         if not self._own_run:
             raise SurefootError(
                 "RacStrategy cannot run inside another strategy: its replies are low-rank factors, and a "
-                "wrapper would clip or noise them as if they were the matrices; call its own start(), or "
-                "put FactorTask on DeterministicFedAvg inside the wrapper"
+                "wrapper would clip or noise them as if they were the matrices; call its own start(), "
+                "with privacy=ClientPrivacy(...) for clipping and noise, or put FactorTask with method "
+                "'ffa_lora' on DeterministicFedAvg inside the wrapper"
             )
         self.take(arrays)
         self._check_rank()
