@@ -37,9 +37,14 @@ def only_records(content: RecordDict) -> tuple[ArrayRecord, MetricRecord]:
 
 
 def read_reply(
-    arrays: ArrayRecord, numbers: MetricRecord, expected: State, partition: int, weight: str
+    arrays: ArrayRecord,
+    numbers: MetricRecord,
+    expected: State,
+    partition: int,
+    weight: str,
+    uniform: bool = False,
 ) -> tuple[State, float, dict[str, float]]:
-    """State, weight and metrics of a reply.
+    """State, weight and metrics of a reply; with `uniform` the weight is 1 whatever it says.
 
     Raises
     ------
@@ -49,7 +54,7 @@ def read_reply(
     claimed = numbers.get(PARTITION)
     if claimed != partition:
         raise ValueError(f"it claims partition {claimed}, it is partition {partition}")
-    examples = numbers.get(weight)
+    examples = 1 if uniform else numbers.get(weight)
     if (
         isinstance(examples, bool)
         or not isinstance(examples, int | float)
@@ -66,10 +71,12 @@ def read_reply(
     return state, float(examples), found
 
 
-def mean_metrics(contents: Mapping[int, RecordDict], weight: str) -> MetricRecord:
+def mean_metrics(
+    contents: Mapping[int, RecordDict], weight: str, uniform: bool = False
+) -> MetricRecord:
     """Means of the metrics, numbers and lists, weighted by examples over those that have them."""
     said = {p: next(iter(content.metric_records.values())) for p, content in contents.items()}
-    own = {p: float(found[weight]) for p, found in said.items()}  # type: ignore[arg-type]
+    own = {p: 1.0 if uniform else float(found[weight]) for p, found in said.items()}  # type: ignore[arg-type]
     mean = MetricRecord({weight: sum(own.values())})
     for name in sorted({name for found in said.values() for name in found} - {PARTITION, weight}):
         having = [p for p in sorted(said) if name in said[p]]

@@ -17,13 +17,14 @@ from surefoot.errors import SurefootError, need
 from surefoot.federated._nodes import log
 from surefoot.federated._payload import unpacked
 from surefoot.federated.checkpoint import load_round, save_round, why_not
+from surefoot.federated.kept_task import KeptTask
 from surefoot.federated.partition import seed_for
 from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays
 from surefoot.federated.robust import MAX_EXAMPLES
 from surefoot.federated.rounds import FederationHistory
 from surefoot.federated.run_config import node_of, number, whole
 from surefoot.federated.server_rule import ServerRule
-from surefoot.federated.strategy import WEIGHT, DeterministicFedAvg
+from surefoot.federated.strategy import UNIFORM, WEIGHT, DeterministicFedAvg
 from surefoot.federated.task import MakeTask, State, Task, Visit
 
 with need("flwr", extra="federated", part="surefoot.federated"):
@@ -50,7 +51,8 @@ def make_client_app(
     Parameters
     ----------
     make_task
-        make_task(run configuration) -> the task.
+        make_task(run configuration) -> the task. It is kept for the next message of the run: what it changes
+        in itself another partition, or the next round, would see.
     settings
         Defaults below the run's own configuration.
     mods
@@ -59,7 +61,7 @@ def make_client_app(
         that the client's rule is unknown.
     """
     app = ClientApp()
-    defaults = dict(settings or {})
+    defaults, kept = dict(settings or {}), KeptTask(make_task)
     changing = [name for name in map(_name_of, mods) if name not in WATCHING]
 
     @app.query()
@@ -71,7 +73,6 @@ def make_client_app(
     def train(message: Message, context: Context) -> Message:
         # One thread: the order of a sum, and with it the bits, must not depend on the machine.
         torch.set_num_threads(1)
-        task = make_task({**defaults, **context.run_config})
         partition, num_partitions = node_of(context)
         config, (key, arrays) = _read(message)
         server_round, seed = int(str(config["server-round"])), int(str(config["seed"]))
@@ -84,7 +85,8 @@ def make_client_app(
         )  # fmt: skip
         if changing:
             visit.record.note(client=f"unknown ({', '.join(changing)} after it)")
-        state, examples, metrics = task.train(state_of(arrays), visit)
+        with kept.of(context.run_id, {**defaults, **context.run_config}) as task:
+            state, examples, metrics = task.train(state_of(arrays), visit)
         visit.note_memory()
         if visit.memory:
             context.state[MEMORY] = to_arrays(visit.memory)
@@ -94,7 +96,9 @@ def make_client_app(
                 "metrics": MetricRecord(
                     {
                         **metrics,
-                        str(config.get(WEIGHT, "num-examples")): examples,
+                        str(config.get(WEIGHT, "num-examples")): 1
+                        if config.get(UNIFORM)
+                        else examples,
                         "partition-id": partition,
                     }
                 ),
@@ -211,7 +215,11 @@ def _going_on(
 
 def default_strategy(config: Mapping[str, Any], task: Task) -> DeterministicFedAvg:
     """Deterministic FedAvg from run-config keys, with the server rule of `server-rule`."""
-    strategy = DeterministicFedAvg(**strategy_settings(config))
+    strategy = DeterministicFedAvg(
+        **strategy_settings(config), task=task,
+        uniform=check_choice("uniform", config.get("uniform", False), (True, False)),
+        secret_draw=check_choice("secret-draw", config.get("secret-draw", False), (True, False)),
+    )  # fmt: skip
     theorems = getattr(task, "theorems", None)
     strategy.theorems = theorems() if theorems is not None else ()
     return strategy

@@ -43,6 +43,8 @@ def why_not(strategy: object, around: bool) -> str:
     own = ("combine", "expected", "configure_train", "aggregate_train")
     if any(getattr(type(strategy), m) is not getattr(DeterministicFedAvg, m) for m in own):
         return f"{name} keeps more than the arrays of a round"
+    if getattr(strategy, "secret_draw", False):
+        return "who took part is secret, and a checkpoint would hold it"
     rule = type(getattr(strategy, "rule", None))
     return "" if rule is ServerRule else f"{rule.__name__} may keep a state of its own"
 
@@ -111,6 +113,7 @@ def load_round(path: str | Path, strategy: DeterministicFedAvg, config: Mapping[
             raise ValueError(f"its format is {said['format']!r}, not {FORMAT!r}")
         before, done = dict(said["config"]), int(said["done"])
         history = FederationHistory.from_state(said["history"], strategy.history.record)
+        history.theorems = strategy.theorems
         declared = {int(k): float(v) for k, v in said["declared"].items()}
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise FileFormatError(f"{path} is no state of a federation: {error}") from error

@@ -93,6 +93,9 @@ class Common:
 
 
 def _print_round(found: dict[str, Any]) -> None:
+    if "partitions" not in found:
+        print(f"round {found['server_round']}: who took part is secret")
+        return
     print(
         f"round {found['server_round']}: partitions {found['partitions']}, {found['bytes_down']} bytes down, "
         f"{found['bytes_up']} up" + "".join(f", {k} {v:.4f}" for k, v in found["metrics"].items()),

@@ -43,7 +43,11 @@ def downlink() -> Guarantee:
 
 
 def certificates(
-    record: Record, theorems: Iterable[Theorem] = (), *, confidence: float = 0.99
+    record: Record,
+    theorems: Iterable[Theorem] = (),
+    *,
+    confidence: float = 0.99,
+    secret: bool = False,
 ) -> list[Certificate]:
     """The certificates of one federation.
 
@@ -55,8 +59,12 @@ def certificates(
         Those of the method that was federated, each with how to measure it.
     confidence
         As in `certify`.
+    secret
+        Whether who took part is kept out of the record.
     """
     nothing = "nothing travels in one process; run the task on Flower"
+    if secret:
+        nothing = "who took part is secret, and the bytes of a round would say how many did"
     all_theorems = [*theorems, (uplink(), nothing), (downlink(), nothing)]
     return [
         certify(record, guarantee, confidence)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot.federated._arrays import check_values
+from surefoot.federated.coins import draw_secretly
 from surefoot.federated.mean import check_reply
 from surefoot.federated.partition import draw_partitions, seed_for
 from surefoot.federated.result import FederatedState
@@ -19,7 +23,7 @@ from surefoot.federated.robust import (
 )
 from surefoot.federated.rounds import FederationHistory
 from surefoot.federated.server_rule import ServerRule
-from surefoot.federated.task import State, Task, Visit
+from surefoot.federated.task import State, Task, Visit, merged, reply_of
 from surefoot.record import Record
 
 
@@ -37,6 +41,9 @@ def federate(
     record: Record | None = None,
     robust: str | None = None,
     max_examples: float = MAX_EXAMPLES,
+    uniform: bool = False,
+    secret_draw: bool = False,
+    secret: torch.Generator | None = None,
 ) -> FederatedState:
     """Run a task without Flower: same seeds, same draws, same reduction as the apps.
 
@@ -58,7 +65,7 @@ def federate(
         after(round, state, metrics of the clients) sees every round.
     record
         Where the rounds and the facts of server and clients go; None: a new one.
-    robust, max_examples
+    robust, max_examples, uniform, secret_draw, secret
         As in `DeterministicFedAvg`.
 
     Returns
@@ -81,7 +88,10 @@ def federate(
     rule = rule or ServerRule()
     check_robust(robust)
     declared = Declared(max_examples)
-    history = FederationHistory(record=Record() if record is None else record, seed=seed)
+    coins = secret_generator() if secret is None else secret
+    history = FederationHistory(
+        record=Record() if record is None else record, seed=seed, secret=secret_draw
+    )
     state = task.initial(seed)
     check_reply(state, state)
     history.note(
@@ -90,18 +100,24 @@ def federate(
     memories: dict[int, State] = {p: {} for p in range(num_partitions)}
     for server_round in range(1, rounds + 1):
         replies, metrics = {}, {}
-        for p in draw_partitions(seed, server_round, range(num_partitions), fraction):
+        if secret_draw:
+            history.note(secret_sampling=is_secret(coins))
+            drawn = draw_secretly(coins, range(num_partitions), fraction)
+        else:
+            drawn = draw_partitions(seed, server_round, range(num_partitions), fraction)
+        expected = reply_of(task, state)
+        for p in drawn:
             visit = Visit(
                 p, num_partitions, server_round, seed_for(seed, server_round, p), memories[p],
                 {k: v.clone() for k, v in (extra or {}).items()},
             )  # fmt: skip
             new, examples, found = task.train({k: v.clone() for k, v in state.items()}, visit)
             visit.note_memory()
-            if not examples:
+            if not examples and not uniform:
                 continue
             try:
-                check_reply(new, state)
-                replies[p] = (new, declared.check(p, examples))
+                check_reply(new, expected)
+                replies[p] = (new, 1.0 if uniform else declared.check(p, examples))
             except ValueError as error:
                 # As the strategy does: it is named, and the round goes on with the others.
                 history.round(server_round).rejected[p] = str(error)
@@ -109,9 +125,9 @@ def federate(
             metrics[p] = found
             history.hear({k: known.all for k, known in visit.record.facts.items()})
         if replies:
-            state = rule.apply(state, robust_mean(replies, robust))
+            state = rule.apply(state, merged(task, state, robust_mean(replies, robust)))
             check_values(state)
-            history.note(**facts_of_mean(rule, robust))
+            history.note(**facts_of_mean(rule, robust, uniform))
         history.round(server_round).partitions = sorted(replies)
         history.close(server_round)
         if after is not None:

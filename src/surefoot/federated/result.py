@@ -9,7 +9,7 @@ from torch import Tensor
 from surefoot._numerics.arguments import checked
 from surefoot._showing import showing
 from surefoot.certificate import Certificate
-from surefoot.federated.guarantee import Theorem, certificates
+from surefoot.federated.guarantee import Theorem
 from surefoot.federated.rounds import FederationHistory
 from surefoot.record import Record
 
@@ -37,6 +37,7 @@ class FederatedState(dict[str, Tensor]):
     ) -> None:
         super().__init__(state)
         self.history, self.theorems = history, tuple(theorems)
+        history.theorems = self.theorems
 
     @property
     def record(self) -> Record:
@@ -45,4 +46,4 @@ class FederatedState(dict[str, Tensor]):
 
     def certificates(self, confidence: float = 0.99) -> list[Certificate]:
         """What is promised of the run, and what was measured."""
-        return certificates(self.record, self.theorems, confidence=confidence)
+        return self.history.certificates(confidence)

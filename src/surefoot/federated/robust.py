@@ -92,7 +92,7 @@ def _median(ordered: Tensor) -> Tensor:
     return ordered[half - 1] / 2 + ordered[half] / 2
 
 
-def facts_of_mean(rule: ServerRule, robust: str | None) -> dict[str, Fact]:
+def facts_of_mean(rule: ServerRule, robust: str | None, uniform: bool = False) -> dict[str, Fact]:
     """What the server did with the replies: theorems on the mean read the rule's name.
 
     Parameters
@@ -101,9 +101,11 @@ def facts_of_mean(rule: ServerRule, robust: str | None) -> dict[str, Fact]:
         What it does with the mean.
     robust
         As in `robust_mean`.
+    uniform
+        Whether every reply had weight 1.
     """
     if robust is None:
-        return {"weighting": "examples", **rule.facts}
+        return {"weighting": "uniform" if uniform else "examples", **rule.facts}
     kind = "median" if robust == MEDIAN else "trimmed_mean"
     return {**rule.facts, "weighting": robust, "server": kind}
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from surefoot._numerics.arguments import checked
 from surefoot._run.files import write_json
+from surefoot.certificate import Certificate
 from surefoot.errors import SurefootError
+from surefoot.federated.guarantee import Theorem, certificates
 from surefoot.record import Fact, Record
 
 UNSAID = "not said by every client"
@@ -51,12 +53,18 @@ class FederationHistory:
         travels, and the facts that server and clients said.
     seed
         The run's seed in the record.
+    theorems
+        What is promised of the run, each with how to measure it.
+    secret
+        Who took part stays here: neither the record nor `to_dict` says it, or anything that follows from it.
     """
 
     rounds: list[Round] = field(default_factory=list)
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
     seed: int = 0
+    theorems: Sequence[Theorem] = ()
+    secret: bool = False
     _replies: int = field(default=0, init=False, repr=False)
     _said: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
@@ -94,6 +102,12 @@ class FederationHistory:
 
     def close(self, server_round: int, **more: float) -> None:
         """Write a finished round into the record, with more columns of it."""
+        # One silent client, and nothing is known of all of them.
+        for name, count in self._said.items():
+            if count < self._replies:
+                self.note(**{name: UNSAID})
+        if self.secret:
+            return
         found = self.round(server_round)
         counts = {
             "participants": len(found.partitions), "lost": len(found.lost),
@@ -105,10 +119,10 @@ class FederationHistory:
         for kind in ("lost", "rejected"):
             for partition in getattr(found, kind):
                 self.note(**{kind: int(partition)})
-        # One silent client, and nothing is known of all of them.
-        for name, count in self._said.items():
-            if count < self._replies:
-                self.note(**{name: UNSAID})
+
+    def certificates(self, confidence: float = 0.99) -> list[Certificate]:
+        """What is promised of the run, and what was measured."""
+        return certificates(self.record, self.theorems, confidence=confidence, secret=self.secret)
 
     def refuse_nothing(self) -> None:
         """Refuse a run without a reply that counts: its result is its start, and nobody would know.
@@ -128,17 +142,20 @@ class FederationHistory:
     def to_dict(self) -> dict[str, Any]:
         """Rounds, metrics and facts, in JSON's types."""
         return {
-            "rounds": [dataclasses.asdict(found) for found in self.rounds],
+            "rounds": [self._told(found) for found in self.rounds],
             "metrics": self.metrics,
             "facts": {name: list(known.all) for name, known in self.record.facts.items()},
         }
 
     def tell(self, path: str | Path, server_round: int) -> None:
         """Add a finished round to a file of JSON lines, for whoever watches the run."""
-        found = dataclasses.asdict(self.round(server_round))
+        found = self._told(self.round(server_round))
         line = json.dumps(found | {"metrics": self.metrics.get(server_round, {})})
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    def _told(self, found: Round) -> dict[str, Any]:
+        return {"server_round": found.server_round} if self.secret else dataclasses.asdict(found)
 
     def to_state(self) -> dict[str, Any]:
         """All of it, in JSON's types: what `from_state` makes the same history of."""

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from logging import INFO, WARNING
 from typing import Any
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from surefoot._numerics.arguments import checked
-from surefoot._numerics.checks import check_number
+from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot.certificate import Certificate
-from surefoot.errors import need
+from surefoot.errors import SurefootError, need
 from surefoot.federated._arrays import check_values
 from surefoot.federated._flower_keywords import fed_avg_settings
 from surefoot.federated._nodes import MissingNodesError as MissingNodesError
@@ -19,7 +20,8 @@ from surefoot.federated._nodes import Nodes, log
 from surefoot.federated._payload import EXTRA as EXTRA
 from surefoot.federated._payload import npy_bytes, packed
 from surefoot.federated._replies import mean_metrics, only_records, read_reply
-from surefoot.federated.guarantee import Theorem, certificates
+from surefoot.federated.coins import draw_secretly
+from surefoot.federated.guarantee import Theorem
 from surefoot.federated.partition import draw_partitions
 from surefoot.federated.records import fingerprint, read_facts, state_of, to_arrays, wire_bytes
 from surefoot.federated.robust import (
@@ -31,6 +33,7 @@ from surefoot.federated.robust import (
 )
 from surefoot.federated.rounds import FederationHistory
 from surefoot.federated.server_rule import ServerRule
+from surefoot.federated.task import Task, merged, reply_of
 from surefoot.record import Fact, Record
 
 with need("flwr", extra="federated", part="surefoot.federated"):
@@ -42,7 +45,7 @@ State = dict[str, Tensor]
 # Characters of a reason that are kept: a hostile reply is quoted in it.
 MOST_SAID = 1000
 # The key of a configuration that says under which name a reply gives its weight.
-WEIGHT = "weighted-by"
+WEIGHT, UNIFORM = "weighted-by", "uniform"
 # Facts of the server that say: what the rule gave is not what the clients got.
 CHANGED, AROUND = "unknown (its result was changed)", "unknown (run inside another strategy)"
 
@@ -84,6 +87,17 @@ class DeterministicFedAvg(FedAvg):
     max_examples
         The most examples that a reply may claim; nor may a partition ever claim more than it first did. Where
         replies are weighted by something else (weighted_by_key) neither is asked.
+    uniform
+        Every reply has weight 1, and clients do not say how many examples they have; one without any counts
+        like the others.
+    secret_draw
+        Each partition takes part by a coin of its own, of the operating system's random numbers, with chance
+        `fraction`; a round may have none. Who took part stands in no record and no file. By default the draw
+        follows from the seed, which every client is told: sampling of clients then amplifies no privacy.
+    secret
+        The generator of these coins; one that is given is no secret, and the record says so.
+    task
+        Whose `reply` and `merged` say what a reply is like and what the mean of replies stands for.
     fed_avg
         FedAvg's own: fraction_train (this class's fraction), weighted_by_key, arrayrecord_key,
         configrecord_key, train_metrics_aggr_fn.
@@ -113,6 +127,10 @@ class DeterministicFedAvg(FedAvg):
         record: Record | None = None,
         robust: str | None = None,
         max_examples: float = MAX_EXAMPLES,
+        uniform: bool = False,
+        secret_draw: bool = False,
+        secret: Generator | None = None,
+        task: Task | None = None,
         **fed_avg: Any,
     ) -> None:
         num_partitions = check_number("num_partitions", num_partitions, least=1, whole=True)
@@ -144,10 +162,17 @@ class DeterministicFedAvg(FedAvg):
         self.node_timeout = check_number("node_timeout", node_timeout, least=0)
         self.round_timeout = check_number("round_timeout", round_timeout, above=0)
         self.extra = extra or {}
+        self.task, self.uniform = task, check_choice("uniform", uniform, (True, False))
+        if uniform and self.weighted_by_key != "num-examples":
+            raise ValueError(
+                f"weighted_by_key = {self.weighted_by_key!r} is not used with uniform = True, which gives "
+                "every reply weight 1; leave one out"
+            )
+        self.secret_draw = check_choice("secret_draw", secret_draw, (True, False))
+        self.secret = secret_generator() if secret is None else secret
         self.history = FederationHistory(
-            record=Record() if record is None else record, seed=self.seed
+            record=Record() if record is None else record, seed=self.seed, secret=self.secret_draw
         )
-        self.theorems: Sequence[Theorem] = ()
         self.state: State = {}
         self.rounds_done = 0
         self.nodes = Nodes(num_partitions, self.node_timeout)
@@ -165,13 +190,22 @@ class DeterministicFedAvg(FedAvg):
         return self.history.record
 
     @property
+    def theorems(self) -> Sequence[Theorem]:
+        """What the method promises, each with how to measure it."""
+        return self.history.theorems
+
+    @theorems.setter
+    def theorems(self, theorems: Sequence[Theorem]) -> None:
+        self.history.theorems = tuple(theorems)
+
+    @property
     def report(self) -> FederationHistory:
         """The history under its old name."""
         return self.history
 
     def certificates(self, confidence: float = 0.99) -> list[Certificate]:
         """What is promised of the run, and what was measured."""
-        return certificates(self.record, self.theorems, confidence=confidence)
+        return self.history.certificates(confidence)
 
     @property
     def partition_of(self) -> dict[int, int]:
@@ -244,17 +278,20 @@ class DeterministicFedAvg(FedAvg):
         )  # fmt: skip
         if not self._own_run:
             self.changed(AROUND)
+            self._refuse_around()
+        if self.secret_draw:
+            self.history.note(secret_sampling=is_secret(self.secret))
         report = self.history.round(server_round)
         self._promised_down = self._replied = 0
         online = self.wait_for(
             grid, self.num_partitions if server_round == 1 + self.rounds_done else self.min_nodes
         )
-        drawn = draw_partitions(self.seed, server_round, range(self.num_partitions), self.fraction)
+        drawn = self._drawn(server_round)
         there = [p for p in drawn if p in online]
         for partition in sorted(set(drawn) - set(there)):
             report.lost[partition] = "its node is not online"
             log(WARNING, "round %s: partition %s is not online", server_round, partition)
-        if len(there) < self.min_nodes:
+        if len(there) < self.min_nodes and not self.secret_draw:
             there += [p for p in sorted(online) if p not in there][: self.min_nodes - len(there)]
         messages, extra = [], packed(self.extra)
         self._sent = {}
@@ -266,6 +303,8 @@ class DeterministicFedAvg(FedAvg):
             own["server-round"], own["seed"] = server_round, self.seed
             if self.weighted_by_key != "num-examples":
                 own[WEIGHT] = self.weighted_by_key
+            if self.uniform:
+                own[UNIFORM] = True
             self._promised_down += npy_bytes(self.state)
             if node not in self._knows_extra:
                 own.update(extra)
@@ -276,6 +315,19 @@ class DeterministicFedAvg(FedAvg):
             report.bytes_down += wire_bytes(payload)
             messages.append(Message(content=record, message_type="train", dst_node_id=node))
         return messages
+
+    def _drawn(self, server_round: int) -> list[int]:
+        everyone = range(self.num_partitions)
+        if self.secret_draw:
+            return draw_secretly(self.secret, everyone, self.fraction)
+        return draw_partitions(self.seed, server_round, everyone, self.fraction)
+
+    def _refuse_around(self) -> None:
+        if reply_of(self.task, self.state) is not self.state:
+            raise SurefootError(
+                f"{type(self.task).__name__} replies with other arrays than it is sent, and a strategy "
+                "around this one would take them for these; call this strategy's own start()"
+            )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -304,12 +356,13 @@ class DeterministicFedAvg(FedAvg):
 
     def combine(self, server_round: int, good: dict[int, tuple[State, float]]) -> State:
         """The next global state, from the replies that fit."""
-        self.history.note(**facts_of_mean(self.rule, self.robust))
-        return self.rule.apply(self.state, robust_mean(good, self.robust))
+        self.history.note(**facts_of_mean(self.rule, self.robust, self.uniform))
+        mean = merged(self.task, self.state, robust_mean(good, self.robust))
+        return self.rule.apply(self.state, mean)
 
     def expected(self, server_round: int) -> State:
         """What a reply must be like."""
-        return self.state
+        return reply_of(self.task, self.state)
 
     def checked(
         self, server_round: int, replies: Iterable[Message]
@@ -336,7 +389,7 @@ class DeterministicFedAvg(FedAvg):
                 continue
             try:
                 state, examples, found = self._content(server_round, reply, partition)
-                if self.weighted_by_key == "num-examples":
+                if self.weighted_by_key == "num-examples" and not self.uniform:
                     examples = self.declared.check(partition, examples)
                 facts = read_facts(reply.content)
             except (KeyError, ValueError, TypeError) as error:
@@ -362,8 +415,9 @@ class DeterministicFedAvg(FedAvg):
         self.history.round(server_round).bytes_up += wire_bytes(arrays)
         self._replied += 1
         return read_reply(
-            arrays, numbers, self.expected(server_round), partition, self.weighted_by_key
-        )
+            arrays, numbers, self.expected(server_round), partition, self.weighted_by_key,
+            self.uniform,
+        )  # fmt: skip
 
     def _mean_metrics(self) -> MetricRecord:
         contents = dict(sorted(self._contents.items()))
@@ -372,7 +426,7 @@ class DeterministicFedAvg(FedAvg):
                 list(contents.values()), self.weighted_by_key
             )
             return mean
-        return mean_metrics(contents, self.weighted_by_key)
+        return mean_metrics(contents, self.weighted_by_key, self.uniform)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot.record import Record
 
 State = dict[str, Tensor]
@@ -34,6 +35,9 @@ class Visit:
     record
         Where the client's optimizer writes what it does: its facts travel with the reply and go into the
         federation's record, its numbers stay.
+    secret
+        For noise and coins of a private mechanism: its state is the operating system's, and it is never sent.
+        Not `seed`, which follows from the run's seed, which every client is told.
     """
 
     partition: int
@@ -43,6 +47,7 @@ class Visit:
     memory: State = field(default_factory=dict)
     extra: State = field(default_factory=dict)
     record: Record = field(default_factory=Record)
+    secret: Generator = field(default_factory=secret_generator, repr=False)
 
     def __post_init__(self) -> None:
         check_number("num_partitions", self.num_partitions, least=1, whole=True)
@@ -54,12 +59,18 @@ class Visit:
         if self.memory:
             self.record.note(memory="kept by clients")
 
+    def note_secret(self, *uses: str) -> None:
+        """Note what `secret` was used for, as "noise" or "sampling": true where nobody has seeded it."""
+        self.record.note(**{f"secret_{use}": is_secret(self.secret) for use in uses})
+
 
 class Task(Protocol):
     """A federated problem: used by the apps on every runtime, and by the sequential reference.
 
     A task may have `theorems()`, pairs of a Guarantee and how to measure its quantity: the certificates of
-    its federations then speak of them.
+    its federations then speak of them. Where a client's reply is no new state it has `reply(state)`, whose
+    arrays have the names, shapes and dtypes of a reply to that state, and `merged(state, mean)`, the state
+    that the mean of the replies stands for; the server's rule goes from the old state towards that one.
     """
 
     def initial(self, seed: int) -> State:
@@ -67,7 +78,7 @@ class Task(Protocol):
         ...
 
     def train(self, state: State, visit: Visit) -> tuple[State, int, dict[str, float]]:
-        """A client's new state (same names, shapes, dtypes), its examples, its metrics.
+        """A client's new state (or its `reply`: same names, shapes, dtypes), its examples, its metrics.
 
         `state` may be changed in place.
         """
@@ -76,6 +87,27 @@ class Task(Protocol):
     def evaluate(self, state: State) -> dict[str, float]:
         """Metrics of a global state, on the server; {} where there is nothing to evaluate on."""
         ...
+
+
+def reply_of(task: Task | None, state: State) -> State:
+    """What a reply to a global state is like: the state itself where the task says nothing else."""
+    found: State = task.reply(state) if _has_reply(task) else state  # type: ignore[union-attr]
+    return found
+
+
+def merged(task: Task | None, state: State, mean: State) -> State:
+    """The state that a mean of replies stands for."""
+    found: State = task.merged(state, mean) if _has_reply(task) else mean  # type: ignore[union-attr]
+    return found
+
+
+def _has_reply(task: Task | None) -> bool:
+    there = [callable(getattr(task, name, None)) for name in ("reply", "merged")]
+    if any(there) and not all(there):
+        raise TypeError(
+            f"{type(task).__name__} must have both reply(state) and merged(state, mean), or neither"
+        )
+    return all(there)
 
 
 MakeTask = Callable[[Mapping[str, Any]], Task]

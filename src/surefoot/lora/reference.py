@@ -12,12 +12,19 @@ from torch import Tensor
 
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.lora._block import recording
+from surefoot.lora.client_privacy import OBJECTION, ClientPrivacy, clipped, noise
 from surefoot.lora.sketch import shared_sketch
 from surefoot.record import Record
 
 FedMethod = Literal["fed_rac", "fedavg", "ffa_lora", "fedavg_lora"]
 Matrix = Float[Tensor, "m n"]
 Loss = Callable[[Tensor], Tensor]
+REFUSED = {
+    "fedavg_lora": "noise on both factors puts noise times noise into the product, (B + E)(A + F), and the "
+    "product of clipped factors moves by more than their clip",
+    "ffa_lora": "its noised factor is not built here; fed_rac with a sketch a round is",
+    "fedavg": "noise on the matrices themselves is what Flower's own wrappers add",
+}
 
 
 @dataclass
@@ -59,6 +66,7 @@ def fed_reference(
     seed: int = 0,
     train: Literal["A", "B"] = "B",
     keep_path: bool = False,
+    privacy: ClientPrivacy | None = None,
 ) -> FedResult:
     """Full-gradient local steps on every client, then the server's mean.
 
@@ -86,11 +94,14 @@ def fed_reference(
         The factor that "fed_rac" and "ffa_lora" train.
     keep_path
         Keep W at the start of every round.
+    privacy
+        Of "fed_rac": clip each client's factor, add noise to the sum, divide by the number of clients.
 
     Raises
     ------
     ValueError
-        Unknown method, a rank that does not fit, no clients, weights that are not positive.
+        Noise for another method than "fed_rac", or weights beside it. Unknown method, a rank that does
+        not fit, no clients, weights that are not positive.
     """
     check_choice("method", method, get_args(FedMethod))
     if not losses or rounds < 1 or local_steps < 1 or not gamma > 0:
@@ -107,6 +118,13 @@ def fed_reference(
     if len(w) != len(losses) or not bool((w > 0).all()):
         raise ValueError(f"weights must be {len(losses)} positive numbers, got {w.tolist()}")
     shares = (w / w.sum()).tolist()
+    if privacy is not None:
+        if method != "fed_rac":
+            raise ValueError(f"privacy is for method 'fed_rac', got {method!r}: {REFUSED[method]}")
+        if weights is not None:
+            raise ValueError(
+                "weights must be None with privacy: how many examples a client has would leak"
+            )
     r = rank or 1
 
     def gradient(loss: Loss, W: Tensor) -> Tensor:
@@ -132,6 +150,8 @@ def fed_reference(
         result.record, seed, [(m, n)], method=method, rank=rank, train=train, gamma=gamma,
         local_steps=local_steps, eta=1.0, clients=len(losses), dtype=W0.dtype,
     )  # fmt: skip
+    if privacy is not None:
+        result.record.note(seed, objection=OBJECTION)
     result.record.note(seed, participation="all", gradients="clients", **recording.PLAIN_STEPS)
     factors = (torch.zeros(m, r, dtype=W0.dtype), shared_sketch(seed, 0, "W", (r, n), dtype=W0.dtype)
                if method == "fedavg_lora" else torch.zeros(0))  # fmt: skip
@@ -175,8 +195,15 @@ def fed_reference(
                     G = gradient(loss, base + product(own, fixed))
                     own = own - gamma * (G @ fixed.T if train == "B" else fixed.T @ G)
                 locals_.append(own)
-            truth = mean([product(own, fixed) for own in locals_])
-            trained = mean(locals_)
+            if privacy is None:
+                truth = mean([product(own, fixed) for own in locals_])
+                trained = mean(locals_)
+            else:
+                bounded = [clipped({"W": own}, privacy.clip_norm)["W"] for own in locals_]
+                noised = [*bounded, noise({"W": trained}, privacy)["W"]]
+                wide = fixed.double()
+                truth = torch.stack([product(each, wide) for each in noised]).sum(0) / len(losses)
+                trained = (sum(noised[1:], noised[0]) / len(losses)).to(W0.dtype)
             made = product(trained, fixed)
             W = base + made
         norm = float(truth.norm())

@@ -2,7 +2,7 @@
 
 | fact | words or numbers | written by |
 | --- | --- | --- |
-| `noise_multiplier`, `sample_rate`, `steps` | sigma, q, T; or the quantity `released_steps` in place of T | what trained |
+| `noise_multiplier`, `sample_rate`, `steps` | sigma, q, T (or the quantity `released_steps`) | what trained |
 | `history` | the same as JSON runs [[sigma, q, count], ...], where the steps differ | what trained |
 | `claimed_...` | the same names: the promise under audit | the audit |
 | `sampling` | poisson, shuffled | what drew the batches |

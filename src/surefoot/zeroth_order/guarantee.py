@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Assumption, Guarantee, assume_fact, assume_plain_gradients
+from surefoot.listing import lettered
 from surefoot.record import Fact, Record
 from surefoot.zeroth_order._engine.recording import MEAN_SQUARED, column, read_shapes
 from surefoot.zeroth_order.bounds import gradient_bound, lozo_contraction
@@ -91,13 +92,12 @@ def _one_value(record: Record, fact: str, of: str, requires: str) -> Assumption:
 
 
 def plain_run(record: Record, of: str) -> list[Assumption]:
-    """What every theorem here asks of the optimizer."""
+    """What every theorem here asks of the optimizer, whatever becomes of its scalars."""
 
     def fact(name: str, requires: str, holds: Callable[[Fact], bool]) -> Assumption:
         return assume_fact(record, name, name, requires, holds, of=of)
 
     return [
-        *assume_plain_gradients(record, of),
         assume_fact(
             record, "method", "the method", "LOZO or MeZO",
             lambda m: m in ("lozo", "mezo"), of=of,
@@ -270,6 +270,7 @@ def gradient_guarantee(
         assumptions=lambda record: (
             short_steps(record),
             _orthogonal(record, of),
+            *assume_plain_gradients(record, of),
             *plain_run(record, of),
             linear_over(record, of),
             _exact(record, of),
@@ -350,6 +351,7 @@ def contraction_guarantee(
             one_matrix(record),
             known_law(record),
             _exact(record, of),
+            *assume_plain_gradients(record, of),
             *plain_run(record, of),
         ),
         tolerance=tolerance,
@@ -399,5 +401,10 @@ def certificates(
 
 def of_record(record: Record, **asked: Any) -> list[Certificate]:
     """What a record alone says of the runs in it (`surefoot.certificates`)."""
-    runs = record.arms("low_rank_shapes")
-    return [c for of in runs for c in certificates(record, of=of)]
+    from surefoot.zeroth_order.private_guarantee import descent_certificates
+
+    found = []
+    for of in record.arms("low_rank_shapes"):
+        found += [lettered(c, "Z") for c in descent_certificates(record, of=of)]
+        found += certificates(record, of=of)
+    return found

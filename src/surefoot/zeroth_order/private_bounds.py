@@ -1,9 +1,9 @@
 """Descent under clipping and noise: what a private forward-only run promises, with every constant.
 
 Derived here. Given V, the direction Z of LOZO in its unit scale is Gaussian with covariance S_V (the identity
-for a dense tensor, I x V V^T / r for a matrix), so that by Stein's lemma E[clip_C(<g, Z>) Z | V] = p S_V g with
-p = erf(C / sqrt(2 g^T S_V g)): clipping the scalar weighs an example and never turns its gradient. Put into
-the descent lemma of an L-smooth f: no condition on the step, no assumption on a variance.
+for a dense tensor, I x V V^T / r for a matrix), so that by Stein's lemma E[clip_C(<g, Z>) Z | V] = p S_V g
+with p = erf(C / sqrt(2 g^T S_V g)): clipping the scalar weighs an example and never turns its gradient. Put
+into the descent lemma of an L-smooth f: no condition on the step, no assumption on a variance.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def lozo_private_bound(
     (1/T) sum E G^T S_V Gbar <= Delta_0 / (alpha T) + (L alpha / 2) (1/T) sum E[c^2 ||Z||^2]
     <= Delta_0 / (alpha T) + (L alpha / 2) d C^2 (1 + (1 - q) / B + sigma^2 / B^2),
 
-    with d trained numbers and B = q N. Where nothing clips the left side is ||P_V G||^2. In the setting of arXiv
-    2410.07698; assumes f L-smooth, eps -> 0, no momentum, no weight decay. Delta_0 must be public (ln of the
-    number of classes for a head of zeros), or have a private release of its own.
+    with d trained numbers and B = q N. Where nothing clips the left side is ||P_V G||^2. In the setting of
+    arXiv 2410.07698; assumes f L-smooth, eps -> 0, no momentum, no weight decay. Delta_0 must be public (ln of
+    the number of classes for a head of zeros), or have a private release of its own.
 
     Parameters
     ----------
@@ -118,7 +118,9 @@ def lozo_private_bound(
     if log is not None:
         squares = check_numbers("log", log, ndim=1, nonnegative=True)
         if len(squares) != T:
-            raise ValueError(f"log must hold c^2 ||Z||^2 of each of the {T} steps, got {len(squares)}")
+            raise ValueError(
+                f"log must hold c^2 ||Z||^2 of each of the {T} steps, got {len(squares)}"
+            )
         moment, kind = float(squares.mean()), "log"
     terms = (delta0 / (alpha * T), L * alpha / 2 * moment)
     return PrivateBound(alpha, sum(terms), terms, kind)

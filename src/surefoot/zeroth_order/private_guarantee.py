@@ -79,7 +79,8 @@ def descent_guarantee(
 
     return Guarantee(
         name=name,
-        statement="(1/T) sum_t E G_t^T S_V Gbar_t <= Delta_0/(alpha T) + (L alpha/2)(1/T) sum_t E[c_t^2 ||Z_t||^2]",
+        statement="(1/T) sum_t E G_t^T S_V Gbar_t <= Delta_0/(alpha T) + (L alpha/2)(1/T) sum_t "
+        "E[c_t^2 ||Z_t||^2]",
         latex=LATEX,
         source="in the setting of arXiv 2410.07698 and 2310.09639; derived here",
         quantity=quantity,
@@ -168,5 +169,7 @@ def descent_certificates(
         return [unmeasured(record, guarantee, TODO)]
     if L is None or delta0 is None:
         missing = [k for k, v in (("L", L), ("delta0", delta0)) if v is None]
-        return [unmeasured(record, guarantee, f"give {', '.join(missing)}: constants of the problem")]
+        return [
+            unmeasured(record, guarantee, f"give {', '.join(missing)}: constants of the problem")
+        ]
     return [certify(record, guarantee, confidence)]

@@ -12,6 +12,7 @@ from surefoot._numerics.curvature import Hessian, hutchinson_trace, power_iterat
 from surefoot._numerics.sizes import wide
 from surefoot.zeroth_order._engine.evaluation import eps_of
 from surefoot.zeroth_order._engine.private_checks import no_privacy
+from surefoot.zeroth_order._engine.tensors import TrainedTensor
 from surefoot.zeroth_order.optimizer import ZerothOrder
 from surefoot.zeroth_order.private_bounds import weight_of
 
@@ -101,14 +102,16 @@ def weighed_gradient(
         Without privacy.
     """
     if optimizer.privacy is None:
-        raise ValueError("weighed_gradient needs an optimizer with privacy: nothing is clipped without")
+        raise ValueError(
+            "weighed_gradient needs an optimizer with privacy: nothing is clipped without"
+        )
     directions, clip = optimizer.engine.directions, optimizer.privacy.clip
     directions.begin_period(optimizer.engine.rule.renewed)
     directions.release()
     moving = [x for x in optimizer.tensors if not x.frozen]
     with torch.enable_grad():
         each = losses()
-        rows = torch.eye(len(each), dtype=each.dtype, device=each.device).split(chunk)
+        rows = torch.split(torch.eye(len(each), dtype=each.dtype, device=each.device), chunk)
         found = [
             torch.autograd.grad(
                 each, [x.param for x in moving], some, is_grads_batched=True, retain_graph=True,
@@ -116,20 +119,27 @@ def weighed_gradient(
             )
             for some in rows
         ]  # fmt: skip
-    whole, weighed = 0.0, 0.0
+    wholes, weigheds = [], []
     for gradients in found:
         seen = [
-            wide(g).flatten(1).double()
-            if x.v is None
-            else directions.scale_of(x)[0] * (wide(g).reshape(len(g), x.m, x.n) @ x.v.to(wide(g))).flatten(1).double()
+            _seen(g.double(), x, directions.scale_of(x)[0])
             for x, g in zip(moving, gradients, strict=True)
         ]
         projected = torch.cat(seen, dim=1)
         squares = projected.square().sum(1).tolist()
         weights = torch.tensor([weight_of(clip, s) for s in squares], dtype=torch.float64)
-        whole = whole + projected.sum(0)
-        weighed = weighed + weights @ projected
-    return float(torch.as_tensor(whole) @ torch.as_tensor(weighed)) / len(each) ** 2
+        wholes.append(projected.sum(0))
+        weigheds.append(weights @ projected)
+    product = torch.stack(wholes).sum(0) @ torch.stack(weigheds).sum(0)
+    return float(product) / len(each) ** 2
+
+
+def _seen(gradients: Tensor, tensor: TrainedTensor, scale: float) -> Float[Tensor, "examples seen"]:
+    """What a direction sees of gradients: their products with V, or all of them."""
+    if tensor.v is None:
+        return gradients.flatten(1)
+    shaped = gradients.reshape(len(gradients), tensor.m, tensor.n)
+    return (scale * (shaped @ tensor.v.to(shaped))).flatten(1)
 
 
 def gradient_noise(gradients: Float[Tensor, "batches P"]) -> float:

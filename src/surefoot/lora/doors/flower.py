@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot._numerics.secret import is_secret
 from surefoot.certificate import Certificate
 from surefoot.errors import SurefootError, need
 
@@ -23,28 +24,36 @@ with need("flwr", extra="federated", part="surefoot.lora on Flower"):
     from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
+    from flwr.serverapp.strategy import Result
 
+    from surefoot.federated.kept_task import KeptTask
     from surefoot.federated.mean import weighted_mean
     from surefoot.federated.partition import seed_for
     from surefoot.federated.records import FACTS, facts_record, state_of, to_arrays, wire_bytes
     from surefoot.federated.server_rule import ServerRule
-    from surefoot.federated.strategy import DeterministicFedAvg
+    from surefoot.federated.strategy import UNIFORM, DeterministicFedAvg
     from surefoot.federated.task import Visit
 
 from surefoot.lora._block import recording
+from surefoot.lora.client_privacy import OBJECTION, ClientPrivacy, noised_mean
 from surefoot.lora.guarantee import Constants, certificates
 from surefoot.lora.reference import FedResult, fed_reference
 from surefoot.lora.sketch import shared_sketch
+from surefoot.record import Record
 
 __all__ = [
-    "FactorTask", "FedResult", "LowRankProblem", "RacStrategy", "fed_reference", "merge_factor",
-    "rac_client_app", "rac_client_train", "shared_sketch",
+    "ClientPrivacy", "FactorTask", "FedResult", "LowRankProblem", "RacStrategy", "fed_reference",
+    "merge_factor", "rac_client_app", "rac_client_train", "shared_sketch",
 ]  # fmt: skip
 
 State = dict[str, Tensor]
 Weights = Mapping[str, Float[Tensor, "m n"]]
 Side = Literal["A", "B"]
 MEMORY = "surefoot-rac"
+# Whose facts those of the method are in a private run: its `steps` are a client's, those of privacy rounds.
+METHOD = "Fed-RAC-LoRA"
+# The key of a configuration that asks a client for its factors and nothing else.
+PRIVATE = "private"
 
 
 class LowRankProblem(Protocol):
@@ -199,12 +208,31 @@ class RacStrategy(DeterministicFedAvg):
         How many clients there are.
     settings
         Rank, step, local steps, side and the server's step eta.
+    privacy
+        Clip each client's factors and add noise to their sum, before anything is stored or sent: the mean is
+        over a constant, every client counts alike, and a round without a reply is noise alone. Only what is
+        noised leaves: records and files say neither who took part nor what was sent. With `secret_draw`
+        the sample rate is `fraction`; without it, of a draw that everybody can repeat, it is 1.
     kwargs
         Further settings of `surefoot.federated.DeterministicFedAvg`.
     """
 
-    def __init__(self, num_partitions: int, settings: RacSettings, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_partitions: int,
+        settings: RacSettings,
+        *,
+        privacy: ClientPrivacy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if privacy is not None and kwargs.setdefault("uniform", True) is not True:
+            raise ValueError(
+                "uniform must be True with privacy: weights would tell how many examples each client has"
+            )
         super().__init__(num_partitions, **kwargs)
+        self.privacy = privacy
+        if privacy is not None:
+            self.history.secret, self._needed = True, 0
         if kwargs.get("rule") not in (None, ServerRule()):
             raise ValueError("rule is not taken: the server's step is settings.eta")
         if kwargs.get("extra"):
@@ -215,10 +243,30 @@ class RacStrategy(DeterministicFedAvg):
         check_number("eta", settings.eta, above=0)
         check_choice("train", settings.train, ("A", "B"))
         self.settings = settings
-        self.full = 0
+        self._released = self.full = 0
         self._pending: State = {}
         self._pending_block = -1
         self._holds: dict[int, int] = {}
+
+    def start(self, grid: Grid, initial_arrays: ArrayRecord, *args: Any, **kwargs: Any) -> Result:
+        """As the floor's; with privacy once, since every round is a release that counts.
+
+        Raises
+        ------
+        SurefootError
+            A second start with privacy, or no reply of any round fitted.
+        """
+        if self.privacy is not None and self._released:
+            raise SurefootError(
+                f"this strategy has released {self._released} rounds already: make a new one, and account "
+                "for both"
+            )
+        try:
+            return super().start(grid, initial_arrays, *args, **kwargs)
+        finally:
+            # Also of a run that broke off: what was released was released.
+            if self.privacy is not None and self._released:
+                self.record.note(self.seed, steps=self._released)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -258,6 +306,8 @@ class RacStrategy(DeterministicFedAvg):
                     "merge-block": self._pending_block if current else -1,
                 }
             )  # fmt: skip
+            if self.privacy is not None:
+                own[PRIVATE] = True
             report.bytes_down += wire_bytes(payload)
             content = RecordDict({self.arrayrecord_key: payload, self.configrecord_key: own})
             messages.append(Message(content, dst_node_id=node, message_type="train.block"))
@@ -278,6 +328,8 @@ class RacStrategy(DeterministicFedAvg):
     ) -> tuple[dict[int, tuple[State, float]], dict[int, dict[str, float]]]:
         """The replies that fit; what they say of their steps goes on record."""
         good, metrics = super().checked(server_round, replies)
+        if self.privacy is not None:
+            return good, metrics
         whole = sorted(good) == list(range(self.num_partitions))
         self.record.note(self.seed, participation="all" if whole else "some")
         return good, metrics
@@ -292,11 +344,38 @@ class RacStrategy(DeterministicFedAvg):
     def _note(self) -> None:
         s, first = self.settings, next(iter(self.state.values()))
         shapes = [(w.shape[0], w.shape[1]) for w in self.state.values()]
+        own = self.record if self.privacy is None else Record()
         recording.note_federation(
-            self.record, self.seed, shapes, method="fed_rac", rank=s.rank, train=s.train,
+            own, self.seed, shapes, method="fed_rac", rank=s.rank, train=s.train,
             gamma=s.gamma, local_steps=s.local_steps, eta=s.eta, clients=self.num_partitions,
             dtype=first.dtype,
         )  # fmt: skip
+        if self.privacy is None:
+            return
+        for name, known in own.facts.items():
+            self.record.note(self.seed, METHOD, **{name: known.all[0]})
+        self.record.note(self.seed, METHOD, objection=OBJECTION)
+        rate = self.fraction if self.secret_draw else 1.0
+        self.record.note(
+            self.seed, mechanism="gaussian on the sum of clipped factors",
+            noise_multiplier=float(self.privacy.noise_multiplier),
+            clip_norm=float(self.privacy.clip_norm), sample_rate=float(rate),
+            sampling="poisson" if self.secret_draw else "everyone", clipping="per client",
+            adjacency="add/remove one client", secret_noise=self.privacy.is_secret,
+            # Where nobody is sampled there is no coin that anybody could know.
+            secret_sampling=is_secret(self.secret) if self.secret_draw else True,
+            divisor=self.divisor, released="noised mean factors",
+        )  # fmt: skip
+
+    @property
+    def divisor(self) -> float:
+        """The expected number of clients in a round: what a private mean is over."""
+        if self.secret_draw:
+            return float(self.fraction * self.num_partitions)
+        return float(len(self._drawn(1)))
+
+    def _mean_metrics(self) -> MetricRecord:
+        return super()._mean_metrics() if self.privacy is None else MetricRecord()
 
     def certificates(
         self,
@@ -323,13 +402,24 @@ class RacStrategy(DeterministicFedAvg):
         made = super().certificates(confidence)
         if constants is None:
             return made
-        found = certificates(self.record, constants, f_star, law="fed", confidence=confidence)
+        of = "" if self.privacy is None else METHOD
+        found = certificates(
+            self.record, constants, f_star, law="fed", of=of, confidence=confidence
+        )
         return [*made, *found]
 
     def combine(self, server_round: int, good: dict[int, tuple[State, float]]) -> State:
         """Average the factors, merge, and remember the merge order for the next round."""
         s, block = self.settings, server_round - 1
-        self._pending, self._pending_block = weighted_mean(good), block
+        if self.privacy is None:
+            self._pending = weighted_mean(good)
+        else:
+            # Here, and not around it: what is stored, saved and sent from now on is this.
+            factors = {p: found for p, (found, _) in good.items()}
+            like = self.expected(server_round)
+            self._pending = noised_mean(factors, like, self.privacy, self.divisor)
+            self._released += 1
+        self._pending_block = block
         for node, partition in self._sent.items():
             # Who replied holds this block's start; who did not may hold anything.
             if partition in good:
@@ -351,7 +441,7 @@ class RacStrategy(DeterministicFedAvg):
 
 def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) -> ClientApp:
     """The ClientApp of Fed-RAC-LoRA; it keeps the matrices between rounds and merges as ordered."""
-    app = ClientApp()
+    app, kept = ClientApp(), KeptTask(make_problem)
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
@@ -361,7 +451,6 @@ def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) 
     @app.train("block")
     def train(message: Message, context: Context) -> Message:
         torch.set_num_threads(1)
-        problem = make_problem(context.run_config)
         config: Any = message.content["config"]
         sent = state_of(message.content.array_records["arrays"])
         seed, block, rank, side = (config[k] for k in ("sketch-seed", "block", "rank", "train"))
@@ -378,17 +467,19 @@ def rac_client_app(make_problem: Callable[[Mapping[str, Any]], LowRankProblem]) 
             partition, int(context.node_config["num-partitions"]), config["server-round"],
             seed_for(seed, config["server-round"], partition),
         )  # fmt: skip
-        factors = rac_client_train(
-            weights, lambda w, step: problem.loss(w, visit, step), rank=rank, seed=seed, block=block,
-            local_steps=config["local-steps"], gamma=config["gamma"], train=side,
-        )  # fmt: skip
+        with kept.of(context.run_id, context.run_config) as problem:
+            factors = rac_client_train(
+                weights, lambda w, step: problem.loss(w, visit, step), rank=rank, seed=seed, block=block,
+                local_steps=config["local-steps"], gamma=config["gamma"], train=side,
+            )  # fmt: skip
+            examples = 1 if config.get(UNIFORM) else problem.examples(visit)
         visit.record.note(
             gamma=config["gamma"], steps=config["local-steps"], **recording.PLAIN_STEPS
         )
-        metrics = MetricRecord({"num-examples": problem.examples(visit), "partition-id": partition})
+        metrics = MetricRecord({"num-examples": examples, "partition-id": partition})
         content = RecordDict({"arrays": to_arrays(factors), "metrics": metrics})
         facts = facts_record(visit.record)
-        if facts is not None:
+        if facts is not None and not config.get(PRIVATE):
             content[FACTS] = facts
         return Message(content, reply_to=message)
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from surefoot._numerics.checks import check_choice
 from surefoot._problems.convex import Problem
 from surefoot._problems.real import real
 from surefoot._problems.softmax import softmax_on
@@ -18,10 +19,22 @@ from surefoot.federated.apps import strategy_settings
 from surefoot.federated.partition import lda_partition
 from surefoot.federated.run_config import FLOOR, number, refuse_unknown, whole
 from surefoot.federated.task import State, Visit
-from surefoot.lora.doors.flower import RacSettings, RacStrategy
+from surefoot.lora.doors.flower import ClientPrivacy, RacSettings, RacStrategy
 
 L2 = 0.05
-KEYS = frozenset({"alpha", "rank", "gamma", "local-steps", "train", "eta"})
+KEYS = frozenset(
+    {
+        "alpha",
+        "rank",
+        "gamma",
+        "local-steps",
+        "train",
+        "eta",
+        "noise-multiplier",
+        "clip-norm",
+        "secret-draw",
+    }
+)
 
 
 @dataclass
@@ -68,9 +81,21 @@ def digits_problem(config: Mapping[str, Any]) -> DigitsProblem:
 
 
 def rac_strategy(config: Mapping[str, Any], problem: Any) -> RacStrategy:
-    """From a run's configuration: rank, gamma, local-steps, train, eta, and the floor's keys."""
+    """From a run's configuration: rank, gamma, local-steps, train, eta, and the floor's keys.
+
+    With clip-norm above 0 it is private: noise-multiplier, and secret-draw for a fraction below 1.
+    """
+    sigma, clip = (number(config, k, 0.0, least=0) for k in ("noise-multiplier", "clip-norm"))
+    if sigma and not clip:
+        raise ValueError(
+            f"noise-multiplier = {sigma} needs clip-norm, the size that it is in units of"
+        )
     settings = RacSettings(
         whole(config, "rank", 4, 1), number(config, "gamma", 0.1, above=0),
         whole(config, "local-steps", 5, 1), config.get("train", "B"), number(config, "eta", 1.0, above=0),
     )  # fmt: skip
-    return RacStrategy(settings=settings, **strategy_settings(config))
+    return RacStrategy(
+        settings=settings, privacy=ClientPrivacy(sigma, clip) if clip else None,
+        secret_draw=check_choice("secret-draw", config.get("secret-draw", False), (True, False)),
+        **strategy_settings(config),
+    )  # fmt: skip

@@ -371,7 +371,7 @@ class Engine:
         self.fd_errors += 1
 
         def loss() -> float:
-            return self.losses(closure)
+            return float(self.losses(closure))
 
         with self.losses.together(closure) as same:
             whole = evaluations.central(loss, self.directions, 0).c

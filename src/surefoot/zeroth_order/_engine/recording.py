@@ -215,10 +215,13 @@ class Recording:
             here = self._weighed is not None and self._weighed[0] == t - 1
             found = self._weighed[1] if self._weighed and here else self._at(WEIGHED, t - 1)
             if found is None:
-                raise ValueError(f"the descent must be measured before every step: step {t - 1} has none")
+                raise ValueError(
+                    f"the descent must be measured before every step: none is recorded at t = {t - 1}"
+                )
             before = found
         mean = before + (value - before) / (t + 1)
         self._weighed = (t, mean)
+        self.record.private(column(WEIGHED, self.of))
         self.measured(t, **{WEIGHED: mean})
 
     def copy_facts(self, record: Record, seed: int | None, of: str) -> None:

@@ -1,0 +1,1 @@
+"""Federated scalars as a Flower app."""

@@ -1,0 +1,102 @@
+"""Client-level privacy of Fed-RAC-LoRA: each client's factors clipped as one vector, noise on their sum.
+
+The sketch is public and has orthonormal rows (columns where A trains), so |B A|_F = |B|_F: clipping the
+factors is clipping the product, and noise on m r numbers is noise of that size on the product, by sqrt(r / n)
+less than on the m n numbers of a matrix. The mean of the noised products is the product of the noised mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from surefoot._numerics.checks import check_number
+from surefoot._numerics.secret import is_secret, secret_generator
+
+Factors = Mapping[str, Float[Tensor, "rows columns"]]
+# What is promised of descent speaks of the plain mean.
+OBJECTION = "factors of clients are clipped, and noise is added to their sum"
+
+
+@dataclass(frozen=True)
+class ClientPrivacy:
+    """The Gaussian mechanism on the sum of the clients' factors.
+
+    Parameters
+    ----------
+    noise_multiplier
+        sigma: the standard deviation of the noise on every number of the sum, in units of `clip_norm`.
+    clip_norm
+        C: the most that the factors of one client, all layers together, may have as Frobenius norm; what
+        adding or removing one client changes in the sum.
+    secret
+        The generator of the noise; by default the operating system's. One that is given is no secret, and the
+        record says so.
+
+    Raises
+    ------
+    ValueError
+        A number outside of its range.
+    """
+
+    noise_multiplier: float
+    clip_norm: float
+    secret: Generator = field(default_factory=secret_generator, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number("noise_multiplier", self.noise_multiplier, least=0)
+        check_number("clip_norm", self.clip_norm, above=0)
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether nobody has seeded the noise."""
+        return is_secret(self.secret)
+
+
+def clipped(factors: Factors, clip_norm: float) -> dict[str, Float[Tensor, "rows columns"]]:
+    """All factors of a client, in float64, scaled so that their norm together is at most `clip_norm`."""
+    wide = {k: f.double() for k, f in factors.items()}
+    norm = math.sqrt(sum(float(f.square().sum()) for f in wide.values()))
+    scale = min(1.0, clip_norm / norm) if norm else 1.0
+    return {k: scale * f for k, f in wide.items()}
+
+
+def noise(like: Factors, privacy: ClientPrivacy) -> dict[str, Float[Tensor, "rows columns"]]:
+    """sigma C xi for every number of the factors, in float64."""
+    size = privacy.noise_multiplier * privacy.clip_norm
+    drawn = (
+        torch.randn(f.shape, generator=privacy.secret, dtype=torch.float64) for f in like.values()
+    )
+    return {layer: size * xi for layer, xi in zip(like, drawn, strict=True)}
+
+
+def noised_mean(
+    replies: Mapping[int, Factors], like: Factors, privacy: ClientPrivacy, divisor: float
+) -> dict[str, Float[Tensor, "rows columns"]]:
+    """(the sum of the clipped factors + sigma C xi) / divisor, in float64 and back to the dtypes of `like`.
+
+    Parameters
+    ----------
+    replies
+        {partition: factors}; there may be none, and noise is returned all the same.
+    like
+        Factors of the layers, shapes and dtypes that a reply has.
+    privacy
+        C, sigma and the secret generator.
+    divisor
+        A constant of the run, as the expected number of clients: the number of those that came says who did.
+    """
+    added = noise(like, privacy)
+    bounded = [clipped(replies[p], privacy.clip_norm) for p in sorted(replies)]
+    mean = {}
+    for layer, shape_of in like.items():
+        total = torch.zeros(shape_of.shape, dtype=torch.float64)
+        for factors in bounded:
+            total += factors[layer]
+        mean[layer] = ((total + added[layer]) / divisor).to(shape_of.dtype)
+    return mean
