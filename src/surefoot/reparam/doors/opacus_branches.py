@@ -33,15 +33,16 @@ class BranchDPOptimizer(DPOptimizer):  # type: ignore[misc]
         M by parameter.
     """
 
-    def __init__(self, given: DPOptimizer, mults: Mapping[Tensor, Tensor]) -> None:
+    def __init__(self, given: DPOptimizer, mults: Mapping[Any, Tensor]) -> None:
         super().__init__(
             given.original_optimizer, noise_multiplier=given.noise_multiplier,
             max_grad_norm=given.max_grad_norm, expected_batch_size=given.expected_batch_size,
             loss_reduction=given.loss_reduction, generator=given.generator, secure_mode=given.secure_mode,
         )  # fmt: skip
         self.step_hook = given.step_hook
-        self.mults = dict(mults)
-        self.roots = {p: m.sqrt() for p, m in mults.items()}
+        # Opacus hangs its per-example gradients on the parameters.
+        self.mults: dict[Any, Tensor] = dict(mults)
+        self.roots: dict[Any, Tensor] = {p: m.sqrt() for p, m in mults.items()}
         self.squares, self.count, self.measured = 0.0, 0, 0
 
     def clip_and_accumulate(self) -> None:
