@@ -28,6 +28,7 @@ from surefoot.zeroth_order._engine.private_checks import (
     no_privacy,
     scalars_given,
 )
+from surefoot.zeroth_order._engine.private_estimate import estimate_each
 from surefoot.zeroth_order._engine.private_sum import PrivateSum
 from surefoot.zeroth_order._engine.recording import Recording
 from surefoot.zeroth_order._engine.rules import Rule
@@ -280,6 +281,37 @@ class ZerothOrder(torch.optim.Optimizer):
             self.engine.estimate_each(closure, batch, restore=True)
             return None
         return self.engine.estimate(closure, weight, restore=True, batch=batch, paired=paired)
+
+    @torch.no_grad()
+    def per_example(
+        self, closure: Callable[..., Any], batch: Any = None
+    ) -> Float[Tensor, "examples directions"]:
+        """c of each example along the coming step's directions, neither clipped nor noised.
+
+        For the choice of a clip on public data: it is a query that no noise covers, and so a run with noise
+        refuses it. The optimizer is left as it was.
+
+        Parameters
+        ----------
+        closure, batch
+            As in `step`: one loss an example.
+
+        Raises
+        ------
+        ValueError
+            Without privacy, with noise, or between estimate() and apply().
+        """
+        engine = self.engine
+        if self.privacy is None or self.privacy.noise_multiplier:
+            raise ValueError(
+                "per_example needs Privacy with noise_multiplier 0: look for a clip on public data, in an "
+                "optimizer of its own"
+            )
+        if engine.mean.sums is not None:
+            raise ValueError("per_example must not come between estimate() and apply()")
+        found = estimate_each(engine, closure, batch)
+        engine.abandon()
+        return found
 
     @torch.no_grad()
     def contribution(self, *, noise: bool = True) -> Float[Tensor, " directions"]:
