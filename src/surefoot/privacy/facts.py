@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from surefoot.record import Fact, Record
@@ -121,7 +121,9 @@ def distinct(histories: Iterable[History]) -> tuple[History, ...]:
     return tuple({rounded(h): h for h in reversed(tuple(histories))}.values())
 
 
-def copy_facts(source: Record, target: Record, seed: int, of: str = "") -> None:
+def copy_facts(
+    source: Record, target: Record, seed: int, of: str = "", without: Collection[str] = ()
+) -> None:
     """Note for one seed of the target (and one of several arms) whatever the source noted.
 
     Parameters
@@ -130,10 +132,12 @@ def copy_facts(source: Record, target: Record, seed: int, of: str = "") -> None:
         A record of one thing that ran.
     target, seed, of
         Where to, and under which seed and arm.
+    without
+        Facts that stay behind.
     """
     # Facts are of one thing that ran: a record of several arms has no place here.
     for name, known in source.facts.items():
-        for value in known.all:
+        for value in () if name in without else known.all:
             target.note(seed, of, **{name: value})
 
 
