@@ -72,7 +72,9 @@ def test_two_runs_of_one_seed_are_not_the_same(encoder, reviews, tmp_path):
         ends = []
         for name in ("one", "two"):
             out = tmp_path / f"{method} {name}"
-            ends.append(load_file(finetune(config(encoder, reviews, out, method=method)).saved / file))
+            ends.append(
+                load_file(finetune(config(encoder, reviews, out, method=method)).saved / file)
+            )
         assert any(not torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
 
 
