@@ -7,7 +7,7 @@
 | `claimed_...` | the same names: the promise under audit | the audit |
 | `sampling` | poisson, shuffled | what drew the batches |
 | `mechanism` | poisson-subsampled gaussian | what released |
-| `clipping`, `clip_norm` | per example; C | what clipped |
+| `clipping`, `clip_norm` | per example, or per client; C | what clipped |
 | `non_finite` | zero: what an example contributes where its value is NaN or infinite | what clipped |
 | `divisor` | constant: sums are divided by q times N, never by a batch's size | what divided |
 | `secret_noise`, `secret_sampling` | whether nobody else knows their generator | what drew them |
@@ -18,7 +18,7 @@
 | `directions`, `trained_numbers` | K a step; d | what trained |
 | `optimizer`, `lr`, `momentum`, `weight_decay` | the update | what trained |
 | `accountant` | prv, rdp, ... | the engine |
-| `adjacency` | add/remove | the audit, whose coins put canaries in or leave them out |
+| `adjacency` | add/remove (an example), add/remove one client | the audit, by its coins; what trained |
 | `releases` | last, all | what looked at the models |
 | `delta`, `confidence`, `statistic` | of the bound | the audit |
 | `linearity` | OK, strained, violated | `LinearityMeter` |
