@@ -35,6 +35,7 @@ from surefoot.zeroth_order._engine.rules import Rule
 from surefoot.zeroth_order._engine.self_check import SelfCheck
 from surefoot.zeroth_order._engine.settings import Settings
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
+from surefoot.zeroth_order._engine.weighed import weighed_gradient
 from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.private import Privacy
 from surefoot.zeroth_order.quality import Quality
@@ -628,11 +629,16 @@ class ZerothOrder(torch.optim.Optimizer):
         ValueError
             Without privacy, or if an earlier step was left out.
         """
-        from surefoot.zeroth_order.probe import weighed_gradient
-
         if self.privacy is None:
             raise ValueError("measure_descent needs privacy=; measure_gradient is for other runs")
-        found = weighed_gradient(self, losses) if callable(losses) else float(losses)
+        directions = self.engine.directions
+        directions.begin_period(self.engine.rule.renewed)
+        directions.release()
+        found = (
+            float(losses)
+            if not callable(losses)
+            else weighed_gradient(directions, losses, self.privacy.clip)
+        )
         self._recording.weighed(self.t, found)
         return found
 
