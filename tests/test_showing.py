@@ -22,6 +22,7 @@ SHOWN_OTHERWISE = {
     "surefoot.architecture._autoencoder.certified.Certified",
     "surefoot.callbacks.watching.Watching",
     "surefoot.federated.strategy.DeterministicFedAvg",
+    "surefoot.finetune.doors.private_training.PrivateTraining",
     "surefoot.finetune.doors.training.Training",
     "surefoot.lora.doors.flower.RacStrategy",
     "surefoot.nesterov._optimizer.lookahead.LookAhead",
@@ -29,6 +30,7 @@ SHOWN_OTHERWISE = {
     "surefoot.prototypes.doors.strategy.MPFTStrategy",
     "surefoot.reparam._optimizer.facts.Recorded",
     "surefoot.study.Part",
+    "surefoot.zeroth_order.doors.flower.ScalarStrategy",
     "surefoot.zeroth_order.optimizer.ZerothOrder",
 }
 

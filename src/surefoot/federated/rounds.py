@@ -11,6 +11,7 @@ from typing import Any
 
 from surefoot._numerics.arguments import checked
 from surefoot._run.files import write_json
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.errors import SurefootError
 from surefoot.federated.guarantee import Theorem, certificates
@@ -37,6 +38,7 @@ class Round:
     bytes_up: int = 0
 
 
+@showing
 @checked(nan=True)
 @dataclass
 class FederationHistory:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.secret import is_secret, secret_generator
+from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.federated.coins import draw_secretly
 from surefoot.federated.partition import draw_partitions, seed_for
@@ -34,6 +35,7 @@ from surefoot.zeroth_order.log import computed_by
 SecretOf = Callable[[Visit], Generator]
 
 
+@showing
 @dataclass
 class ScalarResult:
     """What a federation of scalars leaves behind.
