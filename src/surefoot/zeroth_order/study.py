@@ -9,6 +9,8 @@ from surefoot.zeroth_order.experiments import (
     digits,
     drift,
     few_shot,
+    private,
+    private_descent,
     quadratics,
     rank,
     sentences,
@@ -55,6 +57,23 @@ STUDY = Study(
                 f"no drift: {drift.name(d, 'inplace')}": Verdict.NOT_PROMISED for d in drift.DTYPES
             },
             seeds={"quick": 2, "standard": 5, "paper": 10},
+        ),
+        Part(
+            "private",
+            "DP-LOZO beside LOZO, DP-SGD and SGD: accuracy for epsilon, equal tuning",
+            private.run,
+            certificates=private.certificates,
+            tables=private.tables,
+            figures=private.figures,
+            seeds={"quick": 2, "standard": 3, "paper": 5},
+        ),
+        Part(
+            "private-descent",
+            "Descent under clipping and noise where every constant is known",
+            private_descent.run,
+            private_descent.guarantees,
+            private_descent.certificates,
+            seeds={"quick": 5, "standard": 8, "paper": 12},
         ),
         Part(
             "adapter",
