@@ -81,8 +81,8 @@ def dp_sgd(
         seed, mechanism=SUBSAMPLED, noise_multiplier=noise_multiplier, sample_rate=1 / batches,
         steps=done, sampling="poisson", clipping="per example", clip_norm=clip, adjacency="add/remove",
         divisor="constant", secret_noise=is_secret(noise), secret_sampling=is_secret(coins),
-        population_public=True, released="noised gradients, weights, settings", optimizer="SGD", lr=lr, momentum=0,
-        weight_decay=0, releases="last", forward_only=False,
+        population_public=True, released="noised gradients, weights, settings",
+        optimizer="SGD", lr=lr, momentum=0, weight_decay=0, releases="last", forward_only=False,
         trained_numbers=sum(p.numel() for p in model.parameters() if p.requires_grad),
     )  # fmt: skip
     net.remove_hooks() if hasattr(net, "remove_hooks") else None
