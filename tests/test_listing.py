@@ -169,3 +169,21 @@ def test_arms_are_those_that_noted_a_fact():
     assert record.arms("one") == ["", "b"]
     assert record.arms("one", "two") == ["", "a", "b"]
     assert record.arms("three") == []
+
+
+def test_a_private_lozo_has_its_list_from_what_it_noted_itself():
+    """Nothing is told a second time: sampler and optimizer noted all that P and H ask for."""
+    from surefoot.zeroth_order import LOZO, Privacy
+
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3), torch.randn(30, 4)
+    privacy = Privacy(2.0, 0.5, 0.3, 30)
+    optimizer = LOZO(model, lr=1e-2, seed=0, scale="unit", privacy=privacy)
+    for rows in privacy.sampler(steps=5):
+        optimizer.step(lambda rows=rows: model(x[rows]).square().mean(dim=1))
+    found = surefoot.certificates(optimizer.record, delta=1e-5)
+    assert claims(found)[:3] == ["P", "H", "Z"]
+    assert found[0].verdict is Verdict.UNDECIDED
+    assert {a.holds for a in found[0].assumptions} == {True}
+    assert found[0].details["epsilon"] == standard(2.0, 0.3, 5).epsilon(1e-5).value
+    assert found[1].reason.startswith("directions are public, T K = 5 <= 15 trained numbers")

@@ -21,6 +21,7 @@ from surefoot.federated import (
 )
 from surefoot.federated.apps import default_strategy
 from surefoot.federated.checkpoint import why_not
+from surefoot.federated.cli import _print_round
 from surefoot.federated.coins import draw_secretly
 
 
@@ -220,6 +221,11 @@ def test_who_was_drawn_secretly_stands_in_no_record_and_no_file(tmp_path):
     assert all(set(json.loads(line)) == {"server_round", "metrics"} for line in lines)
     assert "would say how many" in history.certificates()[0].reason
     assert "secret" in why_not(DeterministicFedAvg(2, secret_draw=True), around=False)
+
+
+def test_a_round_of_a_secret_draw_is_printed_without_names(capsys):
+    _print_round({"server_round": 2, "metrics": {"accuracy": 0.5}})
+    assert capsys.readouterr().out == "round 2: who took part is secret, accuracy 0.5000\n"
 
 
 def test_a_history_has_its_certificates():

@@ -25,6 +25,7 @@ from surefoot.reparam._task.configured import KEYS, load_images
 from surefoot.reparam._task.networks import NETWORK, Attention, Statistics
 from surefoot.reparam.doors.flower import repopt_strategy, repopt_task
 from surefoot.reparam.task import MODES
+from surefoot.zeroth_order.doors.flower_digits import KEYS as ZO_KEYS
 
 APPS = Path(__file__).parents[2] / "apps"
 SMALL = {"data": "digits", "examples": 20, "depths": "1", "widths": "4"}
@@ -37,7 +38,11 @@ def keys_of(app):
 
 @pytest.mark.parametrize(
     ("app", "known"),
-    [("repopt", FLOOR | GOING_ON | RULE | KEYS | NETWORK), ("raclora", FLOOR | RAC_KEYS)],
+    [
+        ("repopt", FLOOR | GOING_ON | RULE | KEYS | NETWORK),
+        ("raclora", FLOOR | RAC_KEYS),
+        ("zofed", FLOOR | ZO_KEYS),
+    ],
 )
 def test_the_keys_of_an_app_are_those_that_are_read(app, known):
     assert set(keys_of(app)["flwr"]["app"]["config"]) == known

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.federated.grid import InProcessGrid
 from tests.lora.test_federated import Quadratics
 
+from surefoot import certificates
 from surefoot.errors import SurefootError
 from surefoot.federated import make_server_app, to_arrays
 from surefoot.lora.client_privacy import ClientPrivacy, clipped, noise, noised_mean
@@ -26,6 +27,7 @@ from surefoot.lora.doors.flower import (
 )
 from surefoot.lora.doors.flower_digits import digits_problem, rac_strategy
 from surefoot.lora.guarantee import Constants
+from surefoot.privacy import standard
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -181,15 +183,16 @@ def test_the_facts():
     facts = {k: v.all for k, v in strategy.record.facts.items() if not k.startswith(METHOD)}
     assert facts == {
         "runtime": ("flower",), "num_partitions": (3,), "fraction": (0.5,), "min_nodes": (1,),
-        "mechanism": ("gaussian on the sum of clipped factors",), "noise_multiplier": (1.5,),
+        "mechanism": ("poisson-subsampled gaussian",), "noise_multiplier": (1.5,),
         "clip_norm": (0.5,), "sample_rate": (0.5,), "sampling": ("poisson",), "clipping": ("per client",),
         "adjacency": ("add/remove one client",), "secret_noise": (True,), "secret_sampling": (True,),
-        "divisor": (1.5,), "released": ("noised mean factors",), "steps": (3,),
+        "divisor": ("constant",), "expected_clients": (1.5,), "non_finite": ("zero",), "population": (3,),
+        "population_public": (True,), "releases": ("all",), "released": ("noised sums, weights, settings",),
+        "steps": (3,),
     }  # fmt: skip
-    # A draw that everybody can repeat amplifies nothing.
-    known = serve(3, fraction=0.5, privacy=ClientPrivacy(1.5, 0.5)).record
-    assert known.fact("sample_rate").all == (1.0,)
-    assert known.fact("divisor").all == (2.0,)
+    everyone = serve(3, privacy=ClientPrivacy(1.5, 0.5)).record
+    assert everyone.fact("sample_rate").all == (1.0,)
+    assert everyone.fact("expected_clients").all == (3.0,)
     coins = torch.Generator().manual_seed(0)
     seen = serve(3, secret_draw=True, secret=coins, privacy=ClientPrivacy(1.5, 0.5)).record
     assert seen.fact("secret_sampling").all == (False,)
@@ -242,6 +245,22 @@ def test_nothing_else_leaves(tmp_path):
     assert not strategy._mean_metrics()
 
 
+def test_the_list_of_certificates_has_the_epsilon_of_clients():
+    record = serve(5, fraction=0.5, secret_draw=True, privacy=ClientPrivacy(1.5, 0.5)).record
+    made = {c.details.get("claim"): c for c in certificates(record, delta=1e-5)}
+    assert made["P"].verdict == "UNDECIDED"
+    assert "not audited" in made["P"].reason
+    assert made["P"].details["epsilon"] == standard(1.5, 0.5, 5).epsilon(1e-5).value
+    seeded_run = serve(2, privacy=seeded()).record
+    made = {c.details.get("claim"): c for c in certificates(seeded_run, delta=1e-5)}
+    assert made["P"].verdict == "NOT_PROMISED"
+    assert "secret noise fails" in made["P"].reason
+    mixed = serve(2, privacy=ClientPrivacy(1.5, 0.5)).record
+    mixed.note(0, clipping="per example")
+    made = {c.details.get("claim"): c for c in certificates(mixed, delta=1e-5)}
+    assert made["P"].verdict == "NOT_PROMISED"
+
+
 def test_theorems_of_the_plain_mean_are_not_promised():
     strategy = serve(privacy=ClientPrivacy(1.0, 0.5))
     *_, found = strategy.certificates(constants=Constants(1.0, zeta2=9.0), f_star=0.0)
@@ -269,6 +288,8 @@ def test_what_is_refused():
             ClientPrivacy(*bad)
     with pytest.raises(ValueError, match="uniform must be True with privacy"):
         serve(1, privacy=seeded(), uniform=False)
+    with pytest.raises(ValueError, match="fraction = 0.5 needs secret_draw"):
+        serve(1, privacy=seeded(), fraction=0.5)
     with pytest.raises(ValueError, match="robust"):
         serve(1, privacy=seeded(), robust="median")
     strategy = serve(2, privacy=seeded())

@@ -101,6 +101,23 @@ def test_an_audit_keeps_or_breaks_it():
     assert broken.confidence == 0.95
 
 
+def test_an_audit_of_the_first_steps_speaks_of_these():
+    """Breaking what is proven of 40 steps convicts the mechanism, though 3,000 steps may leak as much."""
+    proven = [standard(SIGMA, Q, t).epsilon(1e-5).value for t in (40, T)]
+    short = audited(8.0, claimed=(SIGMA, Q, 40))
+    assert proven[0] < short.lower_bound
+    broken, _ = certificates(record(), short)
+    assert broken.verdict is Verdict.BROKEN
+    assert "first 40 steps" in broken.statement
+    assert broken.details["epsilon"] == proven[1]
+    kept, _ = certificates(record(), audited(0.1, claimed=(SIGMA, Q, 40)))
+    assert kept.verdict is Verdict.KEPT
+    assert {a.holds for a in kept.assumptions} == {True}
+    for claimed in ((SIGMA, Q, T + 1), (SIGMA + 1, Q, 40), (SIGMA, Q / 2, 40)):
+        with pytest.raises(ValueError, match="another"):
+            certificates(record(), audited(0.1, claimed=claimed))
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -9,8 +9,10 @@ from flwr.app import Context, RecordDict
 from tests.federated.grid import InProcessGrid
 from torch import nn
 
+from surefoot import certificates
 from surefoot.errors import SurefootError
 from surefoot.federated import Visit, make_server_app, to_arrays
+from surefoot.privacy import standard
 from surefoot.zeroth_order import LOZO, Privacy, federated, replay
 from surefoot.zeroth_order.doors.flower import (
     Agreement,
@@ -341,6 +343,20 @@ def test_the_facts_that_an_accountant_reads(problem):
     assert "participants" not in some.record
 
 
+def test_one_list_of_certificates(problem):
+    strategy = serve(problem, 5, agreed(2, private(1.5, 0.2, None)), seeded=False)
+    beside(strategy.result(), problem, strategy.agreed, SITES)
+    made = certificates(strategy.record, delta=1e-5)
+    claims = [c.details.get("claim") for c in made]
+    assert "".join(dict.fromkeys(x for x in claims if x)) == "PHZFWR"
+    by = {c.details.get("claim"): c for c in reversed(made)}
+    assert by["P"].verdict == "UNDECIDED"
+    assert by["P"].details["epsilon"] == standard(1.5, 0.2, 5).epsilon(1e-5).value
+    assert by["H"].verdict == "NOT_PROMISED"
+    assert "T K = 10 <= 650 trained numbers" in by["H"].reason
+    assert by["W"].verdict == by["R"].verdict == "KEPT"
+
+
 def test_a_round_that_nobody_answers_is_noise_alone(problem):
     quiet = serve(
         problem, 4, agreed(1, private(seed=1)), faults=lambda t, p, r: r if t == 1 else None
@@ -354,6 +370,19 @@ def test_a_round_that_nobody_answers_is_noise_alone(problem):
     assert torch.equal(quiet.scalars[1:, 0], alone)
     plain = serve(problem, 4, agreed(), faults=lambda t, p, r: r if t == 1 else None)
     assert len(plain.scalars) == 1
+
+
+def test_a_site_without_data(problem):
+    """It has no part in a plain mean, and with privacy nobody knows."""
+    parts = [problem.parts[0][:0], *problem.parts[1:]]
+    bare = type(problem)(problem.features, problem.labels, parts)
+    plain = serve(bare, 2, agreed())
+    assert [r.partitions for r in plain.report.rounds] == [[1, 2, 3]] * 2
+    assert torch.equal(plain.scalars, federate_scalars(bare, 2, SITES, agreed()).scalars)
+    hidden = serve(bare, 2, agreed(1, private()))
+    assert [r.partitions for r in hidden.report.rounds] == [[0, 1, 2, 3]] * 2
+    expected = federate_scalars(bare, 2, SITES, agreed(1, private()), secret_of=secret_of)
+    assert torch.equal(hidden.scalars, expected.scalars)
 
 
 def test_what_is_refused(problem):

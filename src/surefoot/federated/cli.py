@@ -93,16 +93,13 @@ class Common:
 
 
 def _print_round(found: dict[str, Any]) -> None:
-    if "partitions" not in found:
-        print(f"round {found['server_round']}: who took part is secret")
-        return
-    print(
-        f"round {found['server_round']}: partitions {found['partitions']}, {found['bytes_down']} bytes down, "
-        f"{found['bytes_up']} up" + "".join(f", {k} {v:.4f}" for k, v in found["metrics"].items()),
-        flush=True,
-    )
+    who = "who took part is secret"
+    if "partitions" in found:
+        who = f"partitions {found['partitions']}, {found['bytes_down']} bytes down, {found['bytes_up']} up"
+    metrics = "".join(f", {k} {v:.4f}" for k, v in found["metrics"].items())
+    print(f"round {found['server_round']}: {who}{metrics}", flush=True)
     for kind in ("lost", "rejected"):
-        for partition, reason in found[kind].items():
+        for partition, reason in found.get(kind, {}).items():
             print(f"  partition {partition} {kind}: {reason}", flush=True)
 
 

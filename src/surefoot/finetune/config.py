@@ -74,6 +74,12 @@ class FinetuneConfig:
     """GiB that a process may take; by default what this machine has free."""
     quantised: bool | None = None
     """Leave a GGUF file's weights in their 4 or 8 bits; by default where nothing else fits."""
+    private: float | None = None
+    """Epsilon of differential privacy for each training text; with lora, lozo, lozo-m or mezo."""
+    delta: float | None = None
+    """The delta beside it, well below 1 / (number of training texts)."""
+    clip: float | None = None
+    """Of a text's gradient norm (default 1), or of its |c| in a forward-only step (default 20)."""
     seed: int = 0
     """Of the split, the order of the texts, the directions and the adapters."""
 
@@ -92,6 +98,7 @@ class FinetuneConfig:
             check_number("lr", self.lr, above=0)
         if self.max_memory is not None:
             check_number("max_memory", self.max_memory, above=0)
+        self._check_private()
         check_number("validation", self.validation, above=0, below=1)
         check_number("test", self.test, least=0, below=1)
         if self.validation + self.test >= 1:
@@ -118,6 +125,23 @@ class FinetuneConfig:
                     f"needs method lozo or lozo-m, which do not write weights; got method {self.method}",
                 )
             )
+
+    def _check_private(self) -> None:
+        if self.private is None:
+            for name in ("delta", "clip"):
+                if getattr(self, name) is not None:
+                    refuse(ArgumentError(name, "has no use without private: leave it out"))
+            return
+        check_number("private", self.private, above=0)
+        if self.delta is None:
+            refuse(
+                ArgumentError(
+                    "delta", "must be given with private, well below 1 / (number of training texts)"
+                )
+            )
+        check_number("delta", self.delta, above=0, below=1)
+        if self.clip is not None:
+            check_number("clip", self.clip, above=0)
 
     @property
     def file(self) -> Path:

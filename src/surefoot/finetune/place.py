@@ -141,8 +141,9 @@ class Place:
         return to
 
     def describe(
-        self, result: FinetuneResult, source: Source, plan: Plan, classes: tuple[str, ...]
-    ) -> None:
+        self, config: FinetuneConfig, result: FinetuneResult, source: Source, plan: Plan,
+        classes: tuple[str, ...],
+    ) -> None:  # fmt: skip
         """A model card."""
         library = "peft" if result.saved.name == "adapter" else "transformers"
         measured = ", ".join(f"{k} {v:.4f}" for k, v in result.test.items())
@@ -155,7 +156,11 @@ class Place:
             f"# {source.name}, fine-tuned by {plan.method}",
             "",
             f"{result.steps} steps of {plan.batch} texts at learning rate {result.lr:g}, seed {plan.seed}; "
-            f"the weights after step {result.best_step} had the lowest validation loss.",
+            + (
+                f"the weights after step {result.best_step} had the lowest validation loss."
+                if config.private is None
+                else "the weights after the last step. Training was private: see the certificates below."
+            ),
             "",
             *(() if result.gained else (f"**Nothing was gained**: {_compared(result)}.", "")),
             f"Measured on {result.sizes['test']} texts that nothing else looked at: {measured}."

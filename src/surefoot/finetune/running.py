@@ -24,6 +24,7 @@ from surefoot.finetune.looks import Looks
 from surefoot.finetune.models import Source, find_model
 from surefoot.finetune.place import Place
 from surefoot.finetune.plan import Plan, plan_for
+from surefoot.finetune.private import RATES, Mechanism, check_together, mechanism_for
 from surefoot.finetune.processes import processes, rank, wait
 from surefoot.finetune.promises import AGAIN, SEEN, saved_is_measured
 from surefoot.finetune.result import FinetuneResult
@@ -66,6 +67,7 @@ def finetune(config: FinetuneConfig, say: Say = _silent) -> FinetuneResult:
     surefoot.errors.NonFiniteError
         The loss is not finite.
     """
+    check_together(config, processes())
     _check_processes(config)
     place = Place(config.folder)
     done = place.finished(config)
@@ -80,7 +82,8 @@ def finetune(config: FinetuneConfig, say: Say = _silent) -> FinetuneResult:
 
     task = task_for(source, parts, config.prompt, config.max_length)
     choosing.candidates(config, source)
-    opener = Opener(source, task, config.seed)
+    # A head that was fitted to the training texts would tell of them.
+    opener = Opener(source, task, config.seed, fitted=config.private is None)
     with place.held():
         return _Run(config, place, source, opener, parts, say).whole()
 
@@ -122,6 +125,7 @@ class _Run:
         self.config, self.place, self.source, self.opener = config, place, source, opener
         self.parts, self.say, self.task = parts, say, opener.task
         self.began = time.monotonic()
+        self.mechanism: Mechanism | None = None
 
     def whole(self) -> FinetuneResult:
         chosen = self.place.known("method.json") or self._method()
@@ -130,6 +134,9 @@ class _Run:
         )
         if plan.batch < self.config.batch:
             self.say(f"all {plan.batch} training texts are in every step: there are no more")
+        if self.config.private is not None:
+            # Before anything is written: an epsilon may be out of reach.
+            self.mechanism = mechanism_for(self.config, plan, len(self.parts["train"]))
         before = self.place.known("before.json")
         if before is None:
             # Nothing is written before the model was opened.
@@ -137,8 +144,12 @@ class _Run:
             self.place.begin(self.config)
             self.place.keep("method.json", chosen)
             self.place.keep("before.json", before)
-        lr, tried = self._rate(plan)
-        looks, losses, own, promised = self._train(plan, lr, before)
+        if self.config.private is None:
+            lr, tried = self._rate(plan)
+            looks, losses, own, promised = self._train(plan, lr, before)
+        else:
+            lr, tried = self.config.lr or RATES[plan.method], {}
+            looks, losses, own, promised = self._train_privately(plan, lr)
         wait()
         if rank() == 0:
             result = self._conclude(plan, lr, tried, before, looks, losses, own, promised)
@@ -246,6 +257,24 @@ class _Run:
             record.update(plan.seed, step, {"training loss": loss, "learning rate": rate})
         return looking.looks, record, training.record, training.certificates()
 
+    def _train_privately(self, plan: Plan, lr: float) -> Any:
+        """To the last step, whose weights are taken: nothing is chosen by what texts say."""
+        from surefoot.finetune.doors.private_training import PrivateTraining
+
+        assert self.mechanism is not None
+        self.say(self.mechanism.line(plan.steps))
+        self.say(f"{plan.method}: {plan.steps} steps of about {plan.batch} texts at rate {lr:.3g}")
+        state = self.place.state
+        training = PrivateTraining(
+            plan, self.mechanism, lr, self.opener.open(quantised=plan.quantised), self.task, state,
+            log=self.place.log if self.source.kind == "language model" else None, say=self.say,
+        )  # fmt: skip
+        training.run()
+        looks = Looks(None, self.config.patience)
+        looks.add(plan.steps, **self.task.measure(training.model, "validation", self.config.batch))
+        training.save(state / f"best-{plan.steps}")
+        return looks, Record(), training.record, training.certificates()
+
     def _conclude(
         self, plan: Plan, lr: float, tried: dict[str, float | None], before: dict[str, float],
         looks: Looks, record: Record, own: Record | None, promised: list[Any],
@@ -264,7 +293,9 @@ class _Run:
             values = {f"validation {k}": v for k, v in look.items() if k != "step"}
             record.update(plan.seed, look["step"], values)
         record.update(plan.seed, best["step"], {SEEN: best["loss"], AGAIN: validation["loss"]})
-        steps = max((int(s) for s in record.curves("training loss").steps), default=0)
+        steps = plan.steps
+        if self.config.private is None:
+            steps = max((int(s) for s in record.curves("training loss").steps), default=0)
         certificates = [*promised, saved_is_measured(record)]
         saved = self.place.take(folder, kind)
         result = FinetuneResult(
@@ -278,7 +309,7 @@ class _Run:
         if own is not None:
             record = Record.concat([record, own])
         result = dataclasses.replace(result, page=self._report(plan, result, record))
-        self.place.describe(result, self.source, plan, self.parts["train"].classes)
+        self.place.describe(self.config, result, self.source, plan, self.parts["train"].classes)
         self.place.finish(result)
         return result
 
@@ -308,7 +339,11 @@ class _Run:
             part="training", about="What was trained, and what was promised of it", record=record,
             certificates=result.certificates, tables=_tables(result),
             # Not on one axis: of prompts the one is over all tokens, the other among the labels.
-            figures={k: curve_figure(record, k) for k in ("training loss", "validation loss")},
+            figures={
+                k: curve_figure(record, k)
+                for k in ("training loss", "validation loss")
+                if k in record and self.config.private is None
+            },
             config=config.to_dict(),
             command=shlex.join(words), seconds=time.monotonic() - self.began,
             read={f"--data {config.data}": sha256_of(config.file)},

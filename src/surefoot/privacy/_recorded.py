@@ -111,6 +111,10 @@ def _shown(histories: dict[int, tuple[History, ...]]) -> str:
     return " and ".join(words) or "not recorded"
 
 
+# What is protected is a client with all that it has, not an example.
+OF_CLIENTS = "add/remove one client"
+
+
 def assume_sampled(record: Record, of: str) -> tuple[Assumption, ...]:
     """What both values ask of the training."""
     asked: tuple[tuple[str, str, str, Fact], ...] = (
@@ -118,6 +122,17 @@ def assume_sampled(record: Record, of: str) -> tuple[Assumption, ...]:
         ("clipping", "clipped gradients", "the gradient of each example clipped", "per example"),
         ("adjacency", "adjacency", "one example added or removed", "add/remove"),
     )
+    if record.fact("adjacency", of).all == (OF_CLIENTS,):
+        asked = (
+            (
+                "sampling",
+                "Poisson sampling",
+                "each client in each round by its own coin",
+                "poisson",
+            ),
+            ("clipping", "clipped updates", "the update of each client clipped", "per client"),
+            ("adjacency", "adjacency", "one client added or removed", OF_CLIENTS),
+        )
     return tuple(
         assume_fact(record, fact, name, requires, functools.partial(_equals, wanted), of=of)
         for fact, name, requires, wanted in asked

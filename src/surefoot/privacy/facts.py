@@ -7,7 +7,7 @@
 | `claimed_...` | the same names: the promise under audit | the audit |
 | `sampling` | poisson, shuffled | what drew the batches |
 | `mechanism` | poisson-subsampled gaussian | what released |
-| `clipping`, `clip_norm` | per example; C | what clipped |
+| `clipping`, `clip_norm` | per example, or per client; C | what clipped |
 | `non_finite` | zero: what an example contributes where its value is NaN or infinite | what clipped |
 | `divisor` | constant: sums are divided by q times N, never by a batch's size | what divided |
 | `secret_noise`, `secret_sampling` | whether nobody else knows their generator | what drew them |
@@ -18,7 +18,7 @@
 | `directions`, `trained_numbers` | K a step; d | what trained |
 | `optimizer`, `lr`, `momentum`, `weight_decay` | the update | what trained |
 | `accountant` | prv, rdp, ... | the engine |
-| `adjacency` | add/remove | the audit, whose coins put canaries in or leave them out |
+| `adjacency` | add/remove (an example), add/remove one client | the audit, by its coins; what trained |
 | `releases` | last, all | what looked at the models |
 | `delta`, `confidence`, `statistic` | of the bound | the audit |
 | `linearity` | OK, strained, violated | `LinearityMeter` |
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from surefoot.record import Fact, Record
@@ -121,7 +121,9 @@ def distinct(histories: Iterable[History]) -> tuple[History, ...]:
     return tuple({rounded(h): h for h in reversed(tuple(histories))}.values())
 
 
-def copy_facts(source: Record, target: Record, seed: int, of: str = "") -> None:
+def copy_facts(
+    source: Record, target: Record, seed: int, of: str = "", without: Collection[str] = ()
+) -> None:
     """Note for one seed of the target (and one of several arms) whatever the source noted.
 
     Parameters
@@ -130,10 +132,12 @@ def copy_facts(source: Record, target: Record, seed: int, of: str = "") -> None:
         A record of one thing that ran.
     target, seed, of
         Where to, and under which seed and arm.
+    without
+        Facts that stay behind.
     """
     # Facts are of one thing that ran: a record of several arms has no place here.
     for name, known in source.facts.items():
-        for value in known.all:
+        for value in () if name in without else known.all:
             target.note(seed, of, **{name: value})
 
 

@@ -32,6 +32,8 @@ from surefoot.privacy.composition import as_history
 from surefoot.privacy.facts import (
     BOUND,
     CLAIMED,
+    SETTING,
+    History,
     copy_facts,
     distinct,
     merged,
@@ -44,6 +46,7 @@ from surefoot.record import Record
 USELESS = 20.0
 # The two are computed apart, and at T = 1 they are the same curve.
 GRID_ERROR = 2e-4
+OF_STEPS = ("steps", "history", *(CLAIMED + name for name in (*SETTING, "history")))
 UNAUDITED = "not audited; give the result of an audit of this mechanism as audit="
 
 
@@ -200,7 +203,8 @@ def certificates(
     record
         Of what ran.
     audit
-        The result of an audit of the same mechanism, for instance of `surefoot.privacy.audit.mechanism`.
+        The result of an audit of the same mechanism, for instance of `surefoot.privacy.audit.mechanism`; one
+        of fewer steps is held against what is proven of these.
     delta
         The failure probability; by default the fact of that name, or the audit's.
     of
@@ -222,18 +226,16 @@ def certificates(
         delta = audit.delta
     if delta is not None:
         _note_delta(record, check_delta(delta), of)
-    if audit is not None:
-        _note_audit(record, audit, of, check_number("confidence", confidence, above=0, below=1))
-        confidence = audit.confidence
-    return [
-        _judged(record, released_claim(BOUND, of=of), confidence, of),
-        _judged(
-            record,
-            heuristic_claim(BOUND, of=of, name="the last iterate leaks less"),
-            confidence,
-            of,
-        ),
+    claims = [
+        released_claim(BOUND, of=of),
+        heuristic_claim(BOUND, of=of, name="the last iterate leaks less"),
     ]
+    if audit is not None:
+        least = check_number("confidence", confidence, above=0, below=1)
+        fewer = _note_audit(record, audit, of, least)
+        confidence = audit.confidence
+        claims = [_of_fewer_steps(c, fewer, audit.delta) for c in claims] if fewer else claims
+    return [_judged(record, claim, confidence, of) for claim in claims]
 
 
 def _told(record: Record) -> list[int]:
@@ -248,8 +250,8 @@ def _note_delta(record: Record, delta: float, of: str) -> None:
         record.note(seed, of, delta=delta)
 
 
-def _note_audit(record: Record, audit: Audit, of: str, confidence: float) -> None:
-    """One audit speaks of every seed of a run, if it is one of this run."""
+def _note_audit(record: Record, audit: Audit, of: str, confidence: float) -> History:
+    """One audit speaks of every seed of a run, if it is of this run; its history, if of fewer steps."""
     if audit.confidence < confidence:
         raise ValueError(
             f"audit must be at a confidence of at least {confidence:g}, got one at {audit.confidence:g}"
@@ -260,16 +262,38 @@ def _note_audit(record: Record, audit: Audit, of: str, confidence: float) -> Non
                 f"audit must be at the same delta, {delta:g}, got one at {audit.delta:g}"
             )
     ran = {h for found in recorded_histories(record, of).values() for h in found}
+    fewer: History = ()
     if audit.claimed is not None:
         claimed = merged(as_history(*audit.claimed))
-        if ran and len(distinct((*ran, claimed))) > 1:
+        if ran and all(_begins(h, claimed) for h in ran):
+            fewer = claimed
+        elif ran and len(distinct((*ran, claimed))) > 1:
             raise ValueError(
                 "audit must be of this run, got one of another (sigma, q, T): "
                 f"{setting_facts(claimed, CLAIMED)}, not {[setting_facts(h) for h in ran]}"
             )
     for seed in record.seeds:
         record.update(seed, 0, {BOUND: audit.lower_bound})
-        copy_facts(audit.record, record, seed, of)
+        copy_facts(audit.record, record, seed, of, without=OF_STEPS if fewer else ())
+    return fewer
+
+
+def _begins(whole: History, part: History) -> bool:
+    """Whether equal steps are the first of others, and not all of them."""
+    if len(whole) != 1 or len(part) != 1:
+        return False
+    *setting, steps = part[0]
+    return len(distinct((whole, ((*setting, whole[0][2]),)))) == 1 and steps < whole[0][2]
+
+
+def _of_fewer_steps(claim: Guarantee, history: History, delta: float) -> Guarantee:
+    """The claim as an audit of the first steps can break it: by what is promised of these alone."""
+    value = plausible_value if claim.heuristic else proven_value
+    return dataclasses.replace(
+        claim,
+        bound=lambda record: value(history, delta).upper,
+        statement=f"{claim.statement}; audited over its first {history[0][2]} steps",
+    )
 
 
 def _judged(record: Record, claim: Guarantee, confidence: float, of: str) -> Certificate:

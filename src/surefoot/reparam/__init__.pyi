@@ -7,6 +7,7 @@ from .block import ReparamConv2d as ReparamConv2d
 from .cost import cost_report as cost_report
 from .doors.flower import RepOptStrategy as RepOptStrategy
 from .doors.flower import repopt_client_app as repopt_client_app
+from .doors.opacus import make_private as make_private
 from .equivalence import Shadow as Shadow
 from .equivalence import equivalence_gap as equivalence_gap
 from .equivalence import equivalence_holds as equivalence_holds

@@ -20,6 +20,7 @@ from surefoot.reparam._guarantee.columns import (
     GAP,
     KINKS,
     LEAST,
+    NOISE,
     RISE,
     STEP_SIZE,
     column,
@@ -39,6 +40,8 @@ GR = "GR = CSLA, arXiv 2205.15242, appendix A; federated: arXiv 2409.15898"
 DERIVED = "derived here in the setting of arXiv 2409.15898"
 NORM_ERROR = "clipping norm error"
 EPSILONS = 50
+# Standard deviations: chance exceeds them once in millions of runs.
+FAR = 6.0
 
 
 def trajectory(
@@ -91,6 +94,41 @@ def _no_kink(record: Record, of: str) -> Assumption:
     # Of a module with a forward pass of its own nobody knows.
     unknown = smooth.holds is None and not count
     return Assumption(name, requires, count, None if unknown else not count, how)
+
+
+def noised_law(
+    *, of: str = "", name: str = "the noise of DP-SGD on the branches, merged (G1 in law)"
+) -> Guarantee:
+    """Private steps of the plain network are those of the multi-branch one in law: noise of variance M.
+
+    Column "deviations of the merged noise": how far the mean of noise^2 / (M sigma^2 C^2) over all entries
+    so far is from 1, in its standard deviations. RepSGD under plain Opacus multiplies its noise by M: private
+    too, by another law, and NOT_PROMISED here.
+
+    Parameters
+    ----------
+    of
+        The run's name where the record holds several.
+    name
+        Unique within a study.
+    """
+    return Guarantee(
+        name=name,
+        statement=f"|mean of noise^2/(M sigma^2 C^2) - 1| <= {FAR:g} of its standard deviations",
+        source=DERIVED,
+        quantity=column(NOISE, of),
+        sense="upper",
+        holds_in="every run",
+        bound=lambda record: FAR,
+        assumptions=lambda record: (
+            assume_fact(record, "noised", "noise of the branches",
+                        "sqrt(M) before the clip and after the noise", lambda v: v == "branches", of=of),
+            assume_fact(record, "clipping", "clipped per example", "by the multi-branch norm",
+                        lambda v: v == "per example", of=of),
+            rule(record, "clip", of), rule(record, "client", of),
+        ),
+        latex=r"\mathrm{Var}\,\xi' = M\sigma^2C^2",
+    )  # fmt: skip
 
 
 def federated_trajectory(
@@ -338,7 +376,14 @@ def certificates(record: Record, *, of: str = "", confidence: float = 0.99) -> l
     if not measured & {column(EXCESS, of), column(DEFECT, of)}:
         todo = "step a Shadow beside the run"
         found.insert(0, unmeasured(record, trajectory(of=of), todo))
-    if "csla" in record.fact("clip", of).all and column(NORM_ERROR, of) not in measured:
+    if record.fact("noised", of).all:
+        law, todo = (
+            noised_law(of=of),
+            "step the optimizer that surefoot.reparam.make_private returns",
+        )
+        there = law.quantity in record
+        found.append(certify(record, law, confidence) if there else unmeasured(record, law, todo))
+    elif "csla" in record.fact("clip", of).all and column(NORM_ERROR, of) not in measured:
         todo = f"record |norm / |grad CSLA| - 1| as {column(NORM_ERROR, of)!r} beside a Shadow"
         found.append(unmeasured(record, clipped_norm(of=of), todo))
     return found

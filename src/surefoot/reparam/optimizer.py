@@ -139,6 +139,16 @@ class RepSGD(Recorded, torch.optim.Optimizer):
             self.state[parameter][MULT] = mult
         return mult
 
+    def _note_noise(self) -> None:
+        """Opacus leaves its sum beside the gradient: multiplied here, its noise is not the branches'."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if getattr(p, "summed_grad", None) is not None and MULT in self.state.get(p, {}):
+                    self._watched.note(
+                        clipping="per example", noised="merged gradients", clip="unlike"
+                    )
+                    return
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; `p.grad` stays as it was."""
@@ -149,6 +159,7 @@ class RepSGD(Recorded, torch.optim.Optimizer):
         known = labels(self.param_groups, self._names)
         for group in self.param_groups:
             step_group(self, group, known)
+        self._note_noise()
         self._watched.stepped(self, max(group["steps"] for group in self.param_groups) - 1)
         return loss
 

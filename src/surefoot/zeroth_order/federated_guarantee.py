@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from jaxtyping import Float
 
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Assumption, Guarantee, assume_fact
-from surefoot.record import Record
+from surefoot.record import Fact, Record
 
 SOURCE = "derived here, for the protocol of surefoot.zeroth_order.federated"
 WIRE, ULPS, APART = "bytes of scalars", "ulps from pooled", "weights apart from the replay"
@@ -44,7 +46,9 @@ def _bytes(record: Record) -> Float[np.ndarray, "seeds rounds"]:
     messages, replies, lacking = (
         record.curves(name).values for name in ("messages", "replies", "rounds lacking")
     )
-    return HEADER * (messages + replies) + NUMBER * float(known[0]) * (replies + lacking)
+    headers, numbers = messages + replies, replies + lacking
+    found: Float[np.ndarray, "seeds rounds"] = HEADER * headers + NUMBER * float(known[0]) * numbers
+    return found
 
 
 def scalar_pooled() -> Guarantee:
@@ -52,16 +56,11 @@ def scalar_pooled() -> Guarantee:
 
     `measure_beside` measures it in one process.
     """
-    asked = (
-        ("participation", "participation", "every site in every round", "all"),
+    asked: tuple[tuple[str, str, str, tuple[Fact, ...]], ...] = (
+        ("participation", "participation", "every site in every round", ("all",)),
         ("noise", "noise", "added once, after the sum", ("none", "by the server")),
-        ("local_steps", "local steps", "one a round", 1),
-        (
-            "losses_in",
-            "losses",
-            "in float64, so that their sum does not depend on batches",
-            "float64",
-        ),
+        ("local_steps", "local steps", "one a round", (1,)),
+        ("losses_in", "losses", "in float64, whatever the batch", ("float64",)),
     )
     return Guarantee(
         name="federation (F): the pooled step",
@@ -74,11 +73,15 @@ def scalar_pooled() -> Guarantee:
         assumptions=lambda record: tuple(
             assume_fact(
                 record, fact, name, requires,
-                lambda v, wanted=wanted: v in wanted if isinstance(wanted, tuple) else v == wanted,
+                functools.partial(_among, wanted),
             )
             for fact, name, requires, wanted in asked
         ),
     )  # fmt: skip
+
+
+def _among(wanted: tuple[Fact, ...], given: Fact) -> bool:
+    return given in wanted
 
 
 def scalar_replay() -> Guarantee:

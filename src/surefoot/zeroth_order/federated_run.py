@@ -17,6 +17,7 @@ from surefoot.federated.partition import draw_partitions, seed_for
 from surefoot.federated.task import Visit
 from surefoot.record import Fact, Record
 from surefoot.zeroth_order._engine.private_facts import privacy_facts
+from surefoot.zeroth_order._engine.recording import settings_in
 from surefoot.zeroth_order.federated import (
     Agreement,
     Replica,
@@ -160,6 +161,10 @@ def note_run(
         "losses_in": ", ".join(sorted(dtypes)), "noise": noise_of(agreed),
         "run_on": " ".join(computed_by(optimizer.tensors).values()),
     }  # fmt: skip
+    if agreed.trust == "server":
+        # With noise by the sites there is more of it than the settings of one optimizer say.
+        said = settings_in(optimizer.engine, type(optimizer).__name__).facts
+        facts = {k: v.all[0] for k, v in said.items() if k != "unrecorded_steps"} | facts
     if agreed.privacy is not None:
         facts |= privacy_facts(optimizer.engine)
         facts |= {"sampling": "poisson", "trust": agreed.trust}

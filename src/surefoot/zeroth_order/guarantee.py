@@ -401,9 +401,13 @@ def certificates(
 
 def of_record(record: Record, **asked: Any) -> list[Certificate]:
     """What a record alone says of the runs in it (`surefoot.certificates`)."""
+    from surefoot.zeroth_order import federated_guarantee as federated
     from surefoot.zeroth_order.private_guarantee import descent_certificates
 
     found = []
+    if "scalars" in record.fact("protocol").all:
+        letters = {federated.ULPS: "F", federated.WIRE: "W", federated.APART: "R"}
+        found += [lettered(c, letters[c.quantity]) for c in federated.certificates(record)]
     for of in record.arms("low_rank_shapes"):
         found += [lettered(c, "Z") for c in descent_certificates(record, of=of)]
         found += certificates(record, of=of)

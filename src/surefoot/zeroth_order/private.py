@@ -20,6 +20,7 @@ import torch
 
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
+from surefoot._numerics.secret import is_secret
 
 # Draws that were handed out and not yet used, at most: a loader may read ahead.
 AHEAD = 1 << 12
@@ -53,7 +54,8 @@ class Privacy:
         divide by the batch at hand would release its size.
     secret
         What the noise is drawn from; None: the operating system's own generator, which has no seed. A
-        generator that is given has been seeded by somebody, and the run's facts say so.
+        generator that is given has been seeded by somebody, and the run's facts say so, unless it is one of
+        `surefoot`'s own with the operating system's state.
 
     Raises
     ------
@@ -126,7 +128,7 @@ class Privacy:
         )
         self.drawn = deque(maxlen=AHEAD)
         made.handed = self.drawn
-        self.coins_secret = secret is None
+        self.coins_secret = secret is None or is_secret(secret)
         return made
 
     def to_dict(self) -> dict[str, float | int]:

@@ -79,8 +79,8 @@ def lozo_private_bound(
     <= Delta_0 / (alpha T) + (L alpha / 2) d C^2 (1 + (1 - q) / B + sigma^2 / B^2),
 
     with d trained numbers and B = q N. Where nothing clips the left side is ||P_V G||^2. In the setting of
-    arXiv 2410.07698; assumes f L-smooth, eps -> 0, no momentum, no weight decay. Delta_0 must be public (ln of
-    the number of classes for a head of zeros), or have a private release of its own.
+    arXiv 2410.07698; assumes f L-smooth, eps -> 0, no momentum, no weight decay. Delta_0 must be public (ln
+    of the number of classes for a head of zeros), or have a private release of its own.
 
     Parameters
     ----------

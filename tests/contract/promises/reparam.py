@@ -22,6 +22,19 @@ PROMISES = [
         [{"client": "adam"}, {"clip": "plain"}, {"norm": "per_branch"}, {"same_settings": False}],
     ),
     Promise(
+        reparam.noised_law,
+        reparam.noised_law,
+        {"deviations of the merged noise": [0.5, 1.5, 0.25]},
+        {"deviations of the merged noise": [0.5, 7.0, 20.0]},
+        {"noised": "branches", "clipping": "per example", "clip": "csla", "client": "sgd"},
+        [
+            {"noised": "merged gradients"},
+            {"clipping": "per batch"},
+            {"clip": "unlike"},
+            {"client": "adam"},
+        ],
+    ),
+    Promise(
         reparam.federated_trajectory,
         reparam.federated_trajectory,
         {"free-running gap": [1e-15, 2e-15]},

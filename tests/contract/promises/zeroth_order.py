@@ -2,6 +2,7 @@
 
 from tests.contract.promise import Promise
 
+from surefoot.zeroth_order import federated_guarantee as federated
 from surefoot.zeroth_order import guarantee as zeroth_order
 from surefoot.zeroth_order._engine.recording import MEAN_SQUARED
 from surefoot.zeroth_order.bounds import lozo_contraction
@@ -47,5 +48,40 @@ PROMISES = [
         ],
         seeds=12,
         spread=0.01,
+    ),
+    Promise(
+        federated.scalar_wire,
+        federated.scalar_wire,
+        {
+            federated.WIRE: [2 * 128 + 2 * 144.0, 4 * 144.0],
+            "messages": [2, 2],
+            "replies": [2, 2],
+            "rounds lacking": [0, 2],
+        },
+        {federated.WIRE: [2 * 128 + 2 * 144.0, 4 * 144.0 + 8]},
+        {"protocol": "scalars"},
+        [{"protocol": "arrays"}],
+        others={"directions": 2},
+    ),
+    Promise(
+        federated.scalar_pooled,
+        federated.scalar_pooled,
+        {federated.ULPS: [0.0, 1.0]},
+        {federated.ULPS: [0.0, 2.0]},
+        {"participation": "all", "noise": "none", "local_steps": 1, "losses_in": "float64"},
+        [
+            {"participation": "some"},
+            {"noise": "by the sites"},
+            {"local_steps": 2},
+            {"losses_in": "float32"},
+        ],
+    ),
+    Promise(
+        federated.scalar_replay,
+        federated.scalar_replay,
+        {federated.APART: [0.0]},
+        {federated.APART: [1.0]},
+        {"run_on": "2.13 cpu", "replayed_on": "2.13 cpu"},
+        [{"replayed_on": "2.13 cuda"}],
     ),
 ]

@@ -106,6 +106,20 @@ class Task:
         found: Tensor = model(**given).loss
         return found
 
+    def losses(self, model: Any, given: Mapping[str, Tensor]) -> Tensor:
+        """One loss a text: of a class, or the mean over the text's own labels."""
+        labels, more = given["labels"], {k: v for k, v in given.items() if k != "labels"}
+        if labels.ndim == 1:
+            logits = model(**more).logits.float()
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
+        total, many = _summed(*self._asked(model, dict(given)))
+        return total / many.clamp(min=1)
+
+    def _asked(self, model: Any, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits, and the labels that belong to them."""
+        labels = given.pop("labels")
+        return model(**given, use_cache=False).logits, labels
+
     # -- measuring ---------------------------------------------------------------------------------------
 
     def measure(self, model: nn.Module, part: str, batch: int) -> dict[str, float]:

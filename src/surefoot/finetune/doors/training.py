@@ -71,6 +71,35 @@ def _without_smoothness(found: Certificate) -> Certificate:
     return dataclasses.replace(found, assumptions=said, verdict=verdict, reason=reason)
 
 
+def adapted(model: Any, task: Task, plan: Plan) -> Any:
+    """With an adapter of the plan's rank, whose start is of its seed."""
+    kind = "SEQ_CLS" if task.classes and hasattr(model, "num_labels") else "CAUSAL_LM"
+    if hasattr(model, "lm_head"):
+        kind = "CAUSAL_LM"
+    options: dict[str, Any] = {"r": plan.rank, "lora_alpha": plan.rank, "task_type": kind}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        try:
+            return peft.get_peft_model(model, peft.LoraConfig(**options))
+        except ValueError:
+            # PEFT knows no usual places for this architecture.
+            everywhere = peft.LoraConfig(**options, target_modules="all-linear")
+            return peft.get_peft_model(model, everywhere)
+
+
+def forward_only(plan: Plan, log: Path | None) -> tuple[Any, dict[str, Any]]:
+    """The optimizer of a plan without gradients, and its options."""
+    options: dict[str, Any] = {"seed": plan.seed}
+    if log is not None and not plan.quantised:
+        options["log"] = str(log)
+    if plan.method == "mezo":
+        return MeZO, options
+    options |= {"rank": plan.rank, "nu": PERIOD, "scale": "unit", "fold": not plan.quantised}
+    if plan.method == "lozo-m":
+        options["momentum"] = MOMENTUM
+    return LOZO, options
+
+
 class _ByTask:
     """The loss is the task's."""
 
@@ -146,7 +175,7 @@ class Training:
         self._folder, self._kept = folder, kept
         with quiet():
             if not plan.forward_only and plan.method != "full":
-                model = self._adapted(model)
+                model = adapted(model, task, plan)
             self.model = model
             every: list[Any] = [Sealing()] if kept else []
             if plan.chained:
@@ -159,21 +188,6 @@ class Training:
                 log,
             )
             self.trainer.remove_callback(transformers.PrinterCallback)
-
-    def _adapted(self, model: Any) -> Any:
-        rank = self.plan.rank
-        kind = "SEQ_CLS" if self.task.classes and hasattr(model, "num_labels") else "CAUSAL_LM"
-        if hasattr(model, "lm_head"):
-            kind = "CAUSAL_LM"
-        options: dict[str, Any] = {"r": rank, "lora_alpha": rank, "task_type": kind}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.plan.seed)
-            try:
-                return peft.get_peft_model(model, peft.LoraConfig(**options))
-            except ValueError:
-                # PEFT knows no usual places for this architecture.
-                everywhere = peft.LoraConfig(**options, target_modules="all-linear")
-                return peft.get_peft_model(model, everywhere)
 
     def _blocks(self) -> RacConfig:
         method: Any = "rac_lora" if self.plan.method == "rac-lora" else "cola"
@@ -202,23 +216,11 @@ class Training:
             "data_collator": self.task.collate, "callbacks": callbacks,
         }  # fmt: skip
         if plan.forward_only:
-            made: Any = _ForwardOnly(**common, optimizer_cls_and_kwargs=self._forward_only(log))
+            made: Any = _ForwardOnly(**common, optimizer_cls_and_kwargs=forward_only(plan, log))
         else:
             made = _Plain(**common)
         made.task = self.task
         return made
-
-    def _forward_only(self, log: Path | None) -> tuple[Any, dict[str, Any]]:
-        plan = self.plan
-        options: dict[str, Any] = {"seed": plan.seed}
-        if log is not None and not plan.quantised:
-            options["log"] = str(log)
-        if plan.method == "mezo":
-            return MeZO, options
-        options |= {"rank": plan.rank, "nu": PERIOD, "scale": "unit", "fold": not plan.quantised}
-        if plan.method == "lozo-m":
-            options["momentum"] = MOMENTUM
-        return LOZO, options
 
     def run(self) -> None:
         """Train to the end of the plan, or until a callback stops it."""

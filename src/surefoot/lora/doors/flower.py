@@ -211,8 +211,8 @@ class RacStrategy(DeterministicFedAvg):
     privacy
         Clip each client's factors and add noise to their sum, before anything is stored or sent: the mean is
         over a constant, every client counts alike, and a round without a reply is noise alone. Only what is
-        noised leaves: records and files say neither who took part nor what was sent. With `secret_draw`
-        the sample rate is `fraction`; without it, of a draw that everybody can repeat, it is 1.
+        noised leaves: records and files say neither who took part nor what was sent. A `fraction` below 1
+        needs `secret_draw`.
     kwargs
         Further settings of `surefoot.federated.DeterministicFedAvg`.
     """
@@ -235,6 +235,11 @@ class RacStrategy(DeterministicFedAvg):
             self.history.secret, self._needed = True, 0
         if kwargs.get("rule") not in (None, ServerRule()):
             raise ValueError("rule is not taken: the server's step is settings.eta")
+        if privacy is not None and self.fraction < 1 and not self.secret_draw:
+            raise ValueError(
+                f"fraction = {self.fraction} needs secret_draw=True with privacy: a draw that follows from "
+                "the seed amplifies nothing, as every client is told it"
+            )
         if kwargs.get("extra"):
             raise ValueError("extra is not taken: clients of this strategy read no extra arrays")
         check_number("rank", settings.rank, least=1, whole=True)
@@ -281,8 +286,9 @@ class RacStrategy(DeterministicFedAvg):
         if not self._own_run:
             raise SurefootError(
                 "RacStrategy cannot run inside another strategy: its replies are low-rank factors, and a "
-                "wrapper would clip or noise them as if they were the matrices; call its own start(), or "
-                "put FactorTask on DeterministicFedAvg inside the wrapper"
+                "wrapper would clip or noise them as if they were the matrices; call its own start(), "
+                "with privacy=ClientPrivacy(...) for clipping and noise, or put FactorTask with method "
+                "'ffa_lora' on DeterministicFedAvg inside the wrapper"
             )
         self.take(arrays)
         self._check_rank()
@@ -355,24 +361,22 @@ class RacStrategy(DeterministicFedAvg):
         for name, known in own.facts.items():
             self.record.note(self.seed, METHOD, **{name: known.all[0]})
         self.record.note(self.seed, METHOD, objection=OBJECTION)
-        rate = self.fraction if self.secret_draw else 1.0
         self.record.note(
-            self.seed, mechanism="gaussian on the sum of clipped factors",
+            self.seed, mechanism="poisson-subsampled gaussian",
             noise_multiplier=float(self.privacy.noise_multiplier),
-            clip_norm=float(self.privacy.clip_norm), sample_rate=float(rate),
-            sampling="poisson" if self.secret_draw else "everyone", clipping="per client",
-            adjacency="add/remove one client", secret_noise=self.privacy.is_secret,
-            # Where nobody is sampled there is no coin that anybody could know.
+            clip_norm=float(self.privacy.clip_norm), sample_rate=float(self.fraction),
+            sampling="poisson", clipping="per client", non_finite="zero", population=self.num_partitions,
+            population_public=True, releases="all", adjacency="add/remove one client",
+            secret_noise=self.privacy.is_secret,
+            # At rate 1 there is no coin that anybody could know.
             secret_sampling=is_secret(self.secret) if self.secret_draw else True,
-            divisor=self.divisor, released="noised mean factors",
+            divisor="constant", expected_clients=self.divisor, released="noised sums, weights, settings",
         )  # fmt: skip
 
     @property
     def divisor(self) -> float:
         """The expected number of clients in a round: what a private mean is over."""
-        if self.secret_draw:
-            return float(self.fraction * self.num_partitions)
-        return float(len(self._drawn(1)))
+        return float(self.fraction * self.num_partitions)
 
     def _mean_metrics(self) -> MetricRecord:
         return super()._mean_metrics() if self.privacy is None else MetricRecord()

@@ -4,6 +4,7 @@ DEFECT, GAP = "one-step defect", "free-running gap"
 EXCESS, RISE, LEAST = "excess over descent bound", "rise", "least squared step"
 STEP_SIZE = "step size"
 KINKS = "sums on ReLU's kink"
+NOISE = "deviations of the merged noise"
 
 
 def column(quantity: str, of: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from surefoot._numerics.secret import is_secret
 from surefoot._numerics.sizes import wide
 from surefoot.record import Fact
 from surefoot.zeroth_order._engine.private_sum import PrivateSum
@@ -36,7 +37,7 @@ def privacy_facts(engine: Engine) -> dict[str, Fact]:
         "adjacency": "add/remove",
         "divisor": "constant",
         "non_finite": "zero",
-        "secret_noise": privacy.secret is None,
+        "secret_noise": privacy.secret is None or is_secret(privacy.secret),
         "public_directions": True,
         "directions": engine.settings.num_directions,
         "trained_numbers": sum(x.param.numel() for x in engine.tensors if not x.frozen),
