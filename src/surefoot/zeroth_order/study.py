@@ -11,6 +11,7 @@ from surefoot.zeroth_order.experiments import (
     few_shot,
     private,
     private_descent,
+    private_federated,
     quadratics,
     rank,
     sentences,
@@ -65,6 +66,15 @@ STUDY = Study(
             certificates=private.certificates,
             tables=private.tables,
             figures=private.figures,
+            seeds={"quick": 2, "standard": 3, "paper": 5},
+        ),
+        Part(
+            "private-federated",
+            "Scalars of sites with noise, beside pooled data and federated averaging",
+            private_federated.run,
+            certificates=private_federated.certificates,
+            tables=private_federated.tables,
+            figures=private_federated.figures,
             seeds={"quick": 2, "standard": 3, "paper": 5},
         ),
         Part(
