@@ -70,12 +70,13 @@ SETTINGS = {
 
 @dataclass
 class Trained:
-    """A model, what its run recorded, and how long it took."""
+    """A model, what its run recorded, how long it took, and what else ran."""
 
     model: nn.Module
     record: Record = field(default_factory=Record)
     seconds: float = 0.0
     steps: int = 0
+    ran: Any = None
 
 
 def directions(lr: float, seed: int) -> dict[str, Any]:
@@ -156,6 +157,7 @@ def drawn(task: Task, setting: Setting, generator: torch.Generator) -> torch.Ten
 def compete(
     task: Task, record: Record, seed: int, tuning: EqualTuning, arm: str,
     candidates: Sequence[Candidate], train: Callable[[Candidate], Trained],
+    then: Callable[[Trained], None] = lambda made: None,
 ) -> Trained:  # fmt: skip
     """Train every candidate, keep the one of the best validation accuracy, and test that once.
 
@@ -169,6 +171,8 @@ def compete(
         Its name, and what it tries.
     train
         Makes one training of a candidate.
+    then
+        Measures what there is to measure beside the chosen one, into its record.
     """
 
     def attempt(i: float) -> tuple[float, Trained]:
@@ -179,6 +183,7 @@ def compete(
 
     chosen = tuning.choose(arm, [float(i) for i in range(len(candidates))], attempt)
     made = chosen.found
+    then(made)
     keep(record, seed, arm, made.record)
     given = ", ".join(f"{k} {v:g}" for k, v in candidates[int(chosen.value)].items())
     record.note(seed, arm, chosen=given, candidates=len(candidates), ties=len(chosen.tied))

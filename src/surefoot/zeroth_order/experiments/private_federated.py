@@ -47,7 +47,7 @@ ROUNDS = {"quick": 20, "standard": 60, "paper": 200}
 LORA = {f"{m}{i}.{f}": (8, 384) for i in range(6) for m in "qv" for f in "AB"}
 SETTINGS = {
     "digits": Setting(
-        5, 200, 0, {1: 10.67}, {}, dp_sgd=(), plain=(),
+        5, 300, 0, {1: 13.02}, {}, dp_sgd=(), plain=(),
         private=[{"clip": 4.0, "lr": lr} for lr in (0.03, 0.1)],
         sgd=[{"lr": lr} for lr in (0.1, 0.3)],
     ),
@@ -69,7 +69,10 @@ def run(config: Any, seed: int, record: Record) -> None:
     each(POOLED, setting.private, lambda given: pooled(given))
     for arm, trust in ((SERVER, "server"), (EACH, "none")):
         federated = functools.partial(federate, problem, setting, seed=seed, sigma=sigma, trust=trust)
-        each(arm, setting.private, lambda given, federated=federated: federated(given))
+        each(
+            arm, setting.private, lambda given, federated=federated: federated(given),
+            functools.partial(replayed, problem, seed=seed),
+        )  # fmt: skip
     rounds = ROUNDS[config.size]
     each(AVERAGED, setting.sgd, lambda given: averaged(problem, given, rounds, seed))
     equal = without_privacy(digits(), setting, EQUAL_ROUNDS[config.size], seed)
@@ -80,13 +83,19 @@ def federate(
     problem: SiteProblem, setting: Setting, given: Candidate, *, seed: int, sigma: float,
     trust: Literal["server", "none"],
 ) -> Trained:  # fmt: skip
-    """Scalars of the sites, private; the replay of the log held against a site's weights."""
+    """Scalars of the sites, private."""
     privacy = arms.mechanism(problem.task, setting, sigma, given)
     agreed = Agreement(arms.directions(given["lr"], seed), privacy, trust)
     result = federate_scalars(problem, setting.steps, SITES, agreed, seed=seed)
     model, _ = log_of(problem, result.scalars, agreed)
     count_wire(result.record, seed, result.scalars)
-    return Trained(model, result.record, steps=setting.steps)
+    return Trained(model, result.record, steps=setting.steps, ran=(result, agreed))
+
+
+def replayed(problem: SiteProblem, made: Trained, *, seed: int) -> None:
+    """Hold the weights of a site against the replay of the log (R)."""
+    result, agreed = made.ran
+    beside(result, problem, agreed, SITES, seed=seed)
 
 
 def without_privacy(task: Task, setting: Setting, rounds: int, seed: int) -> Trained:
@@ -106,7 +115,7 @@ def certificates(config: Any, record: Record) -> list[Certificate]:
 
 
 def bytes_of(record: Record, arm: str) -> np.ndarray:
-    """Bytes of every round, both ways and all sites together: (seeds, rounds); of one round all 0 if pooled."""
+    """Bytes of every round, both ways and all sites together: (seeds, rounds); 0 if pooled."""
     for column in (WIRE, BYTES):
         if f"{arm}: {column}" in record:
             found: np.ndarray = record.curves(f"{arm}: {column}").values
