@@ -68,7 +68,9 @@ def run(config: Any, seed: int, record: Record) -> None:
     pooled = functools.partial(arms.lozo, task, setting, seed=seed, sigma=sigma)
     each(POOLED, setting.private, lambda given: pooled(given))
     for arm, trust in ((SERVER, "server"), (EACH, "none")):
-        federated = functools.partial(federate, problem, setting, seed=seed, sigma=sigma, trust=trust)
+        federated = functools.partial(
+            federate, problem, setting, seed=seed, sigma=sigma, trust=trust
+        )
         each(
             arm, setting.private, lambda given, federated=federated: federated(given),
             functools.partial(replayed, problem, seed=seed),
