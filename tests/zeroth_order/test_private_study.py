@@ -1,4 +1,4 @@
-"""The private parts: recorded epsilon, equal tuning, a missing peer, bytes that travel, and what stays inside."""
+"""The private parts: epsilon off the record, equal tuning, a missing peer, bytes, and what stays inside."""
 
 import dataclasses
 import sys
