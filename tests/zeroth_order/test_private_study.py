@@ -102,7 +102,7 @@ def test_noise_that_is_seeded_is_told(monkeypatch):
         record,
         0,
         "arm",
-        private_arms.lozo(task, setting, {"clip": 4.0, "lr": 0.1}, 0, sigma=15.0).record,
+        private_arms.lozo(task, setting, 0, {"clip": 4.0, "lr": 0.1}, sigma=15.0).record,
     )
     found = private_arms.promised(record, ["arm"])[0]
     assert found.verdict is Verdict.NOT_PROMISED
@@ -216,7 +216,7 @@ def test_averaging_of_sites_that_do_not_move_is_the_start():
     problem = sites.problem_of(digits(), 0)
     assert min(map(len, problem.parts)) > 0
     assert sorted(np.concatenate(problem.parts)) == list(range(digits().population))
-    made = sites.averaged(problem, {"lr": 0.0}, 2, 0)
+    made = sites.averaged(problem, 2, 0, {"lr": 0.0})
     for got, start in zip(made.model.parameters(), problem.model().parameters(), strict=True):
         torch.testing.assert_close(got, start)
 

@@ -45,15 +45,15 @@ def run(config: Any, seed: int, record: Record) -> None:
     setting = SETTINGS[task.name]
     record.update(seed, 0, {f"{START}, {TEST}": task.accuracy(task.model(), "test")})
     each = functools.partial(arms.compete, task, record, seed, tuning)
-    each(PLAIN, setting.plain, lambda given: arms.lozo(task, setting, given, seed))
-    each(FIRST, setting.sgd, lambda given: arms.sgd(task, setting, given, seed))
+    each(PLAIN, setting.plain, functools.partial(arms.lozo, task, setting, seed))
+    each(FIRST, setting.sgd, functools.partial(arms.sgd, task, setting, seed))
     for epsilon, sigma in setting.noise.items():
-        made = functools.partial(arms.lozo, task, setting, seed=seed, sigma=sigma)
-        each(private_arm(epsilon), setting.private, lambda given, made=made: made(given))
+        private = functools.partial(arms.lozo, task, setting, seed, sigma=sigma)
+        each(private_arm(epsilon), setting.private, private)
     try:
         for epsilon, sigma in setting.first_order_noise.items():
-            made = functools.partial(arms.dp_sgd, task, setting, seed=seed, sigma=sigma)
-            each(dp_sgd_arm(epsilon), setting.dp_sgd, lambda given, made=made: made(given))
+            peer = functools.partial(arms.dp_sgd, task, setting, seed, sigma=sigma)
+            each(dp_sgd_arm(epsilon), setting.dp_sgd, peer)
     except MissingExtraError as missing:
         record.note(seed, skipped=f"DP-SGD: {missing}")
     if seed == config.seed:

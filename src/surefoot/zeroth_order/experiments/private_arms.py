@@ -94,7 +94,7 @@ def mechanism(
 
 
 def lozo(
-    task: Task, setting: Setting, given: Candidate, seed: int, *, sigma: float | None = None
+    task: Task, setting: Setting, seed: int, given: Candidate, *, sigma: float | None = None
 ) -> Trained:
     """LOZO, private where sigma is given: Poisson batches then, of as many rows in the mean."""
     made = Trained(task.model(), steps=setting.steps)
@@ -115,7 +115,7 @@ def lozo(
     return made
 
 
-def sgd(task: Task, setting: Setting, given: Candidate, seed: int) -> Trained:
+def sgd(task: Task, setting: Setting, seed: int, given: Candidate) -> Trained:
     """Plain SGD, on as many steps as DP-SGD."""
     made = Trained(task.model(), steps=setting.first_order_steps)
     optimizer = torch.optim.SGD(made.model.parameters(), lr=given["lr"])
@@ -129,7 +129,7 @@ def sgd(task: Task, setting: Setting, given: Candidate, seed: int) -> Trained:
 
 
 def dp_sgd(
-    task: Task, setting: Setting, given: Candidate, seed: int, *, sigma: float
+    task: Task, setting: Setting, seed: int, given: Candidate, *, sigma: float
 ) -> Trained:  # fmt: skip
     """Opacus' DP-SGD.
 

@@ -33,20 +33,17 @@ def rows() -> tuple[torch.Tensor, torch.Tensor]:
     return task.x["train"][:ROWS], task.y["train"][:ROWS]
 
 
-def constants() -> dict[str, float]:
+def constants() -> tuple[float, float]:
     """L of softmax regression with a bias, in closed form; Delta_0 = ln 10 at zero weights, as f* >= 0."""
     x, _ = rows()
     ones = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
-    return {
-        "L": float(torch.linalg.eigvalsh(ones.T @ ones / len(x))[-1]) / 2,
-        "delta0": math.log(10),
-    }
+    return float(torch.linalg.eigvalsh(ones.T @ ones / len(x))[-1]) / 2, math.log(10)
 
 
 def bound(size: Any) -> PrivateBound:
     """At the best rate."""
     return lozo_private_bound(
-        [(10, 64)], **constants(), clip=CLIP, sigma=SIGMA, q=RATE, population=ROWS, T=STEPS[size], dense=10
+        [(10, 64)], *constants(), clip=CLIP, sigma=SIGMA, q=RATE, population=ROWS, T=STEPS[size], dense=10
     )  # fmt: skip
 
 
@@ -67,11 +64,11 @@ def run(config: Any, seed: int, record: Record) -> None:
 
 def guarantees(config: Any) -> list[Guarantee]:
     """With what the log holds of each step, and with nothing but the settings."""
-    known = constants()
-    how, trivial = "L = lambda_max(X^T X) / 2N, f* >= 0", 2 * known["L"] * known["delta0"]
+    L, delta0 = constants()
+    how, trivial = "L = lambda_max(X^T X) / 2N, f* >= 0", 2 * L * delta0
     return [
-        descent_guarantee(**known, how=how, trivial=trivial),
-        descent_guarantee(**known, how=how, trivial=trivial, closed=True,
+        descent_guarantee(L=L, delta0=delta0, how=how, trivial=trivial),
+        descent_guarantee(L=L, delta0=delta0, how=how, trivial=trivial, closed=True,
                           name="descent under clipping and noise, from the settings alone"),
     ]  # fmt: skip
 

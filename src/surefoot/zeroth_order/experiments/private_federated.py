@@ -7,7 +7,7 @@ pooled data and federated averaging without privacy. In process: what would trav
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from surefoot.zeroth_order.experiments.private_sites import (
     problem_of,
 )
 from surefoot.zeroth_order.experiments.private_task import Task, digits, task_of
-from surefoot.zeroth_order.federated import Agreement, log_of
+from surefoot.zeroth_order.federated import Agreement, Trust, log_of
 from surefoot.zeroth_order.federated_guarantee import WIRE
 from surefoot.zeroth_order.federated_run import beside, federate_scalars
 
@@ -65,26 +65,29 @@ def run(config: Any, seed: int, record: Record) -> None:
     setting, problem = SETTINGS[task.name], problem_of(task, seed)
     (sigma,) = setting.noise.values()
     each = functools.partial(arms.compete, task, record, seed, tuning)
-    pooled = functools.partial(arms.lozo, task, setting, seed=seed, sigma=sigma)
-    each(POOLED, setting.private, lambda given: pooled(given))
-    for arm, trust in ((SERVER, "server"), (EACH, "none")):
-        federated = functools.partial(
-            federate, problem, setting, seed=seed, sigma=sigma, trust=trust
-        )
+    each(POOLED, setting.private, functools.partial(arms.lozo, task, setting, seed, sigma=sigma))
+    replay = functools.partial(replayed, problem, seed)
+    trusts: tuple[tuple[str, Trust], ...] = ((SERVER, "server"), (EACH, "none"))
+    for arm, trust in trusts:
         each(
-            arm, setting.private, lambda given, federated=federated: federated(given),
-            functools.partial(replayed, problem, seed=seed),
+            arm, setting.private,
+            functools.partial(federate, problem, setting, seed, sigma=sigma, trust=trust), replay,
         )  # fmt: skip
     rounds = ROUNDS[config.size]
-    each(AVERAGED, setting.sgd, lambda given: averaged(problem, given, rounds, seed))
-    equal = without_privacy(digits(), setting, EQUAL_ROUNDS[config.size], seed)
+    each(AVERAGED, setting.sgd, functools.partial(averaged, problem, rounds, seed))
+    equal = without_privacy(digits(), EQUAL_ROUNDS[config.size], seed)
     keep(record, seed, PLAIN, equal.record)
 
 
 def federate(
-    problem: SiteProblem, setting: Setting, given: Candidate, *, seed: int, sigma: float,
-    trust: Literal["server", "none"],
-) -> Trained:  # fmt: skip
+    problem: SiteProblem,
+    setting: Setting,
+    seed: int,
+    given: Candidate,
+    *,
+    sigma: float,
+    trust: Trust,
+) -> Trained:
     """Scalars of the sites, private."""
     privacy = arms.mechanism(problem.task, setting, sigma, given)
     agreed = Agreement(arms.directions(given["lr"], seed), privacy, trust)
@@ -94,13 +97,13 @@ def federate(
     return Trained(model, result.record, steps=setting.steps, ran=(result, agreed))
 
 
-def replayed(problem: SiteProblem, made: Trained, *, seed: int) -> None:
+def replayed(problem: SiteProblem, seed: int, made: Trained) -> None:
     """Hold the weights of a site against the replay of the log (R)."""
     result, agreed = made.ran
     beside(result, problem, agreed, SITES, seed=seed)
 
 
-def without_privacy(task: Task, setting: Setting, rounds: int, seed: int) -> Trained:
+def without_privacy(task: Task, rounds: int, seed: int) -> Trained:
     """All digits of every site in every round, held against the pooled data and the log (F and R)."""
     problem = problem_of(task, seed)
     lr = SETTINGS["digits"].private[0]["lr"]

@@ -97,7 +97,7 @@ class Factored(nn.Module):
         return logits
 
 
-def averaged(problem: SiteProblem, given: Candidate, rounds: int, seed: int) -> Trained:
+def averaged(problem: SiteProblem, rounds: int, seed: int, given: Candidate) -> Trained:
     """FedAvg: local SGD, means weighed by the sites' examples; of LoRA-like factors on the adapter.
 
     On digits, where nothing is of low rank, of all weights. Every array that travels is packed and counted.
