@@ -38,10 +38,10 @@ NOISES = [
 def short():
     """Part private on a few steps, its arms and grids as they are."""
     setting = dataclasses.replace(
-        private_arms.SETTINGS["digits"], steps=6, first_order_steps=3, noise={1: 15.0},
+        private_arms.SETTINGS["quick"], steps=6, first_order_steps=3, noise={1: 15.0},
         first_order_noise={1: 6.0},
     )  # fmt: skip
-    return {**private_arms.SETTINGS, "digits": setting}
+    return {**private_arms.SETTINGS, "quick": setting}
 
 
 def ran(monkeypatch, short):
@@ -93,7 +93,7 @@ def test_epsilon_is_read_off_what_ran(monkeypatch, short):
 
 def test_noise_that_is_seeded_is_told(monkeypatch):
     """A planted fault: the arm's noise is of a seed that somebody knows."""
-    task, setting = digits(), dataclasses.replace(private_arms.SETTINGS["digits"], steps=2)
+    task, setting = digits(), dataclasses.replace(private_arms.SETTINGS["quick"], steps=2)
     made = private_arms.mechanism(task, setting, 15.0, {"clip": 4.0})
     seeded = dataclasses.replace(made, secret=torch.Generator().manual_seed(0))
     monkeypatch.setattr(private_arms, "mechanism", lambda *given: seeded)
@@ -159,9 +159,9 @@ def test_training_rows_are_in_no_other_split():
 
 @pytest.fixture(scope="module")
 def composed():
-    setting = dataclasses.replace(federated.SETTINGS["digits"], steps=5)
+    setting = dataclasses.replace(federated.SETTINGS["quick"], steps=5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(federated, "SETTINGS", {**federated.SETTINGS, "digits": setting})
+        patch.setattr(federated, "SETTINGS", {**federated.SETTINGS, "quick": setting})
         patch.setattr(federated, "ROUNDS", {"quick": 2})
         patch.setattr(federated, "EQUAL_ROUNDS", {"quick": 3})
         record = Record()

@@ -42,7 +42,7 @@ def dp_sgd_arm(epsilon: float) -> str:
 def run(config: Any, seed: int, record: Record) -> None:
     """All arms, and in the first seed the memory."""
     task, tuning = task_of(config), EqualTuning("higher")
-    setting = SETTINGS[task.name]
+    setting = SETTINGS[config.size]
     record.update(seed, 0, {f"{START}, {TEST}": task.accuracy(task.model(), "test")})
     each = functools.partial(arms.compete, task, record, seed, tuning)
     each(PLAIN, setting.plain, functools.partial(arms.lozo, task, setting, seed))
