@@ -57,8 +57,8 @@ def test_a_composed_run_has_one_list_in_the_order_of_its_claims():
     record = lozo(Record())
     record.note(0, **{k: v for k, v in PRIVATE.items() if k != "optimizer"})
     found = surefoot.certificates(federated(record), delta=1e-5)
-    assert claims(found) == ["P", "H", "W", "W", ""]
-    private, hidden, up, down, gradient = found
+    assert claims(found) == ["P", "H", "Z", "W", "W", ""]
+    private, hidden, _, up, down, gradient = found
     assert private.verdict is Verdict.UNDECIDED
     assert private.details["epsilon"] == standard(2.0, 0.1, 40).epsilon(1e-5).value
     assert hidden.verdict is Verdict.NOT_PROMISED

@@ -228,3 +228,28 @@ def test_runs_side_by_side_leave_private_columns_out(tmp_path):
     found = compare([f.path for f in folders])
     assert [m.quantity for m in found.measured] == ["c"]
     assert not holds_secret(json.dumps(found.to_dict()))
+
+
+def test_what_is_derived_from_a_private_column_is_private():
+    """As the gap of a chain is, which is its loss minus a number."""
+    from surefoot.lora.guarantee import derive
+
+    made = Record()
+    for seed in (0, 1):
+        made.extend(seed, "loss", [SECRET, SECRET / 2])
+        made.extend(seed, "grad_norm2", [1.0, 0.5])
+    made.private("loss")
+    derive(made, 0.0)
+    assert set(made.private_quantities) == {"loss", "gap"}
+    assert certify(made, claim("gap")).private == ("gap",)
+    assert certify(made, claim("mean_grad_norm2")).private == ()
+
+
+@pytest.mark.parametrize("column", ["arm: loss", "arm.loss", "loss, arm"])
+def test_the_mark_of_one_of_several_is_of_its_column_by_any_name(column):
+    made = Record()
+    made.append(0, 0, c=1.0)
+    made.update(0, 0, {column: SECRET})
+    made.note(0, "arm", private_columns="loss")
+    assert certify(made, claim(column)).private == (column,)
+    assert certify(made, claim("c")).private == ()

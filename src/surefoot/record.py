@@ -228,10 +228,25 @@ class Record:
 
     @property
     def private_quantities(self) -> tuple[str, ...]:
-        """The columns that were said to be private, whether or not they have a row yet."""
-        return tuple(
-            sorted({str(v) for noted in self._facts.get(PRIVATE, {}).values() for v in noted})
-        )
+        """The columns that were said to be private, whether or not they have a row yet.
+
+        What was said of one of several that ran is true of its columns, by whatever name they have here.
+        """
+        found: set[str] = set()
+        for key, noted in self._facts.items():
+            of, _, fact = key.rpartition(".")
+            for name in (str(v) for values in noted.values() for v in values if fact == PRIVATE):
+                found |= {name, f"{of}: {name}", f"{of}.{name}", f"{name}, {of}"} if of else {name}
+        return tuple(sorted(found))
+
+    @contextlib.contextmanager
+    def deriving(self) -> Iterator[None]:
+        """Columns that are made inside are private where a private one was read for them."""
+        before = set(self._columns)
+        with self.reading() as read:
+            yield
+        if read & set(self.private_quantities):
+            self.private(*sorted(set(self._columns) - before))
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[set[str]]:

@@ -72,7 +72,9 @@ def test_two_runs_of_one_seed_are_not_the_same(encoder, reviews, tmp_path):
         ends = []
         for name in ("one", "two"):
             out = tmp_path / f"{method} {name}"
-            ends.append(load_file(finetune(config(encoder, reviews, out, method=method)).saved / file))
+            ends.append(
+                load_file(finetune(config(encoder, reviews, out, method=method)).saved / file)
+            )
         assert any(not torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
 
 
@@ -160,3 +162,18 @@ def test_several_processes_are_refused(encoder, reviews, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(FinetuneError, match="needs one process"):
         finetune(config(encoder, reviews, tmp_path / "out"))
+
+
+def test_the_clip_is_found_on_made_up_sentences_and_not_on_the_file(decoder, reviews, tmp_path):
+    def told(data, name):
+        said = []
+        asked = config(decoder, data, tmp_path / name, steps=1)
+        finetune(asked, say=said.append)
+        line = next(each for each in said if each.startswith("private:"))
+        return line.split("clip ")[1].split(",")[0]
+
+    other = tmp_path / "other.csv"
+    lines = reviews.read_text().splitlines()
+    other.write_text("\n".join([lines[0], *lines[21:61]]))
+    assert float(told(reviews, "one")) > 0
+    assert told(reviews, "two") == told(other, "three")

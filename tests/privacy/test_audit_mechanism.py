@@ -191,12 +191,13 @@ def softmax_on_digits(sigma, q, steps, noise="secret", scale=1.0):
 FAULTS = {"honest": {}, "tenth": {"scale": 0.1}, "public": {"noise": "public"}}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_dp_lozo_of_few_whole_batches(fault):
-    claimed = (5.0, 1.0, 5)
-    step = softmax_on_digits(*claimed, **FAULTS[fault])
-    result = audit.mechanism(step, 100, delta=DELTA, seed=0, claimed=claimed)
-    assert result.finding == ("consistent" if fault == "honest" else "not DP as claimed")
+FEW = (5.0, 1.0, 5)
+
+
+@pytest.mark.parametrize(("scale", "finding"), [(1.0, "consistent"), (0.05, "not DP as claimed")])
+def test_dp_lozo_of_few_whole_batches(scale, finding):
+    step = softmax_on_digits(*FEW, scale=scale)
+    assert audit.mechanism(step, 60, delta=DELTA, seed=0, claimed=FEW).finding == finding
 
 
 @pytest.mark.acceptance
@@ -208,8 +209,9 @@ def test_dp_lozo_at_300_runs(fault):
 
 @pytest.mark.acceptance
 def test_honest_dp_lozo_is_consistent_in_twenty_seeds():
+    """Of a mechanism that as many runs could convict: the ceiling is above what is proven."""
     for seed in range(20):
-        result = audit.mechanism(
-            softmax_on_digits(*CLAIMED), 50, delta=DELTA, seed=seed, claimed=CLAIMED
-        )
+        step = softmax_on_digits(*FEW)
+        result = audit.mechanism(step, 60, delta=DELTA, seed=seed, claimed=FEW)
+        assert result.ceiling > result.proven.upper
         assert result.finding == "consistent"

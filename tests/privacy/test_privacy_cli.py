@@ -24,6 +24,15 @@ def test_epsilon(capsys):
     assert "not a DP guarantee" in out.out
 
 
+def test_public_directions_have_no_heuristic(capsys):
+    words = ["--sigma", "1", "--q", ".1", "--steps", "20", "--public-directions"]
+    code, out = output(capsys, "epsilon", *words)
+    assert code == 0
+    assert f"{standard(1, 0.1, 20).epsilon(1e-5).value:.5g}" in out.out
+    assert f"{last_iterate(1, 0.1, 20).epsilon(1e-5).value:.4g}" not in out.out
+    assert "directions of the steps are public" in out.out
+
+
 def test_human_units_and_json(capsys):
     words = ["--dataset-size", "1000", "--batch-size", "100", "--epochs", "3", "--json"]
     code, out = output(capsys, "epsilon", "--sigma", "1", *words)

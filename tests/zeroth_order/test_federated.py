@@ -407,12 +407,26 @@ def test_what_is_refused(problem):
 
 
 def test_a_site_that_trusts_nobody(problem):
-    app = scalar_client_app(lambda config: problem, least_noise=2.0)
-    for offered in (agreed(), agreed(1, private(3.0)), agreed(1, private(1.0), "none")):
-        with pytest.raises(SurefootError, match=r"no reply .*noise_multiplier of at least 2"):
-            serve(problem, 1, offered, grid=InProcessGrid(app, SITES))
-    good = serve(problem, 1, agreed(1, private(2.0), "none"), grid=InProcessGrid(app, SITES))
+    def app(**limits):
+        return scalar_client_app(lambda config: problem, **limits)
+
+    limits = {"at_least": Privacy(2.0, 1.0, 0.5, 1)}
+    for offered, got in (
+        (agreed(), "no privacy"),
+        (agreed(1, private(3.0)), "trust = 'server'"),
+        (agreed(1, private(1.0), "none"), "noise_multiplier 1"),
+        (agreed(1, private(2.0, q=0.6), "none"), "sample_rate 0.6"),
+    ):
+        with pytest.raises(
+            SurefootError, match=f"no reply .*noise_multiplier of at least 2.*{got}"
+        ):
+            serve(problem, 1, offered, grid=InProcessGrid(app(**limits), SITES))
+    enough = agreed(1, private(2.0, q=0.5), "none")
+    good = serve(problem, 1, enough, grid=InProcessGrid(app(**limits), SITES))
     assert good.report.rounds[0].partitions == [0, 1, 2, 3]
+    tired = serve(problem, 3, enough, grid=InProcessGrid(app(most_rounds=2), SITES))
+    assert [len(r.partitions) for r in tired.report.rounds] == [4, 4, 0]
+    assert "has answered 2 rounds" in tired.report.rounds[2].lost[0]
 
 
 def test_a_model_without_anything_to_train(problem):

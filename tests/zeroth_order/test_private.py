@@ -532,3 +532,21 @@ def test_facts_are_of_the_run_that_was_made():
     }  # fmt: skip
     for name, value in wanted.items():
         assert record.fact(name).all == (value,), name
+
+
+def test_c_of_each_example_is_for_public_data_alone():
+    x, y = digits()
+    model = net()
+    opt = optimizer(model, Privacy(0.0, INF, 1.0, 30), num_directions=3)
+    before = weights(model)
+    each = opt.per_example(lambda: losses_of(model, x, y, range(30)))
+    assert each.shape == (30, 3)
+    assert torch.equal(before, weights(model))
+    # What a step releases without clip and noise is its sum.
+    opt.estimate(lambda: losses_of(model, x, y, range(30)))
+    assert opt.contribution().tolist() == pytest.approx(each.sum(0).tolist(), rel=1e-9)
+    with pytest.raises(ValueError, match="between estimate"):
+        opt.per_example(lambda: losses_of(model, x, y, range(30)))
+    for privacy in (None, Privacy(1.0, 1.0, 1.0, 30)):
+        with pytest.raises(ValueError, match="noise_multiplier 0"):
+            optimizer(net(), privacy).per_example(lambda: losses_of(model, x, y, range(30)))

@@ -13,7 +13,6 @@ from surefoot.record import Record
 from surefoot.zeroth_order import LOZO, Privacy
 from surefoot.zeroth_order.private_bounds import lozo_private_bound, weight_of
 from surefoot.zeroth_order.private_guarantee import descent_certificates, descent_guarantee
-from surefoot.zeroth_order.probe import weighed_gradient
 
 N, M, WIDE = 500, 6, 5
 SIGMA, RATE, CLIP = 2.0, 0.1, 0.5
@@ -119,9 +118,7 @@ def test_the_measured_descent_is_that_of_per_example_gradients():
     record = Record()
     opt = run(record, 0, 25, rate=0.02)
     eye = torch.eye(WIDE, dtype=torch.float64)
-    by_autograd = weighed_gradient(
-        opt, lambda: (A @ opt.model(eye).T.reshape(-1) - Y).square() / 2, chunk=37
-    )
+    by_autograd = opt.measure_descent(lambda: (A @ opt.model(eye).T.reshape(-1) - Y).square() / 2)
     assert by_autograd == pytest.approx(measured(opt), rel=1e-9)
 
 

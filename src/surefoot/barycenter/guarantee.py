@@ -282,11 +282,11 @@ def with_excess(record: Record, optimum: float | None = None) -> Record:
 
     Where the optimum is not known it is the last F of the problem.
     """
-    curves = record.curves("F")
-    for seed, f in zip(curves.seeds, curves.values, strict=True):
-        record.extend(
-            int(seed), "excess", f - (f[-1] if optimum is None else optimum), curves.steps
-        )
+    with record.deriving():
+        curves = record.curves("F")
+        for seed, f in zip(curves.seeds, curves.values, strict=True):
+            least = f[-1] if optimum is None else optimum
+            record.extend(int(seed), "excess", f - least, curves.steps)
     return record
 
 

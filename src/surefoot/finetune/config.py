@@ -79,7 +79,7 @@ class FinetuneConfig:
     delta: float | None = None
     """The delta beside it, well below 1 / (number of training texts)."""
     clip: float | None = None
-    """Of a text's gradient norm (default 1), or of its |c| in a forward-only step (default 20)."""
+    """Of a text's gradient norm (default 1), or of its |c| (default: found on made-up sentences)."""
     seed: int = 0
     """Of the split, the order of the texts, the directions and the adapters."""
 

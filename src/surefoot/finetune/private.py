@@ -11,8 +11,8 @@ from surefoot.finetune.plan import Plan
 
 RATES = {"lora": 1e-3, "lozo": 1e-5, "lozo-m": 1e-6, "mezo": 1e-5}
 """Where none is given: to try several would ask the training texts without noise."""
-CLIP, CLIP_FORWARD = 1.0, 20.0
-"""Of a gradient's norm; of |c|, which is larger by about the square root of what is trained."""
+CLIP = 1.0
+"""Of a gradient's norm. That of |c| differs by two decades between models, and is found on made-up texts."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def mechanism_for(config: FinetuneConfig, plan: Plan, rows: int) -> Mechanism:
         found = calibrate(config.private, config.delta, rate, plan.steps)
     except ValueError as error:
         raise FinetuneError(f"--private {config.private:g} is not possible: {error}") from error
-    clip = config.clip or (CLIP_FORWARD if plan.forward_only else CLIP)
+    clip = config.clip or CLIP
     # The noise is rounded up in its sixth digit, so that it may be read off and given again.
     sigma = math.ceil(found.sigma * 1e6) / 1e6
     return Mechanism(found.proven_epsilon.upper, config.delta, sigma, clip, rate, rows)

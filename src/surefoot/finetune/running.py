@@ -261,12 +261,15 @@ class _Run:
         """To the last step, whose weights are taken: nothing is chosen by what texts say."""
         from surefoot.finetune.doors.private_training import PrivateTraining
 
-        assert self.mechanism is not None
-        self.say(self.mechanism.line(plan.steps))
+        mechanism = self.mechanism
+        assert mechanism is not None
+        if plan.forward_only and self.config.clip is None:
+            mechanism = dataclasses.replace(mechanism, clip=self._clip(plan))
+        self.say(mechanism.line(plan.steps))
         self.say(f"{plan.method}: {plan.steps} steps of about {plan.batch} texts at rate {lr:.3g}")
         state = self.place.state
         training = PrivateTraining(
-            plan, self.mechanism, lr, self.opener.open(quantised=plan.quantised), self.task, state,
+            plan, mechanism, lr, self.opener.open(quantised=plan.quantised), self.task, state,
             log=self.place.log if self.source.kind == "language model" else None, say=self.say,
         )  # fmt: skip
         training.run()
@@ -274,6 +277,17 @@ class _Run:
         looks.add(plan.steps, **self.task.measure(training.model, "validation", self.config.batch))
         training.save(state / f"best-{plan.steps}")
         return looks, Record(), training.record, training.certificates()
+
+    def _clip(self, plan: Plan) -> float:
+        """What most of some made-up sentences are within; the same where a killed run goes on."""
+        from surefoot.finetune.doors.public_clip import clip_on_public
+
+        found = self.place.known("clip.json")
+        if found is None:
+            model = self.opener.open(quantised=plan.quantised)
+            found = float(f"{clip_on_public(model, self.task, plan):.3g}")
+            self.place.keep("clip.json", found)
+        return float(found)
 
     def _conclude(
         self, plan: Plan, lr: float, tried: dict[str, float | None], before: dict[str, float],

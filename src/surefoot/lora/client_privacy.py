@@ -7,7 +7,6 @@ less than on the m n numbers of a matrix. The mean of the noised products is the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from torch import Generator, Tensor
 
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.secret import is_secret, secret_generator
+from surefoot._numerics.sizes import norm_of
 
 Factors = Mapping[str, Float[Tensor, "rows columns"]]
 # What is promised of descent speaks of the plain mean.
@@ -60,10 +60,9 @@ class ClientPrivacy:
 
 def clipped(factors: Factors, clip_norm: float) -> dict[str, Float[Tensor, "rows columns"]]:
     """All factors of a client, in float64, scaled so that their norm together is at most `clip_norm`."""
-    wide = {k: f.double() for k, f in factors.items()}
-    norm = math.sqrt(sum(float(f.square().sum()) for f in wide.values()))
+    norm = norm_of(factors.values())
     scale = min(1.0, clip_norm / norm) if norm else 1.0
-    return {k: scale * f for k, f in wide.items()}
+    return {k: scale * f.double() for k, f in factors.items()}
 
 
 def noise(like: Factors, privacy: ClientPrivacy) -> dict[str, Float[Tensor, "rows columns"]]:

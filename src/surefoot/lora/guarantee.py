@@ -333,16 +333,18 @@ def derive(record: Record, f_star: float | None, of: str = "") -> None:
     loss, squares = column("loss", of), column("grad_norm2", of)
     gap, mean = column("gap", of), column("mean_grad_norm2", of)
     if f_star is not None and loss in record and gap not in record:
-        found = record.curves(loss)
-        for seed, row in zip(found.seeds, found.values, strict=True):
-            record.extend(int(seed), gap, row - f_star, found.steps)
+        with record.deriving():
+            found = record.curves(loss)
+            for seed, row in zip(found.seeds, found.values, strict=True):
+                record.extend(int(seed), gap, row - f_star, found.steps)
     if squares in record and mean not in record:
-        found = record.curves(squares)
-        count = len(found.steps)
-        if np.array_equal(found.steps, np.arange(count)):
-            means = np.cumsum(found.values, axis=1) / np.arange(1, count + 1)
-            for seed, row in zip(found.seeds, means, strict=True):
-                record.extend(int(seed), mean, row, range(1, count + 1))
+        with record.deriving():
+            found = record.curves(squares)
+            count = len(found.steps)
+            if np.array_equal(found.steps, np.arange(count)):
+                means = np.cumsum(found.values, axis=1) / np.arange(1, count + 1)
+                for seed, row in zip(found.seeds, means, strict=True):
+                    record.extend(int(seed), mean, row, range(1, count + 1))
 
 
 def add_run(

@@ -282,8 +282,8 @@ def _begins(whole: History, part: History) -> bool:
     """Whether equal steps are the first of others, and not all of them."""
     if len(whole) != 1 or len(part) != 1:
         return False
-    *setting, steps = part[0]
-    return len(distinct((whole, ((*setting, whole[0][2]),)))) == 1 and steps < whole[0][2]
+    (sigma, q, steps), all_steps = part[0], whole[0][2]
+    return len(distinct((whole, ((sigma, q, all_steps),)))) == 1 and steps < all_steps
 
 
 def _of_fewer_steps(claim: Guarantee, history: History, delta: float) -> Guarantee:

@@ -28,12 +28,14 @@ from surefoot.zeroth_order._engine.private_checks import (
     no_privacy,
     scalars_given,
 )
+from surefoot.zeroth_order._engine.private_estimate import estimate_each
 from surefoot.zeroth_order._engine.private_sum import PrivateSum
 from surefoot.zeroth_order._engine.recording import Recording
 from surefoot.zeroth_order._engine.rules import Rule
 from surefoot.zeroth_order._engine.self_check import SelfCheck
 from surefoot.zeroth_order._engine.settings import Settings
 from surefoot.zeroth_order._engine.tensors import TrainedTensor
+from surefoot.zeroth_order._engine.weighed import weighed_gradient
 from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.private import Privacy
 from surefoot.zeroth_order.quality import Quality
@@ -280,6 +282,37 @@ class ZerothOrder(torch.optim.Optimizer):
             self.engine.estimate_each(closure, batch, restore=True)
             return None
         return self.engine.estimate(closure, weight, restore=True, batch=batch, paired=paired)
+
+    @torch.no_grad()
+    def per_example(
+        self, closure: Callable[..., Any], batch: Any = None
+    ) -> Float[Tensor, "examples directions"]:
+        """c of each example along the coming step's directions, neither clipped nor noised.
+
+        For the choice of a clip on public data: it is a query that no noise covers, and so a run with noise
+        refuses it. The optimizer is left as it was.
+
+        Parameters
+        ----------
+        closure, batch
+            As in `step`: one loss an example.
+
+        Raises
+        ------
+        ValueError
+            Without privacy, with noise, or between estimate() and apply().
+        """
+        engine = self.engine
+        if self.privacy is None or self.privacy.noise_multiplier:
+            raise ValueError(
+                "per_example needs Privacy with noise_multiplier 0: look for a clip on public data, in an "
+                "optimizer of its own"
+            )
+        if engine.mean.sums is not None:
+            raise ValueError("per_example must not come between estimate() and apply()")
+        found = estimate_each(engine, closure, batch)
+        engine.abandon()
+        return found
 
     @torch.no_grad()
     def contribution(self, *, noise: bool = True) -> Float[Tensor, " directions"]:
@@ -596,11 +629,16 @@ class ZerothOrder(torch.optim.Optimizer):
         ValueError
             Without privacy, or if an earlier step was left out.
         """
-        from surefoot.zeroth_order.probe import weighed_gradient
-
         if self.privacy is None:
             raise ValueError("measure_descent needs privacy=; measure_gradient is for other runs")
-        found = weighed_gradient(self, losses) if callable(losses) else float(losses)
+        directions = self.engine.directions
+        directions.begin_period(self.engine.rule.renewed)
+        directions.release()
+        found = (
+            float(losses)
+            if not callable(losses)
+            else weighed_gradient(directions, losses, self.privacy.clip)
+        )
         self._recording.weighed(self.t, found)
         return found
 

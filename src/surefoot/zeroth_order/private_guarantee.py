@@ -8,8 +8,8 @@ from jaxtyping import Float
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Assumption, Guarantee, assume_fact
 from surefoot.record import Record
+from surefoot.zeroth_order._conditions import linear_over, plain_run
 from surefoot.zeroth_order._engine.recording import SQUARED_DIRECTION, WEIGHED, column, read_shapes
-from surefoot.zeroth_order.guarantee import linear_over, plain_run
 from surefoot.zeroth_order.private_bounds import second_moment
 
 LATEX = (

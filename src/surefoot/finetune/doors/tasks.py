@@ -51,6 +51,10 @@ class Task:
         """The classes, or nothing."""
         return self.texts["train"].classes
 
+    def encoded(self, texts: Texts) -> list[Example]:
+        """Texts of no part, as examples."""
+        return self._encode(texts)
+
     # -- texts to tokens ---------------------------------------------------------------------------------
 
     def _encode(self, texts: Texts) -> list[Example]:

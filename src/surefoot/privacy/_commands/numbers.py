@@ -34,6 +34,8 @@ class Epsilon:
     """How batches are drawn; a Poisson number says nothing about shuffled epochs."""
     releases: Literal["last", "all"] = "last"
     """What leaves: the last model, or all intermediate ones too."""
+    public_directions: bool = False
+    """Steps along directions of a known seed (zeroth-order training): the heuristic is void."""
     json: bool = False
     """Print JSON."""
     ARGUMENTS = NAMES
@@ -55,6 +57,7 @@ class Epsilon:
             lr_history=rates,
             sampling=self.sampling,
             releases=self.releases,
+            public_directions=self.public_directions,
         )
         print(to_json(report.to_dict()) if self.json else report)
         return 0

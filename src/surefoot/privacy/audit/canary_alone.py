@@ -21,7 +21,6 @@ from surefoot.privacy.audit.result import AuditResult, Claimed, claim_of
 from surefoot.privacy.audit.scores import audit_scores
 
 Array = np.ndarray
-StepFn = Callable[[bool, int], Any]
 # Runs by which the attacker learns the size of the noise and whether the seed gives it away; never counted.
 TRIALS = 10
 ALIKE = 0.5
@@ -29,7 +28,7 @@ ALIKE = 0.5
 
 @checked(leave=("claimed", "threshold"))
 def mechanism(
-    step: StepFn,
+    step: Callable[[bool, int], Any],
     runs: int,
     *,
     delta: float,
@@ -102,7 +101,7 @@ def mechanism(
 
 
 class _Attacker:
-    def __init__(self, step: StepFn, q: Float[Array, " T"], steps: int) -> None:
+    def __init__(self, step: Callable[[bool, int], Any], q: Float[Array, " T"], steps: int) -> None:
         self.step, self.q, self.steps = step, q, steps
         self.deviation, self.seed_tells = 1.0, False
 

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot.zeroth_order._engine.directions import Directions
+from surefoot.zeroth_order._engine.evaluation import Evaluation, Losses
 from surefoot.zeroth_order._engine.paired.copies import leaves
-
-if TYPE_CHECKING:
-    from surefoot.zeroth_order._engine.engine import Engine
+from surefoot.zeroth_order._engine.settings import Settings
 
 DRAWS = (
     "the closure draws random numbers (dropout), and which ones an example gets depends on the others of its "
     "batch: call model.eval() first"
 )
+
+
+class Estimating(Protocol):
+    """What is asked of the engine of a private run."""
+
+    directions: Directions
+    losses: Losses
+    settings: Settings
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """How the losses of a step are evaluated."""
+
+    def begin_step(self) -> None:
+        """Draw V where a period starts."""
+
+    def abandon(self) -> None:
+        """Back to the iterate."""
 
 
 def is_empty(batch: Any) -> bool:
@@ -52,7 +70,7 @@ def check_model(model: nn.Module) -> None:
 
 
 def estimate_each(
-    engine: Engine, closure: Callable[..., Any], batch: Any
+    engine: Estimating, closure: Callable[..., Any], batch: Any
 ) -> Float[Tensor, "examples directions"]:
     """c of each example in each direction.
 

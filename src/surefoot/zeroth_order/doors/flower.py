@@ -58,11 +58,15 @@ __all__ = [
 
 State = dict[str, Tensor]
 MakeProblem = Callable[[Mapping[str, Any]], ScalarProblem]
-SCALARS, SUM, MEMORY = "c", "s", "surefoot-scalars"
+SCALARS, SUM, MEMORY, ANSWERS = "c", "s", "surefoot-scalars", "surefoot-answers"
 
 
 def scalar_client_app(
-    make_problem: MakeProblem, *, least_noise: float = 0.0, secret_of: SecretOf | None = None
+    make_problem: MakeProblem,
+    *,
+    at_least: Privacy | None = None,
+    most_rounds: int | None = None,
+    secret_of: SecretOf | None = None,
 ) -> ClientApp:
     """The ClientApp of federated scalars.
 
@@ -73,15 +77,18 @@ def scalar_client_app(
     ----------
     make_problem
         make_problem(run configuration) -> the problem, with this site's own data.
-    least_noise
-        A site that trusts nobody answers no round with a smaller noise_multiplier than this, or whose noise
-        somebody else is to add.
+    at_least
+        For a site that trusts nobody: it answers only where it adds the noise itself, with no smaller
+        noise_multiplier and no larger sample_rate than these; its own population and clip do not matter.
+    most_rounds
+        How many rounds it answers, whoever asks; None: all. What it leaks follows from these three numbers.
     secret_of
         As in `federate_scalars`: for runs that are to be repeated, and so not private.
     """
     app = ClientApp()
     kept = KeptTask(lambda config: Replica(make_problem(config)))
-    check_number("least_noise", least_noise, least=0)
+    if most_rounds is not None:
+        check_number("most_rounds", most_rounds, least=1, whole=True)
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
@@ -93,7 +100,7 @@ def scalar_client_app(
         torch.set_num_threads(1)
         config: Any = message.content["config"]
         agreed = Agreement.from_json(str(config["agreement"]))
-        _refuse_less(agreed, least_noise)
+        _refuse_less(agreed, at_least)
         scalars = _brought_up(context, int(config["from"]), message)
         partition, num_partitions = node_of(context)
         visit = visit_of(
@@ -101,6 +108,7 @@ def scalar_client_app(
         )
         with kept.of(context.run_id, context.run_config) as replica:
             found, examples = replica.contribution(scalars, agreed, visit)
+        _count(context, most_rounds)
         metrics = MetricRecord({"num-examples": examples, "partition-id": partition})
         content = RecordDict({"arrays": to_arrays({SUM: found}), "metrics": metrics})
         facts = facts_record(visit.record)
@@ -111,15 +119,31 @@ def scalar_client_app(
     return app
 
 
-def _refuse_less(agreed: Agreement, least_noise: float) -> None:
-    offered = (
-        0.0 if agreed.privacy is None or agreed.trust != "none" else agreed.privacy.noise_multiplier
-    )
-    if offered < least_noise:
-        raise SurefootError(
-            f"this site answers rounds with trust = 'none' and noise_multiplier of at least {least_noise:g} "
-            f"only, got trust = {agreed.trust!r} and {offered:g}"
+def _refuse_less(agreed: Agreement, least: Privacy | None) -> None:
+    if least is None:
+        return
+    sigma, q = least.noise_multiplier, least.sample_rate
+    got, offered = agreed.privacy, "no privacy"
+    if got is not None:
+        offered = (
+            f"trust = {agreed.trust!r}, noise_multiplier {got.noise_multiplier:g} and sample_rate "
+            f"{got.sample_rate:g}"
         )
+        if agreed.trust == "none" and got.noise_multiplier >= sigma and got.sample_rate <= q:
+            return
+    raise SurefootError(
+        "this site answers rounds with trust = 'none', a noise_multiplier of at least "
+        f"{sigma:g} and a sample_rate of at most {q:g}, got {offered}"
+    )
+
+
+def _count(context: Context, most: int | None) -> None:
+    """Count an answer that is about to leave: asked twice for one round, a site releases twice."""
+    record = context.state.get(ANSWERS)
+    done = int(str(record["count"])) if isinstance(record, ConfigRecord) else 0
+    if most is not None and done >= most:
+        raise SurefootError(f"this site has answered {done} rounds, all that it will (most_rounds)")
+    context.state[ANSWERS] = ConfigRecord({"count": done + 1})
 
 
 def _brought_up(context: Context, start: int, message: Message) -> Tensor:

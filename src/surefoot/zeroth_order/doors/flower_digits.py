@@ -21,7 +21,7 @@ from surefoot.zeroth_order.private import Privacy
 
 # Of a run's configuration: the setting of LOZO, and its default.
 DIRECTIONS = {
-    "lr": ("lr", 3e-3), "rank": ("rank", 2), "nu": ("nu", 50), "eps": ("eps", 1e-3),
+    "lr": ("lr", 0.02), "rank": ("rank", 2), "nu": ("nu", 50), "eps": ("eps", 1e-3),
     "directions": ("num_directions", 1),
 }  # fmt: skip
 KEYS = frozenset(
