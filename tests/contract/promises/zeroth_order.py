@@ -4,7 +4,8 @@ from tests.contract.promise import Promise
 
 from surefoot.zeroth_order import federated_guarantee as federated
 from surefoot.zeroth_order import guarantee as zeroth_order
-from surefoot.zeroth_order._engine.recording import MEAN_SQUARED
+from surefoot.zeroth_order import private_guarantee as private
+from surefoot.zeroth_order._engine.recording import MEAN_SQUARED, SQUARED_DIRECTION, WEIGHED
 from surefoot.zeroth_order.bounds import lozo_contraction
 
 RUN = {
@@ -20,6 +21,10 @@ OTHERWISE = [
     {"skipped_steps": True},
     {"unrecorded_steps": 3}, {"drifts": True},
 ]  # fmt: skip
+PRIVATE = {
+    "scale": "unit", "v_dist": "gaussian", "clipping": "per example", "sampling": "poisson",
+    "divisor": "constant",
+}  # fmt: skip
 PER_PERIOD = lozo_contraction(8, 12, 2, 1e-3, 1, "orthogonal")
 
 PROMISES = [
@@ -48,6 +53,28 @@ PROMISES = [
         ],
         seeds=12,
         spread=0.01,
+    ),
+    Promise(
+        private.descent_guarantee,
+        lambda: private.descent_guarantee(L=1.0, delta0=1.0),
+        {
+            WEIGHED: [1.0, 0.9, 0.8],
+            "c": [0.1] * 3,
+            SQUARED_DIRECTION: [96.0] * 3,
+            "fd_error": [1e-3] * 3,
+        },
+        {WEIGHED: [1e9, 1e9, 1e9]},
+        {**RUN, **PRIVATE},
+        [
+            *OTHERWISE,
+            {"scale": "paper"},
+            {"clipping": "none"},
+            {"sampling": "shuffled"},
+            {"divisor": "the batch"},
+        ],
+        seeds=12,
+        spread=0.01,
+        numbers=("linear over the perturbation", "constants"),
     ),
     Promise(
         federated.scalar_wire,

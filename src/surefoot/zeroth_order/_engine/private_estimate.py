@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ DRAWS = (
 )
 
 
+@runtime_checkable
 class Estimating(Protocol):
     """What is asked of the engine of a private run."""
 
