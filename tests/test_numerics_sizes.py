@@ -151,6 +151,7 @@ KNOWN = {
     "kan/physics.py", "kan/local_rate.py", "kan/monitoring.py", "kan/spectrum.py", "kan/forecasting.py",
     "zeroth_order/_engine/kept.py", "zeroth_order/_engine/paired/serving.py", "zeroth_order/quality.py",
     "zeroth_order/_engine/private_sum.py", "zeroth_order/_engine/weighed.py", "privacy/audit/canary_alone.py",
+    "reparam/doors/opacus_branches.py",
     "kan/doors/sklearn.py", "in_context", "prototypes/_baselines", "architecture",
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from surefoot.certificate import Certificate, certify, unmeasured
 from surefoot.guarantee import Assumption, Guarantee, assume_fact
 from surefoot.record import Record
-from surefoot.zeroth_order._conditions import linear_over, plain_run
+from surefoot.zeroth_order._conditions import exact_c, linear_over, plain_run
 from surefoot.zeroth_order._engine.recording import SQUARED_DIRECTION, WEIGHED, column, read_shapes
 from surefoot.zeroth_order.private_bounds import second_moment
 
@@ -92,6 +92,7 @@ def descent_guarantee(
             *mechanism_of(record, of),
             *plain_run(record, of),
             linear_over(record, of),
+            exact_c(record, of),
         ),
         trivial=trivial,
     )
@@ -121,9 +122,9 @@ def _running(
     record: Record, of: str, seed: int, counts: Float[np.ndarray, " steps"]
 ) -> Float[np.ndarray, " steps"]:
     """The mean of c^2 ||Z||^2 over the steps up to each."""
-    frame = record.frame().loc[seed]
-    squares = frame[column("c", of)].to_numpy() ** 2
-    squares = squares * frame[column(SQUARED_DIRECTION, of)].to_numpy()
+    names = column("c", of), column(SQUARED_DIRECTION, of)
+    frame = record.frame(*names).loc[seed]
+    squares = frame[names[0]].to_numpy() ** 2 * frame[names[1]].to_numpy()
     found: Float[np.ndarray, " steps"] = np.cumsum(squares[: len(counts)]) / counts
     return found
 
