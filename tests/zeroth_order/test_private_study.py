@@ -247,7 +247,7 @@ def test_what_was_private_in_a_run_is_so_among_arms():
     run.update(0, 0, {"loss": 1.0, "c": 2.0})
     run.private("loss")
     keep(record, 3, "arm", run)
-    assert record.private_quantities == ("arm: loss",)
+    assert "arm: loss" in record.private_quantities
     assert of_arm(record, "arm").private_quantities == ("loss",)
 
 

@@ -13,8 +13,6 @@ def keep(record: Record, seed: int, arm: str, run: Record) -> None:
     for name, known in run.facts.items():
         for value in known.all:
             record.note(seed, arm, **{name: value})
-    # What was private in the run is so here too, under its new name.
-    record.private(*(f"{arm}: {quantity}" for quantity in run.private_quantities))
 
 
 def of_arm(record: Record, arm: str) -> Record:
