@@ -15,11 +15,11 @@ class ZerothOrderConfig(StudyConfig):
     """The study of zeroth-order fine-tuning."""
 
     encoder: Path | None = None
-    """A model directory for parts adapter and rank; by default MiniLM comes from a package."""
+    """A model directory for parts adapter, rank and private; by default MiniLM comes from a package."""
     language_model: Path | None = None
     """A model directory or GGUF file for part language, or a GGUF file for part quantised; else SmolLM2."""
     texts: Path | None = None
-    """Rated texts for parts adapter, rank, language and quantised; by default sentiment4's movie snippets."""
+    """Rated texts for all parts of text; by default sentiment4, of which private takes all, others movies."""
     masked_model: Path | None = None
     """A masked language model's directory for part few-shot, for instance RoBERTa-large."""
     labelled: Path | None = None
