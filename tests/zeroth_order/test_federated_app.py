@@ -27,7 +27,7 @@ def test_the_app_equals_the_loop_bit_for_bit(deployed, tmp_path, measured):
             told = json.loads(Path(f"{out}.json").read_text())
             assert [(r["lost"], r["rejected"]) for r in told["rounds"]] == [({}, {})] * ROUNDS
             verdicts = {c["name"]: c["verdict"] for c in told["certificates"]}
-            assert verdicts["wire (W): scalars alone"] == "KEPT"
+            assert verdicts["scalars alone on the wire"] == "KEPT"
             known = {**config, "num-partitions": PARTITIONS}
             problem = digits_scalars({k: v for k, v in known.items() if k != "num-server-rounds"})
             agreed = agreement_of(known, len(problem.labels) - TEST)

@@ -179,9 +179,9 @@ def test_the_list_of_a_composed_run(composed):
     for arm in (federated.SERVER, federated.EACH):
         assert found[f"{arm}: privacy of all that left"] == "UNDECIDED"
         assert found[f"{arm}: the last iterate leaks less"] == "NOT_PROMISED"
-        assert found[f"{arm}: wire (W): scalars alone"] == "KEPT"
-        assert found[f"{arm}: replay (R): the log is the model"] == "KEPT"
-    pooled = "federation (F): the pooled step"
+        assert found[f"{arm}: scalars alone on the wire"] == "KEPT"
+        assert found[f"{arm}: the log is the model"] == "KEPT"
+    pooled = "the pooled step"
     assert found[f"{federated.EACH}: {pooled}"] == "NOT_PROMISED"
     assert found[f"{federated.PLAIN}: {pooled}"] == "KEPT"
 
@@ -203,13 +203,13 @@ def test_a_byte_more_breaks_the_wire(composed):
     record = Record.concat([composed])
     column = f"{federated.SERVER}: {WIRE}"
     record.update(0, 5, {column: record.curves(column).values[0, -1] + 1})
-    assert verdicts(record)[f"{federated.SERVER}: wire (W): scalars alone"] == "BROKEN"
+    assert verdicts(record)[f"{federated.SERVER}: scalars alone on the wire"] == "BROKEN"
 
 
 def test_weights_that_are_not_of_the_log_break_the_replay(composed):
     record = Record.concat([composed])
     record.update(0, 5, {f"{federated.EACH}: weights apart from the replay": 1.0})
-    assert verdicts(record)[f"{federated.EACH}: replay (R): the log is the model"] == "BROKEN"
+    assert verdicts(record)[f"{federated.EACH}: the log is the model"] == "BROKEN"
 
 
 def test_averaging_of_sites_that_do_not_move_is_the_start():

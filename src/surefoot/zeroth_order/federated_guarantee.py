@@ -24,7 +24,7 @@ def scalar_wire() -> Guarantee:
     by the strategy; the fact `directions` is K.
     """
     return Guarantee(
-        name="wire (W): scalars alone",
+        name="scalars alone on the wire",
         statement="bytes of a round = 128 (messages + replies) + 8 K (replies + rounds that clients lacked)",
         source=SOURCE,
         quantity=WIRE,
@@ -63,7 +63,7 @@ def scalar_pooled() -> Guarantee:
         ("losses_in", "losses", "in float64, whatever the batch", ("float64",)),
     )
     return Guarantee(
-        name="federation (F): the pooled step",
+        name="the pooled step",
         statement="|c_t - c_t of the pooled data| <= 1 unit in the last place of float32",
         source=SOURCE,
         quantity=ULPS,
@@ -90,7 +90,7 @@ def scalar_replay() -> Guarantee:
     `measure_beside` measures it in one process.
     """
     return Guarantee(
-        name="replay (R): the log is the model",
+        name="the log is the model",
         statement="weights that differ from the replay of the log = 0",
         source=SOURCE,
         quantity=APART,
