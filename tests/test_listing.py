@@ -21,7 +21,7 @@ PRIVATE = {
     "clip_norm": 24.0, "clipping": "per example", "non_finite": "zero", "sampling": "poisson",
     "adjacency": "add/remove", "divisor": "constant", "secret_noise": True, "secret_sampling": True,
     "population_public": True, "released": "noised scalars", "forward_only": True, "directions": 2,
-    "trained_numbers": 100, "releases": "all", "optimizer": "LOZO",
+    "trained_numbers": 100, "releases": "all", "optimizer": "LOZO", "private_run": "a",
 }  # fmt: skip
 
 

@@ -224,6 +224,8 @@ class Record:
         fact: it goes wherever the record goes, and nothing takes it back.
         """
         for name in quantities:
+            if not isinstance(name, str):
+                raise TypeError(f"quantities must be names of columns, got {name!r}")
             self.note(**{PRIVATE: name})
 
     @property
@@ -504,6 +506,9 @@ class Record:
                 table = table.filter(pc.equal(table["part"].cast(pa.string()), part))
             record._load(table)
             record._add_facts(_facts_of(file, table, part or ""))
+            if part is None:
+                # The rows of all parts are here, and so are their marks: nothing else would hold them back.
+                record.private(*_private_in(file, table))
         return record
 
     def _add_facts(self, facts: Mapping[str, Mapping[int | None, Iterable[Fact]]]) -> None:
@@ -599,6 +604,14 @@ def _facts_of(file: Path, table: pa.Table, part: str) -> dict[str, dict[int | No
         raise FileFormatError(
             f"{file} is not a record: its facts are unreadable: {error}"
         ) from None
+
+
+def _private_in(file: Path, table: pa.Table) -> list[str]:
+    """The columns that any part of a record says are private."""
+    raw = (table.schema.metadata or {}).get(FACTS)
+    parts = [] if raw is None else list(json.loads(raw))
+    noted = (_facts_of(file, table, part).get(PRIVATE, {}) for part in parts)
+    return sorted({str(name) for by_seed in noted for names in by_seed.values() for name in names})
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

@@ -147,7 +147,8 @@ def test_numbers_of_the_mechanism_are_refused_by_name(encoder, reviews, tmp_path
         ({"method": "rac-lora"}, "cannot be private"),
         ({"method": "cola"}, "cannot be private"),
         ({"max_memory": 4.0}, "--max-memory"),
-        ({"delta": 0.9999}, "--private 4 is not possible"),
+        ({"delta": 0.5}, "--delta must be well below 1 / "),
+        ({"private": 1e-9, "steps": 4}, "--private 1e-09 is not possible"),
     ],
 )
 def test_what_cannot_be_private_is_refused_and_nothing_is_written(
@@ -177,3 +178,10 @@ def test_the_clip_is_found_on_made_up_sentences_and_not_on_the_file(decoder, rev
     other.write_text("\n".join([lines[0], *lines[21:61]]))
     assert float(told(reviews, "one")) > 0
     assert told(reviews, "two") == told(other, "three")
+
+
+def test_whoever_gets_the_model_reads_its_epsilon(encoder, reviews, tmp_path):
+    result = finetune(config(encoder, reviews, tmp_path / "out", steps=3))
+    for text in (str(result), (result.saved / "README.md").read_text()):
+        assert "epsilon 4 at delta 0.001 for each training text" in text
+        assert "best after" not in text

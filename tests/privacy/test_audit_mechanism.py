@@ -104,7 +104,7 @@ def test_it_keeps_and_breaks_the_promise_of_a_run_with_the_facts_of_what_ran():
         mechanism="poisson-subsampled gaussian", noise_multiplier=SIGMA, sample_rate=Q, steps=T,
         clip_norm=CLIP, clipping="per example", non_finite="zero", sampling="poisson", adjacency="add/remove",
         divisor="constant", secret_noise=True, secret_sampling=True, population_public=True,
-        released="noised scalars",
+        released="noised scalars", private_run="a",
     )  # fmt: skip
     verdicts = [
         surefoot.certificates(ran, audit=found(model(**fault)))[0].verdict

@@ -16,7 +16,7 @@ RAN = {
     "adjacency": "add/remove", "divisor": "constant", "secret_noise": True, "secret_sampling": True,
     "population": 8000, "population_public": True, "released": "noised scalars, weights, step log",
     "optimizer": "LOZO", "forward_only": True, "public_directions": True, "directions": 1,
-    "trained_numbers": 148_610, "releases": "all",
+    "trained_numbers": 148_610, "releases": "all", "private_run": "a",
 }  # fmt: skip
 FAILS = {
     "mechanism": "laplace", "clipping": "per batch", "sampling": "shuffled", "adjacency": "replace-one",

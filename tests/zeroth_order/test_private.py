@@ -550,3 +550,57 @@ def test_c_of_each_example_is_for_public_data_alone():
     for privacy in (None, Privacy(1.0, 1.0, 1.0, 30)):
         with pytest.raises(ValueError, match="noise_multiplier 0"):
             optimizer(net(), privacy).per_example(lambda: losses_of(model, x, y, range(30)))
+
+
+# -- what belongs together ----------------------------------------------------------------------------------
+
+
+def listed(record, **asked):
+    import surefoot
+
+    return {c.details.get("claim"): c for c in surefoot.certificates(record, delta=1e-5, **asked)}
+
+
+def three_steps(record, *, private=True, state=None):
+    x, y = digits(torch.float32)
+    model = net(torch.float32)
+    privacy = Privacy(2.0, 1.0, 0.5, len(x)) if private else None
+    opt = optimizer(model, privacy, record=record)
+    if state is not None:
+        opt.load_state_dict(state)
+    for chosen in (privacy or Privacy(1.0, 1.0, 0.5, len(x))).sampler(steps=3):
+        each = lambda chosen=chosen: losses_of(model, x, y, chosen)  # noqa: E731
+        opt.step(each if private else lambda each=each: each().mean())
+    return opt
+
+
+def test_the_releases_of_two_runs_under_one_seed_are_not_those_of_one():
+    pytest.importorskip("dp_accounting", reason="needs the privacy extra")
+    record = Record()
+    opt = three_steps(record)
+    assert listed(record)["P"].verdict == "UNDECIDED"
+    three_steps(record, state=opt.state_dict())  # the same run goes on
+    assert listed(record)["P"].verdict == "UNDECIDED"
+    three_steps(record)
+    found = listed(record)["P"]
+    assert found.verdict == "NOT_PROMISED"
+    assert "one run" in found.reason
+    both = Record.concat([three_steps(Record()).record, three_steps(Record()).record])
+    assert listed(both)["P"].verdict == "NOT_PROMISED"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_losses_of_a_run_without_privacy_beside_a_private_one_are_a_leak(first):
+    pytest.importorskip("dp_accounting", reason="needs the privacy extra")
+    record = Record()
+    three_steps(record, private=first)
+    three_steps(record, private=not first)
+    found = listed(record)["P"]
+    assert found.verdict == "NOT_PROMISED"
+    assert "losses of a run without privacy" in found.reason
+
+
+@pytest.mark.parametrize("clip", [1e300, 1e-300, 1e26])
+def test_a_clip_whose_noise_float32_cannot_hold_is_refused(clip):
+    with pytest.raises(ValueError, match="clip must be between"):
+        Privacy(1.0, clip, 0.1, 10)

@@ -20,7 +20,7 @@ from surefoot.finetune.errors import FinetuneError
 from surefoot.finetune.models import Source
 from surefoot.finetune.plan import Plan
 from surefoot.finetune.processes import rank
-from surefoot.finetune.result import FinetuneResult
+from surefoot.finetune.result import FinetuneResult, of_epsilon
 
 ASKED, RESULT, LOG = "finetune.json", "result.json", "steps.zo"
 FORMAT = 1
@@ -170,7 +170,7 @@ class Place:
             *_loading(result, source, classes),
             "## What was promised and what was measured",
             "",
-            *[f"- {c.verdict}: {c.name}. {c.reason}" for c in result.certificates],
+            *[f"- {c.verdict}: {c.name}. {c.reason}{of_epsilon(c)}" for c in result.certificates],
             "",
         ]
         write_text(result.saved / "README.md", "\n".join(lines))

@@ -60,6 +60,11 @@ def mechanism_for(config: FinetuneConfig, plan: Plan, rows: int) -> Mechanism:
 
     assert config.private is not None
     assert config.delta is not None
+    if config.delta >= 1 / rows:
+        raise FinetuneError(
+            f"--delta must be well below 1 / {rows} = {1 / rows:.3g}, one over the number of training texts, "
+            f"got {config.delta:g}: a mechanism may then publish one of them"
+        )
     rate = min(1.0, plan.batch / rows)
     try:
         found = calibrate(config.private, config.delta, rate, plan.steps)

@@ -74,6 +74,11 @@ class FinetuneResult:
         """Whether the validation loss is below that before training."""
         return self.validation["loss"] < self.before["loss"]
 
+    @property
+    def private(self) -> bool:
+        """Whether the training texts are promised an epsilon."""
+        return any(c.details.get("claim") == "P" for c in self.certificates)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         found = {
@@ -88,8 +93,8 @@ class FinetuneResult:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.method} at rate {self.lr:.3g}, {self.steps} steps of {self.batch} texts; best after step "
-            f"{self.best_step}",
+            f"{self.method} at rate {self.lr:.3g}, {self.steps} steps of {self.batch} texts; "
+            + ("the last step is kept" if self.private else f"best after step {self.best_step}"),
             f"validation loss {self.before['loss']:.4f} before, {self.validation['loss']:.4f} after"
             + ("" if self.gained else ": nothing was gained, the model as it was is better"),
         ]
@@ -104,8 +109,16 @@ class FinetuneResult:
             lines.append(
                 f"test perplexity {self.test['perplexity']:.3f} on {self.sizes['test']} texts"
             )
-        lines += [f"{c.verdict}: {c.name}: {c.reason}" for c in self.certificates]
+        lines += [f"{c.verdict}: {c.name}: {c.reason}{of_epsilon(c)}" for c in self.certificates]
         return "\n".join([*lines, f"saved: {self.saved}", f"report: {self.page}"])
+
+
+def of_epsilon(certificate: Certificate) -> str:
+    """What a claim on privacy is about, in numbers; nothing of other claims."""
+    found = certificate.details
+    if "epsilon" not in found:
+        return ""
+    return f" (epsilon {found['epsilon']:.4g} at delta {found['delta']:g} for each training text)"
 
 
 def _listed(interval: tuple[float, float] | None) -> list[float] | None:

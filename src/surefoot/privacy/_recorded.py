@@ -156,8 +156,22 @@ def assume_mechanism(record: Record, of: str) -> tuple[Assumption, ...]:
         fact("divisor", "constant divisor", "sums divided by a constant, never by a batch's size",
              functools.partial(_equals, "constant")),
         fact("population_public", "public population", "N, or a lower limit of it, is public", _is_true),
+        _one_run(record, of),
         _nothing_else(record, of),
     )  # fmt: skip
+
+
+def _one_run(record: Record, of: str) -> Assumption:
+    """That what was released under one name and seed was released by one run: several add up."""
+    known = record.fact("private_run", of)
+    several = [seed for seed, runs in known.values.items() if len(runs) > 1]
+    state = False if several else True if known.all and not known.missing else None
+    how = f"{len(known.all)} runs in {len(known.values)} seeds" if known.all else "not recorded"
+    if several:
+        how += (
+            "; what several runs release adds up: give each a record, a seed or a name of its own"
+        )
+    return Assumption("one run", "all releases under one seed are of one run", None, state, how)
 
 
 def _nothing_else(record: Record, of: str) -> Assumption:

@@ -12,6 +12,7 @@
 | `divisor` | constant: sums are divided by q times N, never by a batch's size | what divided |
 | `secret_noise`, `secret_sampling` | whether nobody else knows their generator | what drew them |
 | `population`, `population_public` | N; whether it, or a lower limit of it, is public | what sampled |
+| `private_run` | a name that no other run has: releases of several add up | what released |
 | `released` | what left, in words of `NOISED` or others | whoever let it out |
 | `forward_only` | steps are numbers along directions, no gradients | what trained |
 | `public_directions` | whether the seed of the directions is known | what trained |

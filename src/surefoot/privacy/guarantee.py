@@ -302,6 +302,12 @@ def _judged(record: Record, claim: Guarantee, confidence: float, of: str) -> Cer
         found = certify(record, claim, max(confidence, 0.5))
     else:
         found = unmeasured(record, claim, UNAUDITED)
+    unknown = [a.name for a in found.assumptions if a.holds is None]
+    if found.verdict is Verdict.KEPT and unknown and not claim.heuristic:
+        # An audit sees what leaks, not how batches were drawn: of privacy nothing is taken for granted.
+        found = dataclasses.replace(
+            found, verdict=Verdict.UNDECIDED, reason=f"not recorded: {', '.join(unknown)}"
+        )
     hidden = assume_directions(record, of) if claim.heuristic else ()
     if hidden:
         # Of all that fails, what cannot be mended.

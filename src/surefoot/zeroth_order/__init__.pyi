@@ -10,6 +10,7 @@ from .mezo import MeZO as MeZO
 from .mezo import ZOAdam as ZOAdam
 from .private import PoissonSampler as PoissonSampler
 from .private import Privacy as Privacy
+from .private_bounds import lozo_private_bound as lozo_private_bound
 from .quality import Quality as Quality
 from .replaying import replay as replay
 from .result import LOZOReport as LOZOReport

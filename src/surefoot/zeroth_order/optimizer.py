@@ -699,8 +699,12 @@ class ZerothOrder(torch.optim.Optimizer):
             As in `surefoot.certify`.
         """
         from surefoot.zeroth_order.guarantee import certificates
+        from surefoot.zeroth_order.private_guarantee import descent_certificates
 
-        return certificates(
-            self.record, L=L, sigma2=sigma2, delta0=delta0, how=how, confidence=confidence,
-            of=self._recording.of,
-        )  # fmt: skip
+        of = self._recording.of
+        private = descent_certificates(
+            self.record, L=L, delta0=delta0, how=how, of=of, confidence=confidence
+        )
+        return private + certificates(
+            self.record, L=L, sigma2=sigma2, delta0=delta0, how=how, confidence=confidence, of=of
+        )

@@ -25,6 +25,8 @@ from surefoot._numerics.secret import is_secret
 # Draws that were handed out and not yet used, at most: a loader may read ahead.
 AHEAD = 1 << 12
 COIN = 1 << 53
+# Within these, a release and its noise are numbers of float32.
+LEAST, MOST = 1e-25, 1e25
 
 
 @checked
@@ -77,6 +79,11 @@ class Privacy:
         self.clip = check_number("clip", self.clip, above=0, finite=False)
         self.sample_rate = check_number("sample_rate", self.sample_rate, above=0, most=1)
         self.population = check_number("population", self.population, least=1, whole=True)
+        if math.isfinite(self.clip) and not LEAST <= self.clip <= MOST:
+            raise ValueError(
+                f"clip must be between {LEAST:g} and {MOST:g}, or infinite without noise, got {self.clip}: "
+                "releases are float32"
+            )
         if self.noise_multiplier and math.isinf(self.clip):
             raise ValueError(
                 f"clip must be finite where there is noise, got inf with noise_multiplier "

@@ -41,6 +41,7 @@ def state_of(engine: Engine) -> dict[str, Any]:
         "param_groups": groups,
         "state": {x.index: _held_by(x) for x in engine.tensors},
         "privacy": None if engine.privacy is None else engine.privacy.to_dict(),
+        "private_run": engine.run_id,
         "log": None if log is None or not log.header else log.to_bytes(),
     }
 
@@ -77,6 +78,7 @@ def load_state(engine: Engine, state: dict[str, Any]) -> None:
     engine.directions.forget()
     engine.directions.t, engine.decay = state["t"], list(state["decay"])
     engine.skipped = state.get("skipped", 0)
+    engine.run_id = str(state.get("private_run", engine.run_id))
     for tensor in engine.tensors:
         _restore(engine, tensor, dict(state["state"][tensor.index]))
     if state["log"] is not None and engine.log is not None:

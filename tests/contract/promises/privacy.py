@@ -21,7 +21,7 @@ NOT_PRIVATE = [
 RELEASED = {
     **TRAINING, "mechanism": "poisson-subsampled gaussian", "clip_norm": 24.0, "non_finite": "zero",
     "secret_noise": True, "secret_sampling": True, "divisor": "constant", "population_public": True,
-    "released": "noised scalars, weights",
+    "released": "noised scalars, weights", "private_run": "a",
 }  # fmt: skip
 NOT_AS_PROVEN = [
     {"mechanism": "gaussian"}, {"clip_norm": float("inf")}, {"non_finite": "skipped"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 import warnings
 from collections.abc import Callable
@@ -184,7 +185,8 @@ class _Gradients:
             generator=secret_generator(),
         )  # fmt: skip
         self.record.note(
-            optimizer="AdamW", lr=lr, mechanism="poisson-subsampled gaussian",
+            private_run=secrets.token_hex(8), optimizer="AdamW", lr=lr,
+            mechanism="poisson-subsampled gaussian",
             noise_multiplier=mechanism.sigma, sample_rate=mechanism.rate, clip_norm=mechanism.clip,
             clipping="per example", adjacency="add/remove", divisor="constant", non_finite="zero",
             secret_noise=True, population=mechanism.population, population_public=True, releases="last",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,8 @@ class Engine:
         privacy: Privacy | None = None,
     ) -> None:
         self.privacy = privacy
+        # Tells a private run from others in its record; goes on with its state.
+        self.run_id = "" if privacy is None else secrets.token_hex(8)
         self.method, self.settings, self.rule = method, settings, rule
         self.tensors, self.groups = tensors, groups
         self.directions = Directions(tensors, groups, settings)

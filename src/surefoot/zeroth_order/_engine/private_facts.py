@@ -27,6 +27,7 @@ def privacy_facts(engine: Engine) -> dict[str, Fact]:
     unclipped = math.isinf(privacy.clip)
     return {
         "mechanism": MECHANISM,
+        "private_run": engine.run_id,
         "noise_multiplier": privacy.noise_multiplier,
         "clipping": "none" if unclipped else "per example",
         "clip_norm": "none" if unclipped else privacy.clip,
@@ -57,7 +58,7 @@ def batch_facts(engine: Engine) -> dict[str, Fact]:
     drawn = privacy.drawn.popleft() if privacy.drawn else None
     if drawn != engine.mean.examples:
         # Not how many of which: that is the data's.
-        return {"sampling": "unknown (a step had other examples than its sampler drew)"}
+        return {"sampling": "unknown (a step had other losses than its sampler drew examples)"}
     return {"sampling": "poisson", "secret_sampling": privacy.coins_secret}
 
 

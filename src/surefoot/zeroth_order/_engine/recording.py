@@ -96,6 +96,8 @@ class Recording:
         t = engine.directions.t
         if self._groups is None:
             self.note(unrecorded_steps=self._missing(t))
+            if self._leaks(engine):
+                self.note(released="losses of a run without privacy in the same record")
         self.settings(engine)
         self._lr = float(engine.groups[0]["lr"])
         if engine.privacy is not None:
@@ -165,6 +167,13 @@ class Recording:
                 if value not in noted and len(noted) < 2:
                     noted.append(value)
                     self.note(**{name: value})
+
+    def _leaks(self, engine: Engine) -> bool:
+        """Whether one of the runs of this seed is private, and another tells its losses."""
+        if engine.privacy is None:
+            return bool(self.record.fact("mechanism", self.of).values.get(self.seed))
+        name = column("loss_plus", self.of)
+        return name in self.record and self.seed in self.record.last(name)
 
     def _missing(self, t: int) -> int:
         """Steps before this one that the record does not have."""

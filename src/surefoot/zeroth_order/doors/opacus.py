@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from typing import Any
 
@@ -78,7 +79,8 @@ def dp_sgd(
                 if done == steps:
                     break
     record.note(
-        seed, mechanism=SUBSAMPLED, noise_multiplier=noise_multiplier, sample_rate=1 / batches,
+        seed, private_run=secrets.token_hex(8), mechanism=SUBSAMPLED,
+        noise_multiplier=noise_multiplier, sample_rate=1 / batches,
         steps=done, sampling="poisson", clipping="per example", clip_norm=clip, adjacency="add/remove",
         divisor="constant", secret_noise=is_secret(noise), secret_sampling=is_secret(coins),
         population_public=True, released="noised gradients, weights, settings",
