@@ -331,16 +331,20 @@ def test_the_facts_that_an_accountant_reads(problem):
     assert seeded.record.fact("secret_sampling").all == (False,)
     nobody = serve(problem, 2, agreed(1, private(seed=None), "none"), seeded=False)
     assert nobody.record.fact("secret_noise").all == (True,)
-    some = serve(
-        problem,
-        4,
-        agreed(1, private(q=0.5, seed=None)),
-        seeded=False,
-        fraction=0.5,
-        secret_draw=True,
-    )
-    assert some.record.fact("sample_rate").all == (0.25,)
+
+
+@pytest.mark.parametrize("trust", ["server", "none"])
+def test_a_draw_of_sites_amplifies_no_privacy_of_examples(problem, trust):
+    """One coin covers a whole site: its examples are not drawn one by one, and the rate is q."""
+    of = agreed(1, private(1.5, 0.5, None), trust)
+    drawn = {"fraction": 0.5, "secret_draw": True}
+    loop = federate_scalars(problem, 4, SITES, of, **drawn)
+    some = serve(problem, 4, of, seeded=False, **drawn)
     assert "participants" not in some.record
+    for record in (loop.record, some.record):
+        assert record.fact("sample_rate").all == (0.5,)
+        made = {c.details.get("claim"): c for c in certificates(record, delta=1e-5)}
+        assert made["P"].details["epsilon"] == standard(1.5, 0.5, 4).epsilon(1e-5).value
 
 
 def test_one_list_of_certificates(problem):

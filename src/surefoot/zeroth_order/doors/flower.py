@@ -258,7 +258,7 @@ class ScalarStrategy(DeterministicFedAvg):
                 "for both"
             )
         coins = self.secret if self.secret_draw else None
-        note_run(self.record, self.seed, self.problem, self.agreed, self.share, coins)
+        note_run(self.record, self.seed, self.problem, self.agreed, coins)
         try:
             return super().start(grid, initial_arrays, *args, **kwargs)
         finally:
