@@ -144,8 +144,8 @@ def note_run(
 ) -> None:
     """What is known of a federation before its first round.
 
-    The noted sample_rate is q, whatever the share of sites: one coin is a whole site's, so a draw of sites makes
-    no sample of independent examples. q holds all the same: a divergence is jointly convex over who is drawn.
+    The noted sample_rate is q, whatever the share of sites: one coin is a whole site's, so that its examples
+    are not drawn independently. q holds all the same: divergences are jointly convex over who is drawn.
 
     Parameters
     ----------
