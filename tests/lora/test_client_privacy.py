@@ -363,6 +363,8 @@ def test_what_is_refused():
     with pytest.raises(SurefootError, match="has released 2 rounds"):
         strategy.start(InProcessGrid(rac_client_app(Wide), 3), to_arrays(Wide().initial(0)), 1)
     W0 = torch.zeros(6, 9, dtype=torch.float64)
+    with pytest.raises(ValueError, match="privacy must be"):
+        fed_reference(losses(), W0, "fed_rac", 2, gamma=0.1, privacy=3)
     for method in ("fedavg_lora", "ffa_lora", "fedavg"):
         with pytest.raises(ValueError, match=f"'fed_rac', got '{method}'"):
             fed_reference(losses(), W0, method, 2, gamma=0.1, privacy=seeded())

@@ -410,6 +410,33 @@ def test_what_is_refused(problem):
     assert agreement_of({"clip": 1.0, "trust": "none"}, 10).trust == "none"
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize(
+    ("made", "got"),
+    [
+        (lambda found: found.mean()[None], r"\(1,\)"), (lambda found: found.mean(), r"\(\)"),
+        (lambda found: found[:, None], r"\(\d+, 1\)"), (lambda found: found[:-1], r"\(\d+,\)"),
+        (lambda found: found.tolist(), "list"),
+    ],
+)  # fmt: skip
+def test_losses_that_are_not_one_an_example(problem, hidden, made, got):
+    class Wrong(type(problem)):
+        def losses(self, model, rows):
+            return made(super().losses(model, rows))
+
+    wrong = Wrong(problem.features, problem.labels, problem.parts)
+    of = agreed(1, private() if hidden else None)
+    with pytest.raises(ValueError, match=rf"losses must return one loss an example.*got {got}$"):
+        federate_scalars(wrong, 1, SITES, of, secret_of=secret_of)
+
+
+def test_arguments_are_named(problem):
+    with pytest.raises(ValueError, match="agreed must be"):
+        federate_scalars(problem, 1, SITES, 3)
+    with pytest.raises(ValueError, match="problem must be"):
+        federate_scalars(3, 1, SITES, agreed())
+
+
 def test_a_site_that_trusts_nobody(problem):
     def app(**limits):
         return scalar_client_app(lambda config: problem, **limits)

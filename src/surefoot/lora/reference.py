@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.lora._block import recording
 from surefoot.lora.client_privacy import (
@@ -61,6 +62,7 @@ class FedResult:
     record: Record = field(default_factory=Record)
 
 
+@checked
 def fed_reference(
     losses: Sequence[Loss],
     W0: Matrix,

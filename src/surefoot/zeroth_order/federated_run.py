@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot._showing import showing
@@ -56,6 +57,7 @@ class ScalarResult:
         return certificates(self.record, confidence=confidence)
 
 
+@checked
 def federate_scalars(
     problem: ScalarProblem,
     rounds: int,
