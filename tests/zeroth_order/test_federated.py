@@ -407,7 +407,8 @@ def test_what_is_refused(problem):
         strategy.start(InProcessGrid(scalar_client_app(lambda c: problem), SITES), start, 1)
     with pytest.raises(ValueError, match="needs clip"):
         agreement_of({"noise-multiplier": 1.0}, 10)
-    assert agreement_of({"clip": 1.0, "trust": "none"}, 10).trust == "none"
+    given = {"clip": 1.0, "noise-multiplier": 1.0, "trust": "none"}
+    assert agreement_of(given, 10).trust == "none"
 
 
 @pytest.mark.parametrize("hidden", [False, True])

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot._numerics.sizes import norm_of
@@ -26,6 +27,7 @@ OBJECTION = "factors of clients are clipped, and noise is added to their sum"
 METHOD = "Fed-RAC-LoRA"
 
 
+@checked
 @dataclass(frozen=True)
 class ClientPrivacy:
     """The Gaussian mechanism on the sum of the clients' factors.

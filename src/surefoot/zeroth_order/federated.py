@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.errors import ArgumentError
 from surefoot.zeroth_order.log import StepLog
@@ -59,6 +60,7 @@ class ScalarProblem(Protocol):
         ...
 
 
+@checked(leave=("trust",))
 @dataclass(frozen=True)
 class Agreement:
     """What server and sites must agree on, all of it public; the server sends it with every round.

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.secret import is_secret
 from surefoot.certificate import Certificate
@@ -197,6 +198,7 @@ class RacSettings:
     eta: float = 1.0
 
 
+@checked
 class RacStrategy(DeterministicFedAvg):
     """Broadcasts a seed and the last mean factor; its state is the merged matrices.
 
