@@ -246,7 +246,7 @@ PRIVATE_RUNS = {
         "noise-multiplier=2": "noise-multiplier = 2.0 needs clip-norm",
         "clip-norm=nan": "clip-norm must be",
         "clip-norm=-1 noise-multiplier=1": "clip-norm must be",
-        "clip-norm=1 noise-multiplier=1 fraction=0.5": "fraction = 0.5 needs secret-draw = true with clip-norm",
+        "clip-norm=1 noise-multiplier=1 fraction=0.5": "fraction = 0.5 needs secret-draw = true",
         "rank=0": "rank must be",
         "alpha=0": "alpha must be",
     },

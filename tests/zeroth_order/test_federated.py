@@ -345,6 +345,10 @@ def test_a_draw_of_sites_amplifies_no_privacy_of_examples(problem, trust):
         assert record.fact("sample_rate").all == (0.5,)
         made = {c.details.get("claim"): c for c in certificates(record, delta=1e-5)}
         assert made["P"].details["epsilon"] == standard(1.5, 0.5, 4).epsilon(1e-5).value
+        # c is then over q N times the share, and not over the q N of the descent theorem.
+        if trust == "server":
+            asked = {a.name: a.holds for a in made["Z"].assumptions}
+            assert asked["participation"] is False
 
 
 def test_one_list_of_certificates(problem):

@@ -99,8 +99,8 @@ def rac_strategy(config: Mapping[str, Any], problem: Any) -> RacStrategy:
     drawn = check_choice("secret-draw", config.get("secret-draw", False), (True, False))
     if clip and shared["fraction"] < 1 and not drawn:
         raise ValueError(
-            f"fraction = {shared['fraction']} needs secret-draw = true with clip-norm: a draw that follows from "
-            "the seed amplifies nothing, as every client is told it"
+            f"fraction = {shared['fraction']} needs secret-draw = true with clip-norm: a draw that follows "
+            "from the seed amplifies nothing, as every client is told it"
         )
     settings = RacSettings(
         whole(config, "rank", 4, 1), number(config, "gamma", 0.1, above=0),
