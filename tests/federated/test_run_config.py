@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
+from surefoot.cli import main
 from surefoot.federated import launcher
 from surefoot.federated.apps import strategy_settings
-from surefoot.federated.launcher import FederationError, here
+from surefoot.federated.launcher import Federation, FederationError, check_by, here
 from surefoot.federated.run_config import FLOOR, GOING_ON, RULE, check_config, value_of
 from surefoot.federated.server_rule import Rule
 from surefoot.lora.doors.flower import RacSettings, RacStrategy
@@ -221,3 +222,75 @@ def test_keys_of_raclora():
         )
         with pytest.raises(ValueError, match=f"{name} is not taken"):
             RacStrategy(2, settings, **{name: given})
+
+
+PRIVATE_RUNS = {
+    "zofed": {
+        "trust=none": "trust = 'none' needs clip and noise-multiplier",
+        "trust=none sample-rate=0.1": "trust = 'none' and sample-rate = 0.1 need clip and noise-multiplier",
+        "sample-rate=0.1": "sample-rate = 0.1 needs clip and noise-multiplier",
+        "sample-rate=0.1 clip=8": "sample-rate = 0.1 needs clip and noise-multiplier",
+        "trust=none clip=8": "trust = 'none' needs clip and noise-multiplier",
+        "population=100": "unknown keys population",
+        "noise-multiplier=2": "noise-multiplier = 2.0 needs clip",
+        "noise-multiplier=-1 clip=8": "noise-multiplier must be",
+        "clip=nan": "clip must be",
+        "clip=-1": "clip must be",
+        "sample-rate=0": "sample-rate must be",
+        "sample-rate=2 clip=8 noise-multiplier=2": "sample-rate must be",
+        "lr=0": "lr must be",
+        "fraction=1.5": "fraction must be",
+        "alpha=0": "alpha must be",
+    },
+    "raclora": {
+        "noise-multiplier=2": "noise-multiplier = 2.0 needs clip-norm",
+        "clip-norm=nan": "clip-norm must be",
+        "clip-norm=-1 noise-multiplier=1": "clip-norm must be",
+        "clip-norm=1 noise-multiplier=1 fraction=0.5": "fraction = 0.5 needs secret-draw = true",
+        "rank=0": "rank must be",
+        "alpha=0": "alpha must be",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("app", "words", "said"),
+    [(app, words, said) for app, runs in PRIVATE_RUNS.items() for words, said in runs.items()],
+)
+def test_a_run_that_would_not_be_what_was_asked_starts_nothing(
+    app, words, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(Federation, "_start", lambda self: pytest.fail("it was started"))
+    out = ["--out", str(tmp_path / "f.safetensors")]
+    assert main(["federate", "up", str(APPS / app), *out, "--set", *words.split()]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert len(told.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        ("zofed", ""), ("zofed", "clip=8"), ("zofed", "clip=8 noise-multiplier=2 sample-rate=0.1 trust=none"),
+        ("zofed", "clip=8 noise-multiplier=2 fraction=0.5"), ("raclora", ""),
+        ("raclora", "clip-norm=1 noise-multiplier=1 fraction=0.5 secret-draw=true"),
+    ],
+)  # fmt: skip
+def test_a_run_that_is_right_starts(app, words, tmp_path, monkeypatch):
+    class Started(Exception):
+        pass
+
+    def start(self):
+        raise Started
+
+    monkeypatch.setattr(Federation, "_start", start)
+    command = ["federate", "up", str(APPS / app), "--out", str(tmp_path / "f.safetensors")]
+    with pytest.raises(Started):
+        main([*command, "--set", *words.split()])
+
+
+def test_an_app_that_names_no_check(tmp_path):
+    for place in ("surefoot.federated.keys:nothing", "no_such_module:f", "surefoot"):
+        (tmp_path / "pyproject.toml").write_text(f'[tool.surefoot]\ncheck = "{place}"\n')
+        with pytest.raises(FederationError, match="must be MODULE:FUNCTION"):
+            check_by(tmp_path, {})

@@ -118,6 +118,19 @@ def test_the_mean_of_noised_products_is_the_product_of_the_noised_mean(measured)
     assert worst <= 50 * EPS
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_client_that_is_not_finite_counts_as_nothing(bad):
+    like, own = factors(0.0, 0), factors(1.0, 1)
+    broken = factors(1.0, 2)
+    broken["1"][0, 0] = bad
+    assert norm(clipped(broken, 0.5)) == 0.0
+    alone = noised_mean({0: own}, like, seeded(), 2.0)
+    found = noised_mean({0: own, 1: broken}, like, seeded(), 2.0)
+    assert all(torch.equal(found[k], alone[k]) for k in like)
+    # The square of 1e200 is beyond float64, and the clip holds all the same.
+    assert norm(clipped(factors(1e200, 3), 0.5)) <= 0.5
+
+
 class Wide(Quadratics):
     """One matrix in float64, whose name is the reference's."""
 
@@ -196,6 +209,60 @@ def test_the_facts():
     coins = torch.Generator().manual_seed(0)
     seen = serve(3, secret_draw=True, secret=coins, privacy=ClientPrivacy(1.5, 0.5)).record
     assert seen.fact("secret_sampling").all == (False,)
+
+
+def test_the_loop_tells_the_same():
+    """Of one mechanism the same facts, whoever runs it, and so one epsilon."""
+    privacy = ClientPrivacy(1.5, 0.5)
+    W0 = Wide().initial(0)["W"]
+    loop = fed_reference(losses(), W0, "fed_rac", 2, 4, 3, gamma=0.1, privacy=privacy).record
+    flower = serve(4, privacy=privacy).record
+    floor = {"runtime", "num_partitions", "fraction", "min_nodes"}
+    told = {k: v.all for k, v in flower.facts.items() if not k.startswith(METHOD)}
+    assert {k: v.all for k, v in loop.facts.items() if not k.startswith(METHOD)} == {
+        k: v for k, v in told.items() if k not in floor
+    }
+    made = {c.details.get("claim"): c for c in certificates(loop, delta=1e-5)}
+    assert made["P"].verdict == "UNDECIDED"
+    assert "not audited" in made["P"].reason
+    assert made["P"].details["epsilon"] == standard(1.5, 1.0, 4).epsilon(1e-5).value
+    known = fed_reference(losses(), W0, "fed_rac", 2, 1, gamma=0.1, privacy=seeded()).record
+    assert known.fact("secret_noise").all == (False,)
+    made = {c.details.get("claim"): c for c in certificates(known, delta=1e-5)}
+    assert made["P"].verdict == "NOT_PROMISED"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_one_broken_client_leaves_the_others_training(bad):
+    """Its factors are not finite: 0 in the loop, and a reply that is refused on Flower."""
+
+    class Broken(Wide):
+        def loss(self, weights, visit, step):
+            # A finite loss, and a gradient that is not.
+            found = super().loss(weights, visit, step)
+            return found + Bad.apply(weights["W"], bad) if visit.partition == 1 else found
+
+    class Bad(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, W, value):
+            ctx.value, ctx.like = value, torch.zeros_like(W)
+            return W.sum() * 0
+
+        @staticmethod
+        def backward(ctx, grad):
+            return ctx.like + ctx.value, None
+
+    each = losses()
+    each[1] = lambda W: Bad.apply(W, bad)
+    W0 = Wide().initial(0)["W"]
+    loop = fed_reference(each, W0, "fed_rac", 2, 4, 3, gamma=0.1, privacy=seeded(7))
+    assert torch.isfinite(loop.weights).all()
+    assert torch.isfinite(torch.tensor(loop.aggregation_errors)).all()
+    strategy = serve(4, Broken, privacy=seeded(7))
+    assert torch.equal(strategy.state["W"], loop.weights)
+    # As without it, over the same constant.
+    silent = serve(4, privacy=seeded(7), faults=lambda t, p, r: None if p == 1 else r)
+    assert torch.equal(strategy.state["W"], silent.state["W"])
 
 
 def test_rounds_in_which_nobody_takes_part_are_noise_alone():
@@ -296,6 +363,8 @@ def test_what_is_refused():
     with pytest.raises(SurefootError, match="has released 2 rounds"):
         strategy.start(InProcessGrid(rac_client_app(Wide), 3), to_arrays(Wide().initial(0)), 1)
     W0 = torch.zeros(6, 9, dtype=torch.float64)
+    with pytest.raises(ValueError, match="privacy must be"):
+        fed_reference(losses(), W0, "fed_rac", 2, gamma=0.1, privacy=3)
     for method in ("fedavg_lora", "ffa_lora", "fedavg"):
         with pytest.raises(ValueError, match=f"'fed_rac', got '{method}'"):
             fed_reference(losses(), W0, method, 2, gamma=0.1, privacy=seeded())

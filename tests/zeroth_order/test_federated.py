@@ -331,16 +331,24 @@ def test_the_facts_that_an_accountant_reads(problem):
     assert seeded.record.fact("secret_sampling").all == (False,)
     nobody = serve(problem, 2, agreed(1, private(seed=None), "none"), seeded=False)
     assert nobody.record.fact("secret_noise").all == (True,)
-    some = serve(
-        problem,
-        4,
-        agreed(1, private(q=0.5, seed=None)),
-        seeded=False,
-        fraction=0.5,
-        secret_draw=True,
-    )
-    assert some.record.fact("sample_rate").all == (0.25,)
+
+
+@pytest.mark.parametrize("trust", ["server", "none"])
+def test_a_draw_of_sites_amplifies_no_privacy_of_examples(problem, trust):
+    """One coin covers a whole site: its examples are not drawn one by one, and the rate is q."""
+    of = agreed(1, private(1.5, 0.5, None), trust)
+    drawn = {"fraction": 0.5, "secret_draw": True}
+    loop = federate_scalars(problem, 4, SITES, of, **drawn)
+    some = serve(problem, 4, of, seeded=False, **drawn)
     assert "participants" not in some.record
+    for record in (loop.record, some.record):
+        assert record.fact("sample_rate").all == (0.5,)
+        made = {c.details.get("claim"): c for c in certificates(record, delta=1e-5)}
+        assert made["P"].details["epsilon"] == standard(1.5, 0.5, 4).epsilon(1e-5).value
+        # c is then over q N times the share, and not over the q N of the descent theorem.
+        if trust == "server":
+            asked = {a.name: a.holds for a in made["Z"].assumptions}
+            assert asked["participation"] is False
 
 
 def test_one_list_of_certificates(problem):
@@ -403,7 +411,35 @@ def test_what_is_refused(problem):
         strategy.start(InProcessGrid(scalar_client_app(lambda c: problem), SITES), start, 1)
     with pytest.raises(ValueError, match="needs clip"):
         agreement_of({"noise-multiplier": 1.0}, 10)
-    assert agreement_of({"clip": 1.0, "trust": "none"}, 10).trust == "none"
+    given = {"clip": 1.0, "noise-multiplier": 1.0, "trust": "none"}
+    assert agreement_of(given, 10).trust == "none"
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize(
+    ("made", "got"),
+    [
+        (lambda found: found.mean()[None], r"\(1,\)"), (lambda found: found.mean(), r"\(\)"),
+        (lambda found: found[:, None], r"\(\d+, 1\)"), (lambda found: found[:-1], r"\(\d+,\)"),
+        (lambda found: found.tolist(), "list"),
+    ],
+)  # fmt: skip
+def test_losses_that_are_not_one_an_example(problem, hidden, made, got):
+    class Wrong(type(problem)):
+        def losses(self, model, rows):
+            return made(super().losses(model, rows))
+
+    wrong = Wrong(problem.features, problem.labels, problem.parts)
+    of = agreed(1, private() if hidden else None)
+    with pytest.raises(ValueError, match=rf"losses must return one loss an example.*got {got}$"):
+        federate_scalars(wrong, 1, SITES, of, secret_of=secret_of)
+
+
+def test_arguments_are_named(problem):
+    with pytest.raises(ValueError, match="agreed must be"):
+        federate_scalars(problem, 1, SITES, 3)
+    with pytest.raises(ValueError, match="problem must be"):
+        federate_scalars(3, 1, SITES, agreed())
 
 
 def test_a_site_that_trusts_nobody(problem):

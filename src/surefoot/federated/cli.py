@@ -52,7 +52,13 @@ class Common:
     def run(self, secure: bool) -> int:
         """Start, run, stop, and print what happened and its certificates."""
         from surefoot.federated.following import checkpoint_of
-        from surefoot.federated.launcher import Federation, FederationError, app_choices, app_config
+        from surefoot.federated.launcher import (
+            Federation,
+            FederationError,
+            app_choices,
+            app_config,
+            check_by,
+        )
         from surefoot.federated.run_config import check_config, value_of
 
         config: dict[str, str | int | float] = {"num-server-rounds": self.rounds, "seed": self.seed}
@@ -69,6 +75,7 @@ class Common:
                 key, _, value = word.partition("=")
                 config[key] = value_of(value, defaults.get(key))
             check_config(config, defaults, app_choices(federation.app))
+            check_by(federation.app, {**config, "num-partitions": self.partitions})
         except ValueError as error:
             federation.close()
             raise SurefootError(f"--set: {error}") from None

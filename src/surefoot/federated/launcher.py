@@ -6,6 +6,7 @@ Every process started here is stopped here, with its children, and no other one 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import secrets
@@ -397,6 +398,32 @@ def app_choices(app: Path) -> dict[str, list[str]]:
     """The words that keys of an app may have, as tool.surefoot.choices of its pyproject.toml lists them."""
     tables = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
     return dict(tables.get("tool", {}).get("surefoot", {}).get("choices", {}))
+
+
+def check_by(app: Path, config: Mapping[str, Any]) -> None:
+    """Have an app look at a configuration before anything is started, defaults included.
+
+    What looks is a function of an installed module, as tool.surefoot.check of its pyproject.toml names it.
+
+    Raises
+    ------
+    ValueError
+        It refuses the configuration.
+    FederationError
+        There is no such function.
+    """
+    tables = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
+    place = tables.get("tool", {}).get("surefoot", {}).get("check")
+    if place is None:
+        return
+    module, _, name = str(place).partition(":")
+    try:
+        check = getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        raise FederationError(
+            f"tool.surefoot.check of {app / 'pyproject.toml'} must be MODULE:FUNCTION, got {place!r}: {error}"
+        ) from error
+    check({**app_config(app), **config})
 
 
 def _error_of(report: Path) -> str:

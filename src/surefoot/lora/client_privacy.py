@@ -14,15 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot._numerics.sizes import norm_of
+from surefoot.record import Fact
 
 Factors = Mapping[str, Float[Tensor, "rows columns"]]
 # What is promised of descent speaks of the plain mean.
 OBJECTION = "factors of clients are clipped, and noise is added to their sum"
+# Whose facts those of the method are in a private run: its `steps` are a client's, those of privacy rounds.
+METHOD = "Fed-RAC-LoRA"
 
 
+@checked
 @dataclass(frozen=True)
 class ClientPrivacy:
     """The Gaussian mechanism on the sum of the clients' factors.
@@ -59,7 +64,12 @@ class ClientPrivacy:
 
 
 def clipped(factors: Factors, clip_norm: float) -> dict[str, Float[Tensor, "rows columns"]]:
-    """All factors of a client, in float64, scaled so that their norm together is at most `clip_norm`."""
+    """All factors of a client, in float64, scaled so that their norm together is at most `clip_norm`.
+
+    Where one of them holds NaN or infinity all are 0: no scale bounds what such a client changes in the sum.
+    """
+    if not all(bool(torch.isfinite(f).all()) for f in factors.values()):
+        return {k: torch.zeros_like(f, dtype=torch.float64) for k, f in factors.items()}
     norm = norm_of(factors.values())
     scale = min(1.0, clip_norm / norm) if norm else 1.0
     return {k: scale * f.double() for k, f in factors.items()}
@@ -72,6 +82,42 @@ def noise(like: Factors, privacy: ClientPrivacy) -> dict[str, Float[Tensor, "row
         torch.randn(f.shape, generator=privacy.secret, dtype=torch.float64) for f in like.values()
     )
     return {layer: size * xi for layer, xi in zip(like, drawn, strict=True)}
+
+
+def privacy_facts(
+    privacy: ClientPrivacy, clients: int, sample_rate: float, secret_sampling: bool
+) -> dict[str, Fact]:
+    """What an accountant asks of a run; `steps`, the rounds that were released, come with its end.
+
+    Parameters
+    ----------
+    privacy
+        The mechanism.
+    clients
+        How many there are, which is public.
+    sample_rate
+        With which probability each is in a round.
+    secret_sampling
+        Whether nobody else knows who is.
+    """
+    return {
+        "mechanism": "poisson-subsampled gaussian",
+        "noise_multiplier": float(privacy.noise_multiplier),
+        "clip_norm": float(privacy.clip_norm),
+        "sample_rate": float(sample_rate),
+        "sampling": "poisson",
+        "clipping": "per client",
+        "non_finite": "zero",
+        "population": clients,
+        "population_public": True,
+        "releases": "all",
+        "adjacency": "add/remove one client",
+        "secret_noise": privacy.is_secret,
+        "secret_sampling": secret_sampling,
+        "divisor": "constant",
+        "expected_clients": float(sample_rate * clients),
+        "released": "noised sums, weights, settings",
+    }
 
 
 def noised_mean(

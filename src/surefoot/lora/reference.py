@@ -10,9 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.lora._block import recording
-from surefoot.lora.client_privacy import OBJECTION, ClientPrivacy, clipped, noise
+from surefoot.lora.client_privacy import (
+    METHOD,
+    OBJECTION,
+    ClientPrivacy,
+    clipped,
+    noise,
+    privacy_facts,
+)
 from surefoot.lora.sketch import shared_sketch
 from surefoot.record import Record
 
@@ -43,7 +51,8 @@ class FedResult:
         What one client sent in a round.
     record
         How it ran; `surefoot.lora.guarantee.certificates(record, ..., law="fed")` holds what is measured
-        along `path` against G6.
+        along `path` against G6. With privacy the facts are the mechanism's, and those of the method are of
+        "Fed-RAC-LoRA" (of=).
     """
 
     weights: Matrix
@@ -53,6 +62,7 @@ class FedResult:
     record: Record = field(default_factory=Record)
 
 
+@checked
 def fed_reference(
     losses: Sequence[Loss],
     W0: Matrix,
@@ -146,13 +156,16 @@ def fed_reference(
         return trained @ fixed if train == "B" else fixed @ trained
 
     W, result = W0.clone(), FedResult(W0)
+    of = "" if privacy is None else METHOD
     recording.note_federation(
         result.record, seed, [(m, n)], method=method, rank=rank, train=train, gamma=gamma,
-        local_steps=local_steps, eta=1.0, clients=len(losses), dtype=W0.dtype,
+        local_steps=local_steps, eta=1.0, clients=len(losses), dtype=W0.dtype, of=of,
     )  # fmt: skip
+    result.record.note(seed, of, participation="all", gradients="clients", **recording.PLAIN_STEPS)
     if privacy is not None:
-        result.record.note(seed, objection=OBJECTION)
-    result.record.note(seed, participation="all", gradients="clients", **recording.PLAIN_STEPS)
+        result.record.note(seed, of, objection=OBJECTION)
+        facts = privacy_facts(privacy, len(losses), 1.0, True)
+        result.record.note(seed, **facts, steps=rounds)
     factors = (torch.zeros(m, r, dtype=W0.dtype), shared_sketch(seed, 0, "W", (r, n), dtype=W0.dtype)
                if method == "fedavg_lora" else torch.zeros(0))  # fmt: skip
     trained = torch.zeros((m, r) if train == "B" else (r, n), dtype=W0.dtype)

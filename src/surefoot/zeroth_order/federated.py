@@ -19,7 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
+from surefoot.errors import ArgumentError
 from surefoot.zeroth_order.log import StepLog
 from surefoot.zeroth_order.lozo import LOZO
 from surefoot.zeroth_order.private import PoissonSampler, Privacy
@@ -58,6 +60,7 @@ class ScalarProblem(Protocol):
         ...
 
 
+@checked(leave=("trust",))
 @dataclass(frozen=True)
 class Agreement:
     """What server and sites must agree on, all of it public; the server sends it with every round.
@@ -157,12 +160,25 @@ class Replica:
             Of the rounds so far; the settings.
         visit
             The site and the round, with the site's secret.
+
+        Raises
+        ------
+        ValueError
+            The problem's losses are not one loss an example of the rows asked for.
         """
         model, optimizer = self.at(scalars, agreed)
         rows = self.problem.rows(visit)
 
         def losses(batch: Tensor) -> Tensor:
-            return self.problem.losses(model, batch)
+            found = self.problem.losses(model, batch)
+            # A mean would be weighed as so many examples, and clipped as if it were one.
+            if not isinstance(found, Tensor) or found.shape != (len(batch),):
+                got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise ArgumentError(
+                    "losses",
+                    f"must return one loss an example, a tensor of shape ({len(batch)},), got {got}",
+                )
+            return found
 
         try:
             if agreed.privacy is None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_number
 from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot._showing import showing
@@ -56,6 +57,7 @@ class ScalarResult:
         return certificates(self.record, confidence=confidence)
 
 
+@checked
 def federate_scalars(
     problem: ScalarProblem,
     rounds: int,
@@ -81,7 +83,7 @@ def federate_scalars(
     agreed
         LOZO's settings, the mechanism, who adds noise.
     seed, fraction, secret_draw, secret
-        Of the draw of each round, as in `DeterministicFedAvg`.
+        Of the draw of each round, as in `DeterministicFedAvg`. It amplifies no privacy of examples.
     secret_of
         secret_of(visit) -> the generator of a site's coins and noise, in place of the operating system's: for
         runs that are to be repeated, and so not private.
@@ -100,7 +102,7 @@ def federate_scalars(
     record = Record() if record is None else record
     coins = secret_generator() if secret is None else secret
     share = share_of(fraction, num_partitions, secret_draw)
-    note_run(record, seed, problem, agreed, share, coins if secret_draw else None)
+    note_run(record, seed, problem, agreed, coins if secret_draw else None)
     replica, everyone = Replica(problem), range(num_partitions)
     scalars = torch.zeros(0, agreed.count, dtype=torch.float64)
     for server_round in range(1, rounds + 1):
@@ -140,10 +142,12 @@ def note_run(
     seed: int,
     problem: ScalarProblem,
     agreed: Agreement,
-    share: float,
     coins: Generator | None,
 ) -> None:
     """What is known of a federation before its first round.
+
+    The noted sample_rate is q, whatever the share of sites: one coin is a whole site's, so that its examples
+    are not drawn independently. q holds all the same: divergences are jointly convex over who is drawn.
 
     Parameters
     ----------
@@ -151,8 +155,6 @@ def note_run(
         Where to.
     problem, agreed
         What is trained, and the settings.
-    share
-        The expected share of the sites in a round.
     coins
         Of a secret draw of sites; None: the draw is public.
     """
@@ -171,8 +173,6 @@ def note_run(
         facts |= privacy_facts(optimizer.engine)
         facts |= {"sampling": "poisson", "trust": agreed.trust}
         if coins is not None:
-            # An example is in a round where its site is, and by its own coin: both are secret.
-            facts["sample_rate"] = agreed.privacy.sample_rate * share
             record.note(seed, secret_sampling=is_secret(coins))
         facts.pop("secret_noise", None)
         if agreed.trust == "server":

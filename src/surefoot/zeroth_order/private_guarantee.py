@@ -100,7 +100,17 @@ def descent_guarantee(
 
 def mechanism_of(record: Record, of: str) -> tuple[Assumption, ...]:
     """What the theorem asks of the release, as the run noted it."""
+    sites: tuple[Assumption, ...] = ()
+    if record.fact("participation", of).all:
+        # Of sites that sit out, c is the sum of the others over another constant than q N.
+        sites = (
+            assume_fact(
+                record, "participation", "participation", "every site in every round",
+                lambda v: v == "all", of=of,
+            ),
+        )  # fmt: skip
     return (
+        *sites,
         assume_fact(
             record, "scale", "unit scale", "Z has covariance S_V", lambda v: v == "unit", of=of
         ),

@@ -216,6 +216,7 @@ def note_federation(
     eta: float,
     clients: int,
     dtype: torch.dtype,
+    of: str = "",
 ) -> None:
     """What is known of a federation before its first round.
 
@@ -237,19 +238,21 @@ def note_federation(
         How many there are.
     dtype
         Of the matrices.
+    of
+        Whose facts these are, where the record has others beside them.
     """
     shared = method == "fed_rac"
     record.note(
-        seed, method=method, train=train, gamma=gamma, steps=local_steps, eta=eta, clients=clients,
+        seed, of, method=method, train=train, gamma=gamma, steps=local_steps, eta=eta, clients=clients,
         shared_sketch=shared, dropout=0.0, quantised=False, precondition=False,
         dtype=str(dtype).removeprefix("torch."),
     )  # fmt: skip
     if rank is not None:
-        record.note(seed, rank=rank)
+        record.note(seed, of, rank=rank)
     if shared and rank is not None:
         shares = [rank / (n if train == "B" else m) for m, n in shapes]
         record.note(
-            seed, sketch="orthonormal", sketch_low=1.0, sketch_high=1.0, lam=min(shares),
+            seed, of, sketch="orthonormal", sketch_low=1.0, sketch_high=1.0, lam=min(shares),
             lam_max=max(shares), share=min(shares), sketch_mean=1.0, sketch_sup=1.0,
             how_lam="exact: symmetric exchangeable entries",
         )  # fmt: skip

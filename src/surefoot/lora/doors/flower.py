@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot._numerics.secret import is_secret
 from surefoot.certificate import Certificate
@@ -35,11 +36,16 @@ with need("flwr", extra="federated", part="surefoot.lora on Flower"):
     from surefoot.federated.task import Visit
 
 from surefoot.lora._block import recording
-from surefoot.lora.client_privacy import OBJECTION, ClientPrivacy, noised_mean
+from surefoot.lora.client_privacy import (
+    METHOD,
+    OBJECTION,
+    ClientPrivacy,
+    noised_mean,
+    privacy_facts,
+)
 from surefoot.lora.guarantee import Constants, certificates
 from surefoot.lora.reference import FedResult, fed_reference
 from surefoot.lora.sketch import shared_sketch
-from surefoot.record import Record
 
 __all__ = [
     "ClientPrivacy", "FactorTask", "FedResult", "LowRankProblem", "RacStrategy", "fed_reference",
@@ -50,8 +56,6 @@ State = dict[str, Tensor]
 Weights = Mapping[str, Float[Tensor, "m n"]]
 Side = Literal["A", "B"]
 MEMORY = "surefoot-rac"
-# Whose facts those of the method are in a private run: its `steps` are a client's, those of privacy rounds.
-METHOD = "Fed-RAC-LoRA"
 # The key of a configuration that asks a client for its factors and nothing else.
 PRIVATE = "private"
 
@@ -194,6 +198,7 @@ class RacSettings:
     eta: float = 1.0
 
 
+@checked
 class RacStrategy(DeterministicFedAvg):
     """Broadcasts a seed and the last mean factor; its state is the merged matrices.
 
@@ -350,28 +355,19 @@ class RacStrategy(DeterministicFedAvg):
     def _note(self) -> None:
         s, first = self.settings, next(iter(self.state.values()))
         shapes = [(w.shape[0], w.shape[1]) for w in self.state.values()]
-        own = self.record if self.privacy is None else Record()
+        of = "" if self.privacy is None else METHOD
         recording.note_federation(
-            own, self.seed, shapes, method="fed_rac", rank=s.rank, train=s.train,
+            self.record, self.seed, shapes, method="fed_rac", rank=s.rank, train=s.train,
             gamma=s.gamma, local_steps=s.local_steps, eta=s.eta, clients=self.num_partitions,
-            dtype=first.dtype,
+            dtype=first.dtype, of=of,
         )  # fmt: skip
         if self.privacy is None:
             return
-        for name, known in own.facts.items():
-            self.record.note(self.seed, METHOD, **{name: known.all[0]})
-        self.record.note(self.seed, METHOD, objection=OBJECTION)
-        self.record.note(
-            self.seed, mechanism="poisson-subsampled gaussian",
-            noise_multiplier=float(self.privacy.noise_multiplier),
-            clip_norm=float(self.privacy.clip_norm), sample_rate=float(self.fraction),
-            sampling="poisson", clipping="per client", non_finite="zero", population=self.num_partitions,
-            population_public=True, releases="all", adjacency="add/remove one client",
-            secret_noise=self.privacy.is_secret,
-            # At rate 1 there is no coin that anybody could know.
-            secret_sampling=is_secret(self.secret) if self.secret_draw else True,
-            divisor="constant", expected_clients=self.divisor, released="noised sums, weights, settings",
-        )  # fmt: skip
+        self.record.note(self.seed, of, objection=OBJECTION)
+        # At rate 1 there is no coin that anybody could know.
+        secret = is_secret(self.secret) if self.secret_draw else True
+        facts = privacy_facts(self.privacy, self.num_partitions, self.fraction, secret)
+        self.record.note(self.seed, **facts)
 
     @property
     def divisor(self) -> float:

@@ -84,11 +84,23 @@ def rac_strategy(config: Mapping[str, Any], problem: Any) -> RacStrategy:
     """From a run's configuration: rank, gamma, local-steps, train, eta, and the floor's keys.
 
     With clip-norm above 0 it is private: noise-multiplier, and secret-draw for a fraction below 1.
+
+    Raises
+    ------
+    ValueError
+        A value out of range, noise-multiplier without clip-norm, or a public draw of some clients with it.
     """
     sigma, clip = (number(config, k, 0.0, least=0) for k in ("noise-multiplier", "clip-norm"))
     if sigma and not clip:
         raise ValueError(
             f"noise-multiplier = {sigma} needs clip-norm, the size that it is in units of"
+        )
+    shared = strategy_settings(config)
+    drawn = check_choice("secret-draw", config.get("secret-draw", False), (True, False))
+    if clip and shared["fraction"] < 1 and not drawn:
+        raise ValueError(
+            f"fraction = {shared['fraction']} needs secret-draw = true with clip-norm: a draw that follows "
+            "from the seed amplifies nothing, as every client is told it"
         )
     settings = RacSettings(
         whole(config, "rank", 4, 1), number(config, "gamma", 0.1, above=0),
@@ -96,6 +108,17 @@ def rac_strategy(config: Mapping[str, Any], problem: Any) -> RacStrategy:
     )  # fmt: skip
     return RacStrategy(
         settings=settings, privacy=ClientPrivacy(sigma, clip) if clip else None,
-        secret_draw=check_choice("secret-draw", config.get("secret-draw", False), (True, False)),
-        **strategy_settings(config),
+        secret_draw=drawn, **shared,
     )  # fmt: skip
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
+    """Refuse what the app would refuse, before anything is started.
+
+    Raises
+    ------
+    ValueError
+        A value out of range, or keys that do not go together.
+    """
+    number(config, "alpha", 0.1, above=0)
+    rac_strategy(config, None)

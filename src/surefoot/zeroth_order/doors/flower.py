@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice, check_number
 from surefoot.certificate import Certificate
 from surefoot.errors import SurefootError, need
@@ -186,6 +187,7 @@ class ScalarTask:
         return self.problem.evaluate(self._replica.at(state[SCALARS], self.agreed)[0])
 
 
+@checked(leave=("problem", "trust"))
 class ScalarStrategy(DeterministicFedAvg):
     """Sends scalars, sums what comes back, appends c; its state is {"c": (rounds, K)}.
 
@@ -258,7 +260,7 @@ class ScalarStrategy(DeterministicFedAvg):
                 "for both"
             )
         coins = self.secret if self.secret_draw else None
-        note_run(self.record, self.seed, self.problem, self.agreed, self.share, coins)
+        note_run(self.record, self.seed, self.problem, self.agreed, coins)
         try:
             return super().start(grid, initial_arrays, *args, **kwargs)
         finally:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from surefoot._numerics.checks import check_number
 from surefoot._problems.real import real
+from surefoot.federated.apps import strategy_settings
 from surefoot.federated.partition import lda_partition
 from surefoot.federated.run_config import FLOOR, number, refuse_unknown, whole
 from surefoot.federated.task import Visit
-from surefoot.zeroth_order.doors.flower import ScalarTask
-from surefoot.zeroth_order.federated import Agreement
+from surefoot.zeroth_order.doors.flower import ScalarStrategy, ScalarTask
+from surefoot.zeroth_order.federated import Agreement, ScalarProblem
 from surefoot.zeroth_order.private import Privacy
 
 # Of a run's configuration: the setting of LOZO, and its default.
@@ -28,6 +30,9 @@ KEYS = frozenset(
     {"alpha", *DIRECTIONS, "noise-multiplier", "clip", "sample-rate", "trust", "secret-draw"}
 )
 TEST = 297
+POPULATION = 1500
+# What the mechanism alone reads, and what each is where it is not given.
+OF_PRIVACY = {"trust": "server", "sample-rate": 1.0}
 
 
 @dataclass
@@ -87,7 +92,7 @@ def agreement_of(config: Mapping[str, Any], population: int) -> Agreement:
     Raises
     ------
     ValueError
-        A value out of range, or noise-multiplier without clip.
+        A value out of range, noise-multiplier without clip, or trust or sample-rate without both.
     """
     found: dict[str, Any] = {"scale": "unit", "seed": whole(config, "seed", 0)}
     for key, (name, default) in DIRECTIONS.items():
@@ -96,14 +101,38 @@ def agreement_of(config: Mapping[str, Any], population: int) -> Agreement:
         else:
             found[name] = number(config, key, default, above=0)
     sigma, clip = (number(config, k, 0.0, least=0) for k in ("noise-multiplier", "clip"))
+    rate = check_number("sample-rate", config.get("sample-rate", 1.0), above=0, most=1)
+    if sigma and not clip:
+        raise ValueError(f"noise-multiplier = {sigma} needs clip, the size that it is in units of")
+    asked = [
+        f"{key} = {config[key]!r}"
+        for key, default in OF_PRIVACY.items()
+        if config.get(key, default) != default
+    ]
+    if asked and not (clip and sigma):
+        raise ValueError(
+            f"{' and '.join(asked)} {'need' if len(asked) > 1 else 'needs'} clip and noise-multiplier above "
+            "0: without them nothing is private"
+        )
     if not clip:
-        if sigma:
-            raise ValueError(
-                f"noise-multiplier = {sigma} needs clip, the size that it is in units of"
-            )
         return Agreement(found)
-    privacy = Privacy(sigma, clip, number(config, "sample-rate", 1.0, above=0), population)
-    return Agreement(found, privacy, config.get("trust", "server"))
+    return Agreement(found, Privacy(sigma, clip, rate, population), config.get("trust", "server"))
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
+    """Refuse what the app would refuse, before anything is started.
+
+    Raises
+    ------
+    ValueError
+        A value out of range, or keys that do not go together.
+    """
+    number(config, "alpha", 0.1, above=0)
+    agreed = agreement_of(config, POPULATION)
+    ScalarStrategy(
+        **strategy_settings(config), problem=cast(ScalarProblem, None), directions=agreed.directions,
+        privacy=agreed.privacy, trust=agreed.trust,
+    )  # fmt: skip
 
 
 def digits_task(config: Mapping[str, Any]) -> ScalarTask:
