@@ -253,3 +253,23 @@ def test_the_mark_of_one_of_several_is_of_its_column_by_any_name(column):
     made.note(0, "arm", private_columns="loss")
     assert certify(made, claim(column)).private == (column,)
     assert certify(made, claim("c")).private == ()
+
+
+def test_the_marks_of_all_parts_hold_where_all_parts_are_read(tmp_path):
+    from surefoot._run.single import write_single
+
+    made = record()
+    folder = write_single(
+        tmp_path / "runs", "watch", title="t", paper="p", part="training", about="t", record=made,
+        certificates=[certify(made, claim())], tables={}, figures={}, config={}, command="c", seconds=1.0,
+        confidence=0.99,
+    )  # fmt: skip
+    for part in (None, "training"):
+        found = Record.read(folder.path / "record.parquet", part=part)
+        assert found.private_quantities == ("loss",)
+
+
+@pytest.mark.parametrize("name", [3, ["loss"], None])
+def test_a_mark_is_of_a_column_by_its_name(name):
+    with pytest.raises(TypeError, match="names of columns"):
+        record().private(name)
