@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from surefoot._verdict.curve import PLOT_POINTS, kept_steps
@@ -123,6 +123,25 @@ def test_axes_name_the_quantity_and_the_scale():
 )
 @settings(max_examples=80, deadline=None)
 def test_any_numbers_can_be_drawn(values, promised):
+    found = certificate(values, promised)
+    for text in (drawing(found), sparkline(found)):
+        assert "nan" not in text.lower().replace("finan", "")
+        for name, limit in (("cx", 420), ("cy", 236)):
+            assert all(0 <= float(v) <= limit for v in re.findall(rf'\b{name}="([^"]+)"', text))
+
+
+EXTREME = [
+    1.7e308, -1.7e308, 1e308, 1e300, -3e-300, 2.9e-303, 1e-310, 5e-324, -5e-324, 0.0, 1.0, 516800.0,
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(EXTREME), min_size=1, max_size=8), st.sampled_from(EXTREME))
+@settings(max_examples=300, deadline=None)
+@example([516800.0], 2.8747920089409615e-303)
+@example([1e300, 0.0, 5e-324, -1e308], 516800.0)
+@example([0.0], 5e-324)
+@example([1.7e308], 1.7e308)
+def test_the_ends_of_the_floats_can_be_drawn(values, promised):
     found = certificate(values, promised)
     for text in (drawing(found), sparkline(found)):
         assert "nan" not in text.lower().replace("finan", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,10 @@ NAME = re.compile(r"(?<=[A-Za-z]{2})_(?=[A-Za-z]{2})")
 FEW = 16
 # In this share of the height two curves are one line.
 SAME = 0.004
+# The power of ten up to which a scale goes: a float ends at 10^308.25.
+LARGEST = 308.25
+# Beyond the one and within the other a linear scale has no round numbers.
+EDGE, TINY = 1e307, 1e-300
 
 
 class Drawn(Protocol):
@@ -162,14 +167,22 @@ def _upright(finite: list[float], title: str, log: bool) -> Axis:
     if log:
         above = [v for v in finite if v > 0]
         low, high = min(above), max(above)
-        low, high = low * (low / high) ** 0.04, high * (high / low) ** 0.04
+        # In logarithms: the ratio of two floats need not be one, nor what lies beyond the last.
+        first, last = math.log10(low), math.log10(high)
+        room = 0.04 * (last - first)
+        low = min(low, max(10.0 ** (first - room), sys.float_info.min))
+        high = max(high, 10.0 ** min(last + room, LARGEST))
         return Axis(title, low, high, log_ticks(low, high), log=True)
-    low, high = min(finite), max(finite)
+    # The distance of two floats need not be one.
+    low, high = (min(EDGE, max(-EDGE, v)) for v in (min(finite), max(finite)))
     # From 0 where that is near: the size of a number is then its height.
     low = 0.0 if 0 < low < 0.5 * high else low
     # Less than rounding is flat.
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        low, high = (low - abs(low) * 0.5, high + abs(high) * 0.5) if low else (-1.0, 1.0)
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), TINY):
+        middle, flat = low, abs(low) > TINY
+        low, high = (
+            (middle - abs(middle) * 0.5, middle + abs(middle) * 0.5) if flat else (-1.0, 1.0)
+        )
     pad = 0.04 * (high - low)
     low, high = low - (pad if low else 0.0), high + pad
     ticks = _nice(low, high, 5)
@@ -194,7 +207,8 @@ def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
     """Ticks of a logarithmic scale that keep their distance: powers of ten, of a few of them also 2 and 5."""
     first, last = math.log10(low), math.log10(high)
     if last - first < 2:
-        at = [(m, k) for k in range(math.floor(first), math.ceil(last) + 1) for m in (1, 2, 5)]
+        above = min(math.ceil(last), math.floor(LARGEST))
+        at = [(m, k) for k in range(math.floor(first), above + 1) for m in (1, 2, 5)]
     else:
         stride = max(1, math.ceil((last - first) / 6))
         start = math.ceil(first / stride) * stride
