@@ -184,3 +184,34 @@ def test_whoever_gets_the_model_reads_its_epsilon(encoder, reviews, tmp_path):
     for text in (str(result), (result.saved / "README.md").read_text()):
         assert "epsilon 4 at delta 0.001 for each training text" in text
         assert "best after" not in text
+
+
+def test_patience_has_no_use_where_the_last_step_is_kept(encoder, reviews, tmp_path):
+    with pytest.raises(ArgumentError, match="patience has no use with private"):
+        config(encoder, reviews, tmp_path / "out", patience=3)
+
+
+def test_other_texts_than_were_drawn_are_no_poisson_batch(encoder, reviews, tmp_path, monkeypatch):
+    from surefoot.finetune.doors import private_training
+
+    batch = private_training.PrivateTraining._batch
+    monkeypatch.setattr(
+        private_training.PrivateTraining, "_batch", lambda self, rows: batch(self, [*rows, rows[0]])
+    )
+    for method in ("lora", "lozo"):
+        result = finetune(config(encoder, reviews, tmp_path / method, method=method, steps=4))
+        claim = by_claim(result)["P"]
+        assert claim.verdict == "NOT_PROMISED"
+        assert "Poisson sampling fails" in claim.reason
+
+
+def test_a_seeded_noise_of_gradients_is_no_secret(encoder, reviews, tmp_path, monkeypatch):
+    from surefoot.finetune.doors import private_training
+
+    monkeypatch.setattr(
+        private_training, "secret_generator", lambda: torch.Generator().manual_seed(0)
+    )
+    result = finetune(config(encoder, reviews, tmp_path / "out", method="lora", steps=3))
+    claim = by_claim(result)["P"]
+    assert claim.verdict == "NOT_PROMISED"
+    assert "secret noise fails" in claim.reason

@@ -293,7 +293,9 @@ def test_nothing_else_leaves(problem, tmp_path):
         assert set(content["metrics"]) == {"num-examples", "partition-id"}
         assert content["metrics"]["num-examples"] == 1
         assert list(content["arrays"]) == ["s"]
-        assert json.loads(content["facts"]["json"]) == {"secret_sampling": [True]}
+        # Words that are the same whatever the data.
+        said = {"secret_sampling": [True], "sampling": ["poisson"]}
+        assert json.loads(content["facts"]["json"]) == said
     out, seen = tmp_path / "final.safetensors", []
 
     def make(config, task):
@@ -486,3 +488,13 @@ def test_larger_models_send_no_more(problem):
     assert strategy.report.rounds[2].bytes_up == SITES * 136
     beside(strategy.result(), deep, agreed(), SITES)
     assert [str(c.verdict) for c in strategy.certificates()][:3] == ["KEPT"] * 3
+
+
+def test_how_batches_were_drawn_is_noted_by_who_drew_them(problem):
+    """A server's settings say what is asked for, not what the sites did."""
+    there = federate_scalars(problem, 2, 2, agreed(privacy=private(q=0.5)))
+    assert there.record.fact("sampling").all == ("poisson",)
+    silent = federate_scalars(
+        problem, 2, 2, agreed(privacy=private(q=0.5)), absent=lambda t, p: True
+    )
+    assert not silent.record.fact("sampling").all

@@ -272,3 +272,16 @@ def test_a_step_takes_an_eighth_of_the_memory_of_opacus(measured):
     ratio = peaks[memory.DP_LOZO] / peaks[memory.DP_SGD]
     measured("memory of a private step over Opacus' (perceptron)", "<= .125", f"{ratio:.3f}")
     assert ratio <= 1 / 8
+
+
+def test_the_rate_that_is_noted_is_the_one_that_opacus_draws_with():
+    pytest.importorskip("opacus", reason="needs the privacy extra")
+    from surefoot.zeroth_order.doors.opacus import dp_sgd
+
+    record, x = Record(), torch.randn(9, 4)
+    dp_sgd(
+        torch.nn.Linear(4, 2), x, torch.zeros(9, dtype=torch.int64), noise_multiplier=1.0, clip=1.0,
+        lr=0.1, batches=4, steps=2, record=record, seed=0,
+    )  # fmt: skip
+    # Four batches of nine examples are three of three.
+    assert record.fact("sample_rate").all == (1 / 3,)

@@ -18,6 +18,7 @@ from surefoot.errors import ArgumentError
 PROMPT = "{text}\nLabel:"
 Method = Literal["lozo", "lozo-m", "mezo", "rac-lora", "lora", "cola", "full"]
 
+PATIENCE = 5
 METHODS: tuple[Method, ...] = get_args(Method)
 FORWARD_ONLY = ("lozo", "lozo-m", "mezo")
 """Methods that need no gradients: the memory of inference."""
@@ -64,7 +65,7 @@ class FinetuneConfig:
     """Of low-rank directions or adapters; by default 2 (LOZO) or 8 (LoRA)."""
     looks: int = 20
     """How often the validation texts are looked at, evenly over the steps."""
-    patience: int = 5
+    patience: int = PATIENCE
     """Looks without a lower validation loss after which training stops."""
     validation: float = 0.15
     """Share of the texts that decides on stopping."""
@@ -133,6 +134,12 @@ class FinetuneConfig:
                     refuse(ArgumentError(name, "has no use without private: leave it out"))
             return
         check_number("private", self.private, above=0)
+        if self.patience != PATIENCE:
+            refuse(
+                ArgumentError(
+                    "patience", "has no use with private, which keeps the last step: leave it out"
+                )
+            )
         if self.delta is None:
             refuse(
                 ArgumentError(

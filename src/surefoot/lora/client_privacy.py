@@ -85,7 +85,7 @@ def noise(like: Factors, privacy: ClientPrivacy) -> dict[str, Float[Tensor, "row
 
 
 def privacy_facts(
-    privacy: ClientPrivacy, clients: int, sample_rate: float, secret_sampling: bool
+    privacy: ClientPrivacy, clients: int, sample_rate: float, secret_sampling: bool, run: str
 ) -> dict[str, Fact]:
     """What an accountant asks of a run; `steps`, the rounds that were released, come with its end.
 
@@ -99,8 +99,11 @@ def privacy_facts(
         With which probability each is in a round.
     secret_sampling
         Whether nobody else knows who is.
+    run
+        A name that no other run has.
     """
     return {
+        "private_run": run,
         "mechanism": "poisson-subsampled gaussian",
         "noise_multiplier": float(privacy.noise_multiplier),
         "clip_norm": float(privacy.clip_norm),

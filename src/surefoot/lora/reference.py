@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -164,7 +165,7 @@ def fed_reference(
     result.record.note(seed, of, participation="all", gradients="clients", **recording.PLAIN_STEPS)
     if privacy is not None:
         result.record.note(seed, of, objection=OBJECTION)
-        facts = privacy_facts(privacy, len(losses), 1.0, True)
+        facts = privacy_facts(privacy, len(losses), 1.0, True, secrets.token_hex(8))
         result.record.note(seed, **facts, steps=rounds)
     factors = (torch.zeros(m, r, dtype=W0.dtype), shared_sketch(seed, 0, "W", (r, n), dtype=W0.dtype)
                if method == "fedavg_lora" else torch.zeros(0))  # fmt: skip

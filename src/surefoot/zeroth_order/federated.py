@@ -193,6 +193,7 @@ class Replica:
                 found = found + torch.from_numpy(own.noise(agreed.count))
                 visit.note_secret("noise")
             visit.note_secret("sampling")
+            visit.record.note(sampling="poisson")
             return found, 1
         finally:
             # The step is the server's: nothing of this estimate stays.

@@ -171,7 +171,7 @@ def note_run(
         facts = {k: v.all[0] for k, v in said.items() if k != "unrecorded_steps"} | facts
     if agreed.privacy is not None:
         facts |= privacy_facts(optimizer.engine)
-        facts |= {"sampling": "poisson", "trust": agreed.trust}
+        facts |= {"trust": agreed.trust}
         if coins is not None:
             record.note(seed, secret_sampling=is_secret(coins))
         facts.pop("secret_noise", None)

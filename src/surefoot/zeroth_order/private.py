@@ -29,10 +29,28 @@ COIN = 1 << 53
 LEAST, MOST = 1e-25, 1e25
 
 
+@dataclass
+class Draws:
+    """What a sampler has drawn and a step has not used yet; None: no sampler was made.
+
+    Attributes
+    ----------
+    sizes
+        How many examples each batch has.
+    secret
+        Whether nobody knows the coins.
+    """
+
+    sizes: deque[int] | None = None
+    secret: bool = True
+
+
 @checked
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Privacy:
     """The private release of a step: s = sum over the batch of clip(c_i, C) + sigma C xi; c = s / (q N).
+
+    It cannot be changed: what a run notes of it at its first step holds for all.
 
     Every example of the batch gives one number c_i a direction, the difference of its two losses over 2 eps,
     clipped to C in L2 over the directions. Adding or removing an example changes the sum by at most C,
@@ -70,15 +88,17 @@ class Privacy:
     sample_rate: float
     population: int
     secret: torch.Generator | None = None
-    # How many examples each drawn batch had, until a step has used it; None: no sampler was made here.
-    drawn: deque[int] | None = field(default=None, init=False, repr=False)
-    coins_secret: bool = field(default=True, init=False, repr=False)
+    draws: Draws = field(default_factory=Draws, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.noise_multiplier = check_number("noise_multiplier", self.noise_multiplier, least=0)
-        self.clip = check_number("clip", self.clip, above=0, finite=False)
-        self.sample_rate = check_number("sample_rate", self.sample_rate, above=0, most=1)
-        self.population = check_number("population", self.population, least=1, whole=True)
+        for name, given in (
+            ("noise_multiplier", check_number("noise_multiplier", self.noise_multiplier, least=0)),
+            ("clip", check_number("clip", self.clip, above=0, finite=False)),
+            ("sample_rate", check_number("sample_rate", self.sample_rate, above=0, most=1)),
+            ("population", check_number("population", self.population, least=1, whole=True)),
+        ):
+            # As plain numbers, which a log's header can hold.
+            object.__setattr__(self, name, given)
         if math.isfinite(self.clip) and not LEAST <= self.clip <= MOST:
             raise ValueError(
                 f"clip must be between {LEAST:g} and {MOST:g}, or infinite without noise, got {self.clip}: "
@@ -133,9 +153,8 @@ class Privacy:
         made = PoissonSampler(
             self.population if rows is None else rows, self.sample_rate, steps=steps, secret=secret
         )
-        self.drawn = deque(maxlen=AHEAD)
-        made.handed = self.drawn
-        self.coins_secret = secret is None or is_secret(secret)
+        made.handed = self.draws.sizes = deque(maxlen=AHEAD)
+        self.draws.secret = secret is None or is_secret(secret)
         return made
 
     def to_dict(self) -> dict[str, float | int]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import surefoot
-from surefoot._numerics.secret import secret_generator
+from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot._sealed.writing import writing
 from surefoot.certificate import Certificate
 from surefoot.errors import need
@@ -173,7 +173,7 @@ class _Gradients:
             from opacus import GradSampleModule
             from opacus.optimizers import DPOptimizer
         self.privacy, self.record, self.t = privacy, Record(), 0
-        # Dropout would draw from a generator whose start everybody knows; it is left out.
+        # Dropout would draw from torch's global generator, whose seed is often set and known; it is left out.
         self.module = GradSampleModule(_without_dropout(model.train()), loss_reduction="sum")
         # Opacus hangs each example's gradient on its parameter.
         self.trained: list[Any] = [p for p in model.parameters() if p.requires_grad]
@@ -181,15 +181,17 @@ class _Gradients:
             torch.optim.AdamW(self.trained, lr=lr), noise_multiplier=mechanism.sigma,
             max_grad_norm=mechanism.clip, expected_batch_size=mechanism.rate * mechanism.population,
             loss_reduction="mean",
-            # By default noise comes from torch's global generator, which starts alike in every process.
+            # By default noise comes from torch's global generator, of which a seed uses 32 bits.
             generator=secret_generator(),
         )  # fmt: skip
         self.record.note(
             private_run=secrets.token_hex(8), optimizer="AdamW", lr=lr,
             mechanism="poisson-subsampled gaussian",
-            noise_multiplier=mechanism.sigma, sample_rate=mechanism.rate, clip_norm=mechanism.clip,
+            noise_multiplier=float(self.optimizer.noise_multiplier), sample_rate=privacy.sample_rate,
+            clip_norm=float(self.optimizer.max_grad_norm),
             clipping="per example", adjacency="add/remove", divisor="constant", non_finite="zero",
-            secret_noise=True, population=mechanism.population, population_public=True, releases="last",
+            secret_noise=is_secret(self.optimizer.generator),
+            population=mechanism.population, population_public=True, releases="last",
             released="noised gradients, weights, settings",
         )  # fmt: skip
 
@@ -206,10 +208,13 @@ class _Gradients:
                 summed.backward()
             _drop_not_finite(self.trained)
         self.optimizer.step()
-        drawn = self.privacy.drawn
-        if drawn:
-            drawn.popleft()
-        self.record.note(sampling="poisson", secret_sampling=self.privacy.coins_secret)
+        sizes = self.privacy.draws.sizes
+        drawn = sizes.popleft() if sizes else None
+        used = 0 if batch is None else len(batch["labels"])
+        as_drawn = (
+            "poisson" if drawn == used else "unknown (a step had other texts than were drawn)"
+        )
+        self.record.note(sampling=as_drawn, secret_sampling=self.privacy.draws.secret)
         self.record.append(0, self.t, released_steps=self.t + 1)
         self.t += 1
 

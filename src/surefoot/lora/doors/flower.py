@@ -7,6 +7,7 @@ of the products is the product of the means (arXiv 2410.08305, Algorithm 2).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -254,6 +255,7 @@ class RacStrategy(DeterministicFedAvg):
         check_choice("train", settings.train, ("A", "B"))
         self.settings = settings
         self._released = self.full = 0
+        self._run = secrets.token_hex(8)
         self._pending: State = {}
         self._pending_block = -1
         self._holds: dict[int, int] = {}
@@ -366,7 +368,7 @@ class RacStrategy(DeterministicFedAvg):
         self.record.note(self.seed, of, objection=OBJECTION)
         # At rate 1 there is no coin that anybody could know.
         secret = is_secret(self.secret) if self.secret_draw else True
-        facts = privacy_facts(self.privacy, self.num_partitions, self.fraction, secret)
+        facts = privacy_facts(self.privacy, self.num_partitions, self.fraction, secret, self._run)
         self.record.note(self.seed, **facts)
 
     @property

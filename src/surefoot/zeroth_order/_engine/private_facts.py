@@ -50,16 +50,17 @@ def privacy_facts(engine: Engine) -> dict[str, Fact]:
 def batch_facts(engine: Engine) -> dict[str, Fact]:
     """How the batch of this step was drawn, where a sampler of the mechanism drew it."""
     privacy = engine.privacy
-    if privacy is None or privacy.drawn is None or not isinstance(engine.mean, PrivateSum):
+    if privacy is None or privacy.draws.sizes is None or not isinstance(engine.mean, PrivateSum):
         return {}
     if engine.mean.sums is None:
         # Made with somebody else's scalars: nothing was evaluated here.
         return {}
-    drawn = privacy.drawn.popleft() if privacy.drawn else None
+    sizes = privacy.draws.sizes
+    drawn = sizes.popleft() if sizes else None
     if drawn != engine.mean.examples:
         # Not how many of which: that is the data's.
         return {"sampling": "unknown (a step had other losses than its sampler drew examples)"}
-    return {"sampling": "poisson", "secret_sampling": privacy.coins_secret}
+    return {"sampling": "poisson", "secret_sampling": privacy.draws.secret}
 
 
 def squared_norm(directions: Directions) -> float | None:

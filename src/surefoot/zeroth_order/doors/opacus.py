@@ -80,7 +80,8 @@ def dp_sgd(
                     break
     record.note(
         seed, private_run=secrets.token_hex(8), mechanism=SUBSAMPLED,
-        noise_multiplier=noise_multiplier, sample_rate=1 / batches,
+        # Opacus' own: of numbers that do not divide it is another than 1 / batches.
+        noise_multiplier=noise_multiplier, sample_rate=1 / len(loader),
         steps=done, sampling="poisson", clipping="per example", clip_norm=clip, adjacency="add/remove",
         divisor="constant", secret_noise=is_secret(noise), secret_sampling=is_secret(coins),
         population_public=True, released="noised gradients, weights, settings",

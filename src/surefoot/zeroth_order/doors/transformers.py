@@ -95,6 +95,12 @@ class ZOTrainer(transformers.Trainer):
         kind, options = self.optimizer_cls_and_kwargs or (LOZO, {})
         if not (isinstance(kind, type) and issubclass(kind, ZerothOrder)):
             raise ValueError(f"the optimizer must be LOZO, MeZO or ZOAdam, got {kind!r}")
+        if options.get("privacy") is not None:
+            raise ValueError(
+                "privacy cannot be used in ZOTrainer: it shuffles its texts, where each must be drawn by a "
+                "coin of its own, and tells their loss; use `surefoot finetune --private`, or a loop over "
+                "privacy.sampler()"
+            )
         given = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay, **options}
         whole: Any = self.model if model is None else model
         self.optimizer = kind(whole, **given)
