@@ -62,7 +62,7 @@ def test_without_noise_and_clip_it_is_plain_lozo(directions):
         opt = optimizer(model, privacy, num_directions=directions)
         for t in range(50):
             rows = torch.randperm(len(x), generator=seeded(t))[:50]
-            each = lambda rows=rows, model=model: losses_of(model, x, y, rows)  # noqa: E731
+            each = lambda rows=rows, model=model: losses_of(model, x, y, rows)  # noqa: E731 - a line of a loop
             opt.step(each if privacy else lambda each=each: each().mean())
         opt.flush()
         ends.append(weights(model))
@@ -165,7 +165,7 @@ def test_clipping_weighs_an_example_and_does_not_turn_its_gradient(form):
         cov = v @ v.T / tensor.rank
     p = erf(clip / math.sqrt(2 * float((g @ cov * g).sum())))
     assert 0.2 < p < 0.8  # much is clipped
-    off = lambda weight: float(((mean - weight * (g @ cov)).abs() / error).max())  # noqa: E731
+    off = lambda weight: float(((mean - weight * (g @ cov)).abs() / error).max())  # noqa: E731 - a line of a loop
     assert off(p) < 4
     # What is not weighed, and what is weighed half as much again, would be seen.
     assert min(off(1.0), off(1.5 * p)) > 4.5
@@ -569,7 +569,7 @@ def three_steps(record, *, private=True, state=None):
     if state is not None:
         opt.load_state_dict(state)
     for chosen in (privacy or Privacy(1.0, 1.0, 0.5, len(x))).sampler(steps=3):
-        each = lambda chosen=chosen: losses_of(model, x, y, chosen)  # noqa: E731
+        each = lambda chosen=chosen: losses_of(model, x, y, chosen)  # noqa: E731 - a line of a loop
         opt.step(each if private else lambda each=each: each().mean())
     return opt
 

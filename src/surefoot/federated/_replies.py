@@ -76,6 +76,7 @@ def mean_metrics(
 ) -> MetricRecord:
     """Means of the metrics, numbers and lists, weighted by examples over those that have them."""
     said = {p: next(iter(content.metric_records.values())) for p, content in contents.items()}
+    # Numbers here, as `read_reply` has seen to it; Flower's type is wider.
     own = {p: 1.0 if uniform else float(found[weight]) for p, found in said.items()}  # type: ignore[arg-type]
     mean = MetricRecord({weight: sum(own.values())})
     for name in sorted({name for found in said.values() for name in found} - {PARTITION, weight}):

@@ -91,12 +91,14 @@ class Task(Protocol):
 
 def reply_of(task: Task | None, state: State) -> State:
     """What a reply to a global state is like: the state itself where the task says nothing else."""
+    # A task need not have it, and one that is None has not.
     found: State = task.reply(state) if _has_reply(task) else state  # type: ignore[union-attr]
     return found
 
 
 def merged(task: Task | None, state: State, mean: State) -> State:
     """The state that a mean of replies stands for."""
+    # As above.
     found: State = task.merged(state, mean) if _has_reply(task) else mean  # type: ignore[union-attr]
     return found
 

@@ -132,6 +132,7 @@ def one_step_defect(
     for model, optimizer in ((plain, plain_optimizer), (csla, csla_optimizer)):
         optimizer.zero_grad()
         with outputs(model) as seen:
+            # torch's own has no types.
             closure(model).backward()  # type: ignore[no-untyped-call]
         given.append(seen)
         found.append("none" if before is None else _watch_hook(before, optimizer))

@@ -17,6 +17,7 @@ from surefoot.reparam.optimizer import RepSGD
 FEWEST = 100
 
 
+# Opacus has no types.
 class BranchDPOptimizer(DPOptimizer):  # type: ignore[misc]
     """DP-SGD of the CSLA network, made on the plain one.
 

@@ -290,6 +290,7 @@ class ScalarStrategy(DeterministicFedAvg):
             node = message.metadata.dst_node_id
             known = min(self._holds.get(node, 0), rounds)
             payload = to_arrays({SCALARS: self.scalars[known:]})
+            # The floor put a configuration there; Flower's type is any record.
             own = ConfigRecord(dict(message.content[self.configrecord_key].items()))  # type: ignore[arg-type]
             own.update({"from": known, "agreement": self.agreed.to_json()})
             report.bytes_down += wire_bytes(payload)

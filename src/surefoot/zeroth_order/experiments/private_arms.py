@@ -130,6 +130,7 @@ def sgd(task: Task, setting: Setting, seed: int, given: Candidate) -> Trained:
     for _ in range(made.steps):
         optimizer.zero_grad()
         loss = task.losses(made.model, drawn(task, setting, generator)).mean()
+        # torch's own has no types.
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return made

@@ -63,6 +63,7 @@ class Headed(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
+        # What a configuration holds is known when it is read.
         self.head = nn.Linear(int(encoder.config.hidden_size), 2)  # type: ignore[union-attr, arg-type]
         for name, p in encoder.named_parameters():
             p.requires_grad_("embeddings" not in name and "pooler" not in name)
@@ -107,6 +108,7 @@ def _stepping(arm: str, model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], 
         plain = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6)
         for _ in range(STEPS):
             plain.zero_grad()
+            # torch's own has no types.
             mean().backward()  # type: ignore[no-untyped-call]
             plain.step()
 

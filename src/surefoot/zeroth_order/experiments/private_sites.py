@@ -137,6 +137,7 @@ def _visited(
     for _ in range(LOCAL_STEPS):
         optimizer.zero_grad()
         at = torch.as_tensor(rng.choice(part, BATCH))
+        # torch's own has no types.
         problem.losses(model, at).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return {k: v.detach().clone() for k, v in model.named_parameters()}
