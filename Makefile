@@ -38,7 +38,7 @@ test-newest: .venv-newest/.installed
 	$(PYTHON) -m venv .venv-$*
 	grep '^torch==' constraints.txt > .venv-$*/torch.txt
 	.venv-$*/bin/python -m pip install --quiet --no-deps -r .venv-$*/torch.txt
-	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python -c .venv-$*/torch.txt --only-binary :all: --prerelease disallow \
+	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python -c .venv-$*/torch.txt --only-binary :all: --prerelease if-necessary \
 	  --no-binary surefoot --resolution $(if $(filter oldest,$*),lowest-direct,highest) -e '.[dev,privacy,llm,federated]'
 	touch $@
 

@@ -200,7 +200,9 @@ def test_dp_lozo_of_few_whole_batches(scale, finding):
     assert audit.mechanism(step, 60, delta=DELTA, seed=0, claimed=FEW).finding == finding
 
 
+# Thousands of runs, as users make them: without a check of every shape in every step.
 @pytest.mark.acceptance
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_dp_lozo_at_300_runs(fault):
     result = found(softmax_on_digits(*CLAIMED, **FAULTS[fault]))
@@ -208,6 +210,7 @@ def test_dp_lozo_at_300_runs(fault):
 
 
 @pytest.mark.acceptance
+@pytest.mark.usefixtures("unchecked")
 def test_honest_dp_lozo_is_consistent_in_twenty_seeds():
     """Of a mechanism that as many runs could convict: the ceiling is above what is proven."""
     for seed in range(20):
