@@ -10,6 +10,7 @@ import pytest
 
 import surefoot
 from surefoot import Certificate, Guarantee, Record, Verdict, certify
+from surefoot._run.environment import environment
 from surefoot.certificate import WITHHELD, read_certificates, unmeasured, write_certificates
 from surefoot.guarantee import Assumption
 
@@ -41,6 +42,13 @@ def claim(quantity="loss", bound=lambda record: 10.0, assumptions=lambda record:
 
 def holds_secret(text):
     """Whether a text has a multiple of the secret: its digits, or its ratio to the bound."""
+    found = environment()
+    for version in [
+        *found["packages"].values(),
+        *(v for e in found["extras"].values() for v in e.values()),
+    ]:
+        # A page names what ran: version 1.26 is within 2 % of four times the secret.
+        text = text.replace(f" {version}", "")
     numbers = [float(n) for n in re.findall(r"\d+\.\d+(?:e-?\d+)?", text)]
     multiples = [SECRET * k / d for k in range(1, 5) for d in (1, 10)]
     return any(np.isclose(n, m, rtol=2e-2) for n in numbers for m in multiples)
