@@ -67,13 +67,12 @@ def test_a_function_that_checks_nothing_is_found():
 
 
 @pytest.mark.acceptance
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_thousand_bad_calls(seed, measured):
-    code, tried, unhelpful, silent, said = run("--seed", str(seed), "--calls", "1050")
-    measured(f"bad calls, seed {seed}: unhelpful", "<= 3 %", f"{100 * unhelpful / tried:.2f} %")
-    measured(f"bad calls, seed {seed}: silent", "0", silent)
-    assert (code, silent) == (0, 0), said
-    assert unhelpful <= 0.03 * tried, said
+def test_every_bad_call_once(measured):
+    """Of which any seed draws some."""
+    code, tried, unhelpful, silent, said = run("--all")
+    measured(f"bad calls, all {tried}: unhelpful and silent", "0, 0", (unhelpful, silent))
+    assert (code, unhelpful, silent) == (0, 0, 0), said
+    assert tried > 15_000
 
 
 @pytest.mark.acceptance

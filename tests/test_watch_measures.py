@@ -330,6 +330,11 @@ def test_bad_arguments():
         watch(model, optimizer, probes=("smoothness",))
     with pytest.raises(ValueError, match="overhead must be"):
         watch(model, optimizer, probes=("smoothness",), objective=model, overhead=-1)
+    for unused in ({"f_star": 0.0}, {"objective": model}, {"anchor": torch.zeros(2)}):
+        with pytest.raises(ArgumentError, match="has no use without one of the probes"):
+            watch(model, optimizer, probes=("lr",), **unused)
+    with pytest.raises(ArgumentError, match="f_star must be a finite number"):
+        watch(model, optimizer, probes=("aiming",), objective=model, f_star=-math.inf)
     with pytest.raises(UnknownNameError, match="there are: aiming, gradient_norm"):
         watch(model, optimizer, probes=("sharpness",))
 

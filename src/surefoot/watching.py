@@ -394,10 +394,21 @@ def measures_of(
     Raises
     ------
     ArgumentError
-        There are, and no objective.
+        There are, and no objective; or there are none, and what only they could use.
     """
     names = () if isinstance(probes, Mapping) else tuple(n for n in probes if n in MEASURES)
-    return Measures(names, objective, f_star, anchor) if names else None
+    if f_star is not None:
+        check_number("f_star", f_star)
+    if names:
+        return Measures(names, objective, f_star, anchor)
+    given = {"objective": objective, "f_star": f_star, "anchor": anchor}
+    for name, value in given.items():
+        if value is not None:
+            raise ArgumentError(
+                name,
+                f"has no use without one of the probes {', '.join(MEASURES)}; add it to probes",
+            )
+    return None
 
 
 @checked
@@ -456,7 +467,7 @@ def watch(
         A minimiser, flat: aiming is then toward it, and gradient domination without it.
     overhead
         Seconds that the measures may take, over those of the training without them; kept by skipping.
-        They are looked for every `every` steps, and always at the first.
+        They are looked for every `every` steps, and always at the first: 0 is that one alone, infinity all.
 
     Raises
     ------

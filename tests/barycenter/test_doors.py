@@ -134,6 +134,17 @@ def test_path_equals_single_solves_in_fewer_steps():
         tau_path(covs, [])
 
 
+def test_a_path_of_a_batch_is_the_path_of_each():
+    covs = np.stack([[spds(2 * i + j, 5, 3) for j in range(2)] for i in range(3)])
+    path = tau_path(covs, [0.5, 1.0], tol=1e-10)
+    assert path.covs.shape == (2, 3, 2, 3, 3)
+    for i, j in np.ndindex(3, 2):
+        single = tau_path(covs[i, j], [0.5, 1.0], tol=1e-10)
+        np.testing.assert_allclose(path.covs[:, i, j], single.covs, atol=1e-9)
+    with pytest.raises(ValueError, match=r"init must be one matrix \(3, 3\), or one for each"):
+        suot_barycenter(covs, tau=1.0, init=np.broadcast_to(np.eye(3), (2, 3, 3, 3)))
+
+
 def central(f, h):
     return (f(h) - f(-h)) / (2 * h)
 

@@ -242,6 +242,8 @@ def test_lr_history():
     rates = [0.5**t for t in range(10)]
     got = from_opacus(state, 1e-5, lr_history=rates).heuristic.value
     assert got == last_iterate(1.0, 0.1, 10, weights=rates).epsilon(1e-5).value
+    with pytest.raises(ValueError, match="lr_history must be one number, or one per step: 10"):
+        from_opacus(state, 1e-5, lr_history=rates[:2])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,34 +24,38 @@ Kinds = list[tuple[Row, float, Callable[[Path, int], Trials]]]
 
 def kinds() -> Kinds:
     gone = "" if bad_calls.there() else "missing: tests/faults/bad_calls.py is not there"
+    # The quick ones first: what they leave of their time is the kills'.
     return [
-        (Row("kills: surefoot run", 20), 0.16, kills.study),
-        (Row("kills: ZOTrainer", 20), 0.12, lambda f, s: kills.training("zo", f, s)),
-        (
-            Row("kills: Trainer with RacCallback", 20),
-            0.12,
-            lambda f, s: kills.training("rac", f, s),
-        ),
-        (Row("kills: surefoot federate simulate", 20), 0.2, kills.simulation),
-        (Row("kills: surefoot architecture pretrain", 20), 0.1, kills.pretraining),
-        (Row("flips: sealed files", 1000), 0.14, lambda f, s: flips.flips(flips.SEALED, f, s)),
-        (
-            Row("flips: files without a checksum", 300, "their formats have none"),
-            0.06,
-            lambda f, s: flips.flips(flips.UNSEALED, f, s),
-        ),
         (Row("bad calls", 1000, missing=gone), 0.08, bad_calls.bad_calls),
         (Row("clients that lie", 20), 0.02, lambda f, s: federation.liars(s)),
+        (Row("flips: sealed files", 1000), 0.1, lambda f, s: flips.flips(flips.SEALED, f, s)),
+        (
+            Row("flips: files without a checksum", 300, "their formats have none"),
+            0.05,
+            lambda f, s: flips.flips(flips.UNSEALED, f, s),
+        ),
+        (
+            Row("kills: Trainer with RacCallback", 20),
+            0.1,
+            lambda f, s: kills.training("rac", f, s),
+        ),
+        (Row("kills: ZOTrainer", 20), 0.1, lambda f, s: kills.training("zo", f, s)),
+        (Row("kills: surefoot architecture pretrain", 20), 0.15, kills.pretraining),
+        (Row("kills: surefoot run", 20), 0.18, kills.study),
+        (Row("kills: surefoot federate simulate", 20), 0.22, kills.simulation),
     ]
 
 
 def soak(chosen: Kinds, minutes: float, seed: int, say: Callable[[str], None]) -> list[Row]:
-    """Run the kinds one after the other; `say` hears each row as it is done."""
-    rows, total = [], sum(share for row, share, _ in chosen if not row.missing)
+    """Run the kinds one after the other, each for its share of what time is left; `say` hears each row."""
+    rows, shares = [], sum(share for row, share, _ in chosen if not row.missing)
+    end = time.monotonic() + 60 * minutes
     for row, share, trials in chosen:
         if not row.missing:
+            seconds = max(0.0, end - time.monotonic()) * share / shares
+            shares -= share
             with tempfile.TemporaryDirectory(prefix="soak") as folder:
-                run(row, trials(Path(folder), seed), 60 * minutes * share / total)
+                run(row, trials(Path(folder), seed), seconds)
         say(row.line())
         rows.append(row)
     return rows

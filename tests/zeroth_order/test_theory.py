@@ -173,6 +173,7 @@ class TestBound:
             ({"T": 301}, "T must be a multiple of nu = 5, got 301"),
             ({"L": 0.0}, "L must be positive"),
             ({"r": [1, 2]}, "r must be one rank or 1"),
+            ({"r": 0}, "r must be a whole number of at least 1"),
             ({"sigma2": -1.0}, "sigma2 must be at least 0"),
         ],
     )

@@ -198,9 +198,13 @@ def called(**names: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        said = str(error)
         for inner, outer in names.items():
-            if re.match(rf"{inner}\b", str(error)):
-                raise ArgumentError(outer, str(error)[len(inner) :].strip()) from None
+            # Not wherever the word is: "means" is one of them.
+            said = re.sub(rf"\bfor {inner} of shape\b", f"for {outer} of shape", said)
+        for inner, outer in names.items():
+            if re.match(rf"{inner}\b", said):
+                raise ArgumentError(outer, said[len(inner) :].strip()) from None
         raise
 
 

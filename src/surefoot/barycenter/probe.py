@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import called
 from surefoot.barycenter._chord.hermitian import is_complex
-from surefoot.barycenter._solver.checks import called
 from surefoot.barycenter._solver.initial import initial
 from surefoot.barycenter._solver.problem import Problem
 from surefoot.barycenter._solver.request import read_request

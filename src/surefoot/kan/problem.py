@@ -77,6 +77,8 @@ class Regression:
         normalisation: Normalisation = "sum",
         residual: Residual | None = None,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         check_choice("normalisation", normalisation, ("sum", "mean"))
         if residual is not None and not callable(residual):
             raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import check_number
 from surefoot._showing import showing
 from surefoot.certificate import Certificate
 from surefoot.record import Record
@@ -123,6 +124,8 @@ def one_step_defect(
     ValueError
         A record without a step.
     """
+    if step is not None:
+        check_number("step", step, least=0, whole=True)
     if record is not None and step is None:
         raise ValueError("a record needs the number of the step: give step=0, 1, 2, ...")
     synchronise(plain, plain_optimizer, csla, csla_optimizer)

@@ -217,7 +217,7 @@ def lozo_bound(
     given: Any = r
     several = np.iterable(given) and not isinstance(given, str | bytes)
     ranks = [
-        check_number("r", k, least=0, whole=True)
+        check_number("r", k, least=1, whole=True)
         for k in (given if several else [given] * len(shapes))
     ]
     dense = check_number("dense", dense, least=0, whole=True)

@@ -106,6 +106,10 @@ def lozo_private_bound(
     if not d:
         raise ValueError("shapes must hold at least one matrix, or dense be positive")
     L, delta0 = check_number("L", L, above=0), check_number("delta0", delta0, least=0)
+    if alpha is None and not delta0:
+        raise ValueError(
+            "alpha must be given where delta0 is 0: the best one is then 0, no step at all"
+        )
     clip, sigma = check_number("clip", clip, above=0), check_number("sigma", sigma, least=0)
     q = check_number("q", q, above=0, most=1)
     population = check_number("population", population, least=1, whole=True)

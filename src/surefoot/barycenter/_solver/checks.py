@@ -9,9 +9,6 @@ has already rounded off the inputs is taken for what it is: see `_of_single`.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -210,18 +207,6 @@ def normalised(weights: Any) -> Any:
         return weights
     total = w.sum(-1)[..., None] if w.ndim else w
     return w / total if bool((total > 0).all()) else w
-
-
-@contextmanager
-def called(**names: str) -> Iterator[None]:
-    """Errors of these arguments under the names that a caller has for them."""
-    try:
-        yield
-    except ValueError as error:
-        for inner, outer in names.items():
-            if re.match(rf"{inner}\b", str(error)):
-                raise ValueError(outer + str(error)[len(inner) :]) from None
-        raise
 
 
 def _shown(at: tuple[int, ...]) -> str:

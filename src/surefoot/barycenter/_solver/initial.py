@@ -23,8 +23,9 @@ def initial(
     covs: Float64[Tensor, "b n d d"],
     weights: Float64[Tensor, "b n"],
     tau: Float64[Tensor, "b"],
+    batch: tuple[int, ...] = (),
 ) -> Float64[Tensor, "b d d"]:
-    """The first B of every problem.
+    """The first B of every problem; `batch` is the shape that the caller has for them.
 
     "euclid": weighted arithmetic mean; "identity": I; "harmonic": weighted harmonic mean; "medoid":
     the input with the smallest weighted median Upsilon to the others (among at most 64 distinct ones,
@@ -43,10 +44,11 @@ def initial(
             return medoid(covs, weights, tau)
         return torch.einsum("bn,bnij->bij", weights, covs)
     B = as_covariances(init, "init").to(covs.device)
-    if B.ndim > 3 or (B.ndim == 3 and B.shape[0] not in (1, b)):
+    if tuple(B.shape[:-2]) not in ((), (1,), (b,), batch):
         raise ValueError(
             f"init must be one matrix ({d}, {d}), or one for each problem, got shape {tuple(B.shape)}"
         )
+    B = B.reshape(-1, *B.shape[-2:])
     if B.shape[-1] != d:
         raise ValueError(f"init must have the size of the inputs, {d}, got {B.shape[-1]}")
     w = spectrum(B)

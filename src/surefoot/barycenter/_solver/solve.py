@@ -128,7 +128,7 @@ def _solve(request: Request, how: Settings) -> Solution:
     best: Run | None = None
     starts = (FREE_STARTS if request.free else ("euclid",)) if init is None else (init,)
     for i, start in enumerate(starts):
-        B = initial(start, covs, request.weights, request.tau)
+        B = initial(start, covs, request.weights, request.tau, request.shape)
         history = History(low, high, request.tau, request.free) if how.record else None
         found = descend(
             problem, problem.at(B, mean), how.rule, max_iter=how.max_iter, tol=how.tol,

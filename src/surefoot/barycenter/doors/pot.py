@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from surefoot._numerics.arguments import checked
-from surefoot.barycenter._solver.checks import called
+from surefoot._numerics.checks import called
 from surefoot.barycenter.barycenter import suot_barycenter
 
 

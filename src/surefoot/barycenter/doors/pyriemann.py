@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any
 
 from surefoot._numerics.arguments import checked
-from surefoot.barycenter._solver.checks import called, normalised
+from surefoot._numerics.checks import called
+from surefoot.barycenter._solver.checks import normalised
 from surefoot.barycenter.barycenter import suot_barycenter
 from surefoot.errors import need
 

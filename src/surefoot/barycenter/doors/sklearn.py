@@ -10,8 +10,8 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from surefoot._numerics.checks import check_number
-from surefoot.barycenter._solver.checks import as_covariances, as_float64, called, normalised
+from surefoot._numerics.checks import called, check_number
+from surefoot.barycenter._solver.checks import as_covariances, as_float64, normalised
 from surefoot.barycenter.barycenter import suot_barycenter
 from surefoot.barycenter.gaussian import suot_gaussian
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from surefoot._numerics.arguments import checked
+from surefoot._numerics.checks import called
 from surefoot.errors import FileFormatError
 from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps
 from surefoot.privacy.comparison import Report, check_audit, made_report
@@ -180,7 +181,11 @@ def from_opacus(
     q = _per_step([rate for _, rate, _ in runs], runs)
     if audit is not None:
         check_audit(audit, sigma, q, steps, check_delta(delta))
-    report = made_report(sigma, q, steps, check_delta(delta), weighing, sampling=how, audit=audit)
+    # What weighs the steps was read off these rates.
+    with called(weights="lr_history"):
+        report = made_report(
+            sigma, q, steps, check_delta(delta), weighing, sampling=how, audit=audit
+        )
     seed = report.record.seeds[0]
     note_training(report.record, seed, source, optimizer=optimizer, data_loader=data_loader)
     if lr_history is not None:
