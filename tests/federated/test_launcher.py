@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,13 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_launchers_turn_telemetry_and_installation_off(tmp_path):
@@ -172,6 +180,39 @@ def test_a_killed_node_is_named_and_the_rounds_go_on(tmp_path, measured):
     assert "1" in lost[1]
     assert "1" in lost[2]
     assert report["rounds"][1]["partitions"] == [0, 2]
+
+
+@pytest.mark.acceptance
+def test_a_killed_superlink_is_one_sentence_and_the_run_goes_on_to_the_same_bits(
+    tmp_path, measured
+):
+    out = tmp_path / "final.safetensors"
+    settings = [f"{k}={v}" for k, v in {**CONFIG, "local-epochs": 20}.items()]
+    words = ["federate", "up", str(APP), "--partitions", "2", "--rounds", "6", "--out", str(out)]
+    words += ["--set", *settings]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "surefoot.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    deadline = time.time() + 1200
+    while not Path(f"{out}.checkpoint").exists():
+        assert run.poll() is None, run.communicate()
+        assert time.time() < deadline
+        time.sleep(0.05)
+    link = [p for p, _ in descendants(run.pid) if b"flower-superlink" in command_of(p)]
+    assert link
+    for pid in link:
+        os.kill(pid, signal.SIGKILL)
+    _, said = run.communicate(timeout=1200)
+    assert run.returncode == 1, said
+    assert said.startswith("error: the superlink ended with code -9")
+    assert said.endswith("its last round is kept: --resume goes on from there\n")
+    assert not out.exists()
+    assert main([*words, "--resume"]) == 0
+    rounds = [r["server_round"] for r in json.loads(Path(f"{out}.json").read_text())["rounds"]]
+    assert rounds == [1, 2, 3, 4, 5, 6]
+    assert same_bits(out, reference(6, 2, **{"local-epochs": 20}))
+    measured("killed SuperLink, --resume", "the same bits", "yes")
 
 
 def test_a_federation_that_never_starts_leaves_no_folder(tmp_path, monkeypatch):
