@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from tests.versions import EXTRAS, PAGE, ROOT, declared, numbers, project, rows
+from tests.versions import EXTRAS, PAGE, ROOT, declared, numbers, project, raised, rows
 
 CONSTRAINTS = ROOT / "constraints.txt"
 
@@ -49,6 +49,13 @@ def test_the_table_holds_what_is_declared_and_pinned():
 )  # fmt: skip
 def test_a_row_that_is_wrong_is_told(floor, row, pin, said):
     assert problems(row, {"a": floor}, {"a": pin, "b": pin}) == said
+
+
+def test_what_another_package_raises_is_told():
+    floors = {"a": "1.2", "B": "2.0", "ray": "1.0", "trackio": "0.4"}
+    assert raised(floors, {"a": "1.2.0", "b": "2.0", "ray": "3.0"}) == []
+    (said,) = raised(floors, {"a": "1.2", "b": "2.0.1", "ray": "1.0"})
+    assert said.startswith("B is declared from 2.0, and 2.0.1 was installed")
 
 
 def test_a_dependency_without_a_lowest_version_is_told():
