@@ -300,13 +300,10 @@ class Watch:
 
     def certificates(self, confidence: float = 0.99) -> list[Certificate]:
         """What was recorded so far against each guarantee that is offered."""
+        from surefoot._watching.page import certificates
+
         self._settle(whole=True)
-        record = derived(self.record)
-        return [
-            certify(record, offer.guarantee, confidence)
-            for offer in offers(record)
-            if offer.guarantee is not None
-        ]
+        return certificates(derived(self.record), {}, confidence)
 
     def write_page(self, folder: str | Path = "runs", confidence: float = 0.99) -> Path:
         """Write the training as a run below a folder of runs, with its page; return the page.

@@ -215,3 +215,24 @@ def test_a_seeded_noise_of_gradients_is_no_secret(encoder, reviews, tmp_path, mo
     claim = by_claim(result)["P"]
     assert claim.verdict == "NOT_PROMISED"
     assert "secret noise fails" in claim.reason
+
+
+PLAIN = {"private": None, "delta": None, "lr": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("method", "how"),
+    [("lozo", {}), ("lora", {}), ("lozo", PLAIN), ("lora", PLAIN), ("rac-lora", PLAIN)],
+)
+def test_every_verdict_of_a_fine_tuning_is_reached_anew(
+    encoder, reviews, tmp_path, capsys, method, how
+):
+    from surefoot.cli import main
+
+    result = finetune(config(encoder, reviews, tmp_path / "out", method=method, seed=3, **how))
+    (run,) = (tmp_path / "out" / "report" / "finetune").glob("2*")
+    capsys.readouterr()
+    assert main(["verify", str(run), "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)["certificates"]
+    assert [c["name"] for c in compared] == [c.name for c in result.certificates]
+    assert all(c["stored"] == c["again"] and not c["differs"] for c in compared)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -25,6 +25,7 @@ from surefoot.study import Part, StudyConfig, load_study
 
 # Another processor adds in another order.
 ROUNDING = 1e-9
+Again = Callable[[Record, Mapping[str, Any], float], list[Certificate]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Verified:
         return {"holds": self.holds, **asdict(self)}
 
 
-def verify(folder: RunFolder) -> Verified:
+def verify(folder: RunFolder, singles: Mapping[str, Again] | None = None) -> Verified:
     """Hash every file of a run and of the data it read, and reach every verdict anew from its record.
 
     Whoever changes a file and its line in manifest.json is not found out by the hashes, but by a verdict that
@@ -79,6 +80,9 @@ def verify(folder: RunFolder) -> Verified:
     ----------
     folder : RunFolder
         A run that ended.
+    singles
+        By the name of what is no study (a watched loop, a fine-tuning): certificates of its record, its
+        config, and at its confidence.
 
     Raises
     ------
@@ -95,6 +99,10 @@ def verify(folder: RunFolder) -> Verified:
         found.changes += changes
         _check_data(folder, found)
     _check_seeds(folder, found)
+    again = (singles or {}).get(folder.study)
+    if again is not None:
+        _check_single(again, folder, found)
+        return found
     try:
         study = load_study(folder.study)
     except SurefootError as error:
@@ -103,11 +111,7 @@ def verify(folder: RunFolder) -> Verified:
     config = config_of(study, folder)
     stored = {(c.part, c.name): c for c in folder.certificates()}
     own = {p.name: p for p in study.parts}
-    for part, certificate in stored:
-        if part not in folder.parts:
-            found.changes.append(
-                f"certificate {certificate!r} is of part {part!r}, which the run has not"
-            )
+    _check_parts(folder, found)
     for name in folder.parts:
         if name in own:
             mine = [c for c in stored.values() if c.part == name]
@@ -115,6 +119,35 @@ def verify(folder: RunFolder) -> Verified:
         else:
             found.unchecked.append(f"part {name}: study {study.name} has no such part now")
     return found
+
+
+def _check_parts(folder: RunFolder, found: Verified) -> None:
+    found.changes += [
+        f"certificate {c.name!r} is of part {c.part!r}, which the run has not"
+        for c in folder.certificates()
+        if c.part not in folder.parts
+    ]
+
+
+def _check_single(certificates: Again, folder: RunFolder, found: Verified) -> None:
+    """Reach the verdicts of a run that is no study, from its record as those of a study."""
+    _check_parts(folder, found)
+    confidence = float(folder.config.get("confidence", 0.99))
+    for part in folder.parts:
+        record = folder.record(part)
+        stored = [c for c in folder.certificates() if c.part == part]
+        made = list[Certificate]()
+        try:
+            made = certificates(record, folder.config.get("config", {}), confidence)
+        except Exception as error:
+            # Whatever is raised on a record that is not the one that was made.
+            why = f"{type(error).__name__}: {error}"
+            found.unchecked.append(f"part {part} cannot be concluded from its record: {why}")
+        _compare(part, stored, [replace(c, part=part) for c in made], record, found)
+    found.unchecked += [
+        f"tables/{file.name}: nothing but the run itself could write it again"
+        for file in sorted((folder.path / "tables").glob("*.json"))
+    ]
 
 
 def _check_data(folder: RunFolder, found: Verified) -> None:
@@ -180,7 +213,15 @@ def _check_part(
         # Whatever the study's own code raises on a record that is not the one that it made.
         why = f"{type(error).__name__}: {error}"
         found.unchecked.append(f"part {part.name} cannot be concluded from its record: {why}")
-    before = {c.name: c for c in stored}
+    _compare(part.name, stored, list(again.values()), record, found)
+    if tables is not None and not missing:
+        _check_tables(part, folder, tables, found)
+
+
+def _compare(
+    part: str, stored: list[Certificate], made: list[Certificate], record: Record, found: Verified
+) -> None:
+    before, again = {c.name: c for c in stored}, {c.name: c for c in made}
     for name in dict.fromkeys([*before, *again]):
         old, new = before.get(name), again.get(name)
         differs = () if old is None or new is None else _differed(old, new)
@@ -193,15 +234,13 @@ def _check_part(
             differs = tuple(d for d in differs if d != "curve")
         found.certificates.append(
             Compared(
-                part.name,
+                part,
                 name,
                 None if old is None else str(old.verdict),
                 None if new is None else str(new.verdict),
                 tuple(d for d in differs if d != "verdict"),
             )
         )
-    if tables is not None and not missing:
-        _check_tables(part, folder, tables, found)
 
 
 def _check_tables(

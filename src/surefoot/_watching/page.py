@@ -9,12 +9,33 @@ from typing import Any
 import pandas as pd
 
 from surefoot._run.single import curve_figure, write_single
-from surefoot._watching.theorems import Offer
-from surefoot.certificate import Certificate
+from surefoot._watching.theorems import Offer, offers
+from surefoot.certificate import Certificate, certify
 from surefoot.record import Record
 
 STUDY, PART = "watch", "training"
 TITLE = "A watched training"
+
+
+def certificates(
+    record: Record, config: Mapping[str, Any], confidence: float = 0.99
+) -> list[Certificate]:
+    """What a watched record holds against each theorem that is offered to it.
+
+    Parameters
+    ----------
+    record
+        With what follows from what was measured (`derived`).
+    config
+        Of the run; it decides nothing.
+    confidence
+        Of the certificates.
+    """
+    return [
+        certify(record, offer.guarantee, confidence)
+        for offer in offers(record)
+        if offer.guarantee is not None
+    ]
 
 
 def write_watched(

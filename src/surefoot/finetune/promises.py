@@ -1,10 +1,14 @@
-"""What is promised of the file itself: that it holds the model that was measured."""
+"""What is promised of a fine-tuning: of its method, and of the file, that it holds what was measured."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+import surefoot
 from surefoot.certificate import Certificate, certify
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
@@ -14,7 +18,25 @@ SEEN, AGAIN = "validation loss at the best look", "validation loss of the saved 
 TOLERANCE = 1e-4
 
 
-def saved_is_measured(record: Record) -> Certificate:
+def certificates(
+    record: Record, config: Mapping[str, Any], confidence: float = 0.99
+) -> list[Certificate]:
+    """Everything that the record of a fine-tuning bears, at its end and whenever it is verified.
+
+    Parameters
+    ----------
+    record
+        What the method, the looks and the saved file left.
+    config
+        As `FinetuneConfig.to_dict` has it: of a private one the delta.
+    confidence
+        As in `surefoot.certify`.
+    """
+    promised = surefoot.certificates(record, delta=config.get("delta"))
+    return [*promised, saved_is_measured(record, confidence)]
+
+
+def saved_is_measured(record: Record, confidence: float = 0.99) -> Certificate:
     """Whether what was saved, loaded as anybody would, has the loss for which it was chosen."""
 
     def bound(record: Record) -> Float[np.ndarray, "seeds steps"]:
@@ -34,4 +56,5 @@ def saved_is_measured(record: Record) -> Certificate:
             bound=bound,
             assumptions=lambda record: (),
         ),
+        confidence,
     )

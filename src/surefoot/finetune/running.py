@@ -26,7 +26,7 @@ from surefoot.finetune.place import Place
 from surefoot.finetune.plan import Plan, plan_for
 from surefoot.finetune.private import RATES, Mechanism, check_together, mechanism_for
 from surefoot.finetune.processes import processes, rank, wait
-from surefoot.finetune.promises import AGAIN, SEEN, saved_is_measured
+from surefoot.finetune.promises import AGAIN, SEEN, certificates
 from surefoot.finetune.result import FinetuneResult
 from surefoot.finetune.texts import Texts, read_texts
 from surefoot.record import Record
@@ -146,13 +146,13 @@ class _Run:
             self.place.keep("before.json", before)
         if self.config.private is None:
             lr, tried = self._rate(plan)
-            looks, losses, own, promised = self._train(plan, lr, before)
+            looks, losses, own = self._train(plan, lr, before)
         else:
             lr, tried = self.config.lr or RATES[plan.method], {}
-            looks, losses, own, promised = self._train_privately(plan, lr)
+            looks, losses, own = self._train_privately(plan, lr)
         wait()
         if rank() == 0:
-            result = self._conclude(plan, lr, tried, before, looks, losses, own, promised)
+            result = self._conclude(plan, lr, tried, before, looks, losses, own)
         wait()
         if rank() > 0:
             found = self.place.finished(self.config)
@@ -255,7 +255,7 @@ class _Run:
             training.run()
         for step, (loss, rate) in training.losses.items():
             record.update(plan.seed, step, {"training loss": loss, "learning rate": rate})
-        return looking.looks, record, training.record, training.certificates()
+        return looking.looks, record, training.record
 
     def _train_privately(self, plan: Plan, lr: float) -> Any:
         """To the last step, whose weights are taken: nothing is chosen by what texts say."""
@@ -276,7 +276,7 @@ class _Run:
         looks = Looks(None, self.config.patience)
         looks.add(plan.steps, **self.task.measure(training.model, "validation", self.config.batch))
         training.save(state / f"best-{plan.steps}")
-        return looks, Record(), training.record, training.certificates()
+        return looks, Record(), training.record
 
     def _clip(self, plan: Plan) -> float:
         """What most of some made-up sentences are within; the same where a killed run goes on."""
@@ -291,7 +291,7 @@ class _Run:
 
     def _conclude(
         self, plan: Plan, lr: float, tried: dict[str, float | None], before: dict[str, float],
-        looks: Looks, record: Record, own: Record | None, promised: list[Any],
+        looks: Looks, record: Record, own: Record | None,
     ) -> FinetuneResult:  # fmt: skip
         from surefoot.finetune.doors.opening import reopened
         from surefoot.finetune.doors.training import on_device
@@ -310,7 +310,9 @@ class _Run:
         steps = plan.steps
         if self.config.private is None:
             steps = max((int(s) for s in record.curves("training loss").steps), default=0)
-        certificates = [*promised, saved_is_measured(record)]
+        if own is not None:
+            record = Record.concat([record, own])
+        promised = certificates(record, self.config.to_dict())
         saved = self.place.take(folder, kind)
         result = FinetuneResult(
             folder=self.config.folder, saved=saved, method=plan.method, lr=lr, steps=steps,
@@ -318,10 +320,8 @@ class _Run:
             validation=validation, test=test,
             sizes={name: len(part) for name, part in self.parts.items()},
             majority=self._majority(), interval=_interval(test, len(self.parts["test"])),
-            page=self.config.folder / "report" / "index.html", certificates=certificates,
+            page=self.config.folder / "report" / "index.html", certificates=promised,
         )  # fmt: skip
-        if own is not None:
-            record = Record.concat([record, own])
         result = dataclasses.replace(result, page=self._report(plan, result, record))
         self.place.describe(self.config, result, self.source, plan, self.parts["train"].classes)
         self.place.finish(result)

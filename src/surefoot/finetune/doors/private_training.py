@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import surefoot
 from surefoot._numerics.secret import is_secret, secret_generator
 from surefoot._sealed.writing import writing
-from surefoot.certificate import Certificate
 from surefoot.errors import need
 from surefoot.finetune.doors.quiet import quiet
 from surefoot.finetune.doors.tasks import Task
@@ -72,7 +70,7 @@ class PrivateTraining:
         else:
             with quiet():
                 self.model = adapted(model, task, plan).to(device)
-            self.steps = _Gradients(self.model, lr, mechanism, privacy)
+            self.steps = _Gradients(self.model, lr, mechanism, privacy, plan.seed)
         if self.file.exists():
             self._go_on()
 
@@ -112,11 +110,6 @@ class PrivateTraining:
         """What the mechanism noted of itself: facts, rates, and what it released."""
         found: Record = self.steps.record
         return found
-
-    def certificates(self) -> list[Certificate]:
-        """The one list: what leaked, and what is promised of the method under noise."""
-        made: list[Certificate] = surefoot.certificates(self.record, delta=self.mechanism.delta)
-        return made
 
     def save(self, folder: Path) -> None:
         """Plain weights, or an adapter of the base."""
@@ -168,11 +161,13 @@ class _Forwards:
 class _Gradients:
     """AdamW on Opacus' sums of per-example gradients, clipped and noised."""
 
-    def __init__(self, model: nn.Module, lr: float, mechanism: Mechanism, privacy: Privacy) -> None:
+    def __init__(
+        self, model: nn.Module, lr: float, mechanism: Mechanism, privacy: Privacy, seed: int
+    ) -> None:
         with need("opacus", extra="privacy", part="surefoot finetune --private"):
             from opacus import GradSampleModule
             from opacus.optimizers import DPOptimizer
-        self.privacy, self.record, self.t = privacy, Record(), 0
+        self.privacy, self.record, self.seed, self.t = privacy, Record(), seed, 0
         # Dropout would draw from torch's global generator, whose seed is often set and known; it is left out.
         self.module = GradSampleModule(_without_dropout(model.train()), loss_reduction="sum")
         # Opacus hangs each example's gradient on its parameter.
@@ -215,7 +210,7 @@ class _Gradients:
             "poisson" if drawn == used else "unknown (a step had other texts than were drawn)"
         )
         self.record.note(sampling=as_drawn, secret_sampling=self.privacy.draws.secret)
-        self.record.append(0, self.t, released_steps=self.t + 1)
+        self.record.append(self.seed, self.t, released_steps=self.t + 1)
         self.t += 1
 
     def state(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -12,13 +11,11 @@ from typing import Any
 import torch
 
 from surefoot._sealed import checkpoints
-from surefoot.certificate import Certificate
 from surefoot.errors import need
 from surefoot.finetune.doors.quiet import quiet
 from surefoot.finetune.doors.tasks import Task
 from surefoot.finetune.plan import MOMENTUM, PERIOD, Plan
 from surefoot.finetune.processes import processes, rank
-from surefoot.guarantee import Verdict
 
 with need("transformers", extra="llm", part="surefoot.finetune"):
     import transformers
@@ -53,22 +50,6 @@ class Sealing(transformers.TrainerCallback):
 def on_device(model: Any) -> Any:
     """Where a Trainer would put it."""
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _without_smoothness(found: Certificate) -> Certificate:
-    """What a theorem says of a run of whose objective nobody knows L: the step size is an open condition."""
-    said = tuple(
-        dataclasses.replace(a, requires="gamma <= 1/L", holds=None, how="L was not measured")
-        if a.name == "step size"
-        else a
-        for a in found.assumptions
-    )
-    failing = "; ".join(
-        f"{a.name} fails: requires {a.requires} ({a.how})" for a in said if a.holds is False
-    )
-    verdict = Verdict.NOT_PROMISED if failing else Verdict.UNDECIDED
-    reason = failing or "L, the smoothness of the objective, was not measured"
-    return dataclasses.replace(found, assumptions=said, verdict=verdict, reason=reason)
 
 
 def adapted(model: Any, task: Task, plan: Plan) -> Any:
@@ -265,17 +246,6 @@ class Training:
             found: Record = self.trainer.zeroth_order.record
             return found
         return None
-
-    def certificates(self) -> list[Certificate]:
-        """What is promised of the method, and what the run did."""
-        if self.chain is not None:
-            return [
-                _without_smoothness(c) for c in self.chain.certificates(L=1.0, how="not measured")
-            ]
-        if self.plan.forward_only:
-            made: list[Certificate] = self.trainer.zeroth_order.certificates()
-            return made
-        return []
 
     def save(self, folder: Path) -> None:
         """Plain weights, or an adapter of the base; every process calls this, and the first writes."""
