@@ -218,11 +218,18 @@ def _nice(low: float, high: float, count: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
-    """Ticks of a logarithmic scale that keep their distance: powers of ten, of a few of them also 2 and 5."""
+    """Ticks of a logarithmic scale that keep their distance: powers of ten, of a few of them also 2 and 5.
+
+    Within one power there are 3 and 7 too, and within a factor of two the round numbers of any scale.
+    """
     first, last = math.log10(low), math.log10(high)
+    if last - first < 0.3 and TINY < low and high < EDGE:
+        ticks = [v for v in _nice(low, high, 4) if low <= v <= high]
+        return tuple((v, _scientific(v)) for v in ticks)
     if last - first < 2:
         above = min(math.ceil(last), math.floor(LARGEST))
-        at = [(m, k) for k in range(math.floor(first), above + 1) for m in (1, 2, 5)]
+        between = (1, 2, 5) if last - first > 0.9 else (1, 2, 3, 5, 7)
+        at = [(m, k) for k in range(math.floor(first), above + 1) for m in between]
     else:
         stride = max(1, math.ceil((last - first) / 6))
         start = math.ceil(first / stride) * stride

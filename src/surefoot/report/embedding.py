@@ -104,7 +104,7 @@ def _ticks(values: list[Any], kind: str | None) -> dict[str, Any]:
     numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
     if kind == "log":
         above = [v for v in numbers if v > 0]
-        found = log_ticks(min(above) / 1.5, max(above) * 1.5) if above else ()
+        found = log_ticks(min(above) / 1.2, max(above) * 1.2) if above else ()
         return {"tickvals": [v for v, _ in found], "ticktext": [label for _, label in found]}
     counts = bool(numbers) and len(numbers) == len(values) and all(v == int(v) for v in numbers)
     if counts and kind in (None, "-", "linear") and max(numbers) - min(numbers) <= COUNTED:

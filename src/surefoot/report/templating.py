@@ -48,7 +48,9 @@ def _number(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.4g}"
-    return str(value).replace("+-", "±")
+    said = str(value).replace("+-", "±")
+    # A sign does not stand alone at the end of a line.
+    return said.replace("<= ", "≤\u00a0").replace(">= ", "≥\u00a0")
 
 
 def is_missing(value: Any) -> bool:

@@ -195,8 +195,7 @@ def contraction_guarantee(
     return Guarantee(
         name=name or f"{quantity}: exact law",
         statement="E||X_k - X*||^2 = factor^k ||X_0 - X*||^2 after k periods (lozo_contraction)",
-        latex=r"\mathbb{E}\|X_k - X^*\|^2 = \rho^k\,\|X_0 - X^*\|^2,"
-        r"\ \text{after } k \text{ periods, } \rho \text{ in closed form}",
+        latex=r"\mathbb{E}\|X_{k\nu} - X^*\|^2 = \rho^k\,\|X_0 - X^*\|^2",
         source="derived here in the setting of arXiv 2410.07698",
         quantity=quantity,
         axis="||X_k - X*||^2 over that of the start",

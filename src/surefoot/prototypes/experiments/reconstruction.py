@@ -123,28 +123,28 @@ def tables(config: PrototypesConfig, record: Record) -> dict[str, pd.DataFrame]:
 
 
 def figures(config: PrototypesConfig, record: Record) -> dict[str, Figure]:
-    """The best reconstruction of each upload, above the private image that it found: one picture of all."""
+    """The best reconstruction of each upload, beside the private image that it found: one picture of all."""
     import plotly.graph_objects as go
 
     names: Sequence[str] = (*UPLOADS, GUESS)
-    pixels = np.full((2 * PITCH - GAP, len(names) * PITCH - GAP), np.nan)
-    for column, name in enumerate(names):
-        for row, what in enumerate(("found", "private")):
-            image = record[f"{name}: {what}"][0].reshape(SIDE, SIDE)
+    pixels = np.full((len(names) * PITCH - GAP, 2 * PITCH - GAP), np.nan)
+    for row, name in enumerate(names):
+        for column, what in enumerate(("found", "private")):
             top, left = row * PITCH, column * PITCH
+            image = record[f"{name}: {what}"][0].reshape(SIDE, SIDE)
             pixels[top : top + SIDE, left : left + SIDE] = image
     figure = go.Figure(
         go.Heatmap(z=pixels, colorscale="Greys", showscale=False, zmin=0, zmax=1, hoverinfo="skip")
     )
     middle = (SIDE - 1) / 2
-    # Ticks turn where they have no room; titles of subplots would lie on one another.
     figure.update_xaxes(
-        tickvals=[middle + i * PITCH for i in range(len(names))],
-        ticktext=[n.removeprefix("no upload: ") for n in names],
-        showgrid=False, constrain="domain", title="what was uploaded",
+        tickvals=[middle, middle + PITCH], ticktext=["decoded", "private"], showgrid=False, side="top",
+        constrain="domain",
     )  # fmt: skip
+    # A line for each upload: titles beside one another would have no room on a phone.
     figure.update_yaxes(
-        tickvals=[middle, middle + PITCH], ticktext=["decoded", "private"], showgrid=False,
+        tickvals=[middle + i * PITCH for i in range(len(names))], ticktext=list(names), showgrid=False,
         autorange="reversed", scaleanchor="x", constrain="domain",
     )  # fmt: skip
+    figure.update_layout(height=64 * len(names) + 60)
     return {"what a decoder sees": figure}
