@@ -223,7 +223,7 @@ def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
     Within one power there are 3 and 7 too, and within a factor of two the round numbers of any scale.
     """
     first, last = math.log10(low), math.log10(high)
-    if last - first < 0.3 and TINY < low and high < EDGE:
+    if last - first < 0.3 and low > TINY and high < EDGE:
         ticks = [v for v in _nice(low, high, 4) if low <= v <= high]
         return tuple((v, _scientific(v)) for v in ticks)
     if last - first < 2:

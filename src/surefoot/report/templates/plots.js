@@ -34,7 +34,9 @@
   function draw(plot, printing) {
     const spec = specs.get(plot);
     drawn.add(plot);
-    return Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout, printing ? { width: 660, height: 270 } : {}), printing, printing ? 660 : plot.clientWidth), options);
+    // A figure that is higher has a line for each thing, and on paper too little room would leave some out.
+    const paper = { width: 660, height: Math.max(270, Math.min(spec.layout.height || 0, 400)) };
+    return Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout, printing ? paper : {}), printing, printing ? paper.width : plot.clientWidth), options);
   }
   const seen = new IntersectionObserver((entries) => {
     entries.filter((e) => e.isIntersecting).forEach((e) => { seen.unobserve(e.target); draw(e.target, false); });
