@@ -410,7 +410,14 @@ def crowded(tmp_path_factory):
     record = Record()
     record.extend(0, "gap", 0.9**STEPS)
     c = certify(record, guarantee("a claim", 2.0, holds_in="every run"))
-    folder = run_of(root, "crowded", [replace(c, part="main")])
+    long = "of a setting whose name has quite some words"
+    names = (f"a claim, the first {long}", f"a claim, the second {long}", "a claim")
+    folder = run_of(root, "crowded", [replace(c, name=name, part="main") for name in names])
+    config = folder.config
+    title = "A part that is told from the other by a title of which no line of a phone has all"
+    config["parts"] = {p: {"title": f"{title}, {p}", "seeds": [0]} for p in ("main", "other")}
+    write_json(folder.path / "config.json", config)
+    folder = RunFolder.open(folder.path)
     wide = {f"a column with a name of some length, {i}": [1.5, 2.25] for i in range(14)}
     caption = "a caption that says in many words what stands in the rows of this table"
     folder.write_table(
@@ -477,6 +484,7 @@ def test_a_wide_table_scrolls_by_itself_below_its_caption(page, crowded):
     page.set_viewport_size({"width": 390, "height": 900})
     for path in (crowded.parent.parent.parent / "index.html", crowded):
         page.goto(path.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
     table = "document.querySelector('.part .scroll')"
     assert page.evaluate(f"{table}.scrollWidth > {table}.clientWidth")

@@ -36,9 +36,9 @@ UPLOADS: dict[str, tuple[str, float, float | None]] = {
 }  # fmt: skip
 """Method, ratio, epsilon."""
 GUESS = "no upload: the public mean of the class"
-# Pixels from one image to the next, and between them.
-GAP = 1
-PITCH = SIDE + GAP
+# Pixels between two images of a column and of a row, where their names have to stand side by side.
+GAP, APART = 1, 6
+PITCH, ACROSS = SIDE + GAP, SIDE + APART
 STEPS = {"quick": 300, "standard": 3000, "paper": 3000}
 
 
@@ -127,10 +127,10 @@ def figures(config: PrototypesConfig, record: Record) -> dict[str, Figure]:
     import plotly.graph_objects as go
 
     names: Sequence[str] = (*UPLOADS, GUESS)
-    pixels = np.full((len(names) * PITCH - GAP, 2 * PITCH - GAP), np.nan)
+    pixels = np.full((len(names) * PITCH - GAP, 2 * ACROSS - APART), np.nan)
     for row, name in enumerate(names):
         for column, what in enumerate(("found", "private")):
-            top, left = row * PITCH, column * PITCH
+            top, left = row * PITCH, column * ACROSS
             image = record[f"{name}: {what}"][0].reshape(SIDE, SIDE)
             pixels[top : top + SIDE, left : left + SIDE] = image
     figure = go.Figure(
@@ -138,8 +138,8 @@ def figures(config: PrototypesConfig, record: Record) -> dict[str, Figure]:
     )
     middle = (SIDE - 1) / 2
     figure.update_xaxes(
-        tickvals=[middle, middle + PITCH], ticktext=["decoded", "private"], showgrid=False, side="top",
-        constrain="domain",
+        tickvals=[middle, middle + ACROSS], ticktext=["decoded", "private"], tickangle=0, showgrid=False,
+        side="top", constrain="domain",
     )  # fmt: skip
     # A line for each upload: titles beside one another would have no room on a phone.
     figure.update_yaxes(
