@@ -423,10 +423,11 @@ def crowded(tmp_path_factory):
     folder.write_table(
         "main", caption, pd.DataFrame({"arm": ["the first of the arms", "another"]} | wide)
     )
+    curves = [{"x": [1, 10, 1e5], "y": [1, 2, i], "name": f"a long name, {i}"} for i in range(4)]
     title = "bytes of all rounds, both ways, all sites (bytes) and whatever else there is to say"
     folder.write_figure(
         "main", "long titles",
-        {"data": [{"x": [1, 10, 1e5], "y": [1, 2, 3]}],
+        {"data": curves,
          "layout": {"xaxis": {"title": {"text": title}, "type": "log"}, "yaxis": {"title": {"text": title}}}},
     )  # fmt: skip
     pixels = Record()
@@ -441,7 +442,8 @@ def crowded(tmp_path_factory):
 
 
 BOXES = """() => Array.from(
-  document.querySelectorAll(".xtick text, .ytick text, .plot .annotation text, .legendtext"),
+  document.querySelectorAll([
+    ".xtick text", ".ytick text", ".plot .annotation text", ".legendtext", ".xtitle", ".ytitle"]),
   (e) => [e.textContent, Array.from(document.querySelectorAll(".plot")).indexOf(e.closest(".plot")),
     e.getBoundingClientRect().toJSON()])"""
 TITLES = """() => Array.from(document.querySelectorAll(".plot .xtitle, .plot .ytitle"), (e) => {

@@ -22,7 +22,9 @@ PAGE_BYTES = 285_000
 FIGURE_BYTES = 70_000
 TABLE_ROWS = 60
 # A number as a study writes it, perhaps with a half-width.
-NUMBER = re.compile(r"[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?( \+- \d+(\.\d+)?(e[+-]?\d+)?)?")
+NUMBER = re.compile(r"[+-]?(inf|\d[\d,]*(\.\d+)?(e[+-]?\d+)?)( \+- \d+(\.\d+)?(e[+-]?\d+)?)?")
+# A row's name of more characters gets room on a phone, and goes on in a second line.
+LONG = 14
 # Pictures of claims that open a part.
 PICTURES = 2
 
@@ -107,6 +109,7 @@ def _table(table: pd.DataFrame) -> dict[str, Any]:
         "rows": [list(row) for row in zip(*(cells[i] for i in kept), strict=True)],
         # The first column names the row.
         "numeric": [i > 0 and _numeric(cells[i]) for i in kept],
+        "long": any(len(str(cell)) > LONG for cell in cells.get(0, [])),
         "more": len(table) if len(table) > TABLE_ROWS else None,
         "empty": [names[i] for i in empty] if len(shown) else [],
     }

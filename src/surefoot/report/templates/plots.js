@@ -14,7 +14,7 @@
       return lines;
     }, [""]).join("<br>");
   }
-  function theme(layout, printing, width) {
+  function theme(layout, printing, room) {
     const lit = dark.matches && !printing;
     const ink = lit ? "#e9ecef" : "#212529", grid = lit ? "#343a40" : "#e9ecef", line = lit ? "#868e96" : "#adb5bd";
     layout.font = Object.assign({}, layout.font, { color: ink, family: "system-ui, sans-serif", size: 13 });
@@ -24,7 +24,7 @@
     Object.keys(layout).filter((k) => /^[xy]axis/.test(k)).forEach((k) => {
       const title = layout[k].title && layout[k].title.text !== undefined ? layout[k].title.text : layout[k].title;
       const domain = layout[k].domain || [0, 1];
-      const along = (k[0] === "x" ? width - 90 : (layout.height || 360) - 110) * (domain[1] - domain[0]);
+      const along = (k[0] === "x" ? room.w : room.h) * (domain[1] - domain[0]);
       layout[k] = Object.assign({}, layout[k], title ? { title: { text: wrapped(title, along), font: { size: 13 }, standoff: 10 } } : {}, { gridcolor: grid, linecolor: line, zeroline: false, automargin: true, tickfont: { size: 12 }, minor: { showgrid: false } });
     });
     layout.shapes = (layout.shapes || []).map((s) => Object.assign({}, s, { line: Object.assign({ color: line, width: 2 }, s.line) }));
@@ -36,7 +36,11 @@
     drawn.add(plot);
     // A figure that is higher has a line for each thing, and on paper too little room would leave some out.
     const paper = { width: 660, height: Math.max(270, Math.min(spec.layout.height || 0, 400)) };
-    return Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout, printing ? paper : {}), printing, printing ? paper.width : plot.clientWidth), options);
+    const show = (room) => Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout, printing ? paper : {}), printing, room), options);
+    const size = printing ? paper : { width: plot.clientWidth, height: spec.layout.height || 360 };
+    const first = show({ w: size.width - 90, h: size.height - 130 });
+    // How long the axes are is known once legend and ticks have their room; paper does not wait for it.
+    return printing ? first : first.then(() => show(Object.assign({}, plot._fullLayout._size)));
   }
   const seen = new IntersectionObserver((entries) => {
     entries.filter((e) => e.isIntersecting).forEach((e) => { seen.unobserve(e.target); draw(e.target, false); });
