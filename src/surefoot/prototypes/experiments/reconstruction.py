@@ -143,7 +143,8 @@ def figures(config: PrototypesConfig, record: Record) -> dict[str, Figure]:
     )  # fmt: skip
     # A line for each upload: titles beside one another would have no room on a phone.
     figure.update_yaxes(
-        tickvals=[middle + i * PITCH for i in range(len(names))], ticktext=list(names), showgrid=False,
+        tickvals=[middle + i * PITCH for i in range(len(names))], showgrid=False,
+        ticktext=[n.replace(": ", ":<br>") for n in names],
         autorange="reversed", scaleanchor="x", constrain="domain",
     )  # fmt: skip
     figure.update_layout(height=64 * len(names) + 60)
