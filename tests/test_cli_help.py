@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -156,6 +157,52 @@ def test_zsh_gets_a_script(capsys):
     said = capsys.readouterr().out
     assert said.startswith("#compdef surefoot")
     assert all(name in said for name in study_names())
+
+
+FISHED = """
+source {script}
+complete -C "surefoot "
+echo NEXT
+complete -C "surefoot run "
+echo NEXT
+complete -C "surefoot run reparam --data "
+"""
+
+
+def fish_script(tmp_path, capsys):
+    assert main(["completion", "fish"]) == 0
+    script = tmp_path / "surefoot.fish"
+    script.write_text(capsys.readouterr().out)
+    return script
+
+
+def test_fish_asks_bash_for_the_same_words(tmp_path, capsys):
+    """Without fish: what stands in its quotes, run by bash as the script for fish runs it."""
+    text = fish_script(tmp_path, capsys).read_text()
+    quoted = re.search(r"set -g __surefoot_bash '((?:[^'\\]|\\.)*)'\n", text, re.S)[1]
+    asked = re.sub(r"\\([\\'])", r"\1", quoted)
+    for words, wanted in (
+        ([""], {"run", "report", "completion"}),
+        (["run", ""], {*study_names(), "all"}),
+        (["run", "reparam", "--data", ""], {"mnist5k", "mnist", "fashion"}),
+    ):
+        done = subprocess.run(
+            ["bash", "-s", "--", "surefoot", *words], input=asked, capture_output=True, text=True, check=True
+        )  # fmt: skip
+        assert wanted <= set(done.stdout.split()), words
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes_commands_studies_and_values(tmp_path, capsys):
+    script = fish_script(tmp_path, capsys)
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", FISHED.format(script=script)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    top, run, data = done.stdout.split("NEXT\n")
+    assert {"run", "report", "completion"} <= set(top.split())
+    assert {*study_names(), "all"} <= set(run.split())
+    assert set(data.split()) == {"mnist5k", "mnist", "fashion"}
 
 
 def test_a_script_as_json(capsys):

@@ -106,6 +106,8 @@ class Certificate:
         left out where it is published.
     private_conditions
         Those that were read for the assumptions.
+    axis
+        The quantity as an axis says it; None: the name of the column.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Certificate:
     final: float = math.nan
     private: tuple[str, ...] = ()
     private_conditions: tuple[str, ...] = ()
+    axis: str | None = None
 
     @property
     def over(self) -> str:
@@ -409,7 +412,7 @@ def _certified(
         worst_step=int(curves.steps[found.worst]),
         assumptions=assumptions, curve=thinned(curves, bound, guarantee.sense), more_seeds=found.more_seeds,
         notes=found.notes + said + (found.caveats if verdict is found.verdict else ()),
-        latex=guarantee.latex, expected=expected, final=found.final,
+        latex=guarantee.latex, axis=guarantee.axis, expected=expected, final=found.final,
     )  # fmt: skip
     return made, conditions
 
@@ -471,7 +474,7 @@ def unmeasured(record: Record, guarantee: Guarantee, todo: str) -> Certificate:
         reason=failing or f"{guarantee.quantity} was not measured: {todo}",
         confidence=math.nan, tightness=math.nan, seeds=record.seeds, checked=[], ratio=[], low=[],
         high=[], worst_step=None, assumptions=assumptions, curve=PlotCurve([], [], [], [], []),
-        latex=guarantee.latex,
+        latex=guarantee.latex, axis=guarantee.axis,
     )  # fmt: skip
     return _marked(made, record, set(), conditions)
 

@@ -243,9 +243,10 @@ class Completion:
     """Print what a shell needs to complete commands, studies and their flags.
 
     For bash: `surefoot completion bash > ~/.local/share/bash-completion/completions/surefoot`.
+    For fish, which then asks bash: `surefoot completion fish > ~/.config/fish/completions/surefoot.fish`.
     """
 
-    shell: tyro.conf.Positional[Literal["bash", "zsh"]]
+    shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
     """The shell."""
     json: bool = False
     """Print JSON: the shell and the script."""

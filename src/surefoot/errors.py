@@ -28,6 +28,23 @@ def _rebuild(kind: type[SurefootError], args: tuple[Any, ...], state: dict[str, 
     return error
 
 
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """The name that was probably meant, whatever its capitals; None where nothing is near.
+
+    Parameters
+    ----------
+    given
+        What was written.
+    known
+        The names that there are.
+    """
+    by_small: dict[str, str] = {}
+    for name in known:
+        by_small.setdefault(name.lower(), name)
+    near = difflib.get_close_matches(given.lower(), by_small, n=1)
+    return by_small[near[0]] if near else None
+
+
 class UnknownNameError(SurefootError, LookupError):
     """A name that is not there; the message lists the ones that are.
 
@@ -43,8 +60,8 @@ class UnknownNameError(SurefootError, LookupError):
 
     def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(given, names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = nearest(given, names)
+        hint = f" Did you mean {near!r}?" if near else ""
         there = ", ".join(names) if names else "none"
         super().__init__(f"unknown {kind} {given!r}; there are: {there}.{hint}")
         self.given, self.known = given, names

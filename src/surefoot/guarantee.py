@@ -193,6 +193,9 @@ class Guarantee:
         Which of several that ran in the record; its fact "dtype" tells the precision.
     latex
         The statement in LaTeX, for the report.
+    axis
+        The quantity as an axis says it, with its unit if it has one, for instance "f(x_n) - f*" or "bytes
+        sent"; None: the name of the column.
     """
 
     name: str
@@ -212,6 +215,7 @@ class Guarantee:
     size: Callable[[Record], Curve] | float = 0.0
     of: str = ""
     latex: str | None = None
+    axis: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("bound", "assumptions"):

@@ -68,7 +68,10 @@ def test_words_are_classes_and_json_is_json(csv, capsys):
     ("words", "said"),
     [
         (["missing.csv", "--target", "size"], "there is no file"),
-        (["numbers.csv", "--target", "height2"], "no column 'height2'; it has width, height"),
+        (
+            ["numbers.csv", "--target", "height2"],
+            "did you mean 'height'?",
+        ),
         (["data.csv", "--target", "size"], "columns kind have words"),
         (["numbers.csv", "--target", "size", "--max-params", "0"], "--max-params"),
         (["numbers.csv", "--target", "size", "--certify-fraction", "2"], "--certify-fraction"),

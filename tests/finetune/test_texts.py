@@ -63,7 +63,12 @@ def test_without_a_column_of_labels_the_texts_are_alone(tmp_path):
     ("rows", "columns", "options", "said"),
     [
         (ROWS, ("body", "label"), {}, "has no column 'text'; it has 'body', 'label': say which with --text"),
-        (ROWS, ("text", "label"), {"label": "stars"}, "has no column 'stars'"),
+        (ROWS, ("text", "label"), {"label": "stars"}, "it has 'text', 'label': say which with --label$"),
+        (ROWS, ("review", "Stars"), {"text": "reveiw"},
+         "it has 'review', 'Stars': say which with --text, probably 'review'$"),
+        (ROWS, ("text", "Stars"), {"label": "stars"},
+         "it has 'text', 'Stars': say which with --label, probably 'Stars'$"),
+        (ROWS, ("Text", "label"), {}, "it has 'Text', 'label': say which with --text, probably 'Text'$"),
         ([("a", "1"), ("b", "1")], ("text", "label"), {}, "every label is '1'; there must be two classes"),
         ([("a", "1"), ("  ", "0")], ("text", "label"), {}, "row 2: the text is empty"),
         ([("a", "1"), ("b", "")], ("text", "label"), {}, "row 2: label is empty"),
@@ -78,7 +83,7 @@ def test_a_file_with_which_nothing_can_be_done_is_one_sentence(
 ):
     with pytest.raises(FinetuneError) as caught:
         read_texts(written(tmp_path, kind, rows, columns), **options)
-    assert said in str(caught.value)
+    assert said in f"{caught.value}$"
     assert "\n" not in str(caught.value)
 
 

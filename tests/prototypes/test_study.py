@@ -24,7 +24,7 @@ from surefoot.prototypes.experiments import (
 )
 from surefoot.prototypes.experiments.image_quality import psnr, ssim
 from surefoot.prototypes.experiments.settings import Setting, setting_of
-from surefoot.prototypes.experiments.toy import toy
+from surefoot.prototypes.experiments.toy import SIDE, toy
 from surefoot.prototypes.study import STUDY
 
 CONFIG = PrototypesConfig()
@@ -171,7 +171,12 @@ def test_attacks_and_adaptation_fill_their_tables(monkeypatch):
         (table,) = part.tables(CONFIG, record).values()
         assert np.isfinite(table.select_dtypes("number").to_numpy()).all()
         if part is reconstruction:
-            assert len(part.figures(CONFIG, record)["what a decoder sees"].data) == 14
+            (heat,) = part.figures(CONFIG, record)["what a decoder sees"].data
+            names = (*part.UPLOADS, part.GUESS)
+            # Nothing but the images themselves, each whole: two of each upload.
+            assert np.isfinite(heat.z).sum() == 2 * len(names) * SIDE**2
+            private = record[f"{names[-1]}: private"][0].reshape(SIDE, SIDE)
+            assert (heat.z[-SIDE:, -SIDE:] == private).all()
 
 
 def test_a_record_in_the_upload_is_retrieved_and_a_stranger_is_not():

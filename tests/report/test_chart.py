@@ -1,5 +1,6 @@
 """What a picture may not hide, and what it says in words."""
 
+import dataclasses
 import itertools
 import re
 
@@ -12,7 +13,7 @@ from surefoot._verdict.curve import PLOT_POINTS, kept_steps
 from surefoot.certificate import certify
 from surefoot.guarantee import Guarantee
 from surefoot.record import Record
-from surefoot.report.chart import chart, log_ticks, log_worthy
+from surefoot.report.chart import chart, log_ticks, log_worthy, named
 from surefoot.report.drawing import drawing, sparkline
 from surefoot.report.embedding import embedded_figure
 
@@ -149,6 +150,31 @@ def test_the_ends_of_the_floats_can_be_drawn(values, promised):
             assert all(0 <= float(v) <= limit for v in re.findall(rf'\b{name}="([^"]+)"', text))
 
 
+def test_a_scale_of_less_than_a_decade_has_ticks_too():
+    for low, high in ((3e5, 9e5), (100.0, 140.0), (0.021, 0.1)):
+        places = [v for v, _ in log_ticks(low, high)]
+        assert len(places) >= 2
+        assert all(low <= v <= high for v in places)
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("mean_grad_norm2", "mean squared gradient norm"),
+        ("8x12, r 2.mean_squared_gradient", "mean squared gradient, 8x12, r 2"),
+        ("f(x_n) - f*", "f(x_n) - f*"),
+        ("two blocks, noise .5", "two blocks, noise .5"),
+    ],
+)
+def test_a_column_is_named_in_words(column, said):
+    assert named(column) == said
+
+
+def test_what_the_guarantee_says_of_its_quantity_stands_on_the_axis():
+    found = dataclasses.replace(certificate([1.0, 2.0], 3.0), axis="bytes sent")
+    assert chart(found).y.title == "bytes sent"
+
+
 def test_log_scales_are_for_what_is_mostly_positive():
     assert log_worthy([1e-3, 1.0, 0.0])
     assert not log_worthy([1.0, 2.0])
@@ -167,3 +193,27 @@ def test_a_figure_of_the_study_is_thinned_and_keeps_its_peak():
     assert len(made["data"][0]["y"]) <= 200
     assert 61_234 in made["data"][0]["x"]
     assert "template" not in made["layout"]
+
+
+def axes(y, kind, **changes):
+    axis = {"type": kind, "title": {"text": "loss"}} | changes
+    figure = {"data": [{"x": [0, 1, 2], "y": y}], "layout": {"yaxis": axis, "xaxis": {}}}
+    return embedded_figure(figure)["layout"]
+
+
+def test_axes_of_a_studys_figure_say_that_they_are_logarithmic():
+    assert axes([1, 10, 1e4], "log")["yaxis"]["title"]["text"] == "loss, logarithmic scale"
+    assert axes([1, 10, 1e4], "linear")["yaxis"]["title"]["text"] == "loss"
+    said = {"text": "loss (logarithmic)"}
+    assert axes([1, 10, 1e4], "log", title=said)["yaxis"]["title"] == said
+
+
+def test_a_few_whole_numbers_have_no_ticks_between_them():
+    found = axes([0.5, 0.25, 0.75], "linear")
+    assert found["xaxis"]["dtick"] == 1
+    assert "dtick" not in found["yaxis"]
+
+
+def test_one_number_of_0_is_said_in_words():
+    assert "Measured 0, promised 2." in sparkline(certificate([0.0], 2.0))
+    assert "Both are 0." in sparkline(certificate([0.0], 0.0))

@@ -1,5 +1,7 @@
 """Pages built from a real run folder, in a real browser."""
 
+import itertools
+import json
 import os
 import re
 import shutil
@@ -15,9 +17,14 @@ from surefoot._run.files import write_json
 from surefoot._run.folder import RunFolder
 from surefoot.certificate import certify
 from surefoot.guarantee import Assumption, Guarantee, Verdict
+from surefoot.prototypes.config import PrototypesConfig
+from surefoot.prototypes.experiments.reconstruction import GUESS, UPLOADS
+from surefoot.prototypes.experiments.reconstruction import figures as reconstruction
+from surefoot.prototypes.experiments.toy import SIDE
 from surefoot.record import Record
 from surefoot.report import certificate_html, write_run_page, write_site
-from surefoot.report.templating import verdict_class
+from surefoot.report.embedding import PALETTE
+from surefoot.report.templating import templates, verdict_class
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
 STEPS = np.arange(40)
@@ -343,6 +350,173 @@ def test_theme_phone_and_print(page, root):
     assert len(printed) > 20_000
     # The table and a picture of each part; what is folded stays folded.
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) <= 2
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return sum(
+        weight * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4)
+        for weight, c in zip((0.2126, 0.7152, 0.0722), parts, strict=True)
+    )
+
+
+def contrast(a, b):
+    """The ratio of WCAG 2."""
+    low, high = sorted(map(luminance, (a, b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+TEXT = (
+    "ink", "muted", "link", "kept", "surprise", "undecided", "vacuous", "not_promised", "announced",
+    "refuted",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def themes():
+    """The colours of the style sheet: light, and dark and print as they change them."""
+    style = templates().loader.get_source(templates(), "style.css")[0]
+    light, dark, paper = (
+        {
+            name: f"#{''.join(2 * c for c in hexes)}" if len(hexes) == 3 else f"#{hexes}"
+            for name, hexes in re.findall(r"--([a-z_]+): #([0-9a-f]{3,6})\b", block)
+        }
+        for block in re.findall(r":root {(.*?)}", style, re.S)
+    )
+    assert style.index("prefers-color-scheme: dark") < style.index("@media print")
+    return {"light": light, "dark": light | dark, "print": light | paper}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "print"])
+def test_text_can_be_read_on_its_ground(themes, theme):
+    colours = themes[theme]
+    for ground in ("paper", "panel"):
+        low = {n: contrast(colours[n], colours[ground]) for n in TEXT}
+        assert min(low.values()) >= 4.5, low
+    # Lines of pictures ask for less than words.
+    lines = {c: contrast(c, colours["paper"]) for c in PALETTE}
+    assert min(lines.values()) >= 3, lines
+
+
+def test_the_contrast_is_that_of_the_standard():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """A run whose table has many columns, whose figures have long titles and long names."""
+    root = tmp_path_factory.mktemp("crowded") / "runs"
+    record = Record()
+    record.extend(0, "gap", 0.9**STEPS)
+    c = certify(record, guarantee("a claim", 2.0, holds_in="every run"))
+    long = "of a setting whose name has quite some words"
+    names = (f"a claim, the first {long}", f"a claim, the second {long}", "a claim")
+    folder = run_of(root, "crowded", [replace(c, name=name, part="main") for name in names])
+    config = folder.config
+    title = "A part that is told from the other by a title of which no line of a phone has all"
+    config["parts"] = {p: {"title": f"{title}, {p}", "seeds": [0]} for p in ("main", "other")}
+    write_json(folder.path / "config.json", config)
+    folder = RunFolder.open(folder.path)
+    wide = {f"a column with a name of some length, {i}": [1.5, 2.25] for i in range(14)}
+    caption = "a caption that says in many words what stands in the rows of this table"
+    folder.write_table(
+        "main", caption, pd.DataFrame({"arm": ["the first of the arms", "another"]} | wide)
+    )
+    curves = [{"x": [1, 10, 1e5], "y": [1, 2, i], "name": f"a long name, {i}"} for i in range(4)]
+    title = "bytes of all rounds, both ways, all sites (bytes) and whatever else there is to say"
+    folder.write_figure(
+        "main", "long titles",
+        {"data": curves,
+         "layout": {"xaxis": {"title": {"text": title}, "type": "log"}, "yaxis": {"title": {"text": title}}}},
+    )  # fmt: skip
+    pixels = Record()
+    for name in (*UPLOADS, GUESS):
+        for what in ("found", "private"):
+            pixels.extend(0, f"{name}: {what}", np.linspace(0, 1, SIDE * SIDE))
+    for name, figure in reconstruction(PrototypesConfig(), pixels).items():
+        folder.write_figure("main", name, json.loads(figure.to_json()))
+    write_run_page(folder)
+    write_site(root)
+    return folder.path / "index.html"
+
+
+BOXES = """() => Array.from(
+  document.querySelectorAll([
+    ".xtick text", ".ytick text", ".plot .annotation text", ".legendtext", ".xtitle", ".ytitle"]),
+  (e) => [e.textContent, Array.from(document.querySelectorAll(".plot")).indexOf(e.closest(".plot")),
+    e.getBoundingClientRect().toJSON()])"""
+TITLES = """() => Array.from(document.querySelectorAll(".plot .xtitle, .plot .ytitle"), (e) => {
+  const own = e.getBoundingClientRect(), all = e.closest(".plot").getBoundingClientRect();
+  return [e.textContent, own.left >= all.left - 1 && own.right <= all.right + 1
+    && own.top >= all.top - 1 && own.bottom <= all.bottom + 1]; })"""
+
+
+def overlapping(boxes):
+    """Pairs of words in one figure that lie on one another."""
+    return [
+        (a, b)
+        for (a, plot, x), (b, other, y) in itertools.combinations(boxes, 2)
+        if plot == other
+        and min(x["right"], y["right"]) - max(x["left"], y["left"]) > 1
+        and min(x["bottom"], y["bottom"]) - max(x["top"], y["top"]) > 1
+    ]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_words_of_a_figure_neither_overlap_nor_leave_it(page, crowded, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(crowded.as_uri())
+    for i in range(2):
+        page.locator(".plot").nth(i).scroll_into_view_if_needed()
+        page.wait_for_function(
+            f"document.querySelectorAll('.plot')[{i}].querySelector('.xtick')", timeout=900_000
+        )
+    boxes = page.evaluate(BOXES)
+    said = {*UPLOADS, GUESS.replace(": ", ":"), "decoded", "private"}
+    assert said <= {text for text, _, _ in boxes}
+    assert overlapping(boxes) == []
+    titles = page.evaluate(TITLES)
+    assert len(titles) == 2
+    assert all(inside for _, inside in titles), titles
+    # The check can fail: two words in one place.
+    assert overlapping([boxes[0], ("planted", *boxes[0][1:])])
+
+
+def test_a_wide_table_scrolls_by_itself_below_its_caption(page, crowded):
+    page.set_viewport_size({"width": 390, "height": 900})
+    for path in (crowded.parent.parent.parent / "index.html", crowded):
+        page.goto(path.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    table = "document.querySelector('.part .scroll')"
+    assert page.evaluate(f"{table}.scrollWidth > {table}.clientWidth")
+    box = page.locator(".part .caption").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    page.evaluate(f"{table}.scrollLeft = 300")
+    # The name of the row stays where it is.
+    assert page.locator(".part .scroll tbody th").first.bounding_box()["x"] >= 0
+    assert page.locator(".part .scroll tbody td").first.bounding_box()["x"] < 0
+
+
+def test_a_column_in_which_nothing_stands_is_named_instead(tmp_path):
+    record = Record()
+    record.extend(0, "gap", 0.9**STEPS)
+    c = certify(record, guarantee("a claim", 2.0, holds_in="every run"))
+    folder = run_of(tmp_path / "runs", "empty", [replace(c, part="main")])
+    table = pd.DataFrame(
+        {"arm": ["a", "b"], "half-width +-": [None, float("nan")], "won": [True, False],
+         "verdict": ["fine", None], "difference": ["+0.10 +- 0.02", "-0.3"], "bytes": [1344072.0, 2.5]}
+    )  # fmt: skip
+    folder.write_table("main", "arms", table)
+    text = write_run_page(folder).read_text()
+    assert "hence no column: half-width ±" in text
+    rows = re.findall(r"<tr><th scope=\"row\">([ab])</th>(.*?)</tr>", text, re.S)
+    assert [cells for _, cells in rows] == [
+        '<td>yes</td><td>fine</td><td class="n">+0.10 ± 0.02</td><td class="n">1344072</td>',
+        '<td>no</td><td></td><td class="n">-0.3</td><td class="n">2.5</td>',
+    ]
 
 
 def test_opens_from_another_folder(root, page, tmp_path):

@@ -124,7 +124,8 @@ def descent() -> Guarantee:
     return Guarantee(
         name=G1, statement="F(B_{k+1}) <= F(B_k) - (eta - eta^2/2) ||G_k||_B^2",
         latex=r"F(B_{k+1}) \le F(B_k) - (\eta - \eta^2/2) \|G_k\|_{B_k}^2",
-        source=SOURCE, quantity="reached", sense="upper", holds_in="every run", bound=bound,
+        source=SOURCE, quantity="reached", axis="F after the step",
+        sense="upper", holds_in="every run", bound=bound,
         assumptions=lambda record: (_descends(record),), tolerance=0.0,
     )  # fmt: skip
 
@@ -147,7 +148,8 @@ def stationarity() -> Guarantee:
     return Guarantee(
         name=G2, statement="min_{k<K} ||G_k||_B^2 <= 2 (F(B_0) - F(B_K)) / K",
         latex=r"\min_{k<K} \|G_k\|_{B_k}^2 \le 2 (F(B_0) - F(B_K)) / K",
-        source=SOURCE, quantity="least_grad2", sense="upper", holds_in="every run", bound=bound,
+        source=SOURCE, quantity="least_grad2", axis="least squared gradient norm so far",
+        sense="upper", holds_in="every run", bound=bound,
         assumptions=lambda record: (_descends(record), _steps(record, unit=True), _one_F(record)),
     )  # fmt: skip
 
@@ -172,7 +174,8 @@ def confinement(floor: Literal["proved", "alpha"] = "proved") -> tuple[Guarantee
     name = G3_BELOW if floor == "proved" else "alpha as a floor of the iterates"
     upper = Guarantee(
         name=G3_ABOVE, statement="B_k <= beta I", latex=r"B_k \preceq \beta I", source=SOURCE,
-        quantity="lambda_max", sense="upper", holds_in="every run", tolerance=1e-12,
+        quantity="lambda_max", axis="largest eigenvalue of B_k",
+        sense="upper", holds_in="every run", tolerance=1e-12,
         bound=lambda record: _constant(record, "beta"), assumptions=above,
     )  # fmt: skip
     lower = Guarantee(
@@ -180,7 +183,8 @@ def confinement(floor: Literal["proved", "alpha"] = "proved") -> tuple[Guarantee
         statement="B_k >= a_f I, 4 phi(a_f)^3 phi(beta) = (phi(a_f) + phi(beta))^2"
         if floor == "proved"
         else "B_k >= alpha I (a plausible claim, false)",
-        source=SOURCE, quantity="lambda_min", sense="lower", holds_in="every run", tolerance=1e-12,
+        source=SOURCE, quantity="lambda_min", axis="smallest eigenvalue of B_k",
+        sense="lower", holds_in="every run", tolerance=1e-12,
         bound=low, heuristic=floor == "alpha",
         assumptions=lambda record: (
             _geodesic(record), _steps(record, unit=False), _start(record),
@@ -221,7 +225,7 @@ def rate(floor: Literal["proved", "measured"] = "proved") -> Guarantee:
         statement="F(B_k) - F* <= (1 - rho)^k (F(B_0) - F*)",
         latex=r"F(B_k) - F^* \le (1 - \rho)^k (F(B_0) - F^*)",
         source=SOURCE + "; not the paper's theorem, whose constants we have not read",
-        quantity="excess", sense="upper", holds_in="every run", bound=bound,
+        quantity="excess", axis="F(B_k) - F*", sense="upper", holds_in="every run", bound=bound,
         assumptions=assumptions, tolerance=0.0,
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from surefoot._numerics.arguments import checked
+from surefoot.errors import nearest
 from surefoot.finetune.errors import FinetuneError
 
 KINDS = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSONL", ".ndjson": "JSONL", ".parquet": "Parquet"}
@@ -138,9 +139,11 @@ def read_texts(path: str | Path, text: str = "text", label: str | None = None) -
         raise FinetuneError(f"{path} holds no rows")
     for name, what in ((text, "--text"), (label, "--label")):
         if name is not None and name not in columns:
+            near = nearest(name, columns)
+            hint = f", probably {near!r}" if near else ""
             raise FinetuneError(
                 f"{path} has no column {name!r}; it has {', '.join(map(repr, columns))}: say which with "
-                f"{what}"
+                f"{what}{hint}"
             )
     texts = [_text(path, i, value) for i, value in enumerate(columns[text])]
     label = label if label is not None or LABEL not in columns else LABEL

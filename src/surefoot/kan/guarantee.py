@@ -100,7 +100,8 @@ def confinement() -> Guarantee:
     return Guarantee(
         name=CONFINED, statement="|theta_t - theta_0| <= 2 sqrt2 |r_0| / sqrt(lambda0)",
         latex=r"\|\theta_t - \theta_0\| \le 2\sqrt2\,\|r_0\| / \sqrt{\lambda_0}",
-        source=T1, quantity="moved", sense="upper", holds_in="every run", bound=bound,
+        source=T1, quantity="moved", axis="distance from the start",
+        sense="upper", holds_in="every run", bound=bound,
         assumptions=of_descent("moved"),
     )  # fmt: skip
 
@@ -110,7 +111,8 @@ def conditioning() -> Guarantee:
     return Guarantee(
         name=CONDITIONED, statement="lambda_min(K_t) >= lambda0 / 2",
         latex=r"\lambda_{\min}(K_t) \ge \lambda_0 / 2",
-        source=T1, quantity="lambda_min", sense="lower", holds_in="every run",
+        source=T1, quantity="lambda_min", axis="least eigenvalue of the tangent matrix",
+        sense="lower", holds_in="every run",
         bound=lambda record: np.nan_to_num(constant(record, "lambda0", "lambda_min") / 2, nan=-math.inf),
         assumptions=of_descent("lambda_min"),
         # An eigenvalue rounds like the largest one.
@@ -184,7 +186,8 @@ def stochastic_linear_rate() -> Guarantee:
     return Guarantee(
         name=STOPPED, statement="E[L_t; in the ball of radius rho until t] <= (1 - eta mu/2)^t L_0",
         latex=r"E[L_t\,1(\text{in the ball until } t)] \le (1 - \eta \mu / 2)^t L_0",
-        source=T3, quantity="stopped_loss", sense="upper", holds_in="expectation", bound=bound,
+        source=T3, quantity="stopped_loss", axis="loss while in the ball",
+        sense="upper", holds_in="expectation", bound=bound,
         assumptions=of_mini_batches("stopped_loss"),
     )  # fmt: skip
 
@@ -199,7 +202,8 @@ def stays_in_ball() -> Guarantee:
     return Guarantee(
         name=STAYS, statement="P(leaves the ball of radius rho) <= 4 |r0| sqrt(beta^2 + n Gmax/B)/(mu rho)",
         latex=r"P(\text{leaves}) \le 4\|r_0\|\sqrt{\beta^2 + nG/B}/(\mu\rho)",
-        source=T3, quantity="left", sense="upper", holds_in="expectation", bound=bound,
+        source=T3, quantity="left", axis="share of runs that left the ball",
+        sense="upper", holds_in="expectation", bound=bound,
         assumptions=of_mini_batches("left"), value_range=(0.0, 1.0), trivial=1.0,
     )  # fmt: skip
 

@@ -131,6 +131,7 @@ def accelerated_rate(
 
     return Guarantee(
         name=name, statement=STATEMENT, latex=LATEX, source=SOURCE, quantity=quantity, sense="upper",
+        axis=GAP,
         holds_in="every run" if every_run else "expectation", bound=bound, assumptions=assumptions,
         trivial=lambda record: conditions.start(record, quantity)[:, None],
     )  # fmt: skip
@@ -299,7 +300,7 @@ def decreasing_rate(
         )
 
     return Guarantee(
-        name=name, statement=DECREASING, latex=DECREASING_LATEX, source=SOURCE, quantity=quantity,
+        name=name, statement=DECREASING, latex=DECREASING_LATEX, source=SOURCE, quantity=quantity, axis=GAP,
         sense="upper", holds_in="every run" if every_run else "expectation", bound=bound,
         assumptions=assumptions, trivial=lambda record: conditions.start(record, quantity)[:, None],
     )  # fmt: skip

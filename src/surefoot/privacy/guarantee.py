@@ -162,6 +162,7 @@ def postprocessing_claim(quantity: str, proven: str, *, name: str | None = None)
         latex=r"\varepsilon_H(\delta) \le \varepsilon_{\mathrm{std}}(\delta)",
         source="arXiv 2410.06186 (linear losses) and post-processing; checked here",
         quantity=quantity,
+        axis="epsilon of the heuristic",
         sense="upper",
         holds_in="every run",
         bound=lambda record: record.curves(proven).values,

@@ -129,6 +129,7 @@ def linearity_claim(quantity: str = UNEVEN, *, of: str = "", name: str | None = 
     return Guarantee(
         name=name or "the training is not far from linear",
         statement=f"max(a) / a_t <= {FAR:g} and |response_t| <= {FAR:g} for every probed step t",
+        latex=rf"\max_s a_s / a_t \le {FAR:g},\ \|\mathrm{{response}}_t\| \le {FAR:g}",
         source="derived here, in the setting of arXiv 2410.06186 (linear losses)",
         quantity=quantity,
         sense="upper",

@@ -192,6 +192,7 @@ def clipped_norm(*, of: str = "", name: str = "exact clipping (G3)") -> Guarante
     return Guarantee(
         name=name,
         statement="|norm - |grad CSLA|| / |grad CSLA| <= 1e-12",
+        latex=r"|\mathrm{norm} - \|\nabla_{\mathrm{CSLA}}\||\,/\,\|\nabla_{\mathrm{CSLA}}\| \le 10^{-12}",
         source=DERIVED,
         quantity=column(NORM_ERROR, of),
         sense="upper",

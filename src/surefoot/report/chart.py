@@ -15,6 +15,9 @@ from surefoot._verdict.curve import PlotCurve
 NUMBERED = re.compile(r"\ban? (\w+) a step\b|\bin every (class|input|pair|site|number)\b")
 # Between words an underscore is a space, behind a letter it is an index.
 NAME = re.compile(r"(?<=[A-Za-z]{2})_(?=[A-Za-z]{2})")
+# A column of one of several that ran: "NAME.mean_squared_gradient".
+OF = re.compile(r"(.+)\.([a-z]\w*)")
+LOGARITHMIC = "logarithmic scale"
 # Of so few steps each is seen by itself.
 FEW = 16
 # In this share of the height two curves are one line.
@@ -31,6 +34,10 @@ class Drawn(Protocol):
     @property
     def quantity(self) -> str:
         """What the curves show."""
+
+    @property
+    def axis(self) -> str | None:
+        """The quantity as an axis says it."""
 
     @property
     def statement(self) -> str:
@@ -87,13 +94,13 @@ def chart(certificate: Drawn) -> Chart:
     curve = certificate.curve
     numbered = NUMBERED.search(certificate.statement)
     what = next((w for w in numbered.groups() if w), "step") if numbered else "step"
-    quantity = NAME.sub(" ", certificate.quantity)
+    quantity = certificate.axis or named(certificate.quantity)
     banded = len(certificate.seeds) > 1
     values = [*curve.mean, *curve.promised, *(curve.lowest + curve.highest if banded else [])]
     finite = [v for v in values if math.isfinite(v)]
     log = log_worthy(finite)
     x = _across(curve.steps, what, room=0.5 if numbered else 0.0)
-    y = _upright(finite, f"{quantity}, logarithmic scale" if log else quantity, log)
+    y = _upright(finite, f"{quantity}, {LOGARITHMIC}" if log else quantity, log)
     few = len(curve.steps) <= FEW
     return Chart(
         curve,
@@ -155,10 +162,17 @@ def _across(steps: Sequence[int], what: str, room: float) -> Axis:
     # A few that grow by factors: epochs 1, 10, 100, not a training that is recorded all along.
     middle = steps[len(steps) // 2] if steps else 0
     if 3 <= len(steps) <= 100 and 0 < 30 * middle < high and low > 0:
-        return Axis(f"{what}, logarithmic scale", low, high, log_ticks(low, high), log=True)
+        return Axis(f"{what}, {LOGARITHMIC}", low, high, log_ticks(low, high), log=True)
     # Long labels need more room.
     ticks = [v for v in _nice(low, high, 5 if high < 1e5 else 3) if v == int(v)]
     return Axis(what, low, high, tuple((v, f"{int(v):,}") for v in ticks))
+
+
+def named(quantity: str) -> str:
+    """A column of a record in words: "mean_grad_norm2" is a mean, "NAME.loss" the loss of NAME."""
+    of = OF.fullmatch(quantity)
+    said = NAME.sub(" ", f"{of[2]}, {of[1]}" if of else quantity)
+    return re.sub(r"\bgrad norm2\b", "squared gradient norm", said)
 
 
 def _upright(finite: list[float], title: str, log: bool) -> Axis:
@@ -204,11 +218,18 @@ def _nice(low: float, high: float, count: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
-    """Ticks of a logarithmic scale that keep their distance: powers of ten, of a few of them also 2 and 5."""
+    """Ticks of a logarithmic scale that keep their distance: powers of ten, of a few of them also 2 and 5.
+
+    Within one power there are 3 and 7 too, and within a factor of two the round numbers of any scale.
+    """
     first, last = math.log10(low), math.log10(high)
+    if last - first < 0.3 and low > TINY and high < EDGE:
+        ticks = [v for v in _nice(low, high, 4) if low <= v <= high]
+        return tuple((v, _scientific(v)) for v in ticks)
     if last - first < 2:
         above = min(math.ceil(last), math.floor(LARGEST))
-        at = [(m, k) for k in range(math.floor(first), above + 1) for m in (1, 2, 5)]
+        between = (1, 2, 5) if last - first > 0.9 else (1, 2, 3, 5, 7)
+        at = [(m, k) for k in range(math.floor(first), above + 1) for m in between]
     else:
         stride = max(1, math.ceil((last - first) / 6))
         start = math.ceil(first / stride) * stride

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from surefoot.report.chart import Axis, Chart, Drawn, chart
+from surefoot.report.chart import Axis, Chart, Drawn, chart, shown
 
 WIDTH, HEIGHT = 420, 236
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 42, 38
@@ -44,10 +44,14 @@ def sparkline(certificate: Drawn) -> Markup:
 
 
 def _bars(measured: float, promised: float) -> Markup:
-    """One measured number as a bar and the promised one as a mark on its scale."""
+    """One measured number as a bar and the promised one as a mark on its scale; words where it is 0."""
+    if measured == 0:
+        return Markup('<span class="muted">{}</span>').format(
+            "Both are 0." if promised == 0 else f"Measured 0, promised {shown(promised)}."
+        )
     most = max(abs(measured), abs(promised))
     if not 0 < most < float("inf"):
-        return Markup('<span class="muted">both 0</span>' if most == 0 else "")
+        return Markup("")
     width = SMALL_WIDTH - 6
     bar, mark = (round(3 + abs(v) / most * width) for v in (measured, promised))
     return Markup(

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from surefoot._verdict.curve import kept_steps
-from surefoot.report.chart import log_ticks
+from surefoot.report.chart import LOGARITHMIC, log_ticks
 
 # Told apart also by those who see no red or no green, and legible on white and on near-black.
-PALETTE = ("#1098ad", "#e8590c", "#7048e8", "#2f9e44", "#c2255c", "#8a6d1b", "#868e96")
+PALETTE = ("#1098ad", "#e8590c", "#845ef7", "#2f9e44", "#d6336c", "#9a7b1e", "#868e96")
 POINTS = 200
 MOST_BYTES = 60_000
+# Of so few whole numbers each has its tick, and none stands between them.
+COUNTED = 10
 # Relative difference below which two curves are one line.
 SAME = 2e-3
 
@@ -70,24 +72,44 @@ def coinciding(figure: Mapping[str, Any]) -> str:
 
 
 def _without_crowding(layout: dict[str, Any], traces: list[dict[str, Any]]) -> dict[str, Any]:
-    """The title stands as the figure's caption, and ticks of logarithmic axes keep their distance."""
+    """The title stands as the figure's caption, and ticks keep their distance and to whole numbers.
+
+    A logarithmic axis says that it is one.
+    """
     for name in ("width", "title"):
         layout.pop(name, None)
     for name in [k for k in layout if k.startswith(("xaxis", "yaxis"))]:
         axis = dict(layout[name])
-        if axis.get("type") == "log" and "tickvals" not in axis and "dtick" not in axis:
-            letter, number = name[0], name.removeprefix(f"{name[0]}axis")
-            own = [t for t in traces if t.get(f"{letter}axis", letter) == f"{letter}{number}"]
-            axis |= _ticks([v for t in own for v in t.get(letter) or []])
+        letter, number = name[0], name.removeprefix(f"{name[0]}axis")
+        own = [t for t in traces if t.get(f"{letter}axis", letter) == f"{letter}{number}"]
+        if "tickvals" not in axis and "dtick" not in axis:
+            axis |= _ticks([v for t in own for v in t.get(letter) or []], axis.get("type"))
+        if axis.get("type") == "log":
+            axis["title"] = _titled(axis.get("title", ""))
         layout[name] = axis
     return layout
 
 
-def _ticks(values: list[Any]) -> dict[str, Any]:
-    """Those of the report's own pictures, for a logarithmic axis."""
-    above = [v for v in values if isinstance(v, (int, float)) and v > 0]
-    found = log_ticks(min(above) / 1.5, max(above) * 1.5) if above else ()
-    return {"tickvals": [v for v, _ in found], "ticktext": [label for _, label in found]}
+def _titled(title: Any) -> dict[str, Any]:
+    """A title that says that the scale is logarithmic."""
+    about = dict(title) if isinstance(title, Mapping) else {"text": title}
+    text = str(about.get("text") or "")
+    if "logarithmic" not in text:
+        text = f"{text}, {LOGARITHMIC}" if text else LOGARITHMIC
+    return about | {"text": text}
+
+
+def _ticks(values: list[Any], kind: str | None) -> dict[str, Any]:
+    """Those of the report's own pictures, for a logarithmic axis and for one that counts a few things."""
+    numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    if kind == "log":
+        above = [v for v in numbers if v > 0]
+        found = log_ticks(min(above) / 1.2, max(above) * 1.2) if above else ()
+        return {"tickvals": [v for v, _ in found], "ticktext": [label for _, label in found]}
+    counts = bool(numbers) and len(numbers) == len(values) and all(v == int(v) for v in numbers)
+    if counts and kind in (None, "-", "linear") and max(numbers) - min(numbers) <= COUNTED:
+        return {"tick0": 0, "dtick": 1}
+    return {}
 
 
 def _thinned(trace: dict[str, Any], most: int) -> dict[str, Any]:

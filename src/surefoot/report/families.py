@@ -74,8 +74,13 @@ def _largest(values: Iterable[float]) -> float:
 
 
 def _shared(names: Sequence[str]) -> str:
-    """The words that all names begin with, else those that all end with, cut at commas and colons."""
-    return _start(names) or _end(names)
+    """The words that all names begin with, else those that all end with, cut at commas and colons.
+
+    What stands behind a colon says what is claimed, and goes before a beginning that only says of what.
+    """
+    start, end = _start(names), _end(names)
+    behind = end and all(n == end or n.endswith(f": {end}") for n in names)
+    return end if behind and not all(n.startswith(f"{start}: ") for n in names) else start or end
 
 
 def _start(names: Sequence[str]) -> str:
@@ -91,6 +96,8 @@ def _start(names: Sequence[str]) -> str:
 
 def _end(names: Sequence[str]) -> str:
     end = _common([name[::-1] for name in names])[::-1]
+    if end in names:
+        return end
     cuts = [at + len(mark) for mark in (": ", ", ") if (at := end.find(mark)) >= 0]
     return end[min(cuts) :].strip() if cuts else ""
 

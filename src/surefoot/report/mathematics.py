@@ -27,7 +27,8 @@ ATTRIBUTES = frozenset(
 )  # fmt: skip
 # Of nobody's alphabet; they stand for what latex2mathml 3.77 writes as it is inside \text.
 STAND_INS = {"<": "\ue000", ">": "\ue001", "&": "\ue002"}
-
+# latex2mathml 3.77 calls them names, which have no space around them.
+OPERATORS = frozenset("⪯⪰≺≻′")
 # Around an absolute value or a norm there is no space.
 BARS = frozenset(("|", "\u2016", "\u2225"))
 
@@ -72,7 +73,7 @@ def _copy(element: ElementTree.Element) -> ElementTree.Element | None:
     if tag not in TAGS:
         return None
     text = _original(element.text)
-    relation = tag == "mi" and text in STAND_INS
+    relation = tag == "mi" and (text in STAND_INS or text in OPERATORS)
     kept = {name: value for name, value in element.attrib.items() if name in ATTRIBUTES}
     if tag == "mo" and text in BARS:
         kept |= {"lspace": "0", "rspace": "0"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,16 @@ from surefoot.report.chart import chart
 from surefoot.report.drawing import drawing, sparkline
 from surefoot.report.embedding import caption_of, coinciding, embedded_figure
 from surefoot.report.families import Family, counted, families
-from surefoot.report.templating import templates
+from surefoot.report.templating import is_missing, templates
 
 # The page with its table, which is never cut, and as many details of claims as there is room for.
 PAGE_BYTES = 285_000
 FIGURE_BYTES = 70_000
 TABLE_ROWS = 60
+# A number as a study writes it, perhaps with a half-width.
+NUMBER = re.compile(r"[+-]?(inf|\d[\d,]*(\.\d+)?(e[+-]?\d+)?)( \+- \d+(\.\d+)?(e[+-]?\d+)?)?")
+# A row's name of more characters gets room on a phone, and goes on in a second line.
+LONG = 14
 # Pictures of claims that open a part.
 PICTURES = 2
 
@@ -93,16 +98,32 @@ def _pictures(part: str, found: Sequence[Family]) -> list[tuple[Certificate, Mar
 
 
 def _table(table: pd.DataFrame) -> dict[str, Any]:
-    rows = table.head(TABLE_ROWS).to_numpy(dtype=object).tolist()
-    more = len(table) if len(table) > TABLE_ROWS else None
-    # The first column names the row.
-    numeric = [i > 0 and any(_number(row[i]) for row in rows) for i in range(len(table.columns))]
+    """Rows and columns as they are shown: a column in which nothing stands is named, not drawn."""
+    shown = table.head(TABLE_ROWS)
+    cells = {i: shown.iloc[:, i].tolist() for i in range(len(table.columns))}
+    names = list(map(str, table.columns))
+    empty = [i for i, column in cells.items() if i and all(map(is_missing, column))]
+    kept = [i for i in cells if i not in empty or not len(shown)]
     return {
-        "columns": list(table.columns), "rows": rows, "numeric": numeric, "more": more,
-    }  # fmt: skip
+        "columns": [names[i] for i in kept],
+        "rows": [list(row) for row in zip(*(cells[i] for i in kept), strict=True)],
+        # The first column names the row.
+        "numeric": [i > 0 and _numeric(cells[i]) for i in kept],
+        "long": any(len(str(cell)) > LONG for cell in cells.get(0, [])),
+        "more": len(table) if len(table) > TABLE_ROWS else None,
+        "empty": [names[i] for i in empty] if len(shown) else [],
+    }
+
+
+def _numeric(column: Sequence[Any]) -> bool:
+    """Whether all that stands in a column is a number, also one that is written with its half-width."""
+    there = [cell for cell in column if not is_missing(cell)]
+    return bool(there) and all(_number(cell) for cell in there)
 
 
 def _number(cell: Any) -> bool:
+    if isinstance(cell, str):
+        return NUMBER.fullmatch(cell) is not None
     return isinstance(cell, (int, float)) and not isinstance(cell, bool)
 
 

@@ -41,12 +41,21 @@ def templates() -> jinja2.Environment:
 
 
 def _number(value: Any) -> str:
-    """A cell of a table: four digits for a float, an empty cell for what is missing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    """A cell of a table: four digits for a float, yes or no, an empty cell for what is missing."""
+    if is_missing(value):
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
-    return str(value)
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+    said = str(value).replace("+-", "±")
+    # A sign does not stand alone at the end of a line.
+    return said.replace("<= ", "≤\u00a0").replace(">= ", "≥\u00a0")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell of a table has nothing in it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 class Judged(Protocol):

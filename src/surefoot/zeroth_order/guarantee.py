@@ -116,6 +116,7 @@ def gradient_guarantee(
         latex=LATEX,
         source="in the setting of arXiv 2410.07698; constants derived here",
         quantity=quantity,
+        axis="mean squared gradient norm",
         sense="upper",
         holds_in="expectation",
         bound=promised,
@@ -194,8 +195,10 @@ def contraction_guarantee(
     return Guarantee(
         name=name or f"{quantity}: exact law",
         statement="E||X_k - X*||^2 = factor^k ||X_0 - X*||^2 after k periods (lozo_contraction)",
+        latex=r"\mathbb{E}\|X_{k\nu} - X^*\|^2 = \rho^k\,\|X_0 - X^*\|^2",
         source="derived here in the setting of arXiv 2410.07698",
         quantity=quantity,
+        axis="||X_k - X*||^2 over that of the start",
         sense="equal",
         holds_in="expectation",
         bound=promised,

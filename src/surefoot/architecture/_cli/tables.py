@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from surefoot.errors import SurefootError
+from surefoot.errors import SurefootError, nearest
 
 DISTINCT = 20
 """Whole numbers of at most so many values are classes."""
@@ -52,7 +52,11 @@ def read_table(path: Path, target: str) -> tuple[Any, Any, list[str]]:
     if header.duplicated().any():
         raise SurefootError(f"{path} has two columns {header[header.duplicated()].iloc[0]!r}")
     if target not in table.columns:
-        raise SurefootError(f"{path} has no column {target!r}; it has {', '.join(table.columns)}")
+        near = nearest(target, table.columns)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise SurefootError(
+            f"{path} has no column {target!r}; it has {', '.join(table.columns)}{hint}"
+        )
     if not len(table):
         raise SurefootError(f"{path} has a header and no rows")
     x, y = table.drop(columns=target), table[target]

@@ -133,6 +133,7 @@ def guarantees(config: Any) -> list[Guarantee]:
         Guarantee(
             name=HALF, statement="median error of decoded starts <= 1/2 that of random starts, at step 1",
             source="heuristic: the embedding knows the function", quantity=DECODED, sense="upper",
+            axis="median error of the decoded starts",
             holds_in="every run", heuristic=True, bound=bound,
             assumptions=lambda record: (
                 assume_fact(

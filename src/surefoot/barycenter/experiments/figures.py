@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 # Legible on white and on near-black, and told apart without colour by dash and marker.
-COLOURS = ("#1098ad", "#e8590c", "#7048e8", "#2f9e44")
+COLOURS = ("#1098ad", "#e8590c", "#845ef7", "#2f9e44")
 
 
 @dataclass(frozen=True)

@@ -158,5 +158,6 @@ def flow_time_bound() -> Guarantee:
         statement="T(xi) <= 16L/(L-1) xi^(-(L-1)/L) (1 - (xi/L_0)^((L-1)/L)), 16 ln(L_0/xi) if L=1",
         latex=r"T(\xi) \le \tfrac{16 L}{L-1}\,\xi^{-(L-1)/L}\left(1 - (\xi/L_0)^{(L-1)/L}\right)",
         source=f"integrated from gradient dominance, {HERE}; Theorem 3.3 as quoted has other exponents",
-        quantity="flow_time", sense="upper", holds_in="every run", bound=bound, assumptions=assumptions,
+        quantity="flow_time", axis="time of the flow",
+        sense="upper", holds_in="every run", bound=bound, assumptions=assumptions,
     )  # fmt: skip

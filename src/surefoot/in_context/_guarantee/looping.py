@@ -43,7 +43,8 @@ def prompts_contract() -> Guarantee:
         name=CONTRACTS,
         statement="|w* - w_L'|_(A^-1) <= rho^L' |w*|_(A^-1): 1 + largest excess of all prompts <= 1",
         latex=r"\|w_* - w_{L'}\|_{A^{-1}} \le \rho^{L'} \|w_*\|_{A^{-1}}",
-        source=HERE, quantity="contraction", sense="upper", holds_in="every run",
+        source=HERE, quantity="contraction", axis="largest excess of all prompts, plus 1",
+        sense="upper", holds_in="every run",
         bound=lambda record: 1.0, assumptions=assumptions, size=size,
     )  # fmt: skip
 
@@ -90,7 +91,8 @@ def mean_over_loops(slack: float = 0.25) -> Guarantee:
         name=MEAN, statement="E (TF_L' - w*'x_q)^2 = E tr (I - b S)^(2L'), "
         f"judged from above with {slack:.0%} of slack up to the L' where it is least",
         latex=r"E\,(TF_{L'} - w_*^\top x_q)^2 = E\,\mathrm{tr}\,(I - b S)^{2L'}",
-        source=HERE, quantity="loops_loss", sense="upper", holds_in="expectation", tolerance=slack,
+        source=HERE, quantity="loops_loss", axis="squared error of the prediction",
+        sense="upper", holds_in="expectation", tolerance=slack,
         bound=bound, assumptions=assumptions,
     )  # fmt: skip
 
@@ -125,6 +127,8 @@ def diverging_prompts() -> Guarantee:
         statement="P(eig(A^1/2 Sh A^1/2) >= 2) <= exp(-n t^2/2), "
         "t = sqrt(2/lambda_max(A^1/2 S' A^1/2)) - 1 - sqrt(d/n)",
         latex=r"P(\lambda_{\max}(A^{1/2} \hat S A^{1/2}) \ge 2) \le e^{-n t^2/2}",
-        source=f"Davidson and Szarek 2001, Theorem II.13; {HERE}", quantity="diverging", sense="upper",
+        source=f"Davidson and Szarek 2001, Theorem II.13; {HERE}",
+        quantity="diverging", axis="share of prompts that diverge",
+        sense="upper",
         holds_in="expectation", value_range=(0.0, 1.0), trivial=1.0, bound=bound, assumptions=assumptions,
     )  # fmt: skip

@@ -131,7 +131,7 @@ def figures(config: Any, record: Record) -> dict[str, Figure]:
         for label, values, colour, dash in (
             ("exact mean", exact(arm, shift), "#1098ad", "solid"),
             ("mean of the prompts", mean, "#e8590c", "dash"),
-            ("median of the prompts", median, "#7048e8", "dot"),
+            ("median of the prompts", median, "#845ef7", "dot"),
         ):
             figure.add_scatter(
                 x=list(range(1, MOST + 1)), y=[float(v) for v in values], name=label,

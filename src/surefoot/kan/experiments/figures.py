@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LINES = {
     "loss": ("measured", "#1098ad", "solid"),
     "forecast": ("forecast from the start", "#e8590c", "dash"),
-    "reanchored": ("forecast from the last checkpoint", "#7048e8", "dot"),
+    "reanchored": ("forecast from the last checkpoint", "#845ef7", "dot"),
 }
 
 

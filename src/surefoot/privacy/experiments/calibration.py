@@ -43,9 +43,11 @@ def guarantees(config: Any) -> list[Guarantee]:
     return [
         Guarantee(
             name="noise calibrated by the standard value proves its target",
-            statement="epsilon_standard(sigma) <= target",
+            statement="epsilon_standard(sigma) <= target, a setting a step",
+            latex=r"\varepsilon_{\mathrm{std}}(\sigma) \le \text{target}",
             source="discretised privacy loss, pessimistic grid",
             quantity="proven epsilon by standard",
+            axis="proven epsilon",
             sense="upper",
             holds_in="every run",
             bound=lambda record: record.curves("target epsilon").values,

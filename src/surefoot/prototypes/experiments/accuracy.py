@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MEASURED = ("test", "others", "worst", "megabytes")
 ONE_ROUND, SHORT = "FedAvg, 1 round", "FedAvg, 1 round of 1 or 5 local epochs"
-LONG = "20 local epochs, 1 rounds"
+LONG = "20 local epochs, 1 round"
 BASES = ("FedPFT K=1", ONE_ROUND)
 STOPPED = "mean, the paper's stop rule"
 HANDICAP = {"quick": (1,), "standard": (1, 5, 19)}
@@ -103,13 +103,15 @@ def tables(config: PrototypesConfig, record: Record) -> dict[str, pd.DataFrame]:
             difference, plain, corrected = paired(
                 values["test"] - record.constant(f"{base}: test"), TEST_SHARE
             )
-            row |= {f"minus {base}": difference, f"{base}: 95 % interval +-": plain,
+            # Percents of one count differ by rounding alone.
+            row |= {f"minus {base}": round(difference, 9), f"{base}: 95 % interval +-": plain,
                     f"{base}: corrected for overlapping splits +-": corrected}  # fmt: skip
         tried = sorted(set(record.fact("candidates", arm).all))
         rows.append(row | {"candidates": ", ".join(map(str, tried)) or "none, nothing is tuned"})
     frame = pd.DataFrame(rows).sort_values("accuracy, own domain", ascending=False)
     seeds = len(record.constant("zero-shot: test"))
-    title = f"accuracy in percent and megabytes of all uploads, {seeds} splits, equal tuning"
+    splits = f"{seeds} split{'s' if seeds != 1 else ''}"
+    title = f"accuracy in percent and megabytes of all uploads, {splits}, equal tuning"
     return {title: frame.reset_index(drop=True), "what the validation split chose": choices(record)}
 
 

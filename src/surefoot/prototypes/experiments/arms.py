@@ -115,7 +115,7 @@ def federated_arms(setting: Setting, size: str, seed: int) -> dict[str, list[Sco
         runs = federate(method, setting.train, setting.head, max(rounds), lr, epochs, mu, seed=seed)
         what = f"lr {lr:g}, {epochs} local epochs" + ("" if method == "fedavg" else f", mu {mu:g}")
         return [
-            scored(runs[r - 1], setting, runs[r - 1].bytes_up, f"{what}, {r} rounds")
+            scored(runs[r - 1], setting, runs[r - 1].bytes_up, f"{what}, {r} round{'s' * (r != 1)}")
             for r in rounds
         ]
 

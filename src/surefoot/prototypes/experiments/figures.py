@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 # Legible on white and on near-black, and told apart without colour by their shapes and dashes.
 KINDS = (("federated rounds", "#e8590c", "x"), ("one upload of prototypes", "#1098ad", "circle"),
-         ("one upload of mixtures", "#7048e8", "diamond"), ("all records", "#2f9e44", "square"))  # fmt: skip
-COLOURS = ("#1098ad", "#e8590c", "#7048e8", "#2f9e44", "#c2255c", "#868e96")
+         ("one upload of mixtures", "#845ef7", "diamond"), ("all records", "#2f9e44", "square"))  # fmt: skip
+COLOURS = ("#1098ad", "#e8590c", "#845ef7", "#2f9e44", "#d6336c", "#868e96")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 UPLOADS = ("mean", "additive", "cluster", "random")
 

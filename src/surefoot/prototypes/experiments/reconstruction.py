@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +36,9 @@ UPLOADS: dict[str, tuple[str, float, float | None]] = {
 }  # fmt: skip
 """Method, ratio, epsilon."""
 GUESS = "no upload: the public mean of the class"
+# Pixels between two images of a column and of a row, where their names have to stand side by side.
+GAP, APART = 1, 6
+PITCH, ACROSS = SIDE + GAP, SIDE + APART
 STEPS = {"quick": 300, "standard": 3000, "paper": 3000}
 
 
@@ -119,20 +123,29 @@ def tables(config: PrototypesConfig, record: Record) -> dict[str, pd.DataFrame]:
 
 
 def figures(config: PrototypesConfig, record: Record) -> dict[str, Figure]:
-    """The best reconstruction of each upload, above the private image that it found."""
+    """The best reconstruction of each upload, beside the private image that it found: one picture of all."""
     import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
 
     names: Sequence[str] = (*UPLOADS, GUESS)
-    titles = [n.removeprefix("no upload: ").replace(", ", "<br>") for n in names]
-    figure = make_subplots(2, len(names), column_titles=titles, row_titles=["decoded", "private"],
-                           horizontal_spacing=0.01, vertical_spacing=0.02)  # fmt: skip
-    for column, name in enumerate(names, 1):
-        for row, what in enumerate(("found", "private"), 1):
-            pixels = record[f"{name}: {what}"][0].reshape(SIDE, SIDE)
-            heat = go.Heatmap(z=pixels[::-1], colorscale="Greys", showscale=False, zmin=0, zmax=1)
-            figure.add_trace(heat, row, column)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    figure.update_annotations(font_size=10)
+    pixels = np.full((len(names) * PITCH - GAP, 2 * ACROSS - APART), np.nan)
+    for row, name in enumerate(names):
+        for column, what in enumerate(("found", "private")):
+            top, left = row * PITCH, column * ACROSS
+            image = record[f"{name}: {what}"][0].reshape(SIDE, SIDE)
+            pixels[top : top + SIDE, left : left + SIDE] = image
+    figure = go.Figure(
+        go.Heatmap(z=pixels, colorscale="Greys", showscale=False, zmin=0, zmax=1, hoverinfo="skip")
+    )
+    middle = (SIDE - 1) / 2
+    figure.update_xaxes(
+        tickvals=[middle, middle + ACROSS], ticktext=["decoded", "private"], tickangle=0, showgrid=False,
+        side="top", constrain="domain",
+    )  # fmt: skip
+    # A line for each upload: titles beside one another would have no room on a phone.
+    figure.update_yaxes(
+        tickvals=[middle + i * PITCH for i in range(len(names))], showgrid=False,
+        ticktext=[n.replace(": ", ":<br>") for n in names],
+        autorange="reversed", scaleanchor="x", constrain="domain",
+    )  # fmt: skip
+    figure.update_layout(height=64 * len(names) + 60)
     return {"what a decoder sees": figure}

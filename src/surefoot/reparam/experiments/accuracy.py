@@ -208,7 +208,7 @@ def _row(record: Record, name: str, columns: Iterable[str]) -> dict[str, Any]:
     """Means over the seeds; of rounds and seconds to the target only where it was reached."""
     accuracy = record.constant(f"{name}: test accuracy")
     row: dict[str, Any] = {"test accuracy": accuracy.mean()}
-    row["+-"] = accuracy.std(ddof=1) if len(accuracy) > 1 else np.nan
+    row["accuracy +-"] = accuracy.std(ddof=1) if len(accuracy) > 1 else np.nan
     row["seeds"] = len(accuracy)
     for column in columns:
         quantity = f"{name}: {column}"

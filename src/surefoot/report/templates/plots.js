@@ -5,7 +5,16 @@
   const plots = Array.from(document.querySelectorAll(".plot"));
   const specs = new Map(plots.map((p) => [p, JSON.parse(p.querySelector("script").textContent)]));
   const options = { displaylogo: false, responsive: true, displayModeBar: false };
-  function theme(layout, printing) {
+  // A title longer than its axis goes on in the next line.
+  function wrapped(text, pixels) {
+    const most = Math.max(16, Math.floor(pixels / 7));
+    return text.split(" ").reduce((lines, word) => {
+      const longer = lines[lines.length - 1] + " " + word;
+      if (lines[0] && longer.length > most) lines.push(word); else lines[lines.length - 1] = longer.trim();
+      return lines;
+    }, [""]).join("<br>");
+  }
+  function theme(layout, printing, room) {
     const lit = dark.matches && !printing;
     const ink = lit ? "#e9ecef" : "#212529", grid = lit ? "#343a40" : "#e9ecef", line = lit ? "#868e96" : "#adb5bd";
     layout.font = Object.assign({}, layout.font, { color: ink, family: "system-ui, sans-serif", size: 13 });
@@ -14,15 +23,24 @@
     layout.margin = Object.assign({ l: 60, r: 16, t: 30, b: 48 }, layout.margin, { t: 30 });
     Object.keys(layout).filter((k) => /^[xy]axis/.test(k)).forEach((k) => {
       const title = layout[k].title && layout[k].title.text !== undefined ? layout[k].title.text : layout[k].title;
-      layout[k] = Object.assign({}, layout[k], title ? { title: { text: title, font: { size: 13 }, standoff: 10 } } : {}, { gridcolor: grid, linecolor: line, zeroline: false, automargin: true, tickfont: { size: 12 }, minor: { showgrid: false } });
+      const domain = layout[k].domain || [0, 1];
+      const along = (k[0] === "x" ? room.w : room.h) * (domain[1] - domain[0]);
+      layout[k] = Object.assign({}, layout[k], title ? { title: { text: wrapped(title, along), font: { size: 13 }, standoff: 10 } } : {}, { gridcolor: grid, linecolor: line, zeroline: false, automargin: true, tickfont: { size: 12 }, minor: { showgrid: false } });
     });
+    layout.shapes = (layout.shapes || []).map((s) => Object.assign({}, s, { line: Object.assign({ color: line, width: 2 }, s.line) }));
     return layout;
   }
   const drawn = new Set();
   function draw(plot, printing) {
     const spec = specs.get(plot);
     drawn.add(plot);
-    return Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout, printing ? { width: 660, height: 270 } : {}), printing), options);
+    // A figure that is higher has a line for each thing, and on paper too little room would leave some out.
+    const paper = { width: 660, height: Math.max(270, Math.min(spec.layout.height || 0, 400)) };
+    const show = (room) => Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout, printing ? paper : {}), printing, room), options);
+    const size = printing ? paper : { width: plot.clientWidth, height: spec.layout.height || 360 };
+    const first = show({ w: size.width - 90, h: size.height - 130 });
+    // How long the axes are is known once legend and ticks have their room; paper does not wait for it.
+    return printing ? first : first.then(() => show(Object.assign({}, plot._fullLayout._size)));
   }
   const seen = new IntersectionObserver((entries) => {
     entries.filter((e) => e.isIntersecting).forEach((e) => { seen.unobserve(e.target); draw(e.target, false); });
