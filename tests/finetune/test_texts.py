@@ -57,6 +57,12 @@ def test_without_a_column_of_labels_the_texts_are_alone(tmp_path):
     found = read_texts(path)
     assert found.labels is None
     assert found.classes == ()
+    for nearly in ("Label", "labels", "LABELS"):
+        rows = [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")]
+        path = written(tmp_path, "csv", rows, ("text", nearly))
+        with pytest.raises(FinetuneError, match=f"it has '{nearly}': say --label {nearly}"):
+            read_texts(path)
+        assert read_texts(path, label=nearly).classes == ("x", "y")
 
 
 @pytest.mark.parametrize(

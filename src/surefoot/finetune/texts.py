@@ -129,8 +129,8 @@ def read_texts(path: str | Path, text: str = "text", label: str | None = None) -
     Raises
     ------
     FinetuneError
-        A column is missing, a text or label is empty, there is one class only, or labels are numbers that no
-        class has.
+        A column is missing, or is not quite named `label`, a text or label is empty, there is one class only,
+        or labels are numbers that no class has.
     surefoot.errors.FileFormatError
         The file cannot be read as what its name says.
     """
@@ -148,6 +148,13 @@ def read_texts(path: str | Path, text: str = "text", label: str | None = None) -
     texts = [_text(path, i, value) for i, value in enumerate(columns[text])]
     label = label if label is not None or LABEL not in columns else LABEL
     if label is None:
+        meant = next((name for name in columns if name.lower() in (LABEL, f"{LABEL}s")), None)
+        if meant not in (None, text):
+            # Texts alone would be learned without a word.
+            raise FinetuneError(
+                f"{path} has no column {LABEL!r}, and it has {meant!r}: say --label {meant}, or leave that "
+                "column out of the file to learn the texts alone"
+            )
         return Texts(tuple(texts), None, ())
     if label == text:
         raise FinetuneError(f"text and label are both column {text!r}")
