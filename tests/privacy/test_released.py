@@ -234,6 +234,21 @@ def test_final_weights_of_public_directions_give_every_release_back():
     assert np.corrcoef(found, released)[0, 1] > 1 - 1e-9
 
 
+def test_of_several_seeds_it_says_what_all_of_them_tell():
+    """Whoever gets five runs of the same data has five times the sums: their own curve is below that."""
+    several = Record()
+    for seed in range(5):
+        several.note(seed, **RAN | {"steps": 100, "private_run": str(seed)})
+    private, _ = certificates(several, delta=1e-6)
+    one = standard(SIGMA, Q, 100).epsilon(1e-6)
+    assert private.details["epsilon"] == one.value
+    (note,) = [n for n in private.notes if "of each of 5 runs alone" in n]
+    together = float(note.split("at most epsilon ")[1].split(" ")[0])
+    assert together == pytest.approx(5 * one.upper, rel=1e-5)
+    assert together > standard(SIGMA, Q, 500).epsilon(5e-6).upper
+    assert not any("alone" in n for n in certificates(record(), delta=1e-5)[0].notes)
+
+
 def test_it_speaks_of_several_settings_at_once():
     for one, other in itertools.combinations(
         [{"steps": 10}, {"steps": 20}, {"sample_rate": 0.5}], 2

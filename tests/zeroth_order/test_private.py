@@ -455,6 +455,7 @@ X = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
         (lambda m: m(X).mean(), (), {}, "one loss an example"),
         (lambda m: 0.5, (), {}, "one loss an example"),
         (lambda m: m(X), (), {}, "one loss an example"),
+        (lambda m: m(X).mean().expand(8), (), {}, "one number that was expanded to 8"),
         (lambda m: m(X)[:, 0], (nn.BatchNorm1d(32),), {}, "normalises over its batch"),
         (lambda m: m(X)[:, 0], (nn.Dropout(0.5),), {}, "active dropout"),
         (lambda m: m(X)[:, 0] + torch.rand(8), (), {}, "draws random numbers"),

@@ -75,6 +75,12 @@ def losses_of_examples(given: Any) -> Tensor:
             "with privacy the closure returns one loss an example, a tensor of shape (b,) (reduction='none', "
             f"without a mean), got {got}"
         )
+    if len(given) > 1 and given.stride(0) == 0:
+        # Each would be clipped, and one example would move them all.
+        raise ValueError(
+            "with privacy the closure returns one loss an example (reduction='none'), got one number that was "
+            f"expanded to {len(given)}"
+        )
     return given.detach().double().cpu()
 
 
