@@ -324,8 +324,8 @@ def _judged(record: Record, claim: Guarantee, confidence: float, of: str) -> Cer
     if len(each) > 1:
         # Basic composition, whatever they are: nothing is known of how the runs hang together.
         note += (
-            f" of each of {len(each)} runs alone; of whoever sees all of them, where they are of the same data, "
-            f"at most epsilon {sum(v.upper for v in each):.6g} at delta {len(each) * delta:g}"
+            f" of each of {len(each)} runs alone; of whoever sees all of them, where they are of the same "
+            f"data, at most epsilon {sum(v.upper for v in each):.6g} at delta {len(each) * delta:g}"
         )
     vacuous = found.verdict is Verdict.UNDECIDED and worst.upper > USELESS
     found = dataclasses.replace(

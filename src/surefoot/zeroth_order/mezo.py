@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -173,7 +173,7 @@ class ZOAdam(ZerothOrder):
         )  # fmt: skip
 
     @classmethod
-    def from_settings(cls, groups: Any, settings: dict[str, Any], model: nn.Module) -> ZerothOrder:
+    def from_settings(cls, groups: Any, settings: dict[str, Any], model: nn.Module) -> Self:
         """As a log's header describes it; the header has a momentum for every method.
 
         Parameters

@@ -78,8 +78,8 @@ def losses_of_examples(given: Any) -> Tensor:
     if len(given) > 1 and given.stride(0) == 0:
         # Each would be clipped, and one example would move them all.
         raise ValueError(
-            "with privacy the closure returns one loss an example (reduction='none'), got one number that was "
-            f"expanded to {len(given)}"
+            "with privacy the closure returns one loss an example (reduction='none'), got one number that "
+            f"was expanded to {len(given)}"
         )
     return given.detach().double().cpu()
 
