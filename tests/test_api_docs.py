@@ -180,3 +180,7 @@ def test_the_pages_build_strictly_and_load_nothing_from_elsewhere(tmp_path):
         assert re.findall(loads, page.read_text(encoding="utf-8")) == []
     html = (tmp_path / "site" / "api" / "barycenter" / "index.html").read_text(encoding="utf-8")
     assert 'id="surefoot.barycenter.suot_barycenter"' in html
+    # What a class has from its bases is its own to whoever looks it up.
+    html = (tmp_path / "site" / "api" / "zeroth_order" / "index.html").read_text(encoding="utf-8")
+    for method in ("step", "estimate", "certificates"):
+        assert f'id="surefoot.zeroth_order.LOZO.{method}"' in html
