@@ -1,5 +1,6 @@
 """The closest minimiser against polynomial roots to 40 digits, closed forms and linear algebra."""
 
+import warnings
 from math import sqrt
 
 import mpmath
@@ -33,7 +34,9 @@ def on_hyperbola(t):
 
 
 def real_roots(coefficients):
-    with mpmath.workdps(40):
+    with mpmath.workdps(40), warnings.catch_warnings():
+        # mpmath 1.4 wants to be told the order of the coefficients, by an argument that 1.3 has not.
+        warnings.filterwarnings("ignore", "Descending", DeprecationWarning)
         roots = mpmath.polyroots(coefficients, maxsteps=500, extraprec=400)
         return [r.real for r in roots if abs(r.imag) < mpmath.mpf(10) ** -25]
 
