@@ -8,7 +8,7 @@ MINUTES ?= 30
 SEED ?= 0
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-oldest test-newest soak examples acceptance bench docs clean install
+.PHONY: demo test test-oldest test-newest soak examples clusters acceptance bench docs clean install
 
 install: $(STAMP)
 
@@ -51,6 +51,10 @@ soak: $(STAMP)
 
 examples: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m acceptance tests/test_examples.py
+
+# What a day's change may break, on a real Ray of two workers; the default suite has Dask and loky.
+clusters: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m acceptance tests/test_clusters.py -k "same_bits and ray"
 
 acceptance: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m acceptance

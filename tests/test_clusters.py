@@ -95,7 +95,9 @@ def numbers(folder):
     return record["q"].tobytes()
 
 
-@pytest.mark.parametrize("backend", ["loky", "ray", "dask"])
+@pytest.mark.parametrize(
+    "backend", ["loky", pytest.param("ray", marks=pytest.mark.acceptance), "dask"]
+)
 def test_same_bits_with_progress_and_a_killed_worker_is_named(here, backend):
     if backend in PACKAGES:
         needs(backend)

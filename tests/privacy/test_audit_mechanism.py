@@ -194,6 +194,7 @@ FAULTS = {"honest": {}, "tenth": {"scale": 0.1}, "public": {"noise": "public"}}
 FEW = (5.0, 1.0, 5)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("scale", "finding"), [(1.0, "consistent"), (0.05, "not DP as claimed")])
 def test_dp_lozo_of_few_whole_batches(scale, finding):
     step = softmax_on_digits(*FEW, scale=scale)
