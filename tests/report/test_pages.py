@@ -428,8 +428,15 @@ def crowded(tmp_path_factory):
     folder.write_figure(
         "main", "long titles",
         {"data": curves,
-         "layout": {"xaxis": {"title": {"text": title}, "type": "log"}, "yaxis": {"title": {"text": title}}}},
+         "layout": {"xaxis": {"title": {"text": title}, "type": "log"}, "yaxis": {"title": {"text": title}},
+                    "shapes": [{"type": "line", "x0": 0, "x1": 1, "xref": "x domain", "y0": 2.5, "y1": 2.5,
+                                "line": {"dash": "dot"}}]}},
     )  # fmt: skip
+    plain = {
+        "data": curves,
+        "layout": {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "F"}}},
+    }
+    folder.write_figure("main", "short titles", plain)
     pixels = Record()
     for name in (*UPLOADS, GUESS):
         for what in ("found", "private"):
@@ -467,7 +474,7 @@ def overlapping(boxes):
 def test_words_of_a_figure_neither_overlap_nor_leave_it(page, crowded, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(crowded.as_uri())
-    for i in range(2):
+    for i in range(3):
         page.locator(".plot").nth(i).scroll_into_view_if_needed()
         page.wait_for_function(
             f"document.querySelectorAll('.plot')[{i}].querySelector('.xtick')", timeout=900_000
@@ -477,10 +484,48 @@ def test_words_of_a_figure_neither_overlap_nor_leave_it(page, crowded, width):
     assert said <= {text for text, _, _ in boxes}
     assert overlapping(boxes) == []
     titles = page.evaluate(TITLES)
-    assert len(titles) == 2
+    assert len(titles) == 4
     assert all(inside for _, inside in titles), titles
     # The check can fail: two words in one place.
     assert overlapping([boxes[0], ("planted", *boxes[0][1:])])
+
+
+OUTSIDE = """() => Array.from(document.querySelectorAll(".js-plotly-plot")).flatMap((e) =>
+  e._fullData.filter((t) => t.type === "scatter").flatMap((t) => ["x", "y"].flatMap((k) => {
+    const axis = e._fullLayout[k + "axis"], ends = axis.range.map(axis.r2l);
+    return Array.from(t[k]).filter((v) => axis.d2l(v) < Math.min(...ends) || axis.d2l(v) > Math.max(...ends));
+  })))"""
+LABELS = "document.querySelector('.plot .ytick text').getBoundingClientRect().x"
+
+
+def test_axes_fit_their_curves_however_often_a_figure_is_drawn(page, crowded):
+    """First, in another width, in another ink, on paper and back: ticks are of what is drawn."""
+
+    def fits():
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.querySelectorAll('.js-plotly-plot').length") == 3
+        assert page.evaluate(OUTSIDE) == []
+
+    page.goto(crowded.as_uri())
+    for i in range(3):
+        page.locator(".plot").nth(i).scroll_into_view_if_needed()
+        page.wait_for_function(
+            f"document.querySelectorAll('.plot')[{i}].querySelector('.xtick')", timeout=900_000
+        )
+    fits()
+    page.set_viewport_size({"width": 700, "height": 900})
+    fits()
+    page.emulate_media(color_scheme="dark")
+    fits()
+    page.pdf(prefer_css_page_size=True)
+    fits()
+    page.set_viewport_size({"width": 390, "height": 900})
+    fits()
+    # The check can fail: an axis that ends before its curve.
+    page.evaluate(
+        "Plotly.relayout(document.querySelector('.js-plotly-plot'), {'yaxis.range': [0, 1.5]})"
+    )
+    assert page.evaluate(OUTSIDE)
 
 
 def test_a_wide_table_scrolls_by_itself_below_its_caption(page, crowded):

@@ -14,6 +14,13 @@
       return lines;
     }, [""]).join("<br>");
   }
+  function along(name, axis, room) {
+    const domain = axis.domain || [0, 1];
+    return (name[0] === "x" ? room.w : room.h) * (domain[1] - domain[0]);
+  }
+  function said(axis) {
+    return axis.title && axis.title.text !== undefined ? axis.title.text : axis.title;
+  }
   function theme(layout, printing, room) {
     const lit = dark.matches && !printing;
     const ink = lit ? "#e9ecef" : "#212529", grid = lit ? "#343a40" : "#e9ecef", line = lit ? "#868e96" : "#adb5bd";
@@ -22,10 +29,8 @@
     layout.legend = Object.assign({}, layout.legend, { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom" });
     layout.margin = Object.assign({ l: 60, r: 16, t: 30, b: 48 }, layout.margin, { t: 30 });
     Object.keys(layout).filter((k) => /^[xy]axis/.test(k)).forEach((k) => {
-      const title = layout[k].title && layout[k].title.text !== undefined ? layout[k].title.text : layout[k].title;
-      const domain = layout[k].domain || [0, 1];
-      const along = (k[0] === "x" ? room.w : room.h) * (domain[1] - domain[0]);
-      layout[k] = Object.assign({}, layout[k], title ? { title: { text: wrapped(title, along), font: { size: 13 }, standoff: 10 } } : {}, { gridcolor: grid, linecolor: line, zeroline: false, automargin: true, tickfont: { size: 12 }, minor: { showgrid: false } });
+      const title = said(layout[k]);
+      layout[k] = Object.assign({}, layout[k], title ? { title: { text: wrapped(title, along(k, layout[k], room)), font: { size: 13 }, standoff: 10 } } : {}, { gridcolor: grid, linecolor: line, zeroline: false, automargin: true, tickfont: { size: 12 }, minor: { showgrid: false } });
     });
     layout.shapes = (layout.shapes || []).map((s) => Object.assign({}, s, { line: Object.assign({ color: line, width: 2 }, s.line) }));
     return layout;
@@ -36,11 +41,19 @@
     drawn.add(plot);
     // A figure that is higher has a line for each thing, and on paper too little room would leave some out.
     const paper = { width: 660, height: Math.max(270, Math.min(spec.layout.height || 0, 400)) };
-    const show = (room) => Plotly.react(plot, spec.data, theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout, printing ? paper : {}), printing, room), options);
     const size = printing ? paper : { width: plot.clientWidth, height: spec.layout.height || 360 };
-    const first = show({ w: size.width - 90, h: size.height - 130 });
+    const layout = theme(Object.assign({ xaxis: {}, yaxis: {} }, spec.layout, printing ? paper : {}), printing, { w: size.width - 90, h: size.height - 130 });
+    // Anew each time: react keeps curves that are the same, and forgets what their axes span.
+    const first = Plotly.newPlot(plot, spec.data, layout, options);
     // How long the axes are is known once legend and ticks have their room; paper does not wait for it.
-    return printing ? first : first.then(() => show(Object.assign({}, plot._fullLayout._size)));
+    return printing ? first : first.then(() => {
+      const room = plot._fullLayout._size, changed = {};
+      Object.keys(spec.layout).filter((k) => /^[xy]axis/.test(k) && said(spec.layout[k])).forEach((k) => {
+        const text = wrapped(said(spec.layout[k]), along(k, spec.layout[k], room));
+        if (text !== layout[k].title.text) changed[k + ".title.text"] = text;
+      });
+      return Object.keys(changed).length ? Plotly.relayout(plot, changed) : plot;
+    });
   }
   const seen = new IntersectionObserver((entries) => {
     entries.filter((e) => e.isIntersecting).forEach((e) => { seen.unobserve(e.target); draw(e.target, false); });
