@@ -78,7 +78,7 @@ def test_of_a_constant_that_nobody_measured_no_condition_is_said_to_fail(
         assert "AdamW" in claim.reason
         assert "step size" not in claim.reason
         (step,) = [a for a in claim.assumptions if a.name == "step size"]
-        assert (step.holds, step.how) == (None, "L was not measured")
+        assert (step.holds, step.how) == (None, "a constant of the problem is not told")
 
 
 def test_the_card_says_how_to_load_it_and_with_which_classes(encoder, reviews, tmp_path):
