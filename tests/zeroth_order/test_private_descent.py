@@ -157,6 +157,17 @@ def test_least_squares_is_kept_and_the_bound_of_the_log_is_close():
     assert closed.final < found.final
 
 
+@pytest.mark.acceptance
+@pytest.mark.usefixtures("unchecked")
+def test_after_3000_steps_the_bound_of_the_log_is_nearly_reached():
+    record, steps = Record(), 3000
+    for seed in range(8):
+        run(record, seed, steps, rate=best_rate(steps))
+    found = certificate(record)
+    assert found.verdict is Verdict.KEPT
+    assert 0.8 <= found.final <= 1.0
+
+
 def test_a_step_uphill_is_broken():
     record, steps = Record(), 150
 
