@@ -10,6 +10,7 @@ from torch import nn
 
 from surefoot import watch
 from surefoot._run.folder import RunFolder
+from surefoot._run.verify import verify
 from surefoot.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:mtime may not be reliable")
@@ -87,3 +88,23 @@ def test_a_record_of_something_else_bears_no_verdict(folder, capsys):
     found = verified(folder, capsys, 1)
     assert "cannot be concluded from its record" in found["unchecked"][0]
     assert {c["again"] for c in found["certificates"]} == {None}
+
+
+def test_the_same_claim_twice_is_found(folder, capsys):
+    file = folder.path / "certificate.json"
+    stored = json.loads(file.read_text())
+    # The page shows both, and one of them would be held against the record.
+    stored["certificates"].insert(0, {**stored["certificates"][0], "verdict": "VACUOUS"})
+    file.write_text(json.dumps(stored))
+    relist(folder, file)
+    (said,) = verified(folder, capsys, 1)["changes"]
+    assert said.endswith("is there 2 times")
+
+
+def test_a_study_of_that_name_is_verified_as_a_study(folder, monkeypatch):
+    def never(*given):
+        raise AssertionError
+
+    plan = {k: v for k, v in folder.config.items() if k != "single"}
+    monkeypatch.setattr(RunFolder, "config", plan)
+    assert verify(folder, {"watch": never}).unchecked[-1].startswith("no verdict")

@@ -134,15 +134,34 @@ def test_path_equals_single_solves_in_fewer_steps():
         tau_path(covs, [])
 
 
-def test_a_path_of_a_batch_is_the_path_of_each():
-    covs = np.stack([[spds(2 * i + j, 5, 3) for j in range(2)] for i in range(3)])
-    path = tau_path(covs, [0.5, 1.0], tol=1e-10)
-    assert path.covs.shape == (2, 3, 2, 3, 3)
+def deficient(seed):
+    a = np.random.default_rng(seed).standard_normal((2, 6, 2))
+    return a @ a.swapaxes(-1, -2)
+
+
+BATCHES = {
+    "together": (lambda seed: spds(seed, 5, 3), {}),
+    "free mass": (lambda seed: spds(seed, 5, 3), {"mass": "free", "mass_tau": 0.5}),
+    "by products": (lambda seed: spds(seed, 40, 12), {}),
+    "singular": (deficient, {}),
+    "complex": (lambda seed: spds(seed, 5, 3) + 0j, {}),
+}
+
+
+@pytest.mark.parametrize("how", BATCHES)
+def test_a_path_of_a_batch_is_the_path_of_each(how):
+    make, options = BATCHES[how]
+    covs = np.stack([[make(2 * i + j) for j in range(2)] for i in range(3)])
+    d = covs.shape[-1]
+    path = tau_path(covs, [0.5, 1.0], tol=1e-9, **options)
+    assert path.covs.shape == (2, 3, 2, d, d)
     for i, j in np.ndindex(3, 2):
-        single = tau_path(covs[i, j], [0.5, 1.0], tol=1e-10)
-        np.testing.assert_allclose(path.covs[:, i, j], single.covs, atol=1e-9)
-    with pytest.raises(ValueError, match=r"init must be one matrix \(3, 3\), or one for each"):
-        suot_barycenter(covs, tau=1.0, init=np.broadcast_to(np.eye(3), (2, 3, 3, 3)))
+        single = tau_path(covs[i, j], [0.5, 1.0], tol=1e-9, **options)
+        np.testing.assert_allclose(path.covs[:, i, j], single.covs, atol=1e-7)
+    for leading in ((2, 3), (2,), (5,)):
+        start = np.broadcast_to(np.eye(d, dtype=covs.dtype), (*leading, d, d))
+        with pytest.raises(ValueError, match=rf"init must be one matrix \({d}, {d}\), or one for"):
+            suot_barycenter(covs, tau=1.0, init=start, **options)
 
 
 def central(f, h):

@@ -63,6 +63,7 @@ LEGAL = [
     (r"prototypes\..*", r"lr", r"callable", "a rate for each round"),
     (r"audit\..*", r"scores", r"bool", "scores of two values"),
     (r"core\.(watch|Watch)", r"overhead", r"zero|inf", "measured once, or whenever it is looked for"),
+    (r"core\.(Certificate|Guarantee)", r"axis", r"words", "a text of one's own"),
     (r"core\.Certificate", r"private|private_conditions", r"of words", "names of columns"),
     (r"zeroth_order\.LOZOReport", r"data", r"of words|of None", "theirs: the loss says what it takes"),
     (r".*\.(embed|compress|compact)", r"x", r".*", "theirs: the encoder says what it takes"),

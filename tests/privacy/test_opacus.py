@@ -242,8 +242,19 @@ def test_lr_history():
     rates = [0.5**t for t in range(10)]
     got = from_opacus(state, 1e-5, lr_history=rates).heuristic.value
     assert got == last_iterate(1.0, 0.1, 10, weights=rates).epsilon(1e-5).value
-    with pytest.raises(ValueError, match="lr_history must be one number, or one per step: 10"):
-        from_opacus(state, 1e-5, lr_history=rates[:2])
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    for wrong, match in (
+        (rates[:2], "lr_history must be .* one per step: 10 of them, got 2"),
+        # Equal rates count the same, however many: these are too few all the same.
+        ([0.1, 0.1], "lr_history must be .* one per step: 10 of them, got 2"),
+        ([-0.1] * 10, "lr_history must be at least 0, got -0.1 at step 0"),
+        ([math.nan] * 10, "lr_history must be a"),
+    ):
+        for shown in ({}, {"optimizer": optimizer}):
+            with pytest.raises(ValueError, match=match):
+                from_opacus(state, 1e-5, lr_history=wrong, **shown)
+        with pytest.raises(ValueError, match=match):
+            compare(1.0, 0.1, 10, 1e-5, optimizer=optimizer, lr_history=wrong)
 
 
 @pytest.mark.parametrize(

@@ -495,7 +495,6 @@ OUTSIDE = """() => Array.from(document.querySelectorAll(".js-plotly-plot")).flat
     const axis = e._fullLayout[k + "axis"], ends = axis.range.map(axis.r2l);
     return Array.from(t[k]).filter((v) => axis.d2l(v) < Math.min(...ends) || axis.d2l(v) > Math.max(...ends));
   })))"""
-LABELS = "document.querySelector('.plot .ytick text').getBoundingClientRect().x"
 
 
 def test_axes_fit_their_curves_however_often_a_figure_is_drawn(page, crowded):

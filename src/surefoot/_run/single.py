@@ -66,7 +66,7 @@ def write_single(
     plan = {
         "format": FORMAT, "study": name, "title": title, "paper": paper, "config": dict(config),
         "confidence": confidence, "parts": {part: {"title": about, "seeds": seeds}}, "skipped": {},
-        "command": command,
+        "command": command, "single": True,
     }  # fmt: skip
     folder = RunFolder.create(root, name, {"config.json": plan, "environment.json": environment()})
     for seed in seeds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -81,8 +82,8 @@ def verify(folder: RunFolder, singles: Mapping[str, Again] | None = None) -> Ver
     folder : RunFolder
         A run that ended.
     singles
-        By the name of what is no study (a watched loop, a fine-tuning): certificates of its record, its
-        config, and at its confidence.
+        By the name of what is no study, as the run says itself (a watched loop, a fine-tuning):
+        certificates of its record, its config, and at its confidence.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def verify(folder: RunFolder, singles: Mapping[str, Again] | None = None) -> Ver
         _check_data(folder, found)
     _check_seeds(folder, found)
     again = (singles or {}).get(folder.study)
-    if again is not None:
+    if again is not None and folder.config.get("single"):
         _check_single(again, folder, found)
         return found
     try:
@@ -122,11 +123,13 @@ def verify(folder: RunFolder, singles: Mapping[str, Again] | None = None) -> Ver
 
 
 def _check_parts(folder: RunFolder, found: Verified) -> None:
-    found.changes += [
-        f"certificate {c.name!r} is of part {c.part!r}, which the run has not"
-        for c in folder.certificates()
-        if c.part not in folder.parts
-    ]
+    seen = Counter((c.part, c.name) for c in folder.certificates())
+    for (part, name), times in seen.items():
+        if part not in folder.parts:
+            found.changes.append(f"certificate {name!r} is of part {part!r}, which the run has not")
+        if times > 1:
+            # Only one of them would be held against the record.
+            found.changes.append(f"certificate {name!r} of part {part!r} is there {times} times")
 
 
 def _check_single(certificates: Again, folder: RunFolder, found: Verified) -> None:

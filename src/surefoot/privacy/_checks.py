@@ -71,3 +71,11 @@ def per_step(name: str, given: Any, steps: int) -> Float[Array, " steps"]:
         at = int(np.argmax(wrong))
         raise ValueError(f"{name} must be finite, got {values[at]} at step {at}")
     return values
+
+
+def check_rates(given: Any, steps: int) -> None:
+    """A learning rate for each step, none below 0."""
+    rates = per_step("lr_history", given, steps)
+    if (rates < 0).any():
+        at = int(np.argmax(rates < 0))
+        raise ValueError(f"lr_history must be at least 0, got {rates[at]} at step {at}")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from surefoot._numerics.arguments import checked
 from surefoot._numerics.checks import check_choice
 from surefoot._showing import showing
-from surefoot.privacy._checks import check_delta, check_steps, real
+from surefoot.privacy._checks import check_delta, check_rates, check_steps, real
 from surefoot.privacy._weighing import Weighing, weigh
 from surefoot.privacy.audit.result import BOUND, HEURISTIC, PROVEN
 from surefoot.privacy.composition import REFUSED, as_history, epochs, standard
@@ -264,6 +264,8 @@ def compare(
     if optimizer is not None:
         if weights is not None:
             raise ValueError("weights and optimizer exclude each other, got both")
+        if lr_history is not None:
+            check_rates(lr_history, check_steps(steps))
         weighing = weigh(optimizer, check_steps(steps), lr_history)
     elif lr_history is not None:
         raise ValueError("lr_history needs an optimizer; learning rates alone are weights")

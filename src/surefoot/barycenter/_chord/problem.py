@@ -63,7 +63,7 @@ def _start(
         if isinstance(init, str):
             return init, np.eye(A.shape[-1], dtype=A.dtype)
         return "array", _hermitian_start(init, A)
-    made = initial(init, request.covs, request.weights, request.tau, request.shape)[0].numpy()
+    made = initial(init, request.covs, request.weights, request.tau)[0].numpy()
     return init if isinstance(init, str) else "array", made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -18,14 +19,35 @@ FREE_STARTS = ("euclid", "harmonic", "medoid")
 MEDOID_INPUTS = 64
 
 
+def flattened(init: Any, batch: tuple[int, ...], count: int) -> Any:
+    """A start as one matrix, or as one for each of the `count` problems of a batch in their order.
+
+    Raises ValueError for an array with a matrix for each of something else.
+    """
+    try:
+        shape = tuple(np.shape(init))
+    except ValueError:
+        # Rows of different lengths: whoever reads the numbers says so.
+        return init
+    if len(shape) < 2:
+        return init
+    if shape[:-2] not in ((), (1,), (count,), batch):
+        d = shape[-1]
+        raise ValueError(
+            f"init must be one matrix ({d}, {d}), or one for each problem, got shape {shape}"
+        )
+    if len(shape) <= 3:
+        return init
+    return (init if isinstance(init, Tensor) else np.asarray(init)).reshape(count, *shape[-2:])
+
+
 def initial(
     init: Any,
     covs: Float64[Tensor, "b n d d"],
     weights: Float64[Tensor, "b n"],
     tau: Float64[Tensor, "b"],
-    batch: tuple[int, ...] = (),
 ) -> Float64[Tensor, "b d d"]:
-    """The first B of every problem; `batch` is the shape that the caller has for them.
+    """The first B of every problem.
 
     "euclid": weighted arithmetic mean; "identity": I; "harmonic": weighted harmonic mean; "medoid":
     the input with the smallest weighted median Upsilon to the others (among at most 64 distinct ones,
@@ -44,11 +66,10 @@ def initial(
             return medoid(covs, weights, tau)
         return torch.einsum("bn,bnij->bij", weights, covs)
     B = as_covariances(init, "init").to(covs.device)
-    if tuple(B.shape[:-2]) not in ((), (1,), (b,), batch):
+    if B.ndim > 3 or (B.ndim == 3 and B.shape[0] not in (1, b)):
         raise ValueError(
             f"init must be one matrix ({d}, {d}), or one for each problem, got shape {tuple(B.shape)}"
         )
-    B = B.reshape(-1, *B.shape[-2:])
     if B.shape[-1] != d:
         raise ValueError(f"init must have the size of the inputs, {d}, got {B.shape[-1]}")
     w = spectrum(B)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -17,7 +18,7 @@ from surefoot.barycenter._chord.problem import by_products, suits
 from surefoot.barycenter._solver.checks import as_covariances, check_spectrum
 from surefoot.barycenter._solver.descent import Outcome, descend
 from surefoot.barycenter._solver.history import History
-from surefoot.barycenter._solver.initial import FREE_STARTS, initial
+from surefoot.barycenter._solver.initial import FREE_STARTS, flattened, initial
 from surefoot.barycenter._solver.means import mean_maps, weighted_mean
 from surefoot.barycenter._solver.problem import Means, Problem, put, take
 from surefoot.barycenter._solver.request import Request
@@ -63,6 +64,8 @@ SQRTS: dict[str, type[Inputs]] = {"eigh": Inputs, "newton-schulz": MatmulInputs}
 def solve(request: Request, how: Settings) -> Solution:
     """Solve a batch: by matrix products where that suits, else by an eigendecomposition a step."""
     count, n, d = request.covs.shape[:3]
+    if not isinstance(how.init, str | None):
+        how = replace(how, init=flattened(how.init, request.shape, count))
     # Small problems of a batch are quicker together.
     if suits(request, how) and (count == 1 or n * d >= ALONE or request.covs.is_complex()):
         return _each(request, how, _by_products)
@@ -92,9 +95,13 @@ def _each(
     if count == 1:
         return one(request, how)
     starts = [how.init] * count
-    if not isinstance(how.init, str | None) and not request.covs.is_complex():
-        full = as_covariances(how.init, "init")
-        starts = list(full.expand(count, *full.shape[-2:])[:, None])
+    if not isinstance(how.init, str | None):
+        if request.covs.is_complex():
+            full = np.asarray(how.init)
+            starts = list(np.broadcast_to(full, (count, *full.shape[-2:])))
+        else:
+            init = as_covariances(how.init, "init")
+            starts = list(init.expand(count, *init.shape[-2:])[:, None])
     return Solution.joined(
         [one(request.one(i), replace(how, init=start)) for i, start in enumerate(starts)]
     )
@@ -128,7 +135,7 @@ def _solve(request: Request, how: Settings) -> Solution:
     best: Run | None = None
     starts = (FREE_STARTS if request.free else ("euclid",)) if init is None else (init,)
     for i, start in enumerate(starts):
-        B = initial(start, covs, request.weights, request.tau, request.shape)
+        B = initial(start, covs, request.weights, request.tau)
         history = History(low, high, request.tau, request.free) if how.record else None
         found = descend(
             problem, problem.at(B, mean), how.rule, max_iter=how.max_iter, tol=how.tol,

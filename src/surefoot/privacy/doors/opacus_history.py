@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from surefoot._numerics.arguments import checked
-from surefoot._numerics.checks import called
 from surefoot.errors import FileFormatError
-from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_steps
+from surefoot.privacy._checks import check_delta, check_noise, check_rate, check_rates, check_steps
 from surefoot.privacy.comparison import Report, check_audit, made_report
 from surefoot.privacy.doors.opacus_weights import weigh_training
 from surefoot.privacy.facts import merged, setting_facts
@@ -175,17 +174,15 @@ def from_opacus(
     runs = history_of(source)
     steps = sum(count for _, _, count in runs)
     observed = state.get("observed")
+    if lr_history is not None:
+        check_rates(lr_history, steps)
     how, notes = _sampling(sampling, data_loader, observed, steps)
     weighing = weigh_training(optimizer, lr_history, state, steps)
     sigma = _per_step([s for s, _, _ in runs], runs)
     q = _per_step([rate for _, rate, _ in runs], runs)
     if audit is not None:
         check_audit(audit, sigma, q, steps, check_delta(delta))
-    # What weighs the steps was read off these rates.
-    with called(weights="lr_history"):
-        report = made_report(
-            sigma, q, steps, check_delta(delta), weighing, sampling=how, audit=audit
-        )
+    report = made_report(sigma, q, steps, check_delta(delta), weighing, sampling=how, audit=audit)
     seed = report.record.seeds[0]
     note_training(report.record, seed, source, optimizer=optimizer, data_loader=data_loader)
     if lr_history is not None:
